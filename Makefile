@@ -1,0 +1,55 @@
+# Everything a newcomer needs. Whatever is missing on the machine is installed by scripts/setup.sh, which says so.
+
+SHELL := bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# Two set-ups at once would be two apt-get at once; cargo is parallel by itself.
+.NOTPARALLEL:
+MAKEFLAGS += --no-builtin-rules
+
+# Where scripts/setup.sh puts Node.js if the distribution's is too old.
+export PATH := $(CURDIR)/target/tools/node/bin:$(PATH)
+
+PAGES := player-demo/dist/index.html
+PAGE_SOURCES := $(shell find player-demo/src -type f) $(wildcard player-demo/*.mjs player-demo/*.json player-demo/*.txt)
+
+.PHONY: help demo test build check fix bench pages setup-build setup-demo setup-test
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+
+demo: setup-demo build ## build, start a server, publish a film into it, print where to watch; Ctrl-C ends it
+	@scripts/demo.sh target/release/tidecast
+
+test: setup-test tests/browser/node_modules/.package-lock.json ## everything CI checks: format, lints, unit, conformance and end-to-end tests
+	@scripts/test.sh
+
+build: setup-build pages ## the release binary, target/release/tidecast
+	cargo build --release --locked --package tidecast
+
+check: setup-build pages ## fast: format, lints and types, no tests
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	npm --prefix player-demo run --silent check
+
+fix: setup-build pages ## format, and apply what clippy can apply
+	cargo fmt --all
+	cargo clippy --workspace --all-targets --locked --fix --allow-dirty --allow-staged
+
+bench: setup-test build tests/browser/node_modules/.package-lock.json ## benchmarks, release build; takes minutes
+	cargo run --release --locked --package tidecast-bench
+
+# The web pages are embedded into the binary, so they come before any cargo command.
+pages: $(PAGES)
+
+$(PAGES): player-demo/node_modules/.package-lock.json $(PAGE_SOURCES)
+	npm --prefix player-demo run --silent build
+	@touch $@
+
+# npm writes this file last.
+%/node_modules/.package-lock.json: %/package-lock.json %/package.json
+	npm ci --prefix $* --silent
+	@touch $@
+
+setup-build setup-demo setup-test: setup-%:
+	@scripts/setup.sh $*

@@ -1,0 +1,138 @@
+//! All streams on this node: who may write one, who can find it, and when it is forgotten.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use media::{SessionId, StreamId};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::index::{StreamHeader, StreamIndex, StreamWriter};
+use crate::metrics::Metrics;
+
+/// Requests held at once, node-wide; the next is told 503 and comes back without holding. A held connection
+/// costs about 45 KB with TLS, so this is 0.9 GB: more than any audience one node can serve parts to.
+pub(crate) const HELD_REQUESTS_MAX: usize = 20_000;
+
+/// Sessions of one name that can be fetched from. A publisher that comes and goes every second must not pile up
+/// a window of media each time; beyond this the oldest goes at once.
+const SESSIONS_PER_STREAM_MAX: usize = 4;
+
+/// All streams on this node. Cheap to clone; all clones are one catalog.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Sessions by stream, as `app/stream`; the newest last. Replaced as a whole, so that requests take no lock:
+    /// streams come and go a few times a second at most.
+    streams: ArcSwap<HashMap<Arc<str>, Vec<Arc<StreamIndex>>>>,
+    /// Taken by whoever replaces `streams`.
+    changes: Mutex<()>,
+    held: Semaphore,
+    metrics: Metrics,
+}
+
+impl Catalog {
+    pub fn new(metrics: Metrics) -> Self {
+        let shared = Shared {
+            streams: ArcSwap::default(),
+            changes: Mutex::default(),
+            held: Semaphore::new(HELD_REQUESTS_MAX),
+            metrics,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Begins a session, which takes over the stream's `index.m3u8` at once. Sessions before it keep their own
+    /// URLs until [`Catalog::expire`] forgets them.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime: each rendition wakes its held requests from a task.
+    pub fn open(&self, header: StreamHeader) -> StreamWriter {
+        let key: Arc<str> = header.id.to_string().into();
+        let index = Arc::new(StreamIndex::new(header, self.shared.metrics.clone()));
+        for number in 0..index.renditions.len() {
+            let index = Arc::clone(&index);
+            tokio::spawn(async move { index.renditions[number].run_waker().await });
+        }
+        self.change(|streams| {
+            let sessions = streams.entry(key).or_default();
+            sessions.retain(|session| session.session() != index.session());
+            sessions.push(Arc::clone(&index));
+            let excess = sessions.len().saturating_sub(SESSIONS_PER_STREAM_MAX);
+            sessions.drain(..excess);
+        });
+        StreamWriter::new(index)
+    }
+
+    /// The newest session of a stream, ended or not.
+    pub fn get(&self, id: &StreamId) -> Option<Arc<StreamIndex>> {
+        self.current(&id.to_string())
+    }
+
+    /// The newest session of every stream, in no particular order.
+    pub fn streams(&self) -> Vec<Arc<StreamIndex>> {
+        self.shared.streams.load().values().filter_map(|sessions| sessions.last().cloned()).collect()
+    }
+
+    /// Forgets sessions that ended one window or more before `now`. To be called about once a second.
+    pub fn expire(&self, now: Instant) {
+        let expired = |session: &Arc<StreamIndex>| session.expired(now);
+        // Mostly there is nothing to do, and then the map is not copied.
+        if !self.shared.streams.load().values().flatten().any(expired) {
+            return;
+        }
+        self.change(|streams| {
+            streams.retain(|_, sessions| {
+                sessions.retain(|session| !expired(session));
+                !sessions.is_empty()
+            });
+        });
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    /// By the stream's name as it stands in a URL. Names are kept as [`StreamId`] prints them, so whatever
+    /// is not the name of a stream is simply not found.
+    pub(crate) fn current(&self, name: &str) -> Option<Arc<StreamIndex>> {
+        self.shared.streams.load().get(name)?.last().cloned()
+    }
+
+    pub(crate) fn session(&self, name: &str, session: SessionId) -> Option<Arc<StreamIndex>> {
+        let streams = self.shared.streams.load();
+        streams.get(name)?.iter().find(|index| index.session() == session).cloned()
+    }
+
+    /// Leave to hold one request; `None` if the node holds as many as it may.
+    pub(crate) fn hold(&self) -> Option<Held<'_>> {
+        let permit = self.shared.held.try_acquire().ok()?;
+        self.shared.metrics.held_requests.inc();
+        Some(Held { metrics: &self.shared.metrics, _permit: permit })
+    }
+
+    fn change(&self, change: impl FnOnce(&mut HashMap<Arc<str>, Vec<Arc<StreamIndex>>>)) {
+        let _changing = self.shared.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut streams = HashMap::clone(&self.shared.streams.load());
+        change(&mut streams);
+        self.shared.streams.store(Arc::new(streams));
+    }
+}
+
+/// One held request; counts until dropped, also when the viewer hangs up.
+#[derive(Debug)]
+pub(crate) struct Held<'a> {
+    metrics: &'a Metrics,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.metrics.held_requests.dec();
+    }
+}

@@ -1,0 +1,320 @@
+//! The HTTP service over a [`Catalog`]: everything below `/hls/{app}/{stream}/`.
+//!
+//! Here requests wait; what they wait for is decided in `blocking.rs`. Nothing is rendered or compressed here,
+//! and a part goes out in the slices it came in.
+
+mod body;
+mod negotiate;
+mod target;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::header::{
+    ACCEPT_RANGES, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONTENT_ENCODING,
+    CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, RETRY_AFTER, VARY,
+};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use bytes::Bytes;
+use media::{SessionId, TrackKind};
+
+pub use self::body::Body;
+use self::negotiate::RangeAnswer;
+pub use self::negotiate::{accepts_gzip, is_known};
+use self::target::{File, Item, Target};
+use crate::blocking::{PartAnswer, Reload, ReloadAnswer};
+use crate::catalog::Catalog;
+use crate::index::{Announced, State, StreamIndex};
+use crate::metrics::RequestKind;
+use crate::playlist::Rendered;
+use crate::rendition::{Rendition, Snapshot};
+use crate::segment::{Position, etag};
+use crate::waiters::Queue;
+
+const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
+const ANY: HeaderValue = HeaderValue::from_static("*");
+/// Players estimate latency from Date and Age.
+const EXPOSED: HeaderValue = HeaderValue::from_static("Date, Age, Content-Length, Content-Range");
+const PLAYLIST: HeaderValue = HeaderValue::from_static("application/vnd.apple.mpegurl");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// Below half of any target duration, as a playlist that grows wants it; and the longest a 404 may be kept, for
+/// what is not there now may be published in a moment.
+const BRIEFLY: HeaderValue = HeaderValue::from_static("public, max-age=1");
+/// The stable URL names the newest session: a copy kept a second too long would lead to the last one.
+const REVALIDATED: HeaderValue = HeaderValue::from_static("no-cache");
+const NOT_STORED: HeaderValue = HeaderValue::from_static("no-store");
+/// The URL of a part, segment or init segment never names other bytes. An hour outlives any window.
+const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=3600, immutable");
+
+/// Answers one request, whatever it is; a held one within three target durations.
+///
+/// Takes `path` and `query` rather than a URI, because the role that mounts this may have stripped something
+/// from them.
+pub async fn respond(
+    catalog: &Catalog,
+    method: &Method,
+    path: &str,
+    query: Option<&str>,
+    headers: &HeaderMap,
+) -> Response<Body> {
+    let target = Target::parse(path);
+    let kind = target.as_ref().map_or(RequestKind::Other, Target::kind);
+    let answer = match (method, target) {
+        (&Method::GET | &Method::HEAD, Some(target)) => {
+            Request { catalog, method, query, headers }.answer(target).await
+        }
+        (&Method::GET | &Method::HEAD, None) => Err(Refusal::NotFound),
+        (&Method::OPTIONS, _) => Ok(preflight()),
+        _ => Err(Refusal::Method),
+    };
+    let mut response = answer.unwrap_or_else(Refusal::into_response);
+    if method == Method::HEAD {
+        *response.body_mut() = Body::empty();
+    }
+    let headers = response.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, ANY);
+    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+    headers.insert(TIMING_ALLOW_ORIGIN, ANY);
+    catalog.metrics().request(kind, response.status());
+    catalog.metrics().sent.inc_by(response.body().bytes());
+    response
+}
+
+/// A GET or HEAD.
+struct Request<'a> {
+    catalog: &'a Catalog,
+    method: &'a Method,
+    query: Option<&'a str>,
+    headers: &'a HeaderMap,
+}
+
+impl Request<'_> {
+    async fn answer(&self, target: Target<'_>) -> Result<Response<Body>, Refusal> {
+        let Item::Rendition { session, name, file } = target.item else {
+            let index = self.catalog.current(target.stream).ok_or(Refusal::NotFound)?;
+            return Ok(self.playlist(&visible(&index)?.multivariant, REVALIDATED));
+        };
+        let index = self.catalog.session(target.stream, session).ok_or(Refusal::NotFound)?;
+        let rendition = index.rendition(name).ok_or(Refusal::NotFound)?;
+        let announced = visible(&index)?;
+        match file {
+            File::Playlist => self.media_playlist(&index, rendition, &announced).await,
+            File::Part(position) => self.part(rendition, &announced, position).await,
+            File::Segment(msn) => self.segment(rendition, msn),
+            File::Init(hash) => self.init(session, rendition, hash),
+        }
+    }
+
+    async fn media_playlist(
+        &self,
+        index: &StreamIndex,
+        rendition: &Rendition,
+        announced: &Announced,
+    ) -> Result<Response<Body>, Refusal> {
+        let reload = Reload::parse(self.query.unwrap_or_default()).map_err(|_| Refusal::Directives)?;
+        let newest_enough =
+            |snapshot: &Arc<Snapshot>| match reload.decide(snapshot.edge()?, rendition.advance_part_limit) {
+                ReloadAnswer::Now => Some(Ok(Arc::clone(snapshot))),
+                ReloadAnswer::TooFarAhead => Some(Err(Refusal::TooFarAhead)),
+                ReloadAnswer::Hold => None,
+            };
+        let snapshot = self.settle(rendition, announced, Queue::Playlist, newest_enough).await??;
+        let (viewed_ms, cache_control) = match reload {
+            Reload::Plain => (announced.target_duration_s.saturating_mul(1000), BRIEFLY),
+            Reload::Segment(_) | Reload::Part(_) => {
+                (rendition.header.part_target_ms, announced.blocking_cache_control.clone())
+            }
+        };
+        index.count_viewer(rendition, viewed_ms);
+        let rendered = snapshot.playlist.as_ref().ok_or(Refusal::Starting)?;
+        Ok(self.playlist(rendered, cache_control))
+    }
+
+    async fn part(
+        &self,
+        rendition: &Rendition,
+        announced: &Announced,
+        position: Position,
+    ) -> Result<Response<Body>, Refusal> {
+        let here_or_never = |snapshot: &Arc<Snapshot>| {
+            let part = snapshot.part(position);
+            match snapshot.edge()?.part_answer(position, part.is_some()) {
+                PartAnswer::Now => Some(part.map(Arc::clone)),
+                PartAnswer::NotFound => Some(None),
+                PartAnswer::Hold => None,
+            }
+        };
+        let part = self.settle(rendition, announced, Queue::Part, here_or_never).await?;
+        let part = part.filter(|part| !part.gap).ok_or(Refusal::NotFound)?;
+        Ok(self.media(rendition, part.body.clone(), part.bytes, part.etag.clone()))
+    }
+
+    fn segment(&self, rendition: &Rendition, msn: u64) -> Result<Response<Body>, Refusal> {
+        let snapshot = rendition.snapshot();
+        let segment = snapshot.segment(msn).filter(|segment| segment.complete && !segment.gap());
+        let segment = segment.ok_or(Refusal::NotFound)?;
+        Ok(self.media(rendition, segment.body(), segment.bytes, segment.etag.clone()))
+    }
+
+    fn init(&self, session: SessionId, rendition: &Rendition, hash: &str) -> Result<Response<Body>, Refusal> {
+        let snapshot = rendition.snapshot();
+        let init = snapshot.init(hash).ok_or(Refusal::NotFound)?;
+        let etag = etag(session, &rendition.header.name, format_args!("init-{hash}"));
+        Ok(self.media(rendition, vec![init.clone()], init.len() as u64, etag))
+    }
+
+    /// Holds this request until `check` has its answer. One that has it at once takes none of the node's places.
+    async fn settle<T>(
+        &self,
+        rendition: &Rendition,
+        announced: &Announced,
+        queue: Queue,
+        mut check: impl FnMut(&Arc<Snapshot>) -> Option<T>,
+    ) -> Result<T, Refusal> {
+        if let Some(answer) = check(&rendition.snapshot()) {
+            return Ok(answer);
+        }
+        let _held = self.catalog.hold().ok_or(Refusal::Busy)?;
+        // rfc8216bis §6.2.5.2: a server gives up after three target durations.
+        let held_max = Duration::from_secs(3 * u64::from(announced.target_duration_s));
+        tokio::time::timeout(held_max, rendition.wait(queue, check)).await.map_err(|_| Refusal::Stalled)
+    }
+
+    fn playlist(&self, rendered: &Rendered, cache_control: HeaderValue) -> Response<Body> {
+        let gzip = accepts_gzip(self.headers);
+        let encoded = if gzip { &rendered.gzip } else { &rendered.plain };
+        let mut response = Response::new(Body::empty());
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, cache_control);
+        headers.insert(ETAG, encoded.etag.clone());
+        headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+        if is_known(self.headers, &encoded.etag) {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            return response;
+        }
+        headers.insert(CONTENT_TYPE, PLAYLIST);
+        headers.insert(CONTENT_LENGTH, encoded.body.len().into());
+        if gzip {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        *response.body_mut() = Body::new(vec![encoded.body.clone()]);
+        response
+    }
+
+    /// A part, segment or init segment: `bytes` long, whole or the range that is asked for.
+    fn media(
+        &self,
+        rendition: &Rendition,
+        body: Vec<Bytes>,
+        bytes: u64,
+        etag: HeaderValue,
+    ) -> Response<Body> {
+        let mut response = Response::new(Body::empty());
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, IMMUTABLE);
+        headers.insert(ETAG, etag.clone());
+        if is_known(self.headers, &etag) {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            return response;
+        }
+        headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        // RFC 9110 §14.2: a range means something to GET only.
+        let range = match *self.method {
+            Method::GET => negotiate::range(self.headers, &etag, bytes),
+            _ => RangeAnswer::Whole,
+        };
+        let body = match range {
+            RangeAnswer::Whole => Body::new(body),
+            RangeAnswer::Slice(range) => {
+                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+                let content_range = format!("bytes {}-{}/{bytes}", range.start, range.end - 1);
+                response.headers_mut().insert(CONTENT_RANGE, crate::segment::header_value(content_range));
+                Body::slice(body, range)
+            }
+            RangeAnswer::Unsatisfiable => {
+                *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
+                let headers = response.headers_mut();
+                headers.insert(CONTENT_RANGE, crate::segment::header_value(format!("bytes */{bytes}")));
+                headers.insert(CACHE_CONTROL, NOT_STORED);
+                headers.insert(CONTENT_LENGTH, 0.into());
+                return response;
+            }
+        };
+        let content_type = match rendition.header.codec.kind() {
+            TrackKind::Video => "video/mp4",
+            TrackKind::Audio => "audio/mp4",
+        };
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        headers.insert(CONTENT_LENGTH, body.bytes().into());
+        *response.body_mut() = body;
+        response
+    }
+}
+
+/// Why a request gets nothing. Who must act: the viewer for 4xx, time or the operator for 503.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    NotFound,
+    /// The stream is there and its first segment is not.
+    Starting,
+    Directives,
+    TooFarAhead,
+    Method,
+    /// Held as long as allowed, and nothing came.
+    Stalled,
+    /// As many requests are held as this node allows.
+    Busy,
+}
+
+impl Refusal {
+    fn into_response(self) -> Response<Body> {
+        let (status, cache_control, text) = match self {
+            Self::NotFound => (StatusCode::NOT_FOUND, BRIEFLY, "not found\n"),
+            Self::Starting => (StatusCode::NOT_FOUND, NOT_STORED, "the stream is starting\n"),
+            Self::Directives => {
+                (StatusCode::BAD_REQUEST, NOT_STORED, "_HLS_msn and _HLS_part are not understood\n")
+            }
+            Self::TooFarAhead => {
+                (StatusCode::BAD_REQUEST, NOT_STORED, "too far ahead of the live edge to wait for\n")
+            }
+            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, NOT_STORED, "GET, HEAD and OPTIONS only\n"),
+            Self::Stalled => (StatusCode::SERVICE_UNAVAILABLE, NOT_STORED, "no new media in time\n"),
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, NOT_STORED, "too many requests are waiting\n"),
+        };
+        let mut response = Response::new(Body::new(vec![Bytes::from_static(text.as_bytes())]));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, cache_control);
+        headers.insert(CONTENT_TYPE, TEXT);
+        headers.insert(CONTENT_LENGTH, text.len().into());
+        match self {
+            Self::Starting | Self::Stalled | Self::Busy => drop(headers.insert(RETRY_AFTER, 1.into())),
+            Self::Method => drop(headers.insert(ALLOW, METHODS)),
+            Self::NotFound | Self::Directives | Self::TooFarAhead => {}
+        }
+        response
+    }
+}
+
+fn visible(index: &StreamIndex) -> Result<Arc<Announced>, Refusal> {
+    index.visible().ok_or_else(|| match index.state() {
+        // Ended before its first segment: there will never be anything.
+        State::Ended => Refusal::NotFound,
+        State::Starting | State::Live => Refusal::Starting,
+    })
+}
+
+fn preflight() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    headers.insert(ALLOW, METHODS);
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, ANY);
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+    response
+}

@@ -1,0 +1,327 @@
+//! One session of a stream: its writer, and what readers find in it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use ::http::HeaderValue;
+use arc_swap::ArcSwapOption;
+use media::{SessionId, StreamId};
+
+use crate::FORMAT_VERSION;
+use crate::metrics::Metrics;
+use crate::playlist::{Rendered, multivariant};
+use crate::rendition::{Rendition, RenditionHeader, RenditionName, RenditionWriter, dimensions};
+use crate::segment::{Position, header_value};
+use crate::viewers::ViewerMeter;
+
+/// What is fixed about a session of a stream from its start.
+#[derive(Debug, Clone)]
+pub struct StreamHeader {
+    pub id: StreamId,
+    pub session: SessionId,
+    /// PART-HOLD-BACK of all renditions: three times the largest part target.
+    pub part_hold_back_ms: u32,
+    /// Bound on the media kept for this stream, over all renditions.
+    pub retain_bytes_max: u64,
+    pub renditions: Vec<RenditionHeader>,
+}
+
+/// What is known once the first segment is complete; makes the playlists visible.
+#[derive(Debug, Clone)]
+pub struct Announcement {
+    /// TARGETDURATION, fixed by the first announcement.
+    pub target_duration_s: u32,
+    /// How much media playlists list; at least three target durations. Fixed by the first announcement.
+    pub window_ms: u32,
+    /// Fixed by the first announcement.
+    pub frame_rate: Option<f64>,
+    /// By rendition; one left out counts as zero.
+    pub bandwidths: Vec<(RenditionName, Bandwidth)>,
+}
+
+/// Bits per second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bandwidth {
+    pub peak: u64,
+    pub average: u64,
+}
+
+/// The single writer of a session. Dropping it ends the session, as [`StreamWriter::end`] does.
+#[derive(Debug)]
+pub struct StreamWriter {
+    index: Arc<StreamIndex>,
+    renditions: Vec<RenditionWriter>,
+}
+
+/// One session of a stream, as readers see it.
+#[derive(Debug)]
+pub struct StreamIndex {
+    header: StreamHeader,
+    pub(crate) renditions: Vec<Rendition>,
+    announced: ArcSwapOption<Announced>,
+    pub(crate) retained: Retained,
+    pub(crate) metrics: Metrics,
+    viewers: ViewerMeter,
+    opened_at: Instant,
+    ended_at: OnceLock<Instant>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Announced {
+    pub(crate) target_duration_s: u32,
+    pub(crate) window_ms: u64,
+    frame_rate: Option<f64>,
+    /// In the order of the header's renditions.
+    bandwidths: Vec<Bandwidth>,
+    pub(crate) multivariant: Rendered,
+    /// Cache-Control of an answer to a blocking reload.
+    pub(crate) blocking_cache_control: HeaderValue,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// No playlist yet: the first segment is not complete.
+    Starting,
+    Live,
+    Ended,
+}
+
+/// A stream for listings and pages.
+#[derive(Debug, Clone)]
+pub struct Status {
+    pub state: State,
+    pub session: SessionId,
+    /// As in the multivariant playlist, RFC 6381.
+    pub codecs: String,
+    /// Width and height of the first video rendition.
+    pub resolution: Option<(u32, u32)>,
+    pub frame_rate: Option<f64>,
+    /// Sum over the renditions; `None` before the announcement.
+    pub bandwidth: Option<Bandwidth>,
+    pub target_duration_s: Option<u32>,
+    /// Of the first rendition.
+    pub part_target_ms: u32,
+    pub part_hold_back_ms: u32,
+    /// Newest part of the first rendition.
+    pub last: Option<Position>,
+    /// Estimated from playlist requests of the last ten seconds.
+    pub viewers: u32,
+}
+
+impl StreamWriter {
+    pub(crate) fn new(index: Arc<StreamIndex>) -> Self {
+        let renditions = 0..index.renditions.len();
+        let renditions = renditions.map(|number| RenditionWriter::new(Arc::clone(&index), number)).collect();
+        Self { index, renditions }
+    }
+
+    /// Makes the playlists visible: each rendition's once its first segment is complete, the stream's once all
+    /// renditions have theirs.
+    ///
+    /// Called again, it raises the bandwidths and never lowers them; everything else stays as first announced.
+    pub fn announce(&mut self, announcement: Announcement) {
+        let before = self.index.announced();
+        let announced = self.index.merge(announcement, before.as_deref());
+        self.index.announced.store(Some(Arc::new(announced)));
+        if before.is_none() {
+            self.renditions.iter_mut().for_each(RenditionWriter::refresh);
+        }
+    }
+
+    pub fn rendition(&mut self, name: &RenditionName) -> Option<&mut RenditionWriter> {
+        self.renditions.iter_mut().find(|rendition| rendition.name() == name)
+    }
+
+    pub fn index(&self) -> &Arc<StreamIndex> {
+        &self.index
+    }
+
+    /// Ends the session: ENDLIST in all media playlists, and every held request answered.
+    pub fn end(self) {
+        drop(self);
+    }
+}
+
+impl Drop for StreamWriter {
+    fn drop(&mut self) {
+        self.renditions.iter_mut().for_each(RenditionWriter::end);
+        // Set only here, and the writer is dropped once.
+        let _ = self.index.ended_at.set(Instant::now());
+    }
+}
+
+impl StreamIndex {
+    pub(crate) fn new(header: StreamHeader, metrics: Metrics) -> Self {
+        let renditions = header.renditions.iter().map(|rendition| {
+            let others = header.renditions.iter().filter(|other| other.name != rendition.name);
+            Rendition::new(rendition.clone(), others.map(|other| other.name.clone()).collect())
+        });
+        Self {
+            renditions: renditions.collect(),
+            announced: ArcSwapOption::empty(),
+            retained: Retained::new(header.retain_bytes_max),
+            metrics,
+            viewers: ViewerMeter::default(),
+            opened_at: Instant::now(),
+            ended_at: OnceLock::new(),
+            header,
+        }
+    }
+
+    pub fn id(&self) -> &StreamId {
+        &self.header.id
+    }
+
+    pub fn session(&self) -> SessionId {
+        self.header.session
+    }
+
+    pub fn state(&self) -> State {
+        if self.ended_at.get().is_some() {
+            State::Ended
+        } else if self.visible().is_some() {
+            State::Live
+        } else {
+            State::Starting
+        }
+    }
+
+    pub fn status(&self) -> Status {
+        let announced = self.announced();
+        let first = self.renditions.first();
+        let codecs: Vec<_> =
+            self.header.renditions.iter().map(|rendition| rendition.codec.rfc6381()).collect();
+        Status {
+            state: self.state(),
+            session: self.session(),
+            codecs: codecs.join(","),
+            resolution: self.header.renditions.iter().find_map(|rendition| dimensions(&rendition.codec)),
+            frame_rate: announced.as_ref().and_then(|announced| announced.frame_rate),
+            bandwidth: announced.as_ref().map(|announced| total(&announced.bandwidths)),
+            target_duration_s: announced.as_ref().map(|announced| announced.target_duration_s),
+            part_target_ms: first.map_or(0, |rendition| rendition.header.part_target_ms),
+            part_hold_back_ms: self.header.part_hold_back_ms,
+            last: first.and_then(|rendition| rendition.snapshot().edge()).map(|edge| edge.last()),
+            viewers: self.viewers.estimate(self.age_s()),
+        }
+    }
+
+    pub(crate) fn part_hold_back_ms(&self) -> u32 {
+        self.header.part_hold_back_ms
+    }
+
+    pub(crate) fn announced(&self) -> Option<Arc<Announced>> {
+        self.announced.load_full()
+    }
+
+    /// The announcement, once every playlist it promises can be fetched.
+    pub(crate) fn visible(&self) -> Option<Arc<Announced>> {
+        self.announced().filter(|_| self.renditions.iter().all(Rendition::has_playlist))
+    }
+
+    pub(crate) fn rendition(&self, name: &str) -> Option<&Rendition> {
+        self.renditions.iter().find(|rendition| rendition.header.name.as_str() == name)
+    }
+
+    /// Counts a playlist request that covers `span_ms` of one viewer's time. Players load every rendition they
+    /// play, so only those of the first count.
+    pub(crate) fn count_viewer(&self, rendition: &Rendition, span_ms: u32) {
+        if self.renditions.first().is_some_and(|first| std::ptr::eq(first, rendition)) {
+            self.viewers.record(self.age_s(), span_ms);
+        }
+    }
+
+    fn age_s(&self) -> u32 {
+        u32::try_from(self.opened_at.elapsed().as_secs()).unwrap_or(u32::MAX - 1)
+    }
+
+    pub(crate) fn expired(&self, now: Instant) -> bool {
+        let window =
+            self.announced().map_or(Duration::ZERO, |announced| Duration::from_millis(announced.window_ms));
+        self.ended_at.get().is_some_and(|ended_at| now.saturating_duration_since(*ended_at) >= window)
+    }
+
+    fn merge(&self, announcement: Announcement, before: Option<&Announced>) -> Announced {
+        let bandwidths: Vec<_> = self
+            .header
+            .renditions
+            .iter()
+            .enumerate()
+            .map(|(number, rendition)| {
+                let given = announcement.bandwidths.iter().find(|(name, _)| *name == rendition.name);
+                let given = given.map(|(_, bandwidth)| *bandwidth).unwrap_or_default();
+                let before =
+                    before.and_then(|before| before.bandwidths.get(number)).copied().unwrap_or_default();
+                Bandwidth { peak: given.peak.max(before.peak), average: given.average.max(before.average) }
+            })
+            .collect();
+        let (target_duration_s, window_ms, frame_rate) = match before {
+            Some(before) => (before.target_duration_s, before.window_ms, before.frame_rate),
+            None => {
+                let target_duration_s = announcement.target_duration_s.max(1);
+                let shortest = 3000 * u64::from(target_duration_s);
+                (target_duration_s, u64::from(announcement.window_ms).max(shortest), announcement.frame_rate)
+            }
+        };
+        let text = multivariant::render(self.session(), &self.header.renditions, &bandwidths, frame_rate);
+        let Bandwidth { peak, average } = total(&bandwidths);
+        let multivariant = Rendered::new(text, |encoding| {
+            // Within a session only the bandwidths ever change, and they only grow.
+            header_value(format!("\"{}.{peak}.{average}.{encoding}.{FORMAT_VERSION}\"", self.session()))
+        });
+        // A blocking reload has a URL of its own for each part, so it may be kept; rfc8216bis §6.2.5.2.
+        let blocking_cache_control =
+            header_value(format!("public, max-age={}", 6 * u64::from(target_duration_s)));
+        Announced {
+            target_duration_s,
+            window_ms,
+            frame_rate,
+            bandwidths,
+            multivariant,
+            blocking_cache_control,
+        }
+    }
+}
+
+fn total(bandwidths: &[Bandwidth]) -> Bandwidth {
+    bandwidths.iter().fold(Bandwidth::default(), |sum, one| Bandwidth {
+        peak: sum.peak.saturating_add(one.peak),
+        average: sum.average.saturating_add(one.average),
+    })
+}
+
+/// Bytes kept for a stream, and which segments all its renditions give up to stay within the bound.
+#[derive(Debug)]
+pub(crate) struct Retained {
+    bytes: AtomicU64,
+    bytes_max: u64,
+    /// First MSN that is still kept.
+    floor: AtomicU64,
+}
+
+impl Retained {
+    fn new(bytes_max: u64) -> Self {
+        Self { bytes: AtomicU64::new(0), bytes_max, floor: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn add(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn remove(&self, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn over_bound(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) > self.bytes_max
+    }
+
+    pub(crate) fn give_up(&self, msn: u64) {
+        self.floor.fetch_max(msn.saturating_add(1), Ordering::Relaxed);
+    }
+
+    pub(crate) fn given_up(&self, msn: u64) -> bool {
+        msn < self.floor.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,34 @@
+//! LL-HLS: the segment index of every stream on this node, its playlists, and the HTTP service over them.
+//!
+//! ```text
+//!   packager ─▶ StreamWriter ─▶ RenditionWriter ──render once──▶ Snapshot (ArcSwap) ─▶ http::respond ─▶ viewers
+//!               (index.rs)      (rendition.rs)    (playlist/)        │                     ▲
+//!                                                                    └─▶ Waiters ─wake─────┘ held requests
+//! ```
+//!
+//! One writer per stream, any number of readers. A push costs the packager one rendering and one pointer
+//! swap, whatever the audience: readers take no lock, and held requests are woken by a task of their own.
+//! Every byte served is a function of what was pushed, so two nodes fed the same parts serve the same bytes.
+//!
+//! Section numbers of "rfc8216bis" are those of draft-pantos-hls-rfc8216bis.
+
+pub mod blocking;
+mod catalog;
+pub mod http;
+mod index;
+mod metrics;
+mod playlist;
+mod rendition;
+mod segment;
+mod viewers;
+mod waiters;
+
+pub use catalog::Catalog;
+pub use index::{Announcement, Bandwidth, State, Status, StreamHeader, StreamIndex, StreamWriter};
+pub use metrics::Metrics;
+pub use rendition::{NameError, PushError, RenditionHeader, RenditionName, RenditionWriter};
+pub use segment::{Part, Position, SegmentStart};
+
+/// Version of everything a viewer can fetch: the text of playlists and the bytes of parts. Part of every ETag,
+/// because two nodes of different versions may write the same part differently; raise it with any such change.
+pub const FORMAT_VERSION: u32 = 1;

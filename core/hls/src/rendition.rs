@@ -1,0 +1,412 @@
+//! One rendition: its writer, and the snapshots that readers see of it.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use media::{CodecConfig, Timescale};
+
+use crate::blocking::{LiveEdge, advance_part_limit};
+use crate::index::{Announced, StreamIndex};
+use crate::playlist::Rendered;
+use crate::playlist::media::MediaPlaylist;
+use crate::segment::{self, Part, Position, Segment, StoredPart};
+use crate::waiters::{Queue, Waiters};
+
+/// Segments that stay whatever the bound of bytes says: the newest complete one, and the one being written.
+/// Ingest bounds the bytes of a segment, so memory stays bounded.
+const SEGMENTS_KEPT_MIN: usize = 2;
+
+/// What a rendition is called in URLs: `v`, `a`, `v720`; `[a-z0-9]{1,16}`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RenditionName(Arc<str>);
+
+/// Why a text is not the name of a rendition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a rendition's name is one to sixteen of a-z and 0-9")]
+pub struct NameError;
+
+impl FromStr for RenditionName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let allowed = text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+        match allowed && (1..=16).contains(&text.len()) {
+            true => Ok(Self(text.into())),
+            false => Err(NameError),
+        }
+    }
+}
+
+impl RenditionName {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RenditionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What is fixed about a rendition for the life of its session.
+#[derive(Debug, Clone)]
+pub struct RenditionHeader {
+    pub name: RenditionName,
+    pub codec: CodecConfig,
+    /// No part is longer. Never changes: Apple's player gives up on a stream for good if it does.
+    pub part_target_ms: u32,
+}
+
+/// Why a part was not taken. The packager's mistake, never a viewer's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PushError {
+    /// Numbers run on: the next part of a segment, or the first part of the next one.
+    #[error("part {got} cannot follow; {expected} is next")]
+    OutOfOrder { expected: Position, got: Position },
+    #[error("segment {msn} has discontinuity sequence {got} after {previous}")]
+    DiscontinuitySequence { msn: u64, previous: u64, got: u64 },
+    /// rfc8216bis §4.4.4.5: players may keep the decoder they set up until a discontinuity.
+    #[error("segment {msn} changes the init segment without a discontinuity")]
+    InitWithoutDiscontinuity { msn: u64 },
+}
+
+/// The readers' side: the newest snapshot, and the requests that wait for the next.
+#[derive(Debug)]
+pub(crate) struct Rendition {
+    pub(crate) header: RenditionHeader,
+    pub(crate) advance_part_limit: u32,
+    siblings: Vec<RenditionName>,
+    snapshot: ArcSwap<Snapshot>,
+    pub(crate) waiters: Waiters,
+}
+
+/// The rendition as of one part. Never changes.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    /// Everything that can be fetched, oldest first, without a hole; the tail of it is listed.
+    segments: Vec<Arc<Segment>>,
+    pub(crate) ended: bool,
+    /// From the first complete segment after the announcement on.
+    pub(crate) playlist: Option<Rendered>,
+}
+
+impl Snapshot {
+    /// `None` before the first part.
+    pub(crate) fn edge(&self) -> Option<LiveEdge> {
+        let newest = self.segments.last()?;
+        Some(LiveEdge {
+            msn: newest.msn,
+            parts: newest.parts.len() as u32,
+            complete: newest.complete,
+            ended: self.ended,
+        })
+    }
+
+    pub(crate) fn segment(&self, msn: u64) -> Option<&Arc<Segment>> {
+        let oldest = self.segments.first()?.msn;
+        self.segments.get(usize::try_from(msn.checked_sub(oldest)?).ok()?)
+    }
+
+    pub(crate) fn part(&self, position: Position) -> Option<&Arc<StoredPart>> {
+        self.segment(position.msn)?.parts.get(position.part as usize)
+    }
+
+    /// Newest first: that is the one players ask for.
+    pub(crate) fn init(&self, hash: &str) -> Option<&Bytes> {
+        let mut inits = self.segments.iter().rev().map(|segment| &segment.start.init);
+        inits.find(|init| init.hash == hash).map(|init| &init.bytes)
+    }
+}
+
+impl Rendition {
+    pub(crate) fn new(header: RenditionHeader, siblings: Vec<RenditionName>) -> Self {
+        Self {
+            advance_part_limit: advance_part_limit(header.part_target_ms),
+            header,
+            siblings,
+            snapshot: ArcSwap::default(),
+            waiters: Waiters::default(),
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    pub(crate) fn has_playlist(&self) -> bool {
+        self.snapshot.load().playlist.is_some()
+    }
+
+    /// Waits until `check` finds its answer in a snapshot. May be dropped at any time.
+    pub(crate) async fn wait<T>(
+        &self,
+        queue: Queue,
+        mut check: impl FnMut(&Arc<Snapshot>) -> Option<T>,
+    ) -> T {
+        let place = self.waiters.place(queue);
+        loop {
+            // Before looking: what is published after the look then ends this wait.
+            let woken = place.wait();
+            if let Some(answer) = check(&self.snapshot()) {
+                return answer;
+            }
+            woken.await;
+        }
+    }
+
+    /// Wakes held requests after each publication, until the last.
+    pub(crate) async fn run_waker(&self) {
+        for turn in 0.. {
+            self.waiters.rung().await;
+            let ended = self.snapshot.load().ended;
+            self.waiters.wake_all(turn).await;
+            if ended {
+                return;
+            }
+        }
+    }
+}
+
+/// The single writer of one rendition.
+#[derive(Debug)]
+pub struct RenditionWriter {
+    index: Arc<StreamIndex>,
+    /// Which of the index's renditions this is.
+    number: usize,
+    segments: VecDeque<Arc<Segment>>,
+    /// MSN of the oldest segment in the playlist. Never decreases.
+    listed_from: u64,
+}
+
+impl RenditionWriter {
+    pub(crate) fn new(index: Arc<StreamIndex>, number: usize) -> Self {
+        Self { index, number, segments: VecDeque::new(), listed_from: 0 }
+    }
+
+    pub(crate) fn name(&self) -> &RenditionName {
+        &self.rendition().header.name
+    }
+
+    /// Publishes a part: renders the playlist, swaps it in, and rings for those who wait. Never waits itself.
+    ///
+    /// A part 0 that comes while its predecessor segment is open closes that segment short, and so withdraws the
+    /// part that was hinted.
+    ///
+    /// # Errors
+    /// [`PushError`], with nothing changed, if the part does not continue the rendition.
+    pub fn push(&mut self, part: Part) -> Result<(), PushError> {
+        self.check(&part)?;
+        let target = u64::from(self.rendition().header.part_target_ms);
+        if u64::from(part.duration) * 1000 > target * u64::from(self.timescale().hertz()) {
+            self.index.metrics.parts_over_target.inc();
+        }
+        self.index.metrics.parts_published.inc();
+        self.append(part);
+        self.trim();
+        self.publish(false);
+        Ok(())
+    }
+
+    /// Renders what is there, after an announcement.
+    pub(crate) fn refresh(&mut self) {
+        self.trim();
+        self.publish(false);
+    }
+
+    /// Closes the last segment and publishes the playlist with ENDLIST.
+    pub(crate) fn end(&mut self) {
+        if let Some(open) = self.segments.back_mut().filter(|segment| !segment.complete) {
+            Arc::make_mut(open).complete = true;
+        }
+        self.trim();
+        self.publish(true);
+    }
+
+    fn check(&self, part: &Part) -> Result<(), PushError> {
+        let got = Position { msn: part.msn, part: part.part };
+        let Some(newest) = self.segments.back() else {
+            let expected = Position { msn: part.msn, part: 0 };
+            return if got == expected { Ok(()) } else { Err(PushError::OutOfOrder { expected, got }) };
+        };
+        let next_part = Position { msn: newest.msn, part: newest.parts.len() as u32 };
+        let next_segment = Position { msn: newest.msn.saturating_add(1), part: 0 };
+        if got == next_part && !newest.complete {
+            return Ok(());
+        }
+        if got != next_segment {
+            let expected = if newest.complete { next_segment } else { next_part };
+            return Err(PushError::OutOfOrder { expected, got });
+        }
+        let (previous, start) = (newest.start.discontinuity_sequence, &part.segment);
+        match start.discontinuity_sequence.checked_sub(previous) {
+            Some(0) if start.init.hash != newest.start.init.hash => {
+                Err(PushError::InitWithoutDiscontinuity { msn: part.msn })
+            }
+            Some(0 | 1) => Ok(()),
+            _ => Err(PushError::DiscontinuitySequence {
+                msn: part.msn,
+                previous,
+                got: start.discontinuity_sequence,
+            }),
+        }
+    }
+
+    fn append(&mut self, part: Part) {
+        let (session, name) = (self.index.session(), &self.rendition().header.name);
+        let stored = StoredPart {
+            duration: part.duration,
+            independent: part.independent,
+            gap: part.gap,
+            bytes: part.body.iter().map(|slice| slice.len() as u64).sum(),
+            body: part.body,
+            etag: segment::etag(session, name, format_args!("{}.{}", part.msn, part.part)),
+        };
+        self.index.retained.add(stored.bytes);
+        if part.part == 0 {
+            let etag = segment::etag(session, name, format_args!("{}", part.msn));
+            if let Some(cut_short) = self.segments.back_mut().filter(|segment| !segment.complete) {
+                Arc::make_mut(cut_short).complete = true;
+            }
+            self.segments.push_back(Arc::new(Segment {
+                msn: part.msn,
+                start: part.segment,
+                parts: Vec::new(),
+                duration: 0,
+                bytes: 0,
+                complete: false,
+                etag,
+            }));
+        }
+        let newest = self.segments.back_mut().expect("the first part of a segment has just opened one");
+        // Readers hold the segment as it was; this copies pointers to its parts, not their bytes.
+        let newest = Arc::make_mut(newest);
+        newest.duration += u64::from(stored.duration);
+        newest.bytes += stored.bytes;
+        newest.complete = part.last;
+        newest.parts.push(Arc::new(stored));
+    }
+
+    /// Moves the window on, and lets go of what is older than anyone may still ask for.
+    fn trim(&mut self) {
+        if let Some(announced) = self.index.announced() {
+            self.trim_by_time(&announced);
+        }
+        self.trim_by_bytes();
+    }
+
+    fn trim_by_time(&mut self, announced: &Announced) {
+        let hertz = u64::from(self.timescale().hertz());
+        let target_duration = u64::from(announced.target_duration_s) * hertz;
+        let window = announced.window_ms * hertz / 1000;
+
+        // Complete segments only: what a player that ignores parts sees.
+        let listed = |segment: &&Arc<Segment>| segment.complete && segment.msn >= self.listed_from;
+        let mut listed_duration: u64 =
+            self.segments.iter().filter(listed).map(|segment| segment.duration).sum();
+        let mut listed_from = self.listed_from;
+        for segment in self.segments.iter().filter(listed) {
+            // rfc8216bis §6.2.2: a live playlist never gets shorter than three target durations.
+            let without = listed_duration - segment.duration;
+            if listed_duration <= window || without < 3 * target_duration {
+                break;
+            }
+            listed_duration = without;
+            listed_from = segment.msn + 1;
+        }
+        self.listed_from = listed_from;
+
+        // rfc8216bis §6.2.2: once unlisted, a segment stays for its own duration and that of the longest
+        // playlist it was in.
+        let complete = self.segments.iter().filter(|segment| segment.complete);
+        let mut retained: u64 = complete.map(|segment| segment.duration).sum();
+        while let Some(oldest) = self.segments.front().filter(|oldest| oldest.msn < self.listed_from) {
+            if retained - oldest.duration < 2 * window + target_duration {
+                break;
+            }
+            retained -= oldest.duration;
+            self.drop_oldest();
+        }
+    }
+
+    /// Renditions give up the same segments, or a player would find audio where there is no picture. So the
+    /// one that meets the bound raises a floor for all, and the others follow at their next part.
+    ///
+    /// Takes segments out of the playlist if it must: a publisher above the announced rate must not take the
+    /// memory of other streams.
+    fn trim_by_bytes(&mut self) {
+        let index = Arc::clone(&self.index);
+        while self.segments.len() > SEGMENTS_KEPT_MIN {
+            let Some(oldest) = self.segments.front() else { return };
+            let msn = oldest.msn;
+            if index.retained.over_bound() {
+                index.retained.give_up(msn);
+            }
+            if !index.retained.given_up(msn) {
+                return;
+            }
+            self.listed_from = self.listed_from.max(msn + 1);
+            self.drop_oldest();
+            index.metrics.segments_evicted.inc();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some(oldest) = self.segments.pop_front() {
+            self.index.retained.remove(oldest.bytes);
+        }
+    }
+
+    fn publish(&self, ended: bool) {
+        let segments: Vec<_> = self.segments.iter().cloned().collect();
+        let announced = self.index.announced().filter(|_| segments.iter().any(|segment| segment.complete));
+        let playlist = announced.map(|announced| self.render(&announced, &segments, ended));
+        let rendition = self.rendition();
+        rendition.snapshot.store(Arc::new(Snapshot { segments, ended, playlist }));
+        rendition.waiters.ring();
+    }
+
+    fn render(&self, announced: &Announced, segments: &[Arc<Segment>], ended: bool) -> Rendered {
+        let Rendition { header, siblings, .. } = self.rendition();
+        let listed = segments.partition_point(|segment| segment.msn < self.listed_from);
+        let text = MediaPlaylist {
+            target_duration_s: announced.target_duration_s,
+            part_target_ms: header.part_target_ms,
+            part_hold_back_ms: self.index.part_hold_back_ms(),
+            timescale: header.codec.timescale(),
+            segments: &segments[listed..],
+            siblings,
+            ended,
+        }
+        .render();
+        self.index.metrics.playlist_renders.inc();
+        let newest =
+            segments.last().map_or((0, 0), |newest| (newest.msn, newest.parts.len().saturating_sub(1)));
+        let state = if ended { "ended" } else { "live" };
+        Rendered::new(text, |encoding| {
+            let (msn, part) = newest;
+            segment::etag(self.index.session(), &header.name, format_args!("{msn}.{part}.{state}.{encoding}"))
+        })
+    }
+
+    fn rendition(&self) -> &Rendition {
+        &self.index.renditions[self.number]
+    }
+
+    fn timescale(&self) -> Timescale {
+        self.rendition().header.codec.timescale()
+    }
+}
+
+/// Width and height of the picture; `None` for audio.
+pub(crate) fn dimensions(codec: &CodecConfig) -> Option<(u32, u32)> {
+    match codec {
+        CodecConfig::H264(config) => Some((config.width(), config.height())),
+        CodecConfig::Aac(_) => None,
+    }
+}

@@ -1,0 +1,92 @@
+//! How many watch a stream, estimated from its playlist requests.
+//!
+//! A low-latency viewer reloads once per part target, any other about once per target duration. So a request
+//! stands for that span of one viewer's time, and the spans of ten seconds divided by ten seconds are the
+//! audience. No viewer is remembered, and none has to be told apart.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Long against a part, short against patience.
+const WINDOW_S: usize = 10;
+
+/// Spans of viewing time summed per second of arrival, in a ring: the window and the second being filled.
+#[derive(Debug, Default)]
+pub(crate) struct ViewerMeter {
+    /// Upper half: the second it belongs to, plus one so that zero is "never". Lower half: milliseconds viewed.
+    seconds: [AtomicU64; WINDOW_S + 1],
+}
+
+impl ViewerMeter {
+    /// Counts a request that arrived in second `now_s` of the stream and covers `span_ms` of one viewer's time.
+    pub(crate) fn record(&self, now_s: u32, span_ms: u32) {
+        let slot = &self.seconds[now_s as usize % self.seconds.len()];
+        let add = |packed: u64| {
+            let (stamp, viewed_ms) = unpack(packed);
+            let viewed_ms = if stamp == u64::from(now_s) + 1 { viewed_ms } else { 0 };
+            let viewed_ms = viewed_ms.saturating_add(u64::from(span_ms)).min(u64::from(u32::MAX));
+            Some((u64::from(now_s) + 1) << 32 | viewed_ms)
+        };
+        // The closure never declines.
+        let _ = slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+    }
+
+    /// Over the last ten whole seconds before `now_s`, or as many as the stream has.
+    pub(crate) fn estimate(&self, now_s: u32) -> u32 {
+        let window_s = u64::from(now_s).min(WINDOW_S as u64);
+        if window_s == 0 {
+            return 0;
+        }
+        let oldest = u64::from(now_s) - window_s;
+        let viewed_ms: u64 = self
+            .seconds
+            .iter()
+            .map(|slot| unpack(slot.load(Ordering::Relaxed)))
+            .filter(|(stamp, _)| (oldest + 1..=u64::from(now_s)).contains(stamp))
+            .map(|(_, viewed_ms)| viewed_ms)
+            .sum();
+        let window_ms = window_s * 1000;
+        u32::try_from((viewed_ms + window_ms / 2) / window_ms).unwrap_or(u32::MAX)
+    }
+}
+
+fn unpack(packed: u64) -> (u64, u64) {
+    (packed >> 32, packed & u64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocking_and_plain_viewers_count_the_same() {
+        let meter = ViewerMeter::default();
+        for second in 0..60 {
+            for _low_latency_viewer in 0..30 {
+                meter.record(second, 500);
+                meter.record(second, 500);
+            }
+            if second % 4 == 0 {
+                (0..12).for_each(|_plain_viewer| meter.record(second, 4000));
+            }
+        }
+        // Ten seconds hold two or three of the plain viewers' four-second reloads.
+        assert!((39..=45).contains(&meter.estimate(60)), "{}", meter.estimate(60));
+    }
+
+    #[test]
+    fn an_audience_that_left_is_forgotten_after_the_window() {
+        let meter = ViewerMeter::default();
+        (0..20).for_each(|second| meter.record(second, 1000));
+        assert_eq!(meter.estimate(20), 1);
+        assert_eq!(meter.estimate(40), 0);
+    }
+
+    #[test]
+    fn a_young_stream_is_measured_over_its_own_life() {
+        let meter = ViewerMeter::default();
+        meter.record(0, 1000);
+        meter.record(1, 1000);
+        assert_eq!(meter.estimate(0), 0);
+        assert_eq!(meter.estimate(2), 1);
+    }
+}

@@ -1,0 +1,9 @@
+//! The service from both ends: a packager pushes parts, viewers ask for them.
+
+#![allow(clippy::unwrap_used, reason = "the exception for tests does not reach the helpers of a test crate")]
+
+mod delivery;
+mod fixture;
+mod reload;
+mod sequence;
+mod sessions;

@@ -1,0 +1,268 @@
+//! Blocking reloads and hinted parts, from the viewer's side. Time is paused: a request that nobody wakes runs
+//! into its 503 at once, and the test fails without having waited.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
+
+use hls::Part;
+use http::StatusCode;
+use http::header::{CACHE_CONTROL, RETRY_AFTER};
+use tokio::task::yield_now;
+use tokio::time::Instant;
+
+use crate::fixture::{SESSION, Stream, TARGET_DURATION_S, is_held, media_playlist, part};
+
+fn reload(rendition: &str, directives: &str) -> String {
+    format!("{}?{directives}", media_playlist(rendition))
+}
+
+#[tokio::test(start_paused = true)]
+async fn r1_a_reload_is_answered_by_the_part_it_waits_for() {
+    let mut stream = Stream::live();
+    stream.push_through(3, 1);
+    let (viewer, path) = (stream.viewer(), reload("v", "_HLS_msn=3&_HLS_part=2"));
+    let mut request = pin!(viewer.get(&path));
+    assert!(is_held(request.as_mut()).await);
+
+    stream.push_both(3, 2);
+    let answer = request.await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert!(answer.text().contains("#EXT-X-PART:DURATION=0.500000,URI=\"3.2.m4s\"\n"));
+    assert!(answer.text().contains("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"3.3.m4s\"\n"));
+    // Six target durations: this URL names this version for good.
+    assert_eq!(answer.header(CACHE_CONTROL), "public, max-age=24");
+}
+
+/// Answering Safari's msn-only form early made it spin and starved its video.
+#[tokio::test(start_paused = true)]
+async fn r2_an_msn_alone_is_held_through_every_part_of_the_segment() {
+    let mut stream = Stream::live();
+    stream.push_through(2, 3);
+    let (viewer, path) = (stream.viewer(), reload("v", "_HLS_msn=3"));
+    let mut request = pin!(viewer.get(&path));
+    for number in 0..=2 {
+        stream.push_both(3, number);
+        assert!(is_held(request.as_mut()).await, "part {number}");
+    }
+    stream.push_both(3, 3);
+    assert!(request.await.text().contains("\n3.m4s\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn r3_a_part_past_the_end_of_a_segment_waits_for_the_next_segment() {
+    let mut stream = Stream::live();
+    stream.push_through(3, 3);
+    let (viewer, path) = (stream.viewer(), reload("v", "_HLS_msn=3&_HLS_part=4"));
+    let mut request = pin!(viewer.get(&path));
+    assert!(is_held(request.as_mut()).await);
+    stream.push_both(4, 0);
+    assert!(request.await.text().contains("URI=\"4.0.m4s\""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn r4_r5_nonsense_is_refused_at_once_and_not_cached() {
+    let mut stream = Stream::live();
+    stream.push_through(3, 1);
+    for directives in ["_HLS_part=1", "_HLS_msn=x", "_HLS_msn=99", "_HLS_msn=3&_HLS_part=50"] {
+        let answer = stream.get(&reload("v", directives)).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{directives}");
+        assert_eq!(answer.header(CACHE_CONTROL), "no-store", "{directives}");
+    }
+    assert_eq!(stream.held(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn r6_a_stall_ends_in_503_after_three_target_durations() {
+    let mut stream = Stream::live();
+    stream.push_through(3, 1);
+    for path in [reload("v", "_HLS_msn=3&_HLS_part=2"), format!("{SESSION}/v/3.2.m4s")] {
+        let asked = Instant::now();
+        let answer = stream.get(&path).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.header(CACHE_CONTROL), "no-store");
+        assert_eq!(answer.header(RETRY_AFTER), "1");
+        let held = asked.elapsed();
+        let held_max = Duration::from_secs(3 * u64::from(TARGET_DURATION_S));
+        assert!((held_max..held_max + Duration::from_millis(2)).contains(&held), "{held:?}");
+    }
+    assert_eq!(stream.held(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn r7_the_end_of_the_stream_answers_everything_that_is_held() {
+    let mut stream = Stream::live();
+    stream.push_through(3, 1);
+    let viewer = stream.viewer();
+    let paths =
+        ["_HLS_msn=3&_HLS_part=2", "_HLS_msn=4", "_HLS_msn=4&_HLS_part=0"].map(|query| reload("a", query));
+    let mut requests: Vec<_> = paths.iter().map(|path| Box::pin(viewer.get(path))).collect();
+    for request in &mut requests {
+        assert!(is_held(request.as_mut()).await);
+    }
+    stream.end();
+    for request in requests {
+        let text = request.await.text();
+        assert!(text.ends_with("#EXT-X-ENDLIST\n") && !text.contains("PRELOAD-HINT"), "{text}");
+    }
+    // And whatever is asked afterwards.
+    assert_eq!(stream.get(&reload("a", "_HLS_msn=4000")).await.status, StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn r9_the_hinted_part_is_held_and_then_sent_whole() {
+    let mut stream = Stream::live();
+    stream.push_through(3, 1);
+    let (viewer, path) = (stream.viewer(), format!("{SESSION}/v/3.2.m4s"));
+    let mut request = pin!(viewer.get(&path));
+    assert!(is_held(request.as_mut()).await);
+    stream.push_both(3, 2);
+    let answer = request.await;
+    assert_eq!((answer.status, answer.text().as_str()), (StatusCode::OK, "head 3.2 payload 3.2;"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn r9_a_withdrawn_hint_is_not_found() {
+    let mut stream = Stream::live();
+    stream.push_through(3, 1);
+    let (viewer, path) = (stream.viewer(), format!("{SESSION}/v/3.2.m4s"));
+    // The segment is closed short: the next part belongs to the next one.
+    let mut request = pin!(viewer.get(&path));
+    assert!(is_held(request.as_mut()).await);
+    stream.push_both(4, 0);
+    assert_eq!(request.await.status, StatusCode::NOT_FOUND);
+    assert!(stream.playlist("v").await.contains("#EXTINF:1.000000,\n3.m4s\n"));
+
+    // The stream ends instead.
+    let path = format!("{SESSION}/v/4.1.m4s");
+    let mut request = pin!(viewer.get(&path));
+    assert!(is_held(request.as_mut()).await);
+    stream.end();
+    assert_eq!(request.await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn r9_a_hinted_part_that_turns_out_a_gap_is_not_found() {
+    let mut stream = Stream::live();
+    stream.push_through(3, 1);
+    let (viewer, path) = (stream.viewer(), format!("{SESSION}/v/3.2.m4s"));
+    let mut request = pin!(viewer.get(&path));
+    assert!(is_held(request.as_mut()).await);
+    stream.push("v", Part { gap: true, independent: false, body: Vec::new(), ..part(3, 2) });
+    assert_eq!(request.await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn r10_a_part_nobody_promised_is_not_found_at_once() {
+    let mut stream = Stream::live();
+    stream.push_through(3, 1);
+    for file in ["3.3.m4s", "4.0.m4s", "400.0.m4s", "3.m4s", "4.m4s"] {
+        let answer = stream.get(&format!("{SESSION}/v/{file}")).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{file}");
+        assert_eq!(answer.header(CACHE_CONTROL), "public, max-age=1", "{file}");
+    }
+}
+
+/// The mistake that does not scale: a playlist rendered for each of those who wait.
+#[tokio::test(start_paused = true)]
+async fn a_thousand_held_viewers_cost_one_rendering_per_part() {
+    const VIEWERS: usize = 1000;
+    const PARTS: u64 = 4 * 4;
+    let mut stream = Stream::live();
+    stream.push_through(3, 3);
+    let viewer = stream.viewer();
+    // The announcement came first, so the three parts before the first complete segment rendered nothing.
+    let rendered = stream.renders();
+    assert_eq!(rendered, (PARTS - 3) * 2);
+
+    let path = reload("v", "_HLS_msn=4&_HLS_part=0");
+    let mut requests: Vec<_> = (0..VIEWERS).map(|_| Box::pin(viewer.get(&path))).collect();
+    for request in &mut requests {
+        assert!(is_held(request.as_mut()).await);
+    }
+    assert_eq!(stream.held(), VIEWERS as i64);
+    stream.push_both(4, 0);
+    for request in requests {
+        let answer = request.await;
+        assert!(answer.status == StatusCode::OK && answer.text().contains("URI=\"4.0.m4s\""));
+    }
+    assert_eq!((stream.renders(), stream.held()), (rendered + 2, 0));
+
+    let path = reload("v", "_HLS_msn=4");
+    let mut requests: Vec<_> = (0..VIEWERS).map(|_| Box::pin(viewer.get(&path))).collect();
+    for request in &mut requests {
+        assert!(is_held(request.as_mut()).await);
+    }
+    stream.end();
+    for request in requests {
+        assert!(request.await.text().ends_with("#EXT-X-ENDLIST\n"));
+    }
+    assert_eq!((stream.renders(), stream.held()), (rendered + 4, 0));
+}
+
+/// Ten thousand wakes take milliseconds; the packager must not spend them.
+#[tokio::test(start_paused = true)]
+async fn a_push_wakes_nobody_itself() {
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    let mut stream = Stream::live();
+    stream.push_through(3, 1);
+    let (viewer, path) = (stream.viewer(), reload("v", "_HLS_msn=3&_HLS_part=2"));
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(Arc::clone(&wakes));
+    let mut requests: Vec<_> = (0..100).map(|_| Box::pin(viewer.get(&path))).collect();
+    for request in &mut requests {
+        assert!(request.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    let woken = || wakes.0.load(Ordering::Relaxed);
+
+    stream.push_both(3, 2);
+    assert_eq!(woken(), 0);
+    while woken() < requests.len() {
+        yield_now().await;
+    }
+}
+
+/// A viewer who closes the tab frees the place at once.
+#[tokio::test(start_paused = true)]
+async fn a_hold_ends_with_its_connection() {
+    let mut stream = Stream::live();
+    stream.push_through(3, 1);
+    let (viewer, path) = (stream.viewer(), reload("v", "_HLS_msn=3&_HLS_part=2"));
+    let mut request = Box::pin(viewer.get(&path));
+    assert!(is_held(request.as_mut()).await);
+    assert_eq!(stream.held(), 1);
+    drop(request);
+    assert_eq!(stream.held(), 0);
+}
+
+/// Threat: connections opened only to be held, until the node has no memory left.
+#[tokio::test(start_paused = true)]
+async fn held_requests_are_bounded() {
+    let mut stream = Stream::live();
+    stream.push_through(3, 1);
+    let (viewer, path) = (stream.viewer(), reload("v", "_HLS_msn=3&_HLS_part=2"));
+    let mut requests: Vec<_> = (0..20_000).map(|_| Box::pin(viewer.get(&path))).collect();
+    for request in &mut requests {
+        assert!(is_held(request.as_mut()).await);
+    }
+    let asked = Instant::now();
+    let refused = viewer.get(&path).await;
+    assert_eq!((refused.status, refused.header(RETRY_AFTER)), (StatusCode::SERVICE_UNAVAILABLE, "1"));
+    assert_eq!(asked.elapsed(), Duration::ZERO);
+    // What needs no waiting is served all the same.
+    assert_eq!(viewer.get(&media_playlist("v")).await.status, StatusCode::OK);
+
+    requests.pop();
+    let mut request = pin!(viewer.get(&path));
+    assert!(is_held(request.as_mut()).await);
+}

@@ -1,0 +1,240 @@
+//! The init segment: `ftyp` and `moov`.
+//!
+//! Written by hand, because the publisher's configuration must come through byte for byte: what a stranger
+//! wrote into reserved bits or behind the High-profile extension would not survive being parsed and rebuilt,
+//! and the hash of these bytes names the segment.
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::TRACK_ID;
+use super::boxes::Writer;
+use crate::codec::{CodecConfig, TrackKind, aac, h264};
+
+/// An init segment and the name its content gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Init {
+    pub bytes: Bytes,
+    /// First 64 bits of the SHA-256 of `bytes`, as 16 hexadecimal digits.
+    pub hash: String,
+}
+
+/// Every init segment without its codec configuration, and some room.
+const BYTES_WITHOUT_CONFIG: usize = 768;
+
+/// The unity matrix of ISO/IEC 14496-12, §6.2.2.
+const MATRIX: [u32; 9] = [0x1_0000, 0, 0, 0, 0x1_0000, 0, 0, 0, 0x4000_0000];
+/// 1.0 as 16.16 and as 8.8 fixed-point numbers.
+const ONE_16_16: u32 = 0x1_0000;
+const ONE_8_8: u16 = 0x100;
+const LANGUAGE_UNDETERMINED: u16 = 0x55C4;
+/// `data_reference_index` and `sample_description_index` both start at 1.
+const FIRST: u32 = 1;
+
+/// The init segment of a track with this configuration.
+pub fn init_segment(codec: &CodecConfig) -> Init {
+    let mut w = Writer::with_capacity(BYTES_WITHOUT_CONFIG);
+    // `cmf2`: composition offsets may be negative, and there is no edit list (ISO/IEC 23000-19).
+    w.boxed(b"ftyp", |w| {
+        w.bytes(b"cmf2");
+        w.u32(0);
+        w.bytes(b"iso6cmfccmf2");
+    });
+    w.boxed(b"moov", |w| {
+        movie_header(w, codec);
+        w.boxed(b"trak", |w| {
+            track_header(w, codec);
+            w.boxed(b"mdia", |w| media(w, codec));
+        });
+        w.boxed(b"mvex", |w| {
+            w.full(b"trex", 0, 0, |w| {
+                w.u32(TRACK_ID);
+                w.u32(FIRST);
+                w.zeros(12); // default duration, size, flags: each fragment brings its own
+            });
+        });
+    });
+
+    let bytes = Bytes::from(w.finish());
+    let hash = Sha256::digest(&bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    Init { bytes, hash }
+}
+
+fn movie_header(w: &mut Writer, codec: &CodecConfig) {
+    w.full(b"mvhd", 0, 0, |w| {
+        w.zeros(8); // creation and modification time
+        w.u32(codec.timescale().hertz());
+        w.u32(0); // duration: not known
+        w.u32(ONE_16_16); // rate
+        w.u16(ONE_8_8); // volume
+        w.zeros(10);
+        MATRIX.into_iter().for_each(|value| w.u32(value));
+        w.zeros(24);
+        w.u32(TRACK_ID + 1); // next_track_ID
+    });
+}
+
+fn track_header(w: &mut Writer, codec: &CodecConfig) {
+    const ENABLED_IN_MOVIE_IN_PREVIEW: u32 = 0x7;
+    w.full(b"tkhd", 0, ENABLED_IN_MOVIE_IN_PREVIEW, |w| {
+        w.zeros(8); // creation and modification time
+        w.u32(TRACK_ID);
+        w.zeros(4);
+        w.u32(0); // duration: not known
+        w.zeros(8);
+        w.zeros(4); // layer, alternate group
+        w.u16(match codec.kind() {
+            TrackKind::Video => 0,
+            TrackKind::Audio => ONE_8_8,
+        });
+        w.zeros(2);
+        MATRIX.into_iter().for_each(|value| w.u32(value));
+        let (width, height) = match codec {
+            CodecConfig::H264(config) => presentation_size(config),
+            CodecConfig::Aac(_) => (0, 0),
+        };
+        w.u32(width);
+        w.u32(height);
+    });
+}
+
+/// Size to show in square pixels, as 16.16 fixed-point numbers: the height as coded, the width stretched by the
+/// pixel aspect ratio.
+fn presentation_size(config: &h264::Config) -> (u32, u32) {
+    let mut width = u64::from(config.width()) << 16;
+    if let Some(aspect) = config.pixel_aspect() {
+        width = width * u64::from(aspect.horizontal) / u64::from(aspect.vertical);
+    }
+    (u32::try_from(width).unwrap_or(u32::MAX), config.height() << 16)
+}
+
+fn media(w: &mut Writer, codec: &CodecConfig) {
+    w.full(b"mdhd", 0, 0, |w| {
+        w.zeros(8); // creation and modification time
+        w.u32(codec.timescale().hertz());
+        w.u32(0); // duration: not known
+        w.u16(LANGUAGE_UNDETERMINED);
+        w.zeros(2);
+    });
+    w.full(b"hdlr", 0, 0, |w| {
+        w.zeros(4);
+        w.bytes(match codec.kind() {
+            TrackKind::Video => b"vide",
+            TrackKind::Audio => b"soun",
+        });
+        w.zeros(12);
+        w.u8(0); // no name
+    });
+    w.boxed(b"minf", |w| {
+        match codec.kind() {
+            TrackKind::Video => w.full(b"vmhd", 0, 1, |w| w.zeros(8)),
+            TrackKind::Audio => w.full(b"smhd", 0, 0, |w| w.zeros(4)),
+        }
+        w.boxed(b"dinf", |w| {
+            w.full(b"dref", 0, 0, |w| {
+                const SAME_FILE: u32 = 1;
+                w.u32(1);
+                w.full(b"url ", 0, SAME_FILE, |_| {});
+            });
+        });
+        w.boxed(b"stbl", |w| {
+            w.full(b"stsd", 0, 0, |w| {
+                w.u32(1);
+                match codec {
+                    CodecConfig::H264(config) => avc1(w, config),
+                    CodecConfig::Aac(config) => mp4a(w, config),
+                }
+            });
+            // No samples here: they are all in fragments.
+            w.full(b"stts", 0, 0, |w| w.u32(0));
+            w.full(b"stsc", 0, 0, |w| w.u32(0));
+            w.full(b"stsz", 0, 0, |w| w.zeros(8));
+            w.full(b"stco", 0, 0, |w| w.u32(0));
+        });
+    });
+}
+
+/// ISO/IEC 14496-15, §5.4.2, in a VisualSampleEntry.
+fn avc1(w: &mut Writer, config: &h264::Config) {
+    const DPI_72: u32 = 0x48_0000;
+    const COLOUR_WITHOUT_ALPHA: u16 = 0x18;
+    const { assert!(*h264::PICTURE_SIDE.end() <= u16::MAX as u32) };
+    w.boxed(b"avc1", |w| {
+        w.zeros(6);
+        w.u16(FIRST as u16);
+        w.zeros(16);
+        w.u16(config.width() as u16);
+        w.u16(config.height() as u16);
+        w.u32(DPI_72);
+        w.u32(DPI_72);
+        w.zeros(4);
+        w.u16(1); // frame_count
+        w.zeros(32); // compressorname
+        w.u16(COLOUR_WITHOUT_ALPHA);
+        w.u16(u16::MAX);
+        w.boxed(b"avcC", |w| w.bytes(config.avcc()));
+        if let Some(colour) = config.colour() {
+            w.boxed(b"colr", |w| {
+                w.bytes(b"nclx");
+                w.u16(u16::from(colour.primaries));
+                w.u16(u16::from(colour.transfer));
+                w.u16(u16::from(colour.matrix));
+                w.u8(u8::from(colour.full_range) << 7);
+            });
+        }
+        if let Some(aspect) = config.pixel_aspect() {
+            w.boxed(b"pasp", |w| {
+                w.u32(u32::from(aspect.horizontal));
+                w.u32(u32::from(aspect.vertical));
+            });
+        }
+    });
+}
+
+/// ISO/IEC 14496-14, §5.6, in an AudioSampleEntry.
+fn mp4a(w: &mut Writer, config: &aac::Config) {
+    w.boxed(b"mp4a", |w| {
+        w.zeros(6);
+        w.u16(FIRST as u16);
+        w.zeros(8);
+        w.u16(u16::from(config.channels()));
+        w.u16(16); // samplesize, a fixed word
+        w.zeros(4);
+        // 16.16 has no room for 88.2 and 96 kHz; zero then means: see the configuration.
+        w.u32(u16::try_from(config.sample_rate()).map_or(0, |hertz| u32::from(hertz) << 16));
+        w.full(b"esds", 0, 0, |w| elementary_stream(w, config.asc()));
+    });
+}
+
+/// ES_Descriptor with its DecoderConfigDescriptor, DecoderSpecificInfo and SLConfigDescriptor
+/// (ISO/IEC 14496-1, §7.2.6).
+fn elementary_stream(w: &mut Writer, asc: &[u8]) {
+    const MPEG4_AUDIO: u8 = 0x40;
+    /// `streamType` 5, audio, and a reserved bit.
+    const AUDIO_STREAM: u8 = 5 << 2 | 1;
+    /// SLConfigDescriptor `predefined` 2: as in MP4 files.
+    const SL_FOR_MP4: u8 = 2;
+
+    let specific_bytes = DESCRIPTOR_HEADER_BYTES + asc.len();
+    let config_bytes = 13 + specific_bytes;
+    let stream_bytes = 3 + DESCRIPTOR_HEADER_BYTES + config_bytes + DESCRIPTOR_HEADER_BYTES + 1;
+    descriptor_header(w, 0x03, stream_bytes);
+    w.zeros(3); // ES_ID: none in files; no flags
+    descriptor_header(w, 0x04, config_bytes);
+    w.u8(MPEG4_AUDIO);
+    w.u8(AUDIO_STREAM);
+    w.zeros(11); // buffer size, peak and average bit rate: not known
+    descriptor_header(w, 0x05, asc.len());
+    w.bytes(asc);
+    descriptor_header(w, 0x06, 1);
+    w.u8(SL_FOR_MP4);
+}
+
+const DESCRIPTOR_HEADER_BYTES: usize = 5;
+
+/// A tag, and a size in four groups of seven bits (ISO/IEC 14496-1, §8.3.3).
+fn descriptor_header(w: &mut Writer, tag: u8, bytes: usize) {
+    const { assert!(aac::ASC_BYTES_MAX + 64 < 1 << 14) };
+    w.u8(tag);
+    w.bytes(&[0x80, 0x80, 0x80 | (bytes >> 7) as u8, bytes as u8 & 0x7F]);
+}

@@ -1,0 +1,230 @@
+//! H.264: the decoder configuration record (`avcC`), the sequence parameter set, and finding an IDR.
+//!
+//! The record is kept byte for byte: it goes into the init segment as the publisher sent it, and its hash
+//! names that segment. What we read of it is for playlists, the sample entry and refusals.
+
+mod sps;
+
+use bytes::Bytes;
+
+use super::bits::BitsError;
+use sps::Sps;
+pub use sps::{Chroma, Colour, PixelAspect};
+
+/// Longest `avcC` we keep, in bytes. Real ones stay below 200; with all 31 sequence and 255 picture parameter
+/// sets that it has room to count, honest ones would stay below 8 kB.
+pub const AVCC_BYTES_MAX: usize = 16 * 1024;
+
+/// Smallest and largest side of a picture we take, in pixels. The highest levels of H.264 are made for
+/// 8192x4320; what lies outside makes decoders allocate gigabytes or divide by zero.
+pub const PICTURE_SIDE: std::ops::RangeInclusive<u32> = 16..=8192;
+
+/// `nal_unit_type`, H.264 table 7-1.
+const NAL_IDR: u8 = 5;
+const NAL_SPS: u8 = 7;
+const NAL_PPS: u8 = 8;
+
+/// A parsed and checked `avcC` (ISO/IEC 14496-15, §5.3.3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    avcc: Bytes,
+    nal_length_bytes: u8,
+    sps: Sps,
+}
+
+impl Config {
+    /// Reads an `avcC`. The sizes and rates told below are those of its first sequence parameter set; the
+    /// others are checked as strictly, because a decoder may be switched to them.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the publisher's encoder wrote something H.264 does not allow, or that we do not take.
+    pub fn parse(avcc: Bytes) -> Result<Self, ConfigError> {
+        if avcc.len() > AVCC_BYTES_MAX {
+            return Err(ConfigError::TooLong { bytes: avcc.len() });
+        }
+        let (&[version, _profile, _compatibility, _level, lengths, sps_count], mut rest) =
+            avcc.split_first_chunk().ok_or(ConfigError::Truncated)?;
+        if version != 1 {
+            return Err(ConfigError::Version { version });
+        }
+        let nal_length_bytes = match lengths & 0x03 {
+            0 => 1,
+            1 => 2,
+            3 => 4,
+            _ => return Err(ConfigError::NalLength),
+        };
+
+        let mut first = None;
+        for _ in 0..sps_count & 0x1F {
+            let nal = parameter_set(&mut rest, NAL_SPS)?;
+            let sps = Sps::parse(nal)?;
+            first.get_or_insert(sps);
+        }
+        let sps = first.ok_or(ConfigError::NoSps)?;
+
+        let (&pps_count, mut rest) = rest.split_first().ok_or(ConfigError::Truncated)?;
+        for _ in 0..pps_count {
+            parameter_set(&mut rest, NAL_PPS)?;
+        }
+        if pps_count == 0 {
+            return Err(ConfigError::NoPps);
+        }
+
+        // What follows is the High-profile extension: chroma and bit depth once more, which the sequence
+        // parameter set already told. Encoders differ in whether and how they write it, so it is only carried.
+        Ok(Self { avcc, nal_length_bytes, sps })
+    }
+
+    /// The record as the publisher sent it.
+    pub fn avcc(&self) -> &Bytes {
+        &self.avcc
+    }
+
+    /// Displayed width in pixels, after cropping, before the pixel aspect ratio.
+    pub fn width(&self) -> u32 {
+        self.sps.width
+    }
+
+    /// Displayed height in pixels, after cropping, before the pixel aspect ratio.
+    pub fn height(&self) -> u32 {
+        self.sps.height
+    }
+
+    /// `profile_idc`: 66 is Baseline, 77 Main, 100 High.
+    pub fn profile(&self) -> u8 {
+        self.sps.profile
+    }
+
+    /// `level_idc`: ten times the level, as in 31 for 3.1.
+    pub fn level(&self) -> u8 {
+        self.sps.level
+    }
+
+    pub fn chroma(&self) -> Chroma {
+        self.sps.chroma
+    }
+
+    /// Bits per sample, of luma or chroma, whichever has more.
+    pub fn bit_depth(&self) -> u8 {
+        self.sps.bit_depth
+    }
+
+    /// Frames per second the encoder announces. A hint: with a variable rate it is the encoder's clock, and
+    /// some encoders write nonsense; what is not between 1 and 300 is `None`.
+    pub fn frame_rate(&self) -> Option<f64> {
+        self.sps.vui.frame_rate()
+    }
+
+    /// How many pictures may be decoded ahead of one that is shown before them: `Some(0)` promises that there
+    /// are no B-frames to wait for, `None` promises nothing.
+    pub fn reorder_frames_max(&self) -> Option<u8> {
+        self.sps.reorder_frames_max()
+    }
+
+    /// Shape of one pixel, if the encoder says.
+    pub fn pixel_aspect(&self) -> Option<PixelAspect> {
+        self.sps.vui.pixel_aspect
+    }
+
+    /// Code points of ITU-T H.273, if the encoder says.
+    pub fn colour(&self) -> Option<Colour> {
+        self.sps.vui.colour
+    }
+
+    /// As in `avc1.640028`: profile, constraint flags and level of the sequence parameter set (RFC 6381, §3.3).
+    pub fn rfc6381(&self) -> String {
+        format!("avc1.{:02x}{:02x}{:02x}", self.sps.profile, self.sps.constraints, self.sps.level)
+    }
+
+    /// Size of the length before each NAL unit of an access unit: 1, 2 or 4.
+    pub fn nal_length_bytes(&self) -> u8 {
+        self.nal_length_bytes
+    }
+
+    /// Whether decoding can start at `unit`: it holds a slice of an IDR picture. The bitstream decides, never
+    /// a container's flag.
+    ///
+    /// # Errors
+    /// [`UnitError::Truncated`] if `unit` is not a run of length-prefixed NAL units; a decoder would fail on it.
+    pub fn is_idr(&self, unit: &[u8]) -> Result<bool, UnitError> {
+        let mut idr = false;
+        let mut rest = unit;
+        while !rest.is_empty() {
+            let (length, after) =
+                rest.split_at_checked(usize::from(self.nal_length_bytes)).ok_or(UnitError::Truncated)?;
+            let length = length.iter().fold(0, |length, &byte| length << 8 | usize::from(byte));
+            let (nal, after) = after.split_at_checked(length).ok_or(UnitError::Truncated)?;
+            idr |= nal.first().is_some_and(|&header| nal_type(header) == NAL_IDR);
+            rest = after;
+        }
+        Ok(idr)
+    }
+}
+
+/// Takes the next 16-bit-length-prefixed parameter set off `rest`.
+fn parameter_set<'a>(rest: &mut &'a [u8], kind: u8) -> Result<&'a [u8], ConfigError> {
+    let (&length, after) = rest.split_first_chunk().ok_or(ConfigError::Truncated)?;
+    let length = usize::from(u16::from_be_bytes(length));
+    let (nal, after) = after.split_at_checked(length).ok_or(ConfigError::Truncated)?;
+    *rest = after;
+    match nal.first() {
+        Some(&header) if nal_type(header) == kind => Ok(nal),
+        _ => Err(ConfigError::NotAParameterSet),
+    }
+}
+
+fn nal_type(header: u8) -> u8 {
+    header & 0x1F
+}
+
+/// Why an `avcC` was refused. The publisher's encoder must change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    #[error("the record has {bytes} bytes, above the limit of {AVCC_BYTES_MAX}")]
+    TooLong { bytes: usize },
+    #[error("the record has version {version}, not 1")]
+    Version { version: u8 },
+    #[error("the record ends in the middle")]
+    Truncated,
+    /// ISO/IEC 14496-15 allows 1, 2 and 4.
+    #[error("the record announces NAL lengths of 3 bytes")]
+    NalLength,
+    #[error("the record holds no sequence parameter set")]
+    NoSps,
+    #[error("the record holds no picture parameter set")]
+    NoPps,
+    #[error("the record holds something else where a parameter set should be")]
+    NotAParameterSet,
+    #[error("a number in the sequence parameter set has more than 32 bits")]
+    NumberTooLong,
+    /// Beyond what the standard allows for `field`.
+    #[error("the sequence parameter set says {field} = {value}, which the standard does not allow")]
+    OutOfRange { field: &'static str, value: u32 },
+    /// Coded or, after cropping, displayed.
+    #[error("pictures of {width}x{height} are not supported; each side must be {} to {} pixels",
+        PICTURE_SIDE.start(), PICTURE_SIDE.end())]
+    Size { width: u64, height: u64 },
+    #[error("the sequence parameter set crops more than the whole picture")]
+    Cropping,
+}
+
+impl From<BitsError> for ConfigError {
+    fn from(error: BitsError) -> Self {
+        match error {
+            BitsError::Truncated => Self::Truncated,
+            BitsError::NumberTooLong => Self::NumberTooLong,
+        }
+    }
+}
+
+/// Why an access unit cannot be decoded by anybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UnitError {
+    #[error("a NAL unit is longer than the access unit that holds it")]
+    Truncated,
+}
+
+#[cfg(test)]
+mod tests;

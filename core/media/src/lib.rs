@@ -1,0 +1,16 @@
+//! The words and formats every role shares: identity, media time, codec configurations, access units,
+//! FLV tags in, CMAF boxes out.
+//!
+//! Pure by promise: no runtime, no socket, no clock. The manifest is the proof.
+
+pub mod cmaf;
+pub mod codec;
+pub mod flv;
+mod id;
+mod time;
+mod unit;
+
+pub use codec::{CodecConfig, TrackKind};
+pub use id::{NAME_BYTES_MAX, NameError, SessionId, StreamId, TrackId};
+pub use time::{MediaTime, Timescale};
+pub use unit::AccessUnit;

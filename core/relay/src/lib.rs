@@ -1,0 +1,19 @@
+//! The live log. Each track of a stream is a ring of groups (a group opens with a keyframe); one writer
+//! appends and never waits; readers hold cursors.
+//!
+//!   ingest ─▶ [`StreamWriter`] ─▶ [`Ring`] per track ─▶ [`Cursor`]s: origin now, edges and WebRTC viewers later
+//!
+//! It is a log with consumer offsets, (epoch, group, frame), and nothing else: what a frame means is decided
+//! by who reads it. `frame.rs`, `ring.rs` are pure; `stream.rs` adds the lock and the wake-up.
+
+mod frame;
+mod record;
+mod registry;
+mod ring;
+mod stream;
+
+pub use frame::{Boundary, Frame, FrameError, Kind, HEADER_BYTES};
+pub use record::{Bandwidth, Facts, Live, StreamRecord, TrackRecord};
+pub use registry::{Streams, StreamRegistry, Taken};
+pub use ring::{Cursor, Read, Ring, GROUP_BYTES_MAX, RING_BYTES_MAX};
+pub use stream::{Stream, StreamWriter, Track, TrackWriter};

@@ -1,0 +1,61 @@
+//! What is known of a stream as a whole. Every node renders from these records, never from its own configuration.
+
+use media::{CodecConfig, SessionId, TrackId};
+
+/// Written when the log opens, and again when [`Live`] is known or its bandwidth rises.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StreamRecord {
+    pub session: SessionId,
+    /// Counter of the publication's owners; part of every cursor.
+    pub epoch: u32,
+    /// PART-HOLD-BACK, equal in all playlists.
+    pub part_hold_back_ms: u32,
+    /// Frames per second of the video, as measured.
+    pub frame_rate: Option<f64>,
+    pub tracks: Vec<TrackRecord>,
+    /// `None` while the first segment is incomplete: the stream is *starting* and has no playlist.
+    pub live: Option<Live>,
+}
+
+/// One track, and the rendition its bytes become.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrackRecord {
+    pub id: TrackId,
+    /// Rendition name in URLs: `v` is the publisher's own video, `a` its audio.
+    pub name: &'static str,
+    pub codec: CodecConfig,
+    /// PART-TARGET.
+    pub part_target_ms: u32,
+}
+
+/// What the first complete segment settles for the life of the session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Live {
+    /// EXT-X-TARGETDURATION, seconds.
+    pub target_duration_s: u32,
+    /// Length of the playlist window, milliseconds.
+    pub window_ms: u32,
+    /// One for each track, in the order of [`StreamRecord::tracks`].
+    pub bandwidth: Vec<Bandwidth>,
+}
+
+/// Bits per second of one rendition, boxes included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bandwidth {
+    pub peak: u32,
+    pub average: u32,
+}
+
+/// How the publisher is doing right now, for people; nothing is computed from it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Facts {
+    /// When the publisher was accepted, in milliseconds since the Unix epoch.
+    pub since_ms: i64,
+    /// All tracks together, over the last second or so.
+    pub bits_per_second: u32,
+    pub frame_rate: Option<f64>,
+    /// The newest distance of two keyframes.
+    pub keyframe_interval_s: Option<f64>,
+    /// Why there is no playlist yet, in words for the broadcaster and the waiting viewer.
+    pub starting: Option<String>,
+}

@@ -1,0 +1,312 @@
+//! The ring of groups of one track, and the cursors of its readers.
+//!
+//! Pure. Invariants: group numbers rise; frame numbers rise within a group from 0; frames are never changed
+//! or reordered, only the oldest whole groups are dropped.
+
+use std::collections::VecDeque;
+
+use media::{AccessUnit, CodecConfig, Timescale, TrackId};
+
+use crate::frame::{Boundary, Frame, Kind, Place};
+
+/// Most bytes a track's ring holds. When it is full the oldest group goes, never the newest.
+pub const RING_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The writer closes a group of this size and goes on in a new one, which is not a keyframe's; so one
+/// endless GOP cannot hold the whole ring.
+pub const GROUP_BYTES_MAX: usize = RING_BYTES_MAX / 4;
+
+/// Span of media the ring keeps behind the newest group: enough for a reader that resumes after a restart of
+/// its node, and less than the origin's store keeps of the same bytes anyway.
+const RING_SECONDS_MAX: i64 = 30;
+
+/// A viewer this many groups behind jumps to the newest keyframe,
+const LAG_GROUPS_MAX: u32 = 2;
+/// or this many seconds, whichever is less.
+const LAG_SECONDS_MAX: i64 = 4;
+
+const _: () = assert!(GROUP_BYTES_MAX * 2 <= RING_BYTES_MAX, "the group before the newest must fit");
+const _: () = assert!(LAG_SECONDS_MAX < RING_SECONDS_MAX, "a viewer jumps before its group is dropped");
+
+struct Group {
+    id: u32,
+    start: i64,
+    bytes: usize,
+    frames: Vec<Frame>,
+    /// Newest unit of the group at which decoding can start.
+    key: Option<u32>,
+}
+
+/// The newest groups of one track.
+pub struct Ring {
+    track: TrackId,
+    timescale: Timescale,
+    groups: VecDeque<Group>,
+    bytes: usize,
+    newest_dts: i64,
+}
+
+/// Where a reader stands: the next frame it wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cursor {
+    pub epoch: u32,
+    pub group: u32,
+    pub frame: u32,
+}
+
+/// What a read found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    /// The reader has everything there is.
+    Idle,
+    /// Frames were handed out; there may be more.
+    Frames,
+    /// The reader was too far behind: the frames handed out begin at a newer keyframe.
+    Jumped,
+    /// A reader that never jumps lost its place: what it wanted is no longer here.
+    Lost,
+    /// The End frame was handed out, now or before.
+    Ended,
+}
+
+impl Ring {
+    pub fn new(track: TrackId, timescale: Timescale) -> Self {
+        Self { track, timescale, groups: VecDeque::new(), bytes: 0, newest_dts: 0 }
+    }
+
+    /// Starts group `id`. What is appended next opens it.
+    pub fn open_group(&mut self, id: u32, start: i64) {
+        debug_assert!(self.groups.back().is_none_or(|group| group.id < id), "group numbers rise");
+        self.groups.push_back(Group { id, start, bytes: 0, frames: Vec::new(), key: None });
+        self.drop_oldest();
+    }
+
+    pub fn push_unit(&mut self, unit: &AccessUnit) {
+        self.newest_dts = unit.dts;
+        self.push(|place| Frame::unit(place, unit));
+    }
+
+    pub fn push_config(&mut self, dts: i64, codec: &CodecConfig) {
+        self.push(|place| Frame::config(place, dts, codec));
+    }
+
+    pub fn push_boundary(&mut self, boundary: &Boundary) {
+        self.push(|place| Frame::boundary(place, boundary));
+    }
+
+    pub fn push_end(&mut self, end: i64) {
+        self.push(|place| Frame::end(place, end));
+    }
+
+    fn push(&mut self, frame: impl FnOnce(Place) -> Frame) {
+        let track = self.track;
+        let group = self.groups.back_mut().expect("the writer opens a group before its first frame");
+        let index = group.frames.len() as u32;
+        let frame = frame(Place { track, group: group.id, frame: index });
+        if frame.is_key_unit() {
+            group.key = Some(index);
+        }
+        group.bytes += frame.wire().len();
+        self.bytes += frame.wire().len();
+        group.frames.push(frame);
+        self.drop_oldest();
+    }
+
+    fn drop_oldest(&mut self) {
+        let span_max = self.ticks(RING_SECONDS_MAX);
+        while let [oldest, second, ..] = self.groups.make_contiguous() {
+            let needed = self.newest_dts - second.start < span_max;
+            if needed && self.bytes <= RING_BYTES_MAX {
+                break;
+            }
+            self.bytes -= oldest.bytes;
+            self.groups.pop_front();
+        }
+    }
+
+    /// Where a late reader starts: the newest keyframe, or the oldest frame there is while no key is known.
+    pub fn start(&self, epoch: u32) -> Cursor {
+        self.newest_key(epoch).unwrap_or_else(|| self.oldest(epoch))
+    }
+
+    /// The oldest frame still here.
+    pub fn oldest(&self, epoch: u32) -> Cursor {
+        Cursor { epoch, group: self.groups.front().map_or(0, |group| group.id), frame: 0 }
+    }
+
+    /// Hands the frames from `cursor` on, to the end of its group at most, to `out`, and moves the cursor
+    /// past them. A viewer (`may_jump`) that lags jumps ahead first.
+    pub fn read(&self, cursor: &mut Cursor, may_jump: bool, out: &mut Vec<Frame>) -> Read {
+        let jumped = may_jump && self.jump(cursor);
+        if self.groups.front().is_some_and(|oldest| oldest.id > cursor.group) {
+            return Read::Lost;
+        }
+        let mut at = self.groups.partition_point(|group| group.id < cursor.group);
+        while let Some(group) = self.groups.get(at) {
+            let from = if group.id == cursor.group { cursor.frame as usize } else { 0 };
+            let Some(frames) = group.frames.get(from..).filter(|frames| !frames.is_empty()) else {
+                at += 1;
+                continue;
+            };
+            out.extend_from_slice(frames);
+            (cursor.group, cursor.frame) = (group.id, group.frames.len() as u32);
+            let ended = frames.last().is_some_and(|frame| frame.kind() == Kind::End);
+            return match (ended, jumped) {
+                (true, _) => Read::Ended,
+                (false, true) => Read::Jumped,
+                (false, false) => Read::Frames,
+            };
+        }
+        let ended = self.groups.back().and_then(|group| group.frames.last());
+        if ended.is_some_and(|frame| frame.kind() == Kind::End) { Read::Ended } else { Read::Idle }
+    }
+
+    /// Moves a lagging cursor to the newest keyframe, if that lies ahead of it.
+    fn jump(&self, cursor: &mut Cursor) -> bool {
+        let Some(newest) = self.groups.back() else { return false };
+        let lags = newest.id.saturating_sub(cursor.group) > LAG_GROUPS_MAX
+            || self.dts_at(*cursor).is_some_and(|dts| self.newest_dts - dts > self.ticks(LAG_SECONDS_MAX));
+        match self.newest_key(cursor.epoch) {
+            Some(key) if lags && key > *cursor => {
+                *cursor = key;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn newest_key(&self, epoch: u32) -> Option<Cursor> {
+        self.groups.iter().rev().find_map(|group| Some(Cursor { epoch, group: group.id, frame: group.key? }))
+    }
+
+    fn dts_at(&self, cursor: Cursor) -> Option<i64> {
+        let at = self.groups.partition_point(|group| group.id < cursor.group);
+        let group = self.groups.get(at)?;
+        group.frames.get(cursor.frame as usize).map(Frame::dts)
+    }
+
+    fn ticks(&self, seconds: i64) -> i64 {
+        seconds * i64::from(self.timescale.hertz())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    const SECOND: i64 = 90_000;
+
+    /// A video track at 10 fps: GOP k starts at k · `gop_s` seconds.
+    struct Source {
+        ring: Ring,
+        gop_s: i64,
+        bytes: usize,
+    }
+
+    impl Source {
+        fn new(gop_s: i64, bytes: usize) -> Self {
+            Self { ring: Ring::new(TrackId(0), Timescale::VIDEO), gop_s, bytes }
+        }
+
+        /// Appends GOPs `from..to`, whole.
+        fn gops(&mut self, from: u32, to: u32) {
+            for group in from..to {
+                let start = i64::from(group) * self.gop_s * SECOND;
+                self.ring.open_group(group, start);
+                for n in 0..self.gop_s * 10 {
+                    let dts = start + n * SECOND / 10;
+                    let data = Bytes::from(vec![0; self.bytes]);
+                    let unit = AccessUnit { dts, pts: dts, duration: 9_000, key: n == 0, data };
+                    self.ring.push_unit(&unit);
+                }
+            }
+        }
+    }
+
+    fn read_all(ring: &Ring, cursor: &mut Cursor, may_jump: bool) -> (Vec<Frame>, bool) {
+        let (mut frames, mut jumped) = (Vec::new(), false);
+        loop {
+            match ring.read(cursor, may_jump, &mut frames) {
+                Read::Idle | Read::Ended => return (frames, jumped),
+                Read::Jumped => jumped = true,
+                Read::Frames => {}
+                Read::Lost => panic!("lost at {cursor:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn late_reader_starts_on_the_newest_keyframe() {
+        let mut source = Source::new(2, 1_000);
+        source.gops(0, 3);
+        let mut cursor = source.ring.start(1);
+        let (frames, jumped) = read_all(&source.ring, &mut cursor, true);
+        assert!(frames[0].is_key_unit() && !jumped);
+        assert_eq!(frames[0].dts(), 4 * SECOND);
+        assert_eq!(frames.len(), 20);
+    }
+
+    #[test]
+    fn viewer_that_falls_behind_jumps_to_the_newest_keyframe_and_loses_nothing_after_it() {
+        let mut source = Source::new(2, 1_000);
+        source.gops(0, 1);
+        let mut cursor = source.ring.start(1);
+        read_all(&source.ring, &mut cursor, true);
+        source.gops(1, 3);
+        let (frames, jumped) = read_all(&source.ring, &mut cursor, true);
+        assert!(!jumped, "two groups behind is still in time");
+        assert_eq!(frames.len(), 40);
+        source.gops(3, 7);
+        let (frames, jumped) = read_all(&source.ring, &mut cursor, true);
+        assert!(jumped);
+        assert_eq!(frames[0].dts(), 12 * SECOND);
+        assert_eq!(frames.len(), 20);
+    }
+
+    /// With long GOPs the newest keyframe may lie behind the viewer: jumping there would show it old pictures again.
+    #[test]
+    fn viewer_never_jumps_backwards() {
+        let mut source = Source::new(10, 1_000);
+        source.gops(0, 1);
+        let mut cursor = Cursor { epoch: 1, group: 0, frame: 30 };
+        let (frames, jumped) = read_all(&source.ring, &mut cursor, true);
+        assert!(!jumped);
+        assert_eq!(frames.len(), 70);
+    }
+
+    #[test]
+    fn reader_that_never_jumps_gets_every_frame_or_is_told() {
+        let mut source = Source::new(2, 1_000);
+        source.gops(0, 10);
+        let mut origin = Cursor { epoch: 1, group: 0, frame: 0 };
+        assert_eq!(read_all(&source.ring, &mut origin, false).0.len(), 200);
+        let mut stalled = Cursor { epoch: 1, group: 2, frame: 5 };
+        source.gops(10, 40);
+        assert_eq!(source.ring.read(&mut stalled, false, &mut Vec::new()), Read::Lost);
+    }
+
+    #[test]
+    fn ring_is_bounded_by_bytes_and_by_time_and_keeps_the_newest_group() {
+        let mut short = Source::new(1, 100);
+        short.gops(0, 100);
+        assert!(short.ring.groups.len() as i64 <= RING_SECONDS_MAX + 1, "{} groups", short.ring.groups.len());
+        let mut heavy = Source::new(1, 2 * 1024 * 1024);
+        heavy.gops(0, 6);
+        assert!(heavy.ring.bytes <= RING_BYTES_MAX + 20 * 1024 * 1024, "{} bytes", heavy.ring.bytes);
+        assert_eq!(heavy.ring.groups.back().map(|group| group.frames.len()), Some(10));
+    }
+
+    #[test]
+    fn every_reader_sees_the_end() {
+        let mut source = Source::new(2, 10);
+        source.gops(0, 2);
+        let mut cursor = source.ring.start(1);
+        source.ring.push_end(4 * SECOND);
+        let mut frames = Vec::new();
+        assert_eq!(source.ring.read(&mut cursor, true, &mut frames), Read::Ended);
+        assert_eq!(frames.last().map(Frame::kind), Some(Kind::End));
+        assert_eq!(source.ring.read(&mut cursor, true, &mut frames), Read::Ended);
+    }
+}

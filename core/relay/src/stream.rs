@@ -1,0 +1,200 @@
+//! A stream in this process: its record, its tracks' rings, and the wake-up of their readers.
+
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use arc_swap::ArcSwap;
+use media::{AccessUnit, CodecConfig, SessionId, StreamId};
+use tokio::sync::watch;
+
+use crate::frame::{Boundary, Frame};
+use crate::record::{Facts, Live, StreamRecord, TrackRecord};
+use crate::registry::StreamRegistry;
+use crate::ring::{Cursor, Read, Ring};
+
+/// A stream that is being published, for those who read it.
+pub struct Stream {
+    id: StreamId,
+    session: SessionId,
+    record: watch::Receiver<Option<Arc<StreamRecord>>>,
+    tracks: OnceLock<Vec<Arc<Track>>>,
+    facts: ArcSwap<Facts>,
+    boundaries: watch::Receiver<u64>,
+}
+
+impl Stream {
+    pub fn id(&self) -> &StreamId {
+        &self.id
+    }
+
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// The stream record; `None` until the log opens. The channel closes when the publisher leaves.
+    pub fn record(&self) -> watch::Receiver<Option<Arc<StreamRecord>>> {
+        self.record.clone()
+    }
+
+    /// The tracks, in the order of the record; empty until the log opens.
+    pub fn tracks(&self) -> &[Arc<Track>] {
+        self.tracks.get().map_or(&[], Vec::as_slice)
+    }
+
+    pub fn facts(&self) -> Arc<Facts> {
+        self.facts.load_full()
+    }
+
+    /// Counts the boundaries and ends of all tracks: what a reader of whole parts waits for. The channel
+    /// closes when every track has ended.
+    pub fn boundaries(&self) -> watch::Receiver<u64> {
+        self.boundaries.clone()
+    }
+}
+
+/// One track's ring behind its lock. The writer holds it for one append, a reader for one copy of handles.
+pub struct Track {
+    record: TrackRecord,
+    epoch: u32,
+    ring: RwLock<Ring>,
+}
+
+impl Track {
+    pub fn record(&self) -> &TrackRecord {
+        &self.record
+    }
+
+    /// Where a late reader starts; see [`Ring::start`].
+    pub fn start(&self) -> Cursor {
+        self.ring.read().unwrap_or_else(PoisonError::into_inner).start(self.epoch)
+    }
+
+    /// The oldest frame still in the ring.
+    pub fn oldest(&self) -> Cursor {
+        self.ring.read().unwrap_or_else(PoisonError::into_inner).oldest(self.epoch)
+    }
+
+    /// See [`Ring::read`].
+    pub fn read(&self, cursor: &mut Cursor, may_jump: bool, out: &mut Vec<Frame>) -> Read {
+        self.ring.read().unwrap_or_else(PoisonError::into_inner).read(cursor, may_jump, out)
+    }
+}
+
+/// The one writer of a stream. Dropping it ends every track and takes the stream off the registry.
+pub struct StreamWriter {
+    stream: Arc<Stream>,
+    registry: StreamRegistry,
+    record: watch::Sender<Option<Arc<StreamRecord>>>,
+    boundaries: watch::Sender<u64>,
+}
+
+impl StreamWriter {
+    pub(crate) fn new(id: StreamId, session: SessionId, registry: StreamRegistry) -> Self {
+        let (record, record_reader) = watch::channel(None);
+        let (boundaries, boundaries_reader) = watch::channel(0);
+        let stream = Arc::new(Stream {
+            id,
+            session,
+            record: record_reader,
+            tracks: OnceLock::new(),
+            facts: ArcSwap::default(),
+            boundaries: boundaries_reader,
+        });
+        Self { stream, registry, record, boundaries }
+    }
+
+    pub(crate) fn stream(&self) -> &Arc<Stream> {
+        &self.stream
+    }
+
+    pub fn id(&self) -> &StreamId {
+        &self.stream.id
+    }
+
+    pub fn session(&self) -> SessionId {
+        self.stream.session
+    }
+
+    /// Opens the log: from here on the track set is fixed. One writer for each track of the record.
+    pub fn open(&mut self, record: StreamRecord) -> Vec<TrackWriter> {
+        let tracks: Vec<_> = record
+            .tracks
+            .iter()
+            .map(|track| {
+                let ring = RwLock::new(Ring::new(track.id, track.codec.timescale()));
+                Arc::new(Track { record: track.clone(), epoch: record.epoch, ring })
+            })
+            .collect();
+        let opened = self.stream.tracks.set(tracks.clone()).is_ok();
+        assert!(opened, "a log is opened once");
+        self.record.send_replace(Some(Arc::new(record)));
+        tracks
+            .into_iter()
+            .map(|track| TrackWriter { track, boundaries: self.boundaries.clone(), end: None })
+            .collect()
+    }
+
+    /// Writes the second stream record, or a later one with more bandwidth.
+    pub fn go_live(&self, live: Live) {
+        self.record.send_modify(|record| {
+            if let Some(opened) = record {
+                *record = Some(Arc::new(StreamRecord { live: Some(live), ..StreamRecord::clone(opened) }));
+            }
+        });
+    }
+
+    pub fn set_facts(&self, facts: Facts) {
+        self.stream.facts.store(Arc::new(facts));
+    }
+}
+
+impl Drop for StreamWriter {
+    fn drop(&mut self) {
+        self.registry.close(&self.stream);
+    }
+}
+
+/// The one writer of a track. Never waits for a reader. Dropping it writes the End frame.
+pub struct TrackWriter {
+    track: Arc<Track>,
+    boundaries: watch::Sender<u64>,
+    /// Where the newest unit ends.
+    end: Option<i64>,
+}
+
+impl TrackWriter {
+    /// Starts group `id` at `start`; what is pushed next opens it.
+    pub fn open_group(&mut self, id: u32, start: i64) {
+        self.write(|ring| ring.open_group(id, start));
+    }
+
+    pub fn push_unit(&mut self, unit: &AccessUnit) {
+        self.end = Some(unit.dts + i64::from(unit.duration));
+        self.write(|ring| ring.push_unit(unit));
+    }
+
+    pub fn push_config(&mut self, dts: i64, codec: &CodecConfig) {
+        self.write(|ring| ring.push_config(dts, codec));
+    }
+
+    pub fn push_boundary(&mut self, boundary: &Boundary) {
+        self.write(|ring| ring.push_boundary(boundary));
+        self.boundaries.send_modify(|count| *count += 1);
+    }
+
+    fn write(&self, change: impl FnOnce(&mut Ring)) {
+        change(&mut self.track.ring.write().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Drop for TrackWriter {
+    fn drop(&mut self) {
+        let end = self.end;
+        self.write(|ring| {
+            if end.is_none() {
+                ring.open_group(0, 0);
+            }
+            ring.push_end(end.unwrap_or(0));
+        });
+        self.boundaries.send_modify(|count| *count += 1);
+    }
+}

@@ -1,0 +1,142 @@
+//! What a viewer's URL leads to.
+
+use bytes::Bytes;
+use hls::Catalog;
+use hls::http::{accepts_gzip, is_known};
+use http::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY,
+    CONTENT_TYPE, ETAG, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{Either, Full};
+use media::StreamId;
+use player_demo::{Asset, Page};
+use relay::StreamRegistry;
+use serde::Serialize;
+
+use crate::state;
+
+pub(crate) type Body = Either<hls::http::Body, Full<Bytes>>;
+
+/// Ask again before using a copy: pages change with the binary, states by themselves.
+const REVALIDATED: HeaderValue = HeaderValue::from_static("no-cache");
+/// The name holds a hash of the content.
+const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+const NOT_FOUND_BRIEFLY: HeaderValue = HeaderValue::from_static("public, max-age=1");
+
+/// Everything the viewers' listener serves.
+pub struct Site {
+    registry: StreamRegistry,
+    catalog: Catalog,
+}
+
+impl Site {
+    pub fn new(registry: StreamRegistry, catalog: Catalog) -> Self {
+        Self { registry, catalog }
+    }
+
+    pub(crate) async fn respond<B>(&self, request: &Request<B>) -> Response<Body> {
+        let (path, headers) = (request.uri().path(), request.headers());
+        if path.starts_with("/hls/") {
+            let query = request.uri().query();
+            let response = hls::http::respond(&self.catalog, request.method(), path, query, headers).await;
+            return response.map(Either::Left);
+        }
+        let response = match *request.method() {
+            Method::GET | Method::HEAD => self.get(path, headers),
+            _ => {
+                let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+                response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+                response
+            }
+        };
+        let head = request.method() == Method::HEAD;
+        response.map(|bytes| Either::Right(Full::new(if head { Bytes::new() } else { bytes })))
+    }
+
+    fn get(&self, path: &str, headers: &HeaderMap) -> Response<Bytes> {
+        let segments: Vec<_> = path.split('/').skip(1).collect();
+        match segments.as_slice() {
+            [""] => page(Page::Home, headers),
+            ["watch", app, stream] if StreamId::new(app, stream).is_ok() => page(Page::Watch, headers),
+            ["state"] => json(&state::List::of(&self.registry, &self.catalog), headers),
+            ["state", app, stream] => match StreamId::new(app, stream) {
+                Ok(id) => json(&state::Entry::of(&id, &self.registry, &self.catalog), headers),
+                Err(error) => text(StatusCode::NOT_FOUND, &format!("not the name of a stream: {error}\n")),
+            },
+            _ => match player_demo::get(path) {
+                Some(found) => asset(found, headers),
+                None => text(StatusCode::NOT_FOUND, "nothing here; the live streams are at /\n"),
+            },
+        }
+    }
+}
+
+fn page(page: Page, headers: &HeaderMap) -> Response<Bytes> {
+    let mut response = asset(player_demo::page(page), headers);
+    let policy = HeaderValue::from_static(player_demo::CONTENT_SECURITY_POLICY);
+    response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+    response.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    response
+}
+
+fn asset(asset: Asset, headers: &HeaderMap) -> Response<Bytes> {
+    let gzip = asset.gzip.filter(|_| accepts_gzip(headers));
+    let encoded = gzip.is_some();
+    let (bytes, etag) = gzip.map_or((asset.bytes, asset.etag), |gzip| (gzip.bytes, gzip.etag));
+    let mut response = cached(bytes, asset.content_type, &etag, headers);
+    let out = response.headers_mut();
+    out.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    if encoded {
+        out.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    if asset.immutable {
+        out.insert(CACHE_CONTROL, IMMUTABLE);
+    }
+    response
+}
+
+fn json(value: &impl Serialize, headers: &HeaderMap) -> Response<Bytes> {
+    let body = Bytes::from(serde_json::to_vec(value).expect("a state has only strings, numbers and lists"));
+    let etag = format!("\"{:016x}\"", hash(&body));
+    let mut response = cached(body, "application/json", &etag, headers);
+    // Pages on other sites may show what is live here; nothing of it is a secret.
+    response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    response
+}
+
+/// The body under its strong ETag, or 304 if the client has it.
+fn cached(body: Bytes, content_type: &'static str, etag: &str, headers: &HeaderMap) -> Response<Bytes> {
+    let etag = HeaderValue::from_str(etag).expect("an ETag of ours is hexadecimal digits in quotes");
+    let fresh = is_known(headers, &etag);
+    let length = body.len();
+    let mut response = Response::new(if fresh { Bytes::new() } else { body });
+    let out = response.headers_mut();
+    out.insert(ETAG, etag);
+    out.insert(CACHE_CONTROL, REVALIDATED);
+    out.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if fresh {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    } else {
+        out.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        out.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    response
+}
+
+fn text(status: StatusCode, words: &str) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::copy_from_slice(words.as_bytes()));
+    *response.status_mut() = status;
+    let out = response.headers_mut();
+    out.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    out.insert(CACHE_CONTROL, NOT_FOUND_BRIEFLY);
+    out.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    use std::hash::{DefaultHasher, Hasher};
+    let mut hasher = DefaultHasher::new();
+    hasher.write(bytes);
+    hasher.finish()
+}

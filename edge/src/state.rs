@@ -1,0 +1,119 @@
+//! The state of streams as the pages poll it.
+
+use hls::{Catalog, State};
+use media::{CodecConfig, StreamId};
+use relay::{Stream, StreamRegistry};
+use serde::Serialize;
+
+/// `GET /state`: the streams that are starting or live.
+#[derive(Debug, Serialize)]
+pub(crate) struct List {
+    streams: Vec<Entry>,
+}
+
+/// `GET /state/{app}/{stream}`. Spans are in seconds, rates in bits per second.
+#[derive(Debug, Serialize)]
+pub(crate) struct Entry {
+    app: String,
+    stream: String,
+    state: Phase,
+    /// For people: what a starting stream waits for.
+    reason: Option<String>,
+    session: Option<String>,
+    /// URL of the multivariant playlist, whether there is one now or not.
+    playlist: String,
+    /// When the publisher came, in milliseconds since the Unix epoch.
+    since: Option<i64>,
+    video: Option<Video>,
+    audio: Option<Audio>,
+    bitrate: Option<u32>,
+    keyframe_interval: Option<f64>,
+    viewers: u32,
+    part_target: Option<f64>,
+    target_latency: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Phase {
+    Offline,
+    /// Published, but there is no playlist yet.
+    Starting,
+    Live,
+    /// Over; its last window can still be watched.
+    Ended,
+}
+
+#[derive(Debug, Serialize)]
+struct Video {
+    codec: String,
+    width: u32,
+    height: u32,
+    frame_rate: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Audio {
+    codec: String,
+    sample_rate: u32,
+    channels: u8,
+}
+
+impl List {
+    pub(crate) fn of(registry: &StreamRegistry, catalog: &Catalog) -> Self {
+        let mut streams: Vec<_> =
+            registry.streams().values().map(|stream| Entry::of(stream.id(), registry, catalog)).collect();
+        streams.sort_by(|a, b| (&a.app, &a.stream).cmp(&(&b.app, &b.stream)));
+        Self { streams }
+    }
+}
+
+impl Entry {
+    pub(crate) fn of(id: &StreamId, registry: &StreamRegistry, catalog: &Catalog) -> Self {
+        let published = registry.get(id);
+        let status = catalog.get(id).map(|index| index.status());
+        let session = published.as_ref().map(|stream| stream.session());
+        let current = status.as_ref().filter(|status| session.is_none_or(|session| status.session == session));
+        let state = match (current.map(|status| status.state), session) {
+            (Some(State::Live), _) => Phase::Live,
+            (_, Some(_)) => Phase::Starting,
+            (Some(State::Ended), None) => Phase::Ended,
+            (_, None) => Phase::Offline,
+        };
+        let facts = published.as_ref().map(|stream| stream.facts());
+        let (video, audio) = published.as_deref().map(tracks).unwrap_or_default();
+        Self {
+            app: id.app().to_owned(),
+            stream: id.stream().to_owned(),
+            state,
+            reason: facts.as_ref().and_then(|facts| facts.starting.clone()).filter(|_| state == Phase::Starting),
+            session: session.or(current.map(|status| status.session)).map(|session| session.to_string()),
+            playlist: format!("/hls/{id}/index.m3u8"),
+            since: facts.as_ref().map(|facts| facts.since_ms),
+            video,
+            audio,
+            bitrate: facts.as_ref().map(|facts| facts.bits_per_second),
+            keyframe_interval: facts.as_ref().and_then(|facts| facts.keyframe_interval_s),
+            viewers: current.map_or(0, |status| status.viewers),
+            part_target: current.map(|status| f64::from(status.part_target_ms) / 1000.0),
+            target_latency: current.map(|status| f64::from(status.part_hold_back_ms) / 1000.0),
+        }
+    }
+}
+
+fn tracks(stream: &Stream) -> (Option<Video>, Option<Audio>) {
+    let (mut video, mut audio) = (None, None);
+    let frame_rate = stream.record().borrow().as_ref().and_then(|record| record.frame_rate);
+    for track in stream.tracks() {
+        let codec = track.record().codec.rfc6381();
+        match &track.record().codec {
+            CodecConfig::H264(config) => {
+                video = Some(Video { codec, width: config.width(), height: config.height(), frame_rate });
+            }
+            CodecConfig::Aac(config) => {
+                audio = Some(Audio { codec, sample_rate: config.output_rate(), channels: config.channels() });
+            }
+        }
+    }
+    (video, audio)
+}

@@ -1,0 +1,148 @@
+//! The first two seconds of a publication, held back until it is known which tracks it has, how fast its
+//! frames come and what the wall clock was: all of it is fixed for the session once the log opens. Pure.
+
+use std::time::Duration;
+
+use media::codec::{aac, h264};
+use media::{AccessUnit, CodecConfig, MediaTime, Timescale, TrackId, TrackKind};
+use relay::TrackRecord;
+
+use crate::grid::{Cadence, Grid};
+use crate::publication::PublishError;
+
+/// Media held before the log opens, in milliseconds.
+const HOLD_MS: i64 = 2_000;
+
+/// Most bytes held. Two seconds at 60 Mbit/s are 15 MB.
+pub(crate) const HOLD_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// A publisher that has sent this much video, in milliseconds, without a keyframe cannot be shown at all.
+pub(crate) const KEYFRAME_WAIT_MS: i64 = 12_000;
+
+/// A unit on its way to the cutter.
+pub(crate) struct Held {
+    pub(crate) kind: TrackKind,
+    pub(crate) unit: AccessUnit,
+    pub(crate) scale: Timescale,
+    /// The timeline breaks before this unit.
+    pub(crate) broken: bool,
+    /// Another decoder configuration than the unit before had.
+    pub(crate) config: Option<CodecConfig>,
+}
+
+#[derive(Default)]
+pub(crate) struct Hold {
+    units: Vec<Held>,
+    bytes: usize,
+    /// Stream time of the first and the newest message, in milliseconds.
+    span: Option<(i64, i64)>,
+    video_dts_ms: Vec<i64>,
+    /// Smallest arrival − PTS: what a unit that was delayed nowhere would have.
+    anchor_ms: Option<i64>,
+}
+
+/// What the first seconds settled.
+pub(crate) struct Opening {
+    pub(crate) grid: Grid,
+    pub(crate) frame_rate: Option<f64>,
+    /// Wall-clock time of stream time zero, in milliseconds since the Unix epoch.
+    pub(crate) anchor_ms: i64,
+    /// The lead first.
+    pub(crate) tracks: Vec<TrackRecord>,
+    /// What was held, from the lead's first unit on.
+    pub(crate) units: Vec<Held>,
+}
+
+impl Hold {
+    /// `millis`: the unit's stamp on the stream clock; `arrival_ms`: Unix time.
+    ///
+    /// # Errors
+    /// [`PublishError::TooMuchAtStart`] beyond [`HOLD_BYTES_MAX`].
+    pub(crate) fn push(&mut self, held: Held, millis: i64, arrival_ms: i64) -> Result<(), PublishError> {
+        let (first, newest) = self.span.unwrap_or((millis, millis));
+        self.span = Some((first.min(millis), newest.max(millis)));
+        let pts_ms = MediaTime::new(held.unit.pts, held.scale).millis();
+        let anchor_ms = arrival_ms - pts_ms;
+        self.anchor_ms = Some(self.anchor_ms.map_or(anchor_ms, |least| least.min(anchor_ms)));
+        if held.kind == TrackKind::Video {
+            self.video_dts_ms.push(millis);
+            if !held.unit.key && !self.has(TrackKind::Video) {
+                return Ok(());
+            }
+        }
+        self.bytes += held.unit.data.len();
+        if self.bytes > HOLD_BYTES_MAX {
+            return Err(PublishError::TooMuchAtStart);
+        }
+        self.units.push(held);
+        Ok(())
+    }
+
+    /// Whether the log can open.
+    ///
+    /// # Errors
+    /// [`PublishError::NoKeyframe`] if there is video, and none of it can be decoded.
+    pub(crate) fn is_over(&self) -> Result<bool, PublishError> {
+        let held_ms = self.span.map_or(0, |(first, newest)| newest - first);
+        let undecodable = !self.video_dts_ms.is_empty() && !self.has(TrackKind::Video);
+        match (held_ms, undecodable) {
+            (..HOLD_MS, _) => Ok(false),
+            (KEYFRAME_WAIT_MS.., true) => Err(PublishError::NoKeyframe),
+            (_, undecodable) => Ok(!undecodable),
+        }
+    }
+
+    /// Fixes tracks and grid. `None` if nothing was held.
+    pub(crate) fn open(
+        self,
+        video: Option<&h264::Config>,
+        audio: Option<&aac::Config>,
+        part_target: Duration,
+    ) -> Option<Opening> {
+        let video = video.filter(|_| self.has(TrackKind::Video));
+        let audio = audio.filter(|_| self.has(TrackKind::Audio));
+        let audio_frames = audio.map(|config| (config.timescale(), config.samples_per_frame()));
+        let cadence = video.map(|config| {
+            // A single frame in two seconds: as good as one a second.
+            let slow = Cadence { frames_per_second: 1.0, longest_s: 1.0 };
+            Cadence::measure(&self.video_dts_ms, config.frame_rate()).unwrap_or(slow)
+        });
+        let grid = match (cadence, audio_frames) {
+            (Some(cadence), audio) => Grid::video(cadence, audio, part_target),
+            (None, Some((scale, samples))) => Grid::audio(scale, samples, part_target),
+            (None, None) => return None,
+        };
+        let video = video.map(|config| TrackRecord {
+            id: TrackId(0),
+            name: "v",
+            codec: CodecConfig::H264(config.clone()),
+            part_target_ms: grid.part_target_ms,
+        });
+        let audio = audio.map(|config| TrackRecord {
+            id: TrackId(1),
+            name: "a",
+            codec: CodecConfig::Aac(config.clone()),
+            part_target_ms: grid.follower.map_or(grid.part_target_ms, |follower| follower.part_target_ms),
+        });
+        let tracks: Vec<_> = video.into_iter().chain(audio).collect();
+        let lead = tracks.first()?.codec.kind();
+        let start = self.units.iter().find(|held| held.kind == lead)?.time();
+        Some(Opening {
+            grid,
+            frame_rate: cadence.map(|cadence| cadence.frames_per_second),
+            anchor_ms: self.anchor_ms?,
+            tracks,
+            units: self.units.into_iter().filter(|held| held.time() >= start).collect(),
+        })
+    }
+
+    fn has(&self, kind: TrackKind) -> bool {
+        self.units.iter().any(|held| held.kind == kind)
+    }
+}
+
+impl Held {
+    fn time(&self) -> MediaTime {
+        MediaTime::new(self.unit.dts, self.scale)
+    }
+}

@@ -1,0 +1,21 @@
+//! Publishers in. A protocol session (`rtmp/`) hands FLV messages to a [`Publication`], which puts them on
+//! the stream's clock, lets the cutter draw the boundaries, and writes the live log.
+//!
+//!   rtmp/ ─▶ publication.rs ─▶ timeline.rs ─▶ hold.rs (the first 2 s) ─▶ cutter.rs on grid.rs ─▶ log.rs ─▶ relay
+//!
+//! All but `rtmp/conn.rs` and `rtmp/server.rs` is pure: bytes and time in, log entries out.
+
+mod cutter;
+mod grid;
+mod hold;
+mod log;
+mod meter;
+mod metrics;
+mod publication;
+pub mod rtmp;
+mod secret;
+mod timeline;
+
+pub use metrics::Metrics;
+pub use publication::{Announced, Authorize, Gate, Publication, PublishError, Refusal};
+pub use secret::Secret;

@@ -1,0 +1,136 @@
+//! What a publication weighs and how it ticks: for playlists ([`Weight`]) and for people ([`Meter`]). Pure.
+
+use media::{AccessUnit, Timescale, TrackKind};
+use relay::{Bandwidth, Facts};
+
+/// Bytes that `trun` adds to a unit, and `moof` and `mdat` to a part.
+const UNIT_BOX_BYTES: u64 = 16;
+const PART_BOX_BYTES: u64 = 112;
+
+/// Announced bandwidth is rounded up to this many bits per second, so that a player's estimate of what it
+/// can carry does not hang on a measurement's last digits.
+const BANDWIDTH_STEP: u32 = 100_000;
+const AUDIO_BANDWIDTH_STEP: u32 = 16_000;
+
+/// Facts are told once a second of media.
+const TELL_MS: i64 = 1_000;
+
+/// Bandwidth of one track, by segment as rfc8216bis defines it.
+pub(crate) struct Weight {
+    scale: Timescale,
+    step: u32,
+    segment_start: Option<i64>,
+    segment_bytes: u64,
+    first: i64,
+    newest: i64,
+    bytes: u64,
+    peak: f64,
+}
+
+impl Weight {
+    pub(crate) fn new(scale: Timescale) -> Self {
+        let step = if scale == Timescale::VIDEO { BANDWIDTH_STEP } else { AUDIO_BANDWIDTH_STEP };
+        Self { scale, step, segment_start: None, segment_bytes: 0, first: 0, newest: 0, bytes: 0, peak: 0.0 }
+    }
+
+    /// A part begins at `start`, and with it, maybe, a segment.
+    pub(crate) fn boundary(&mut self, start: i64, segment: bool) {
+        if segment {
+            self.peak = self.peak.max(self.segment_rate(start));
+            if self.segment_start.is_none() {
+                self.first = start;
+            }
+            (self.segment_start, self.segment_bytes) = (Some(start), 0);
+        }
+        self.add(PART_BOX_BYTES);
+    }
+
+    pub(crate) fn unit(&mut self, unit: &AccessUnit) {
+        self.newest = unit.dts + i64::from(unit.duration);
+        self.add(UNIT_BOX_BYTES + unit.data.len() as u64);
+    }
+
+    /// Peak so far, rounded up, and average so far. While no segment is complete the open one stands for it.
+    pub(crate) fn bandwidth(&self) -> Bandwidth {
+        let peak = if self.peak > 0.0 { self.peak } else { self.segment_rate(self.newest) };
+        let average = self.rate(self.bytes, self.newest - self.first);
+        Bandwidth { peak: (peak as u32).next_multiple_of(self.step), average: average as u32 }
+    }
+
+    fn add(&mut self, bytes: u64) {
+        self.segment_bytes += bytes;
+        self.bytes += bytes;
+    }
+
+    fn segment_rate(&self, end: i64) -> f64 {
+        self.segment_start.map_or(0.0, |start| self.rate(self.segment_bytes, end - start))
+    }
+
+    fn rate(&self, bytes: u64, ticks: i64) -> f64 {
+        if ticks <= 0 { 0.0 } else { bytes as f64 * 8.0 / self.scale.seconds(ticks) }
+    }
+}
+
+/// Bit rate, frame rate and keyframe interval over the last second or so of media.
+pub(crate) struct Meter {
+    since_ms: i64,
+    window_start_ms: Option<i64>,
+    bytes: usize,
+    frames: u32,
+    key_last_ms: Option<i64>,
+    bits_per_second: u32,
+    frame_rate: Option<f64>,
+    keyframe_interval_s: Option<f64>,
+}
+
+impl Meter {
+    /// `since_ms`: when the publisher was accepted, Unix time.
+    pub(crate) fn new(since_ms: i64) -> Self {
+        Self {
+            since_ms,
+            window_start_ms: None,
+            bytes: 0,
+            frames: 0,
+            key_last_ms: None,
+            bits_per_second: 0,
+            frame_rate: None,
+            keyframe_interval_s: None,
+        }
+    }
+
+    /// Counts a unit stamped `millis` on the stream clock; true once a second, when the facts are new.
+    pub(crate) fn note(&mut self, kind: TrackKind, millis: i64, bytes: usize, key: bool) -> bool {
+        if kind == TrackKind::Video && key {
+            if let Some(last_ms) = self.key_last_ms.replace(millis) {
+                self.keyframe_interval_s = Some((millis - last_ms) as f64 / 1000.0);
+            }
+        }
+        let start_ms = *self.window_start_ms.get_or_insert(millis);
+        let span_ms = millis - start_ms;
+        let told = span_ms >= TELL_MS;
+        if told {
+            let span_s = span_ms as f64 / 1000.0;
+            self.bits_per_second = (self.bytes as f64 * 8.0 / span_s) as u32;
+            self.frame_rate = (self.frames > 0).then(|| f64::from(self.frames) / span_s);
+            (self.window_start_ms, self.bytes, self.frames) = (Some(millis), 0, 0);
+        }
+        self.bytes += bytes;
+        self.frames += u32::from(kind == TrackKind::Video);
+        told
+    }
+
+    /// Seconds of media since the newest keyframe, at `millis`.
+    pub(crate) fn keyframe_age_s(&self, millis: i64) -> f64 {
+        self.key_last_ms.map_or(0.0, |last_ms| (millis - last_ms) as f64 / 1000.0)
+    }
+
+    pub(crate) fn facts(&self, starting: Option<String>) -> Facts {
+        Facts {
+            since_ms: self.since_ms,
+            bits_per_second: self.bits_per_second,
+            frame_rate: self.frame_rate,
+            keyframe_interval_s: self.keyframe_interval_s,
+            starting,
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! Drives one session over its socket.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use media::StreamId;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{Span, debug, field};
+
+use super::metrics::{Metrics, Reason};
+use super::session::{Event, Input, Output, RefusalCode, Session, SessionError};
+use crate::{Announced, Gate, Publication, PublishError, Refusal, Secret};
+
+/// One read. 20 ms at 6 Mbit/s; more would only sit idle in every connection.
+const READ_BYTES: usize = 16 * 1024;
+/// For a publisher to take what we write, a few hundred bytes at most.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// After our last word, for the publisher to read it: closing at once over unread media resets the
+/// connection, and a reset discards what is under way.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Who decides about publishers; a trait so that a test can admit, refuse, record and panic.
+pub(super) trait Admission: Clone + Send + Sync + 'static {
+    type Stream: StreamSink;
+
+    fn publish(&self, id: &StreamId, key: &Secret, peer: SocketAddr) -> Result<Self::Stream, Refusal>;
+}
+
+/// Where a publisher's media goes; dropping it ends the stream.
+pub(super) trait StreamSink: Send + 'static {
+    fn announce(&mut self, announced: Announced);
+    fn video(&mut self, stamp: u32, body: Bytes, arrived: Arrival) -> Result<(), PublishError>;
+    fn audio(&mut self, stamp: u32, body: Bytes, arrived: Arrival) -> Result<(), PublishError>;
+}
+
+/// When bytes came out of the socket, on both clocks.
+#[derive(Clone, Copy)]
+pub(super) struct Arrival {
+    now: Instant,
+    wall: SystemTime,
+}
+
+impl Admission for Gate {
+    type Stream = Publication;
+
+    fn publish(&self, id: &StreamId, key: &Secret, peer: SocketAddr) -> Result<Publication, Refusal> {
+        Self::publish(self, id, key, "rtmp", peer)
+    }
+}
+
+impl StreamSink for Publication {
+    fn announce(&mut self, announced: Announced) {
+        Self::announce(self, announced);
+    }
+
+    fn video(&mut self, stamp: u32, body: Bytes, arrived: Arrival) -> Result<(), PublishError> {
+        Self::video(self, stamp, body, arrived.now.into_std(), arrived.wall)
+    }
+
+    fn audio(&mut self, stamp: u32, body: Bytes, arrived: Arrival) -> Result<(), PublishError> {
+        Self::audio(self, stamp, body, arrived.now.into_std(), arrived.wall)
+    }
+}
+
+/// How a connection ended when nobody is to blame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Closed {
+    ByPeer,
+    ByDrain,
+}
+
+/// How a connection ended otherwise.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnError {
+    /// The publisher broke the protocol, or was too slow.
+    #[error("{0}")]
+    Session(#[from] SessionError),
+    /// The publisher has the wrong key or the wrong moment; [`Refusal`] says when it is us.
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    /// The publisher sends what cannot be published.
+    #[error("{0}")]
+    Publish(#[from] PublishError),
+    /// The publisher does not read what we write.
+    #[error("took no answer for {} s", WRITE_TIMEOUT.as_secs())]
+    WriteTimeout,
+    /// The network, or a publisher that left without a word.
+    #[error("{0}")]
+    Lost(#[from] io::Error),
+}
+
+impl ConnError {
+    /// `None` if it was not us who ended the connection.
+    pub(super) fn reason(&self) -> Option<Reason> {
+        Some(match self {
+            Self::Session(error) => match error {
+                SessionError::NoHandshake | SessionError::NoPublish | SessionError::Silent => Reason::Timeout,
+                SessionError::BadName(_) => Reason::BadName,
+                SessionError::Play => Reason::Play,
+                SessionError::Handshake(_)
+                | SessionError::Chunk(_)
+                | SessionError::Message(_)
+                | SessionError::OutOfOrder => Reason::Protocol,
+            },
+            Self::Refused(Refusal::WrongKey) => Reason::WrongKey,
+            Self::Refused(Refusal::NameTaken(_)) => Reason::NameTaken,
+            Self::Refused(Refusal::NoRandomness) => Reason::Failed,
+            Self::Publish(_) => Reason::Unsupported,
+            Self::WriteTimeout => Reason::Timeout,
+            Self::Lost(_) => return None,
+        })
+    }
+}
+
+/// Drives one publisher until it leaves, we drain, or the protocol is broken; then lets it read why.
+pub(super) async fn run<A: Admission>(
+    mut io: impl AsyncRead + AsyncWrite + Unpin,
+    mut session: Session,
+    admission: &A,
+    peer: SocketAddr,
+    metrics: &Metrics,
+    drain: &CancellationToken,
+) -> Result<Closed, ConnError> {
+    // The stream ends with this call, before the last words and not after them.
+    let ended = converse(&mut io, &mut session, admission, peer, metrics, drain).await;
+    match &ended {
+        Err(ConnError::Lost(_) | ConnError::WriteTimeout) => {}
+        Ok(Closed::ByPeer) => part(&mut io, &mut session, false).await,
+        _ => part(&mut io, &mut session, true).await,
+    }
+    ended
+}
+
+async fn converse<A: Admission>(
+    io: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    session: &mut Session,
+    admission: &A,
+    peer: SocketAddr,
+    metrics: &Metrics,
+    drain: &CancellationToken,
+) -> Result<Closed, ConnError> {
+    let mut stream = None;
+    let mut received = BytesMut::with_capacity(READ_BYTES);
+    let mut arrived = Arrival { now: Instant::now(), wall: SystemTime::now() };
+    loop {
+        let deadline = loop {
+            match session.poll_output() {
+                Output::Send(bytes) => write(io, &bytes).await?,
+                Output::Event(Event::PublishRequest { id, key }) => {
+                    stream = Some(admit(session, admission, &id, &key, peer)?);
+                }
+                Output::Event(Event::Unpublished) => return Ok(Closed::ByPeer),
+                Output::Event(event) => {
+                    let stream = stream.as_mut().expect("a session hands out media only after accept");
+                    apply(session, stream, event, arrived)?;
+                }
+                Output::Wait { until } => break until,
+            }
+        };
+        received.clear();
+        let input = tokio::select! {
+            read = io.read_buf(&mut received) => match read? {
+                0 => return Ok(Closed::ByPeer),
+                _ => Input::Bytes(&received),
+            },
+            () = sleep_until(deadline.into()) => Input::Deadline,
+            () = drain.cancelled() => {
+                session.close("the server is going down; connect again");
+                return Ok(Closed::ByDrain);
+            }
+        };
+        metrics.bytes.inc_by(received.len() as u64);
+        arrived = Arrival { now: Instant::now(), wall: SystemTime::now() };
+        session.handle_input(input, arrived.now.into_std())?;
+    }
+}
+
+fn admit<A: Admission>(
+    session: &mut Session,
+    admission: &A,
+    id: &StreamId,
+    key: &Secret,
+    peer: SocketAddr,
+) -> Result<A::Stream, ConnError> {
+    Span::current().record("stream.id", field::display(id));
+    match admission.publish(id, key, peer) {
+        Ok(stream) => {
+            session.accept()?;
+            debug!("publishing");
+            Ok(stream)
+        }
+        Err(refusal) => {
+            let code = match refusal {
+                Refusal::WrongKey => RefusalCode::Denied,
+                Refusal::NameTaken(_) => RefusalCode::BadName,
+                Refusal::NoRandomness => RefusalCode::Rejected,
+            };
+            session.refuse(code, &refusal.to_string());
+            Err(refusal.into())
+        }
+    }
+}
+
+fn apply(
+    session: &mut Session,
+    stream: &mut impl StreamSink,
+    event: Event,
+    arrived: Arrival,
+) -> Result<(), ConnError> {
+    let applied = match event {
+        Event::Video { stamp, body } => stream.video(stamp, body, arrived),
+        Event::Audio { stamp, body } => stream.audio(stamp, body, arrived),
+        Event::Announced(announced) => {
+            stream.announce(announced);
+            Ok(())
+        }
+        Event::PublishRequest { .. } | Event::Unpublished => Ok(()),
+    };
+    applied.map_err(|error| {
+        session.refuse(RefusalCode::Rejected, &error.to_string());
+        error.into()
+    })
+}
+
+async fn write(io: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<(), ConnError> {
+    match timeout(WRITE_TIMEOUT, io.write_all(bytes)).await {
+        Ok(written) => Ok(written?),
+        Err(_) => Err(ConnError::WriteTimeout),
+    }
+}
+
+/// Says what is left to say and waits for the publisher to hang up. We do so first only if the publisher meant to
+/// stay: after its own goodbye GStreamer takes our hanging up for an error. How the connection ended is decided
+/// already, so trouble here changes nothing.
+async fn part(io: &mut (impl AsyncRead + AsyncWrite + Unpin), session: &mut Session, hang_up: bool) {
+    while let Output::Send(bytes) = session.poll_output() {
+        if write(io, &bytes).await.is_err() {
+            return;
+        }
+    }
+    let _ = timeout(LINGER_TIMEOUT, async {
+        if hang_up {
+            io.shutdown().await?;
+        }
+        tokio::io::copy(io, &mut tokio::io::sink()).await
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{DuplexStream, duplex};
+    use tokio::task::JoinHandle;
+
+    use super::super::testing::{HANDSHAKE_BYTES, Publisher, Studio, last_status};
+    use super::*;
+
+    const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4711);
+
+    /// One connection over a pipe; time runs only while everybody waits.
+    struct Pipe {
+        client: DuplexStream,
+        studio: Studio,
+        drain: CancellationToken,
+        server: JoinHandle<Result<Closed, ConnError>>,
+    }
+
+    fn connect() -> Pipe {
+        let (client, io) = duplex(64 * 1024);
+        let (studio, drain) = (Studio::default(), CancellationToken::new());
+        let session = Session::new(Box::new([0; _]), Instant::now().into_std());
+        let server = tokio::spawn({
+            let (studio, drain) = (studio.clone(), drain.clone());
+            async move { run(io, session, &studio, PEER, &Metrics::default(), &drain).await }
+        });
+        Pipe { client, studio, drain, server }
+    }
+
+    /// Everything the server said, read after it hung up.
+    async fn read_all(client: &mut DuplexStream) -> Vec<u8> {
+        let mut said = Vec::new();
+        client.read_to_end(&mut said).await.unwrap();
+        said
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn media_reaches_the_stream_until_the_publisher_leaves() {
+        let Pipe { mut client, studio, server, .. } = connect();
+        let mut publisher = Publisher::publishing("live", "x?key=k").video(0, b"config").audio(21, b"aac");
+        client.write_all(&publisher.take()).await.unwrap();
+        client.shutdown().await.unwrap();
+        read_all(&mut client).await;
+        assert!(matches!(server.await.unwrap(), Ok(Closed::ByPeer)));
+        assert_eq!(studio.seen(), ["live/x begins", "live/x video 0", "live/x audio 21", "live/x ends"]);
+    }
+
+    /// The words arrive even though the publisher is still sending, and the stream's name is free before them.
+    #[tokio::test(start_paused = true)]
+    async fn a_wrong_key_is_explained_and_hung_up_on() {
+        let Pipe { mut client, studio, server, .. } = connect();
+        let mut publisher = Publisher::publishing("live", "x?key=wrong").video(0, &[0; 4_000]);
+        client.write_all(&publisher.take()).await.unwrap();
+        let (code, words) = last_status(&read_all(&mut client).await);
+        assert_eq!(code, "NetStream.Publish.Denied");
+        assert_eq!(words, "the publish key is missing or wrong");
+        drop(client);
+        let error = server.await.unwrap().unwrap_err();
+        assert_eq!(error.reason(), Some(Reason::WrongKey));
+        assert!(studio.seen().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_taken_name_is_explained() {
+        let Pipe { mut client, studio, server, .. } = connect();
+        let _first = studio.publish(&StreamId::new("live", "x").unwrap(), &Secret::new("k".to_owned()), PEER);
+        client.write_all(&Publisher::publishing("live", "x?key=k").take()).await.unwrap();
+        let (code, words) = last_status(&read_all(&mut client).await);
+        assert_eq!(
+            (code.as_str(), words.as_str()),
+            ("NetStream.Publish.BadName", "live/x is already being published")
+        );
+        drop(client);
+        assert_eq!(server.await.unwrap().unwrap_err().reason(), Some(Reason::NameTaken));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_published_is_explained() {
+        let Pipe { mut client, studio, server, .. } = connect();
+        let mut publisher = Publisher::publishing("live", "x?key=k").video(0, Studio::UNSUPPORTED);
+        client.write_all(&publisher.take()).await.unwrap();
+        let (code, words) = last_status(&read_all(&mut client).await);
+        assert_eq!(code, "NetStream.Publish.Rejected");
+        assert_eq!(words, PublishError::AudioChanged.to_string());
+        drop(client);
+        assert_eq!(server.await.unwrap().unwrap_err().reason(), Some(Reason::Unsupported));
+        assert_eq!(studio.seen(), ["live/x begins", "live/x ends"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn draining_says_goodbye() {
+        let Pipe { mut client, studio, drain, server } = connect();
+        client.write_all(&Publisher::publishing("live", "x?key=k").take()).await.unwrap();
+        studio.saw("live/x begins").await;
+        drain.cancel();
+        assert_eq!(last_status(&read_all(&mut client).await).0, "NetConnection.Connect.Closed");
+        drop(client);
+        assert!(matches!(server.await.unwrap(), Ok(Closed::ByDrain)));
+        assert_eq!(studio.seen(), ["live/x begins", "live/x ends"]);
+    }
+
+    /// GStreamer says goodbye in three commands and reports an error if we hang up after the first.
+    #[tokio::test(start_paused = true)]
+    async fn a_publisher_that_says_goodbye_hangs_up_first() {
+        let Pipe { mut client, studio, server, .. } = connect();
+        let goodbye = |publisher: Publisher, name| publisher.command(0, name, 0.0, &[]);
+        let mut publisher = goodbye(Publisher::publishing("live", "x?key=k"), "FCUnpublish");
+        client.write_all(&publisher.take()).await.unwrap();
+        studio.saw("live/x ends").await;
+        client.write_all(&goodbye(publisher, "deleteStream").take()).await.unwrap();
+        assert!(!server.is_finished());
+        client.shutdown().await.unwrap();
+        assert_eq!(last_status(&read_all(&mut client).await).0, "NetStream.Unpublish.Success");
+        assert!(matches!(server.await.unwrap(), Ok(Closed::ByPeer)));
+    }
+
+    /// Threat: a publisher that reads its last words never, or keeps its half open for ever.
+    #[tokio::test(start_paused = true)]
+    async fn lingering_ends() {
+        let Pipe { mut client, server, .. } = connect();
+        let started = Instant::now();
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        assert_eq!(server.await.unwrap().unwrap_err().reason(), Some(Reason::Protocol));
+        assert_eq!(started.elapsed(), LINGER_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stranger_who_says_nothing_is_closed_in_time() {
+        let Pipe { client, server, .. } = connect();
+        let started = Instant::now();
+        assert_eq!(server.await.unwrap().unwrap_err().reason(), Some(Reason::Timeout));
+        assert_eq!(started.elapsed(), Duration::from_secs(5) + LINGER_TIMEOUT);
+        drop(client);
+    }
+
+    /// Threat: a publisher that makes us answer and does not read.
+    #[tokio::test(start_paused = true)]
+    async fn a_publisher_that_reads_nothing_is_closed() {
+        let Pipe { mut client, server, .. } = connect();
+        client.write_all(&Publisher::new().connect("live").take()).await.unwrap();
+        let call = Publisher::new().command(0, "setPeerInfo", 1.0, &[]).take().split_off(HANDSHAKE_BYTES);
+        let calls = tokio::spawn(async move { while client.write_all(&call).await.is_ok() {} });
+        assert!(matches!(server.await.unwrap(), Err(ConnError::WriteTimeout)));
+        calls.await.unwrap();
+    }
+}

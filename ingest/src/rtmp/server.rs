@@ -1,0 +1,342 @@
+//! Accepts publishers.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinError;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span, debug, error, field, info, info_span, warn};
+
+use super::conn::{self, Admission, Closed, ConnError};
+use super::handshake::FILLER_BYTES;
+use super::metrics::Metrics;
+use super::places::{Limits, Place, Places};
+use super::session::Session;
+use crate::{Gate, Refusal};
+
+/// Connections the kernel holds until we accept them.
+const BACKLOG: u32 = 1_024;
+/// After a failed accept. The usual cause is that we are out of file descriptors, and that does not pass at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Between two warnings that the server is full; newcomers are counted meanwhile.
+const WARNING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The RTMP server: bound first, run later, so that a taken port fails the start and not the first publisher.
+pub struct Server {
+    listener: TcpListener,
+    gate: Gate,
+    limits: Limits,
+    metrics: Metrics,
+}
+
+impl Server {
+    /// Binds `address`. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// What the operating system says: the port is taken, reserved, or the address is not ours.
+    pub fn bind(address: SocketAddr, gate: Gate, limits: Limits, metrics: Metrics) -> io::Result<Self> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // A restart must not wait for the last run's connections to leave TIME_WAIT.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(Self { listener: socket.listen(BACKLOG)?, gate, limits, metrics })
+    }
+
+    /// Where it listens; tells the port if that was left to the system.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `drain` is cancelled; then takes nobody new, says goodbye to every publisher, and returns
+    /// when the last connection is closed.
+    pub async fn run(self, drain: CancellationToken) {
+        accept(self.listener, self.gate, self.limits, self.metrics, drain).await;
+    }
+}
+
+async fn accept<A: Admission>(
+    listener: TcpListener,
+    admission: A,
+    limits: Limits,
+    metrics: Metrics,
+    drain: CancellationToken,
+) {
+    let tasks = TaskTracker::new();
+    let places = Places::new(limits);
+    let mut warned: Option<Instant> = None;
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = drain.cancelled() => break,
+        };
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!(%error, "cannot accept RTMP connections");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        metrics.accepted.inc();
+        match places.take(peer.ip()) {
+            Ok(place) => {
+                let connection =
+                    Connection { socket, peer, admission: admission.clone(), metrics: metrics.clone() };
+                tasks.spawn(supervise(connection, place, drain.clone()));
+            }
+            Err(reason) => {
+                metrics.refused(reason).inc();
+                if warned.is_none_or(|at| at.elapsed() >= WARNING_INTERVAL) {
+                    warned = Some(Instant::now());
+                    warn!(peer.addr = %peer, ?reason, "RTMP connection refused: too many");
+                }
+            }
+        }
+    }
+    drop(listener);
+    tasks.close();
+    tasks.wait().await;
+}
+
+struct Connection<A> {
+    socket: TcpStream,
+    peer: SocketAddr,
+    admission: A,
+    metrics: Metrics,
+}
+
+impl<A: Admission> Connection<A> {
+    async fn run(self, drain: CancellationToken) -> Result<Closed, ConnError> {
+        // Our answers are small, and the publisher waits for each.
+        self.socket.set_nodelay(true)?;
+        let mut filler = Box::new([0; FILLER_BYTES]);
+        getrandom::fill(&mut filler[..]).expect("the operating system has random bytes");
+        let session = Session::new(filler, Instant::now().into_std());
+        conn::run(self.socket, session, &self.admission, self.peer, &self.metrics, &drain).await
+    }
+}
+
+/// Runs one connection in a task of its own, so that a panic in it ends it alone, and tells how it ended.
+async fn supervise<A: Admission>(connection: Connection<A>, place: Place, drain: CancellationToken) {
+    let span =
+        info_span!("publisher", proto = "rtmp", peer.addr = %connection.peer, stream.id = field::Empty);
+    let metrics = connection.metrics.clone();
+    metrics.connections.inc();
+    let ended = tokio::spawn(connection.run(drain).instrument(span.clone())).await;
+    metrics.connections.dec();
+    drop(place);
+    report(&span, &metrics, ended);
+}
+
+/// The one line that every connection leaves behind.
+fn report(span: &Span, metrics: &Metrics, ended: Result<Result<Closed, ConnError>, JoinError>) {
+    let _entered = span.enter();
+    match ended {
+        Ok(Ok(Closed::ByPeer)) => debug!("publisher left"),
+        Ok(Ok(Closed::ByDrain)) => debug!("publisher sent away: draining"),
+        Ok(Err(ConnError::Lost(error))) => debug!(%error, "publisher lost"),
+        Ok(Err(error)) => {
+            if let Some(reason) = error.reason() {
+                metrics.refused(reason).inc();
+            }
+            match error {
+                ConnError::Refused(Refusal::NoRandomness) => error!(%error, "publisher closed"),
+                _ => info!(%error, "publisher closed"),
+            }
+        }
+        Err(error) if error.is_panic() => {
+            metrics.panics.inc();
+            error!("publisher closed: its session panicked; this is a bug");
+        }
+        Err(_) => debug!("publisher closed: the runtime is stopping"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::registry::Registry;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::task::JoinHandle;
+    use tracing::subscriber::DefaultGuard;
+
+    use super::super::testing::{Publisher, Studio, last_status};
+    use super::*;
+
+    struct Running {
+        address: SocketAddr,
+        studio: Studio,
+        metrics: Metrics,
+        drain: CancellationToken,
+        server: JoinHandle<()>,
+    }
+
+    async fn start(limits: Limits) -> Running {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (studio, metrics, drain) = (Studio::default(), Metrics::default(), CancellationToken::new());
+        let server = tokio::spawn(accept(listener, studio.clone(), limits, metrics.clone(), drain.clone()));
+        Running { address, studio, metrics, drain, server }
+    }
+
+    impl Running {
+        async fn publish(&self, name: &str) -> (TcpStream, Publisher) {
+            let mut socket = TcpStream::connect(self.address).await.unwrap();
+            let mut publisher = Publisher::publishing("live", name);
+            socket.write_all(&publisher.take()).await.unwrap();
+            (socket, publisher)
+        }
+    }
+
+    fn exposition(metrics: &Metrics) -> String {
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        text
+    }
+
+    async fn read_all(socket: &mut TcpStream) -> Vec<u8> {
+        let mut said = Vec::new();
+        socket.read_to_end(&mut said).await.unwrap();
+        said
+    }
+
+    /// Threat: one publisher finds a bug of ours. It loses its connection, and nobody else notices.
+    #[tokio::test]
+    async fn a_panic_ends_one_connection_only() {
+        let running = start(Limits::default()).await;
+        let (mut good, mut honest) = running.publish("good?key=k").await;
+        let (mut bad, publisher) = running.publish("bad?key=k").await;
+        running.studio.saw("live/good begins").await;
+
+        bad.write_all(&publisher.video(0, Studio::POISON).take()).await.unwrap();
+        running.studio.saw("live/bad ends").await;
+        let _ = read_all(&mut bad).await;
+
+        honest = honest.video(33, b"still here");
+        good.write_all(&honest.take()).await.unwrap();
+        running.studio.saw("live/good video 33").await;
+        let (_again, _) = running.publish("bad?key=k").await;
+        running.studio.saw("live/bad begins").await;
+
+        running.drain.cancel();
+        drop((good, bad, _again));
+        running.server.await.unwrap();
+        assert_eq!(running.metrics.panics.get(), 1);
+        assert_eq!(running.metrics.connections.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn draining_takes_nobody_new_and_waits_for_the_last() {
+        let running = start(Limits::default()).await;
+        let (mut socket, _) = running.publish("x?key=k").await;
+        running.studio.saw("live/x begins").await;
+        running.drain.cancel();
+        assert_eq!(last_status(&read_all(&mut socket).await).0, "NetConnection.Connect.Closed");
+        assert!(!running.server.is_finished(), "the publisher has not closed its half yet");
+        drop(socket);
+        running.server.await.unwrap();
+        assert!(TcpStream::connect(running.address).await.is_err());
+        assert_eq!(running.studio.seen(), ["live/x begins", "live/x ends"]);
+    }
+
+    /// Threat: more connections than we have memory for, or all of them from one place.
+    #[tokio::test]
+    async fn connections_are_capped() {
+        let running = start(Limits { connections: 10, connections_per_address: 1 }).await;
+        let (socket, _) = running.publish("x?key=k").await;
+        running.studio.saw("live/x begins").await;
+        let mut refused = TcpStream::connect(running.address).await.unwrap();
+        assert_eq!(refused.read(&mut [0]).await.unwrap(), 0);
+
+        drop(socket);
+        running.studio.saw("live/x ends").await;
+        running.drain.cancel();
+        running.server.await.unwrap();
+        let exposition = exposition(&running.metrics);
+        assert!(exposition.contains("rtmp_refused_total{reason=\"address_full\"} 1"), "{exposition}");
+    }
+
+    /// What a subscriber at the finest level would have written.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            io::Write::write(&mut *self.0.lock().unwrap(), line)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Log {
+        /// Everything that this thread logs while the guard lives.
+        fn capture() -> (Self, DefaultGuard) {
+            let log = Self::default();
+            let writer = log.clone();
+            let subscriber = tracing_subscriber::fmt()
+                .with_max_level(tracing::Level::TRACE)
+                .with_ansi(false)
+                .with_writer(move || writer.clone())
+                .finish();
+            (log, tracing::subscriber::set_default(subscriber))
+        }
+
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    /// Threat: a key ends up in a log, where more people read it than may publish.
+    #[tokio::test]
+    async fn every_connection_leaves_one_line_and_none_holds_the_key() {
+        let (log, _guard) = Log::capture();
+        let running = start(Limits::default()).await;
+        for (app, name) in [
+            ("live", "wrong?key=canary"),
+            ("live", "canary/x?key=canary"),
+            ("live?key=canary", "x"),
+            ("canary/..", "x?key=canary"),
+        ] {
+            let mut socket = TcpStream::connect(running.address).await.unwrap();
+            socket.write_all(&Publisher::publishing(app, name).take()).await.unwrap();
+            read_all(&mut socket).await;
+        }
+        let mut web = TcpStream::connect(running.address).await.unwrap();
+        web.write_all(b"GET /?key=canary HTTP/1.1\r\n\r\n").await.unwrap();
+        read_all(&mut web).await;
+        drop(web);
+        running.drain.cancel();
+        running.server.await.unwrap();
+
+        let text = log.text();
+        assert_eq!(text.matches(" INFO ").count(), 5, "{text}");
+        assert_eq!(text.matches("publisher closed").count(), 5, "{text}");
+        assert!(text.contains("stream.id=live/wrong"), "{text}");
+        assert!(text.contains("this looks like HTTP"), "{text}");
+        assert!(!text.contains("canary"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn endings_are_counted_by_reason_and_never_by_name() {
+        let running = start(Limits::default()).await;
+        let (mut socket, _) = running.publish("canary?key=canary").await;
+        assert_eq!(last_status(&read_all(&mut socket).await).0, "NetStream.Publish.Denied");
+        drop(socket);
+        running.drain.cancel();
+        running.server.await.unwrap();
+        let exposition = exposition(&running.metrics);
+        assert!(exposition.contains("rtmp_refused_total{reason=\"wrong_key\"} 1"), "{exposition}");
+        assert!(exposition.contains("rtmp_received_bytes_total "), "{exposition}");
+        assert!(!exposition.contains("canary"));
+    }
+}

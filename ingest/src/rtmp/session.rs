@@ -1,0 +1,840 @@
+//! One RTMP publisher, from the first byte of the handshake to the last message.
+//!
+//!   socket bytes ─▶ Handshake, then ChunkDecoder ─▶ Message ─▶ Session (here) ─▶ Event
+//!
+//! Owns no socket and reads no clock; `conn.rs` drives it. Invariants:
+//! - at most one `publish` succeeds per connection, and media comes out only after it was accepted;
+//! - whatever made the session end, what is left to tell the publisher is in [`Session::poll_output`];
+//! - no error, and nothing with a `Debug`, holds a string that the publisher sent: it may be the key.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use media::{NameError, StreamId};
+
+use super::address::Application;
+use super::amf::{self, Value};
+use super::chunk::{ChunkDecoder, ChunkEncoder, ChunkError, RawMessage};
+use super::handshake::{FILLER_BYTES, Handshake, HandshakeError, Progress};
+use super::message::{Command, Message, MessageError, PING_RESPONSE, kind};
+use crate::{Announced, Secret};
+
+/// From the first byte to the end of the handshake. Three round trips fit many times.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// From the handshake to an accepted `publish`. Encoders take six round trips and no human.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
+/// Without a byte from a publisher. Shorter than the patience of most encoders, longer than a network hiccup.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often we want to hear acknowledgements, and how often we send our own until the publisher says. An
+/// encoder that gets none may stop sending (§5.4.3).
+const WINDOW_BYTES: u32 = 2_500_000;
+/// Our chunks: all that we ever send fits in one.
+const CHUNK_BYTES: u32 = 4_096;
+
+/// Chunk streams for what we send: 2 is protocol control by §5.4; the others are what Flash servers used.
+const CONTROL_CHUNKS: u8 = 2;
+const COMMAND_CHUNKS: u8 = 3;
+const STATUS_CHUNKS: u8 = 5;
+
+/// The one message stream that `createStream` gives out, however often it is called: nobody publishes twice.
+const MEDIA_STREAM: u32 = 1;
+
+pub(super) enum Input<'a> {
+    Bytes(&'a [u8]),
+    /// The time given by [`Output::Wait`] is reached.
+    Deadline,
+}
+
+/// What the driver does next. After every input, poll until `Wait`.
+pub(super) enum Output {
+    Send(Bytes),
+    Event(Event),
+    Wait { until: Instant },
+}
+
+/// Has no `Debug`: it holds the publish key.
+pub(super) enum Event {
+    /// Answer with [`Session::accept`] or [`Session::refuse`]; until then nothing more comes out.
+    PublishRequest { id: StreamId, key: Secret },
+    /// What the publisher says it will send; it may say so again.
+    Announced(Announced),
+    /// The body of one FLV video tag.
+    Video { stamp: u32, body: Bytes },
+    /// The body of one FLV audio tag.
+    Audio { stamp: u32, body: Bytes },
+    /// The publisher said goodbye.
+    Unpublished,
+}
+
+/// How a publisher is turned away. Each code makes librtmp, and so OBS, give up at once with its "could not
+/// access the specified channel or stream key", words in its log; ffmpeg and GStreamer print the words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RefusalCode {
+    /// The name is taken, or is none.
+    BadName,
+    /// The key is wrong.
+    Denied,
+    /// What is sent cannot be published.
+    Rejected,
+}
+
+/// Why a session ended badly. The publisher must act; close the connection once what is left is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum SessionError {
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    #[error(transparent)]
+    Chunk(#[from] ChunkError),
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    #[error("no RTMP handshake within {} s", HANDSHAKE_TIMEOUT.as_secs())]
+    NoHandshake,
+    #[error("nothing published within {} s of the handshake", PUBLISH_TIMEOUT.as_secs())]
+    NoPublish,
+    #[error("nothing received for {} s", SILENCE_TIMEOUT.as_secs())]
+    Silent,
+    #[error("a command before connect, or a second connect or publish")]
+    OutOfOrder,
+    #[error("bad application or stream name: {0}")]
+    BadName(#[from] NameError),
+    #[error("tried to play over RTMP")]
+    Play,
+}
+
+pub(super) struct Session {
+    stage: Stage,
+    /// When `stage` began.
+    since: Instant,
+    bytes_last: Instant,
+    decoder: ChunkDecoder,
+    encoder: ChunkEncoder,
+    outgoing: BytesMut,
+    /// At most what one input held.
+    events: VecDeque<Event>,
+    window: Window,
+}
+
+enum Stage {
+    Handshake(Handshake),
+    Connecting,
+    /// `connect` was answered; `publish` is missing.
+    Connected(Application),
+    /// The driver owes an answer. What arrived behind `publish` waits in the decoder. The number is the message
+    /// stream to answer on.
+    Requested(u32),
+    Publishing(u32),
+    /// Nothing more is read; what is left is sent.
+    Over,
+}
+
+impl Session {
+    /// `filler` makes up our part of the handshake: any bytes but the publisher's own.
+    pub(super) fn new(filler: Box<[u8; FILLER_BYTES]>, now: Instant) -> Self {
+        Self {
+            stage: Stage::Handshake(Handshake::new(filler)),
+            since: now,
+            bytes_last: now,
+            decoder: ChunkDecoder::new(),
+            encoder: ChunkEncoder::new(),
+            outgoing: BytesMut::new(),
+            events: VecDeque::new(),
+            window: Window { bytes: WINDOW_BYTES, received: 0, acknowledged: 0 },
+        }
+    }
+
+    pub(super) fn handle_input(&mut self, input: Input<'_>, now: Instant) -> Result<(), SessionError> {
+        if let Input::Bytes(_) = input {
+            self.bytes_last = now;
+        }
+        // Before `publish` the deadline does not move, so that dripping bytes wins a stranger no time.
+        if now >= self.deadline() {
+            return Err(self.overdue());
+        }
+        let Input::Bytes(bytes) = input else { return Ok(()) };
+        if let Stage::Over = self.stage {
+            return Ok(());
+        }
+        self.window.received = self.window.received.wrapping_add(bytes.len() as u32);
+        if let Stage::Handshake(handshake) = &mut self.stage {
+            match handshake.push(bytes)? {
+                Progress::More { reply } => self.outgoing.put(reply),
+                Progress::Done { reply, rest } => {
+                    self.outgoing.put(reply);
+                    self.decoder.push(&rest);
+                    self.stage = Stage::Connecting;
+                    self.since = now;
+                }
+            }
+        } else {
+            self.decoder.push(bytes);
+        }
+        self.read_messages()
+    }
+
+    pub(super) fn poll_output(&mut self) -> Output {
+        if !self.outgoing.is_empty() {
+            return Output::Send(self.outgoing.split().freeze());
+        }
+        match self.events.pop_front() {
+            Some(event) => Output::Event(event),
+            None => Output::Wait { until: self.deadline() },
+        }
+    }
+
+    /// The publisher may go live. Goes on with what arrived behind its `publish`.
+    pub(super) fn accept(&mut self) -> Result<(), SessionError> {
+        let Stage::Requested(stream) = self.stage else { return Ok(()) };
+        self.stage = Stage::Publishing(stream);
+        self.decoder.trust();
+        self.send_status(stream, "status", "NetStream.Publish.Start", "publishing");
+        self.read_messages()
+    }
+
+    /// The publisher may not go live, or not go on. `words` are for the person at the encoder.
+    pub(super) fn refuse(&mut self, code: RefusalCode, words: &str) {
+        let code = match code {
+            RefusalCode::BadName => "NetStream.Publish.BadName",
+            RefusalCode::Denied => "NetStream.Publish.Denied",
+            RefusalCode::Rejected => "NetStream.Publish.Rejected",
+        };
+        self.end("error", code, words);
+    }
+
+    /// We go; the publisher did nothing wrong and may connect again.
+    pub(super) fn close(&mut self, words: &str) {
+        self.end("status", "NetConnection.Connect.Closed", words);
+    }
+
+    fn end(&mut self, level: &str, code: &str, words: &str) {
+        match self.stage {
+            Stage::Requested(stream) | Stage::Publishing(stream) => {
+                self.send_status(stream, level, code, words);
+            }
+            Stage::Connecting | Stage::Connected(_) => self.send_status(0, level, code, words),
+            // Chunks make no sense before the handshake is over, nor after the last word.
+            Stage::Handshake(_) | Stage::Over => {}
+        }
+        self.stage = Stage::Over;
+        self.events.clear();
+    }
+
+    fn deadline(&self) -> Instant {
+        match self.stage {
+            Stage::Handshake(_) => self.since + HANDSHAKE_TIMEOUT,
+            Stage::Connecting | Stage::Connected(_) | Stage::Requested(_) => self.since + PUBLISH_TIMEOUT,
+            Stage::Publishing(_) | Stage::Over => self.bytes_last + SILENCE_TIMEOUT,
+        }
+    }
+
+    fn overdue(&self) -> SessionError {
+        match self.stage {
+            Stage::Handshake(_) => SessionError::NoHandshake,
+            Stage::Connecting | Stage::Connected(_) | Stage::Requested(_) => SessionError::NoPublish,
+            Stage::Publishing(_) | Stage::Over => SessionError::Silent,
+        }
+    }
+
+    fn read_messages(&mut self) -> Result<(), SessionError> {
+        while !matches!(self.stage, Stage::Requested(_) | Stage::Over) {
+            let Some(raw) = self.decoder.poll_message()? else { break };
+            self.handle_message(raw)?;
+        }
+        // Once per input, so that a window of one byte does not make us answer every byte.
+        if let Some(received) = self.window.due() {
+            self.send_control(kind::ACKNOWLEDGEMENT, &received.to_be_bytes());
+        }
+        Ok(())
+    }
+
+    fn handle_message(&mut self, raw: RawMessage) -> Result<(), SessionError> {
+        match Message::parse(raw)? {
+            Message::WindowAckSize(bytes) => self.window.bytes = bytes.max(1),
+            Message::Ping { stamp } => {
+                let mut pong = [0; 6];
+                pong[..2].copy_from_slice(&PING_RESPONSE.to_be_bytes());
+                pong[2..].copy_from_slice(&stamp.to_be_bytes());
+                self.send_control(kind::USER_CONTROL, &pong);
+            }
+            Message::Command(command) => self.handle_command(command)?,
+            Message::Aggregate(tags) => {
+                for tag in tags {
+                    self.handle_media(Message::parse(tag)?);
+                }
+            }
+            media => self.handle_media(media),
+        }
+        Ok(())
+    }
+
+    /// Media and metadata. Whatever comes before `publish` was accepted has no stream to go to.
+    fn handle_media(&mut self, message: Message) {
+        if !matches!(self.stage, Stage::Publishing(_)) {
+            return;
+        }
+        let event = match message {
+            Message::Metadata(announced) => Event::Announced(announced),
+            // An empty body is not even a tag header.
+            Message::Video { stamp, body } if !body.is_empty() => Event::Video { stamp, body },
+            Message::Audio { stamp, body } if !body.is_empty() => Event::Audio { stamp, body },
+            _ => return,
+        };
+        self.events.push_back(event);
+    }
+
+    fn handle_command(&mut self, command: Command) -> Result<(), SessionError> {
+        let name = command.name.as_str();
+        if name == "connect" {
+            return self.connect(&command);
+        }
+        if let Stage::Handshake(_) | Stage::Connecting = self.stage {
+            return Err(SessionError::OutOfOrder);
+        }
+        match name {
+            "createStream" => self.reply(&command, Value::Number(f64::from(MEDIA_STREAM))),
+            "publish" => return self.publish(&command),
+            "play" | "play2" => return self.refuse_play(&command),
+            "FCUnpublish" | "closeStream" | "deleteStream" => self.unpublish(),
+            // A Flash Media Server told which publication begins; old encoders wait for it.
+            "FCPublish" => {
+                self.reply(&command, Value::Undefined);
+                let status = status("status", "NetStream.Publish.Start", "ready");
+                self.send_command(
+                    0,
+                    &[Value::string("onFCPublish"), Value::Number(0.0), Value::Null, status],
+                );
+            }
+            "releaseStream" | "_checkbw" => self.reply(&command, Value::Undefined),
+            // Players ask before they play.
+            "getStreamLength" => self.reply(&command, Value::Number(0.0)),
+            // Answers to calls that we never make.
+            "_result" | "_error" | "onStatus" => {}
+            _ => self.reply_unknown(&command),
+        }
+        Ok(())
+    }
+
+    /// §7.2.1.1, with the window and chunk sizes before the answer, where all servers put them.
+    fn connect(&mut self, command: &Command) -> Result<(), SessionError> {
+        let Stage::Connecting = self.stage else { return Err(SessionError::OutOfOrder) };
+        let text = |name| {
+            let value = command.arguments.first().and_then(|object| object.get(name));
+            value.and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
+        self.stage = Stage::Connected(Application { app: text("app"), tc_url: text("tcUrl") });
+
+        self.send_control(kind::WINDOW_ACK_SIZE, &WINDOW_BYTES.to_be_bytes());
+        let mut bandwidth = [0; 5];
+        bandwidth[..4].copy_from_slice(&WINDOW_BYTES.to_be_bytes());
+        // Limit type 2, dynamic (§5.4.5).
+        bandwidth[4] = 2;
+        self.send_control(kind::SET_PEER_BANDWIDTH, &bandwidth);
+        self.encoder.set_chunk_bytes(CHUNK_BYTES, &mut self.outgoing);
+
+        let server = Value::object([
+            // Hardware encoders look for a Flash Media Server's name; 31 is every capability of one.
+            ("fmsVer", Value::string("FMS/3,0,1,123")),
+            ("capabilities", Value::Number(31.0)),
+        ]);
+        let mut success = status("status", "NetConnection.Connect.Success", "connected");
+        if let Value::Object(properties) = &mut success {
+            // Whatever the publisher asked for: commands are AMF0 here.
+            properties.push(("objectEncoding".to_owned(), Value::Number(0.0)));
+        }
+        let transaction = Value::Number(command.transaction);
+        self.send_command(0, &[Value::string("_result"), transaction, server, success]);
+        Ok(())
+    }
+
+    /// §7.2.2.6: a null, the name, and a type ("live", "record") that means nothing here.
+    fn publish(&mut self, command: &Command) -> Result<(), SessionError> {
+        let Stage::Connected(application) = &self.stage else { return Err(SessionError::OutOfOrder) };
+        let name = command.arguments.get(1).and_then(Value::as_str).unwrap_or_default();
+        match application.stream(name) {
+            Ok(id) => {
+                self.events.push_back(Event::PublishRequest { id, key: application.key(name) });
+                self.stage = Stage::Requested(command.stream);
+                Ok(())
+            }
+            Err(error) => {
+                self.stage = Stage::Requested(command.stream);
+                let words = format!(
+                    "bad application or stream name: {error}. \
+                     Server: rtmp://host/{{app}}, stream key: {{stream}}?key={{publish key}}"
+                );
+                self.refuse(RefusalCode::BadName, &words);
+                Err(error.into())
+            }
+        }
+    }
+
+    fn refuse_play(&mut self, command: &Command) -> Result<(), SessionError> {
+        let name = command.arguments.get(1).and_then(Value::as_str).unwrap_or_default();
+        let id = match &self.stage {
+            Stage::Connected(application) => application.stream(name).ok(),
+            _ => None,
+        };
+        let id = id.map_or_else(|| "{app}/{stream}".to_owned(), |id| id.to_string());
+        let words =
+            format!("this server plays by HTTP: /watch/{id} in a browser, /hls/{id}/index.m3u8 in a player");
+        self.send_status(command.stream, "error", "NetStream.Play.Failed", &words);
+        self.stage = Stage::Over;
+        Err(SessionError::Play)
+    }
+
+    /// Encoders say goodbye with up to three of these, and some clear away a stream of that name before they begin.
+    fn unpublish(&mut self) {
+        if let Stage::Publishing(stream) = self.stage {
+            self.send_status(stream, "status", "NetStream.Unpublish.Success", "unpublished");
+            self.stage = Stage::Over;
+            self.events.push_back(Event::Unpublished);
+        }
+    }
+
+    fn reply(&mut self, command: &Command, value: Value) {
+        let transaction = Value::Number(command.transaction);
+        self.send_command(0, &[Value::string("_result"), transaction, Value::Null, value]);
+    }
+
+    fn reply_unknown(&mut self, command: &Command) {
+        if command.transaction != 0.0 {
+            let transaction = Value::Number(command.transaction);
+            let status = status("error", "NetConnection.Call.Failed", "unknown command");
+            self.send_command(0, &[Value::string("_error"), transaction, Value::Null, status]);
+        }
+    }
+
+    fn send_status(&mut self, stream: u32, level: &str, code: &str, words: &str) {
+        let values = [Value::string("onStatus"), Value::Number(0.0), Value::Null, status(level, code, words)];
+        let body = amf::encode(&values);
+        self.encoder.encode(STATUS_CHUNKS, kind::COMMAND, stream, &body, &mut self.outgoing);
+    }
+
+    fn send_command(&mut self, stream: u32, values: &[Value]) {
+        let body = amf::encode(values);
+        self.encoder.encode(COMMAND_CHUNKS, kind::COMMAND, stream, &body, &mut self.outgoing);
+    }
+
+    fn send_control(&mut self, kind: u8, body: &[u8]) {
+        self.encoder.encode(CONTROL_CHUNKS, kind, 0, body, &mut self.outgoing);
+    }
+}
+
+/// The information object of `onStatus` and of most answers (§7.2.2).
+fn status(level: &str, code: &str, words: &str) -> Value {
+    Value::object([
+        ("level", Value::string(level)),
+        ("code", Value::string(code)),
+        ("description", Value::string(words)),
+    ])
+}
+
+/// Acknowledgements owed to the publisher (§5.4.3). Counts wrap at 32 bits, as the message's field does.
+struct Window {
+    bytes: u32,
+    received: u32,
+    acknowledged: u32,
+}
+
+impl Window {
+    /// The sequence number to send, if a window is full.
+    fn due(&mut self) -> Option<u32> {
+        if self.received.wrapping_sub(self.acknowledged) < self.bytes {
+            return None;
+        }
+        self.acknowledged = self.received;
+        Some(self.received)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::chunk::MESSAGE_BYTES_MAX;
+    use super::super::testing::{HANDSHAKE_BYTES, Publisher, answers, commands, last_status, raw};
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A session, a clock moved by hand, and a gate that lets everybody in unless told to wait.
+    struct Sim {
+        session: Session,
+        undecided: bool,
+        now: Instant,
+        deadline: Instant,
+        sent: Vec<u8>,
+        seen: Vec<String>,
+    }
+
+    impl Sim {
+        fn new() -> Self {
+            let now = Instant::now();
+            let session = Session::new(Box::new([0; FILLER_BYTES]), now);
+            Self { session, undecided: false, now, deadline: now, sent: Vec::new(), seen: Vec::new() }
+        }
+
+        fn say(&mut self, bytes: &[u8]) -> Result<(), SessionError> {
+            let result = self.session.handle_input(Input::Bytes(bytes), self.now);
+            result.and(self.poll())
+        }
+
+        fn wait(&mut self, time: Duration) -> Result<(), SessionError> {
+            self.now += time;
+            let result = self.session.handle_input(Input::Deadline, self.now);
+            result.and(self.poll())
+        }
+
+        fn poll(&mut self) -> Result<(), SessionError> {
+            loop {
+                let seen = match self.session.poll_output() {
+                    Output::Send(bytes) => {
+                        self.sent.extend_from_slice(&bytes);
+                        continue;
+                    }
+                    Output::Wait { until } => {
+                        self.deadline = until;
+                        return Ok(());
+                    }
+                    Output::Event(Event::PublishRequest { id, key }) => {
+                        if !self.undecided {
+                            self.session.accept()?;
+                        }
+                        format!("publish {id} with {}", key.expose())
+                    }
+                    Output::Event(Event::Announced(Announced { video, audio, .. })) => {
+                        format!("announced video {video} audio {audio}")
+                    }
+                    Output::Event(Event::Video { stamp, body }) => format!("video {stamp} {}", text(&body)),
+                    Output::Event(Event::Audio { stamp, body }) => format!("audio {stamp} {}", text(&body)),
+                    Output::Event(Event::Unpublished) => "unpublished".to_owned(),
+                };
+                self.seen.push(seen);
+            }
+        }
+
+        /// Result of what `publisher` says, all at once.
+        fn hear(publisher: &mut Publisher) -> (Self, Result<(), SessionError>) {
+            let mut sim = Self::new();
+            let result = sim.say(&publisher.take());
+            let _ = sim.poll();
+            (sim, result)
+        }
+    }
+
+    fn text(body: &[u8]) -> &str {
+        std::str::from_utf8(body).unwrap()
+    }
+
+    fn metadata() -> RawMessage {
+        let metadata = Value::EcmaArray(vec![("videocodecid".to_owned(), Value::Number(7.0))]);
+        raw(
+            kind::DATA,
+            1,
+            &amf::encode(&[Value::string("@setDataFrame"), Value::string("onMetaData"), metadata]),
+        )
+    }
+
+    #[test]
+    fn a_publisher_goes_live_and_leaves() {
+        let mut publisher = Publisher::publishing("live", "x?key=k")
+            .message(4, metadata())
+            .video(0, b"config")
+            .audio(0, b"")
+            .video(33, b"key")
+            .audio(40, b"aac")
+            .command(0, "FCUnpublish", 6.0, &[Value::Null, Value::string("x?key=k")])
+            .command(0, "deleteStream", 7.0, &[Value::Null, Value::Number(1.0)])
+            .video(66, b"late");
+        let (sim, result) = Sim::hear(&mut publisher);
+        assert_eq!(result, Ok(()));
+        assert_eq!(
+            sim.seen,
+            [
+                "publish live/x with k",
+                "announced video true audio false",
+                "video 0 config",
+                "video 33 key",
+                "audio 40 aac",
+                "unpublished"
+            ]
+        );
+        let names: Vec<_> =
+            commands(&sim.sent).into_iter().map(|c| (c.name, c.transaction, c.stream)).collect();
+        let expected = [
+            ("_result", 1.0, 0),
+            ("_result", 2.0, 0),
+            ("_result", 3.0, 0),
+            ("onFCPublish", 0.0, 0),
+            ("_result", 4.0, 0),
+            ("onStatus", 0.0, 1),
+            ("onStatus", 0.0, 1),
+        ];
+        assert_eq!(names, expected.map(|(name, transaction, stream)| (name.to_owned(), transaction, stream)));
+        assert_eq!(last_status(&sim.sent).0, "NetStream.Unpublish.Success");
+    }
+
+    #[test]
+    fn connect_is_answered_with_window_bandwidth_and_success() {
+        let (sim, _) = Sim::hear(&mut Publisher::new().connect("live"));
+        let kinds: Vec<_> = answers(&sim.sent).iter().map(|answer| answer.kind).collect();
+        assert_eq!(kinds, [kind::WINDOW_ACK_SIZE, kind::SET_PEER_BANDWIDTH, kind::COMMAND]);
+        let connected = commands(&sim.sent).remove(0);
+        assert_eq!(connected.arguments[1].get("code"), Some(&Value::string("NetConnection.Connect.Success")));
+        assert_eq!(connected.arguments[1].get("objectEncoding"), Some(&Value::Number(0.0)));
+    }
+
+    /// Nothing a publisher sends ahead of the verdict is lost, and nothing of it comes out before.
+    #[test]
+    fn media_behind_publish_waits_for_the_verdict() {
+        let mut sim = Sim { undecided: true, ..Sim::new() };
+        sim.say(&Publisher::publishing("live", "x?key=k").video(0, b"config").take()).unwrap();
+        assert_eq!(sim.seen, ["publish live/x with k"]);
+        sim.session.accept().unwrap();
+        sim.poll().unwrap();
+        assert_eq!(sim.seen[1..], ["video 0 config"]);
+    }
+
+    #[test]
+    fn a_refusal_is_said_in_words_and_ends_everything() {
+        for (code, name) in [
+            (RefusalCode::Denied, "NetStream.Publish.Denied"),
+            (RefusalCode::BadName, "NetStream.Publish.BadName"),
+            (RefusalCode::Rejected, "NetStream.Publish.Rejected"),
+        ] {
+            let mut sim = Sim { undecided: true, ..Sim::new() };
+            let mut publisher = Publisher::publishing("live", "x?key=k").video(0, b"config");
+            sim.say(&publisher.take()).unwrap();
+            sim.session.refuse(code, "the publish key is missing or wrong");
+            sim.say(&publisher.video(33, b"key").take()).unwrap();
+            assert_eq!(
+                last_status(&sim.sent),
+                (name.to_owned(), "the publish key is missing or wrong".to_owned())
+            );
+            assert_eq!(sim.seen.len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_bad_name_is_refused_in_words() {
+        for name in ["..", "a/b", "", "x%2e", "?key=k"] {
+            let (sim, result) = Sim::hear(&mut Publisher::publishing("live", name));
+            assert!(matches!(result, Err(SessionError::BadName(_))), "{name:?}");
+            let (code, words) = last_status(&sim.sent);
+            assert_eq!(code, "NetStream.Publish.BadName");
+            assert!(words.contains("{stream}?key={publish key}"), "{words}");
+            assert!(sim.seen.is_empty());
+        }
+    }
+
+    #[test]
+    fn players_are_sent_to_http() {
+        let play = |name: &str| {
+            let arguments = [Value::Null, Value::string(name)];
+            let mut player = Publisher::new()
+                .connect("live")
+                .command(0, "createStream", 2.0, &[Value::Null])
+                .command(0, "getStreamLength", 3.0, &arguments)
+                .command(1, "play", 4.0, &arguments);
+            let (sim, result) = Sim::hear(&mut player);
+            assert_eq!(result, Err(SessionError::Play));
+            last_status(&sim.sent)
+        };
+        let (code, words) = play("x?key=canary");
+        assert_eq!(code, "NetStream.Play.Failed");
+        assert!(words.contains("/watch/live/x ") && words.contains("/hls/live/x/index.m3u8"), "{words}");
+        assert!(!words.contains("canary"));
+        assert!(play("..").1.contains("/watch/{app}/{stream}"));
+    }
+
+    #[test]
+    fn commands_out_of_order_are_refused() {
+        let publish = [Value::Null, Value::string("x")];
+        let second_connect = Publisher::new().connect("live").connect("live");
+        let second_publish = Publisher::publishing("live", "x").command(1, "publish", 6.0, &publish);
+        for mut publisher in
+            [Publisher::new().command(1, "publish", 1.0, &publish), second_connect, second_publish]
+        {
+            assert_eq!(Sim::hear(&mut publisher).1, Err(SessionError::OutOfOrder));
+        }
+    }
+
+    #[test]
+    fn unknown_calls_are_answered_and_answers_are_not() {
+        let mut publisher = Publisher::new()
+            .connect("live")
+            .command(0, "setPeerInfo", 9.0, &[])
+            .command(0, "setPeerInfo", 0.0, &[])
+            .command(0, "_result", 10.0, &[])
+            .command(0, "FCUnpublish", 0.0, &[Value::Null, Value::string("x")]);
+        let (sim, result) = Sim::hear(&mut publisher);
+        assert_eq!(result, Ok(()));
+        let answers: Vec<_> = commands(&sim.sent).into_iter().map(|c| (c.name, c.transaction)).collect();
+        assert_eq!(answers, [("_result".to_owned(), 1.0), ("_error".to_owned(), 9.0)]);
+    }
+
+    /// §5.4.3: an encoder that hears no acknowledgement may stop sending.
+    #[test]
+    fn received_bytes_are_acknowledged_once_per_window() {
+        let window = raw(kind::WINDOW_ACK_SIZE, 0, &10_000_u32.to_be_bytes());
+        let mut publisher = Publisher::publishing("live", "x").message(2, window);
+        let (mut sim, _) = Sim::hear(&mut publisher);
+        let mut received = 0;
+        for stamp in 0..100 {
+            publisher = publisher.video(stamp, &[b'v'; 1_000]);
+            sim.say(&publisher.take()).unwrap();
+            received += 1_000;
+        }
+        let acknowledged: Vec<_> = answers(&sim.sent)
+            .into_iter()
+            .filter(|answer| answer.kind == kind::ACKNOWLEDGEMENT)
+            .map(|answer| u32::from_be_bytes(answer.body[..].try_into().unwrap()))
+            .collect();
+        assert!((9..=11).contains(&acknowledged.len()), "{acknowledged:?}");
+        assert!(acknowledged.iter().is_sorted() && *acknowledged.last().unwrap() >= received - 10_000);
+    }
+
+    /// Threat: a window of one byte, so that every byte costs us a message.
+    #[test]
+    fn a_tiny_window_is_answered_once_per_read() {
+        let window = raw(kind::WINDOW_ACK_SIZE, 0, &0_u32.to_be_bytes());
+        let (mut sim, _) = Sim::hear(&mut Publisher::publishing("live", "x").message(2, window));
+        let before = answers(&sim.sent).len();
+        let mut publisher = Publisher::new();
+        publisher.take();
+        for stamp in 0..50 {
+            publisher = publisher.video(stamp, b"v");
+        }
+        sim.say(&publisher.take()).unwrap();
+        assert_eq!(answers(&sim.sent).len(), before + 1);
+    }
+
+    #[test]
+    fn pings_come_back() {
+        let ping = raw(kind::USER_CONTROL, 0, &[0, 6, 1, 2, 3, 4]);
+        let (sim, _) = Sim::hear(&mut Publisher::new().connect("live").message(2, ping));
+        let pong = answers(&sim.sent).pop().unwrap();
+        assert_eq!((pong.kind, &pong.body[..]), (kind::USER_CONTROL, &[0, 7, 1, 2, 3, 4][..]));
+    }
+
+    /// Threat: a stranger holds a connection by dripping bytes.
+    #[test]
+    fn strangers_have_fixed_deadlines() {
+        let mut sim = Sim::new();
+        let bytes = Publisher::publishing("live", "x").take();
+        for byte in &bytes[..4] {
+            assert_eq!(sim.say(&[*byte]), Ok(()));
+            sim.now += SECOND;
+        }
+        assert_eq!(sim.deadline, sim.now + SECOND);
+        sim.now += SECOND;
+        assert_eq!(sim.say(&[0]), Err(SessionError::NoHandshake));
+
+        let mut sim = Sim::new();
+        sim.say(&bytes[..HANDSHAKE_BYTES]).unwrap();
+        for byte in &bytes[HANDSHAKE_BYTES..][..9] {
+            sim.now += SECOND;
+            assert_eq!(sim.say(&[*byte]), Ok(()));
+        }
+        assert_eq!(sim.wait(SECOND), Err(SessionError::NoPublish));
+    }
+
+    #[test]
+    fn a_silent_publisher_is_closed() {
+        let mut publisher = Publisher::publishing("live", "x");
+        let (mut sim, _) = Sim::hear(&mut publisher);
+        for stamp in 0..3 {
+            assert_eq!(sim.wait(29 * SECOND), Ok(()));
+            publisher = publisher.video(stamp, b"v");
+            sim.say(&publisher.take()).unwrap();
+        }
+        assert_eq!(sim.wait(30 * SECOND), Err(SessionError::Silent));
+    }
+
+    /// Threat: a stranger sends messages that only a publisher needs, or arguments that fill the memory.
+    #[test]
+    fn long_messages_are_for_publishers() {
+        let long = vec![b'v'; 65_537];
+        let (_, result) = Sim::hear(&mut Publisher::new().connect("live").video(0, &long));
+        assert!(matches!(result, Err(SessionError::Chunk(ChunkError::TooLong { .. }))));
+        let (sim, result) = Sim::hear(&mut Publisher::publishing("live", "x").video(0, &long));
+        assert_eq!((result, sim.seen.len()), (Ok(()), 2));
+        let longest = vec![b'v'; MESSAGE_BYTES_MAX as usize + 1];
+        let (_, result) = Sim::hear(&mut Publisher::publishing("live", "x").video(0, &longest));
+        assert!(matches!(result, Err(SessionError::Chunk(ChunkError::TooLong { .. }))));
+    }
+
+    /// The key is in what a publisher sends; it must not be in what we say about it.
+    #[test]
+    fn no_error_repeats_what_was_sent() {
+        let canary = "x?key=canary";
+        let values = [Value::Null, Value::string(canary)];
+        let publishers = [
+            Publisher::publishing("canary/..", canary),
+            Publisher::publishing("live", "canary/x?key=canary"),
+            Publisher::publishing("live", canary).command(1, "publish", 6.0, &values),
+            Publisher::new().connect("live?key=canary").command(1, "play", 2.0, &values),
+            Publisher::new().message(3, raw(kind::COMMAND, 0, b"\x02\x00\x06canary\x11")),
+        ];
+        for mut publisher in publishers {
+            let (sim, result) = Sim::hear(&mut publisher);
+            let error = result.unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
+            assert!(!String::from_utf8_lossy(&sim.sent[HANDSHAKE_BYTES..]).contains("canary"), "{error:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_gives_the_same_events(cuts in prop::collection::vec(1..2_000_usize, 1..40)) {
+            let mut publisher = Publisher::publishing("live", "x?key=k")
+                .message(4, metadata())
+                .video(0, b"config")
+                .video(33, &[b'v'; 3_000])
+                .audio(40, b"aac")
+                .command(0, "deleteStream", 7.0, &[Value::Null, Value::Number(1.0)]);
+            let bytes = publisher.take();
+            let mut whole = Sim::new();
+            whole.say(&bytes).unwrap();
+            let mut split = Sim::new();
+            let mut rest = &bytes[..];
+            let mut cuts = cuts.into_iter().cycle();
+            while !rest.is_empty() {
+                let (piece, later) = rest.split_at(cuts.next().unwrap().min(rest.len()));
+                rest = later;
+                split.say(piece).unwrap();
+            }
+            prop_assert_eq!(split.seen, whole.seen);
+            prop_assert_eq!(split.sent, whole.sent);
+        }
+
+        #[test]
+        fn random_bytes_never_panic(
+            head in 0..400_usize,
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..20),
+        ) {
+            let start = Publisher::publishing("live", "x").take();
+            let mut sim = Sim::new();
+            let _ = sim.say(&start[..(HANDSHAKE_BYTES + head).min(start.len())]);
+            for piece in pieces {
+                if sim.say(&piece).is_err() {
+                    break;
+                }
+            }
+        }
+
+        /// One wrong byte in an otherwise honest conversation reaches deeper than noise.
+        #[test]
+        fn a_flipped_byte_never_panics(at in 0..3_800_usize, flip in 1..=255_u8) {
+            let mut bytes = Publisher::publishing("live", "x").message(4, metadata()).video(0, &[b'v'; 200]).take();
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte ^= flip;
+            }
+            let mut session = Sim::new().session;
+            let _ = session.handle_input(Input::Bytes(&bytes), Instant::now());
+            let _ = session.accept();
+            while !matches!(session.poll_output(), Output::Wait { .. }) {}
+        }
+    }
+}

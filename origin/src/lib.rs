@@ -1,0 +1,8 @@
+//! The origin: wraps the access units of the live log into CMAF parts, and hands them to the segment index
+//! that viewers are served from. It draws no boundary and stamps no time; both come from ingest.
+
+mod packager;
+mod server;
+
+pub use packager::Packager;
+pub use server::{Origin, PackageError};

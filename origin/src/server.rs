@@ -1,0 +1,184 @@
+//! Packages every stream of the registry, one task each, from publish to ENDLIST.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hls::{Announcement, Bandwidth, Catalog, RenditionHeader, RenditionName, StreamHeader, StreamWriter};
+use media::SessionId;
+use relay::{Cursor, Frame, FrameError, Read, Stream, StreamRecord, StreamRegistry, Track};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, error, info, info_span};
+
+use crate::packager::Packager;
+
+/// Most bytes of parts kept for one stream. Ingest shortens the window when the announced rate will not fit.
+const STORE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// How often ended sessions are looked at for forgetting.
+const EXPIRE_EVERY: Duration = Duration::from_secs(2);
+
+/// The origin role.
+pub struct Origin {
+    registry: StreamRegistry,
+    catalog: Catalog,
+}
+
+/// Why packaging a stream stopped early. Ours to mend: ingest promises better.
+#[derive(Debug, thiserror::Error)]
+pub enum PackageError {
+    #[error("fell out of the ring at {0:?}")]
+    Lost(Cursor),
+    #[error("bad log entry: {0}")]
+    Frame(#[from] FrameError),
+    #[error("part refused: {0}")]
+    Part(#[from] hls::PushError),
+}
+
+impl Origin {
+    pub fn new(registry: StreamRegistry, catalog: Catalog) -> Self {
+        Self { registry, catalog }
+    }
+
+    /// Runs until `stop`, then until the streams still open have ended.
+    pub async fn run(self, stop: CancellationToken) {
+        let tasks = TaskTracker::new();
+        let mut streams = self.registry.watch();
+        let mut known: Vec<SessionId> = Vec::new();
+        let mut expire = tokio::time::interval(EXPIRE_EVERY);
+        loop {
+            let now = streams.borrow_and_update().clone();
+            for stream in now.values().filter(|stream| !known.contains(&stream.session())) {
+                let span = info_span!("stream", stream.id = %stream.id(), session = %stream.session());
+                tasks.spawn(run(stream.clone(), self.catalog.clone()).instrument(span));
+            }
+            known = now.values().map(|stream| stream.session()).collect();
+            tokio::select! {
+                changed = streams.changed() => if changed.is_err() { break },
+                _ = expire.tick() => self.catalog.expire(Instant::now()),
+                () = stop.cancelled() => break,
+            }
+        }
+        tasks.close();
+        tasks.wait().await;
+    }
+}
+
+async fn run(stream: Arc<Stream>, catalog: Catalog) {
+    let mut record = stream.record();
+    // Closes when the publisher leaves before its log opened.
+    let Ok(opened) = record.wait_for(Option::is_some).await.map(|record| record.clone()) else { return };
+    let Some(opened) = opened else { return };
+    let mut packaging = Packaging::open(&stream, &opened, &catalog);
+    match packaging.run(&stream).await {
+        Ok(()) => info!("ended"),
+        Err(error) => error!(%error, "packaging stopped: viewers see the end of the stream"),
+    }
+    packaging.writer.end();
+}
+
+/// One stream on its way from the log to the index.
+struct Packaging {
+    writer: StreamWriter,
+    lanes: Vec<Lane>,
+    /// The record that was last announced.
+    announced: Option<Arc<StreamRecord>>,
+}
+
+struct Lane {
+    track: Arc<Track>,
+    cursor: Cursor,
+    packager: Packager,
+    name: RenditionName,
+    ended: bool,
+}
+
+impl Packaging {
+    fn open(stream: &Stream, record: &StreamRecord, catalog: &Catalog) -> Self {
+        let renditions = record.tracks.iter().map(|track| RenditionHeader {
+            name: rendition_name(track.name),
+            codec: track.codec.clone(),
+            part_target_ms: track.part_target_ms,
+        });
+        let writer = catalog.open(StreamHeader {
+            id: stream.id().clone(),
+            session: record.session,
+            part_hold_back_ms: record.part_hold_back_ms,
+            retain_bytes_max: STORE_BYTES_MAX,
+            renditions: renditions.collect(),
+        });
+        let lanes = stream.tracks().iter().map(|track| Lane {
+            cursor: track.oldest(),
+            packager: Packager::new(&track.record().codec),
+            name: rendition_name(track.record().name),
+            track: track.clone(),
+            ended: false,
+        });
+        Self { writer, lanes: lanes.collect(), announced: None }
+    }
+
+    async fn run(&mut self, stream: &Stream) -> Result<(), PackageError> {
+        let mut boundaries = stream.boundaries();
+        let record = stream.record();
+        let mut frames = Vec::new();
+        loop {
+            boundaries.borrow_and_update();
+            for lane in &mut self.lanes {
+                lane.package(&mut self.writer, &mut frames)?;
+            }
+            self.announce(record.borrow().as_ref());
+            if self.lanes.iter().all(|lane| lane.ended) {
+                return Ok(());
+            }
+            if boundaries.changed().await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Passes on what the record says of a live stream, and later its restamped bandwidth.
+    fn announce(&mut self, record: Option<&Arc<StreamRecord>>) {
+        let Some((record, live)) = record.and_then(|record| Some((record, record.live.as_ref()?))) else { return };
+        let known = self.announced.as_ref().is_some_and(|announced| Arc::ptr_eq(announced, record));
+        if known {
+            return;
+        }
+        let bandwidths = self.lanes.iter().zip(&live.bandwidth).map(|(lane, track)| {
+            let bandwidth = Bandwidth { peak: track.peak.into(), average: track.average.into() };
+            (lane.name.clone(), bandwidth)
+        });
+        self.writer.announce(Announcement {
+            target_duration_s: live.target_duration_s,
+            window_ms: live.window_ms,
+            frame_rate: record.frame_rate,
+            bandwidths: bandwidths.collect(),
+        });
+        self.announced = Some(record.clone());
+    }
+}
+
+impl Lane {
+    /// Packages what the log has, to its end.
+    fn package(&mut self, writer: &mut StreamWriter, frames: &mut Vec<Frame>) -> Result<(), PackageError> {
+        let rendition = writer.rendition(&self.name).expect("the index was opened with this track's name");
+        while !self.ended {
+            frames.clear();
+            match self.track.read(&mut self.cursor, false, frames) {
+                Read::Idle => return Ok(()),
+                Read::Lost => return Err(PackageError::Lost(self.cursor)),
+                Read::Frames | Read::Jumped => {}
+                Read::Ended => self.ended = true,
+            }
+            for frame in frames.iter() {
+                if let Some(part) = self.packager.push(frame)? {
+                    rendition.push(part)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn rendition_name(name: &str) -> RenditionName {
+    name.parse().expect("the names of renditions are our own")
+}

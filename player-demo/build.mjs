@@ -1,0 +1,105 @@
+// Builds dist/: two pages, their hashed assets, and a .gz beside everything that compresses.
+// `node build.mjs --tests` bundles the unit tests into test/out/unit instead, so that they run on any Node.
+import { build } from "esbuild";
+import { createHash } from "node:crypto";
+import { mkdir, readFile, readdir, rm, writeFile } from "node:fs/promises";
+import { basename, dirname, extname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
+
+process.chdir(dirname(fileURLToPath(import.meta.url)));
+
+const PAGES = { "index.html": "src/home/index.html", "watch.html": "src/watch/watch.html" };
+const COMPRESSIBLE = new Set([".html", ".js", ".css", ".svg", ".txt"]);
+
+await (process.argv.includes("--tests") ? buildTests() : buildPages());
+
+async function buildTests() {
+  const tests = (await readdir("test/unit")).filter((name) => name.endsWith(".test.mjs"));
+  await rm("test/out/unit", { recursive: true, force: true });
+  await build({
+    entryPoints: tests.map((name) => join("test/unit", name)),
+    outdir: "test/out/unit",
+    outExtension: { ".js": ".mjs" },
+    bundle: true,
+    platform: "node",
+    format: "esm",
+    logLevel: "warning",
+  });
+}
+
+async function buildPages() {
+  await rm("dist", { recursive: true, force: true });
+  const { metafile } = await build({
+    entryPoints: { home: "src/home/home.ts", watch: "src/watch/watch.ts" },
+    outdir: "dist/assets",
+    entryNames: "[name]-[hash]",
+    assetNames: "[name]-[hash]",
+    publicPath: "/assets",
+    bundle: true,
+    minify: true,
+    format: "esm",
+    target: ["chrome109", "firefox115", "safari16.4"],
+    // hls.js runs its demuxer in a worker; as a file of its own it needs no blob: in worker-src.
+    loader: { ".worker.js": "file" },
+    legalComments: "none",
+    metafile: true,
+    logLevel: "warning",
+  });
+
+  // What a page writes as {{watch.js}} becomes the hashed address of that file.
+  const addresses = new Map([["favicon.svg", await emitHashed("src/favicon.svg")]]);
+  for (const path of Object.keys(metafile.outputs)) {
+    addresses.set(basename(path).replace(/-[A-Z0-9]{8}\./, "."), `/assets/${basename(path)}`);
+  }
+  addresses.set("licenses.txt", await emitHashed("licenses.txt", await licenses(metafile)));
+
+  for (const [name, template] of Object.entries(PAGES)) {
+    const html = (await readFile(template, "utf8")).replace(/\{\{(.+?)\}\}/g, (_, asset) => {
+      const address = addresses.get(asset);
+      if (!address) throw new Error(`${template} names {{${asset}}}, which the build did not make`);
+      return address;
+    });
+    await writeFile(join("dist", name), html);
+  }
+  await compress("dist");
+}
+
+/** Writes one file under its content hash and returns its address. */
+async function emitHashed(source, content) {
+  const bytes = content ?? (await readFile(source));
+  const hash = createHash("sha256").update(bytes).digest("hex").slice(0, 8).toUpperCase();
+  const extension = extname(source);
+  const name = `${basename(source, extension)}-${hash}${extension}`;
+  await mkdir("dist/assets", { recursive: true });
+  await writeFile(join("dist/assets", name), bytes);
+  return `/assets/${name}`;
+}
+
+/** The licence texts of the packages that are really in the bundles: MIT and Apache-2.0 both ask for them. */
+async function licenses(metafile) {
+  const packages = new Set();
+  for (const input of Object.keys(metafile.inputs)) {
+    const match = input.match(/^node_modules\/((?:@[^/]+\/)?[^/]+)\//);
+    if (match) packages.add(match[1]);
+  }
+  const texts = [];
+  for (const name of [...packages].sort()) {
+    const root = join("node_modules", name);
+    const { version, license } = JSON.parse(await readFile(join(root, "package.json"), "utf8"));
+    const file = (await readdir(root)).find((entry) => /^licen[sc]e/i.test(entry));
+    if (!file) throw new Error(`${name} ships no licence text`);
+    texts.push(`${name} ${version} (${license})\n\n${(await readFile(join(root, file), "utf8")).trim()}\n`);
+  }
+  return texts.join(`\n${"-".repeat(80)}\n\n`);
+}
+
+async function compress(folder) {
+  for (const entry of await readdir(folder, { withFileTypes: true })) {
+    const path = join(folder, entry.name);
+    if (entry.isDirectory()) await compress(path);
+    else if (COMPRESSIBLE.has(extname(path))) {
+      await writeFile(`${path}.gz`, gzipSync(await readFile(path), { level: 9 }));
+    }
+  }
+}

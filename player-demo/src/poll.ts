@@ -1,0 +1,108 @@
+// Asks the server for state again and again: quickly while something is about to change, slowly while a stream
+// plays, not at all in a hidden tab, and ever more rarely while the server does not answer.
+
+/** How often to ask, in milliseconds. */
+export const POLL_WAITING = 1000;
+export const POLL_PLAYING = 5000;
+const POLL_FAILING_MAX = 15_000;
+
+/** A poll that hangs must not stop the page from noticing that the server is back. */
+const ANSWER_TIMEOUT = 8000;
+
+/**
+ * The pause before the next poll. After failures it doubles, and is spread by ±25 % so that a whole audience
+ * does not come back in the same moment. `random` is in 0…1.
+ */
+export function pollDelay(settled: boolean, failures: number, random: number): number {
+  if (failures === 0) return settled ? POLL_PLAYING : POLL_WAITING;
+  return backoff(POLL_WAITING, POLL_FAILING_MAX, failures, random);
+}
+
+/** `first`, then doubled with each further failure up to `max`, each spread by ±25 %. */
+export function backoff(first: number, max: number, failures: number, random: number): number {
+  const pause = Math.min(max, first * 2 ** (failures - 1));
+  return Math.round(pause * (0.75 + random / 2));
+}
+
+export interface PollHandlers<T> {
+  /** Called for every answer, also when it says the same as the last. */
+  onAnswer(answer: T): void;
+  /** The server answered with this status, or (null) not at all. */
+  onFailure(status: number | null): void;
+  /** Nothing is expected to change soon. */
+  settled(): boolean;
+}
+
+export class Poller<T> {
+  /** The last answer and its ETag; a 304 stands for it. */
+  private last: { etag: string; answer: T } | null = null;
+  private failures = 0;
+  private timer: number | undefined;
+  private asking = false;
+  /** `now()` while a question was under way: its answer may be older than what the caller knows. */
+  private askAgain = false;
+
+  constructor(
+    private readonly address: string,
+    private readonly handlers: PollHandlers<T>,
+  ) {
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden) clearTimeout(this.timer);
+      else this.now();
+    });
+    window.addEventListener("online", () => this.now());
+  }
+
+  /** Asks at once, even in a hidden tab. */
+  now(): void {
+    clearTimeout(this.timer);
+    if (this.asking) this.askAgain = true;
+    else void this.ask();
+  }
+
+  private async ask(): Promise<void> {
+    this.asking = true;
+    this.askAgain = false;
+    const outcome = await this.fetch();
+    this.asking = false;
+    try {
+      if ("answer" in outcome) {
+        this.failures = 0;
+        this.handlers.onAnswer(outcome.answer);
+      } else {
+        this.failures += 1;
+        this.last = null;
+        this.handlers.onFailure(outcome.status);
+      }
+    } finally {
+      this.schedule();
+    }
+  }
+
+  private async fetch(): Promise<{ answer: T } | { status: number | null }> {
+    try {
+      // `no-store` keeps the browser's cache out of it: with our own If-None-Match the 304 reaches this code.
+      const response = await fetch(this.address, {
+        headers: this.last ? { "If-None-Match": this.last.etag } : {},
+        cache: "no-store",
+        signal: AbortSignal.timeout(ANSWER_TIMEOUT),
+      });
+      if (response.status === 304 && this.last) return { answer: this.last.answer };
+      if (!response.ok) return { status: response.status };
+      const answer = (await response.json()) as T;
+      const etag = response.headers.get("ETag");
+      this.last = etag ? { etag, answer } : null;
+      return { answer };
+    } catch {
+      return { status: null };
+    }
+  }
+
+  private schedule(): void {
+    clearTimeout(this.timer);
+    if (this.askAgain) return void this.ask();
+    if (this.asking || document.hidden) return;
+    const pause = pollDelay(this.handlers.settled(), this.failures, Math.random());
+    this.timer = window.setTimeout(() => void this.ask(), pause);
+  }
+}

@@ -1,0 +1,231 @@
+// The two ways to play a stream behind one face: hls.js on Media Source Extensions, or the browser's own HLS.
+
+import Hls, { type ErrorData, ErrorTypes, Events, type FragLoadedData, type RetryConfig } from "hls.js";
+import workerAddress from "hls.js/dist/hls.worker.js";
+import { nextMove } from "./live-edge.ts";
+
+export type PlayerKind = "hls.js" | "native";
+
+export interface PlayerEvents {
+  /** The player will not come back by itself. */
+  onFailure(detail: string): void;
+}
+
+export interface Player {
+  readonly kind: PlayerKind;
+  readonly hls: Hls | null;
+  readonly meter: BitrateMeter | null;
+  /** Parts fetched on their own: above 0, low-latency mode is really in use. */
+  readonly partsLoaded: number;
+  /** Seconds between the broadcaster's clock and the picture, by PROGRAM-DATE-TIME. */
+  clockLatency(): number | null;
+  /** Seconds behind the end of the playlist, and where the playlist asks to be. */
+  edgeLatency(): number | null;
+  targetLatency(): number | null;
+  /** Called a few times a second while the viewer wants to be at the live edge. */
+  keepUp(): void;
+  goLive(): void;
+  destroy(): void;
+}
+
+/**
+ * hls.js wherever it can run (Media Source Extensions or Managed Media Source), even where the browser says it can
+ * play HLS itself: Chromium's own HLS takes no part in low latency and reports no errors. `wanted` comes from
+ * `?player=` and is for tests and support.
+ */
+export function choosePlayer(wanted: string | null, can: { mse: boolean; native: boolean }): PlayerKind | null {
+  if (wanted === "native" && can.native) return "native";
+  if (can.mse) return "hls.js";
+  return can.native ? "native" : null;
+}
+
+export function supportedHere(video: HTMLVideoElement): { mse: boolean; native: boolean } {
+  return { mse: Hls.isSupported(), native: video.canPlayType("application/vnd.apple.mpegurl") !== "" };
+}
+
+export function openPlayer(kind: PlayerKind, video: HTMLVideoElement, playlist: string, events: PlayerEvents): Player {
+  return kind === "hls.js" ? new HlsPlayer(video, playlist, events) : new NativePlayer(video, playlist, events);
+}
+
+/** When these are used up the page says so and starts over, with pauses that grow. */
+const A_FEW: RetryConfig = { maxNumRetry: 4, retryDelayMs: 250, maxRetryDelayMs: 2000, backoff: "exponential" };
+const FOREVER: RetryConfig = { ...A_FEW, maxNumRetry: Number.POSITIVE_INFINITY };
+
+class HlsPlayer implements Player {
+  readonly kind = "hls.js";
+  readonly hls: Hls;
+  readonly meter = new BitrateMeter();
+  partsLoaded = 0;
+  private recoveredAt = Number.NEGATIVE_INFINITY;
+
+  constructor(
+    private readonly video: HTMLVideoElement,
+    playlist: string,
+    private readonly events: PlayerEvents,
+  ) {
+    this.hls = new Hls({
+      lowLatencyMode: true,
+      workerPath: workerAddress,
+      // Live only: what is behind the picture is of no use, and what is ahead cannot be much.
+      backBufferLength: 10,
+      maxBufferLength: 10,
+      maxMaxBufferLength: 20,
+      liveDurationInfinity: true,
+      // Catching up is `keepUp`'s business; a stall costs a quarter of a second of latency, not a whole one.
+      maxLiveSyncPlaybackRate: 1,
+      liveSyncOnStallIncrease: 0.25,
+      // A part is small against the round trip, so the first estimates say little; a good start is worth more.
+      abrEwmaDefaultEstimate: 3_000_000,
+      // Whether the stream is still there is for the server's state to say: as long as it says live, go on asking.
+      playlistLoadPolicy: {
+        default: { maxTimeToFirstByteMs: 10_000, maxLoadTimeMs: 20_000, timeoutRetry: FOREVER, errorRetry: FOREVER },
+      },
+      manifestLoadPolicy: {
+        default: { maxTimeToFirstByteMs: 5000, maxLoadTimeMs: 10_000, timeoutRetry: A_FEW, errorRetry: A_FEW },
+      },
+      fragLoadPolicy: {
+        default: { maxTimeToFirstByteMs: 5000, maxLoadTimeMs: 20_000, timeoutRetry: A_FEW, errorRetry: A_FEW },
+      },
+    });
+    this.hls.on(Events.ERROR, (_, error) => this.onError(error));
+    this.hls.on(Events.FRAG_LOADED, (_, loaded) => this.onLoaded(loaded));
+    this.hls.loadSource(playlist);
+    this.hls.attachMedia(video);
+  }
+
+  clockLatency(): number | null {
+    const shown = this.hls.playingDate;
+    return shown ? (Date.now() - shown.getTime()) / 1000 : null;
+  }
+
+  edgeLatency(): number | null {
+    return this.hls.latency > 0 ? this.hls.latency : null;
+  }
+
+  targetLatency(): number | null {
+    return this.hls.targetLatency;
+  }
+
+  keepUp(): void {
+    const latency = this.edgeLatency();
+    const target = this.targetLatency();
+    if (latency === null || target === null || this.video.paused || this.video.seeking) return;
+    const partTarget = this.hls.latestLevelDetails?.partTarget || null;
+    const move = nextMove({ latency, target, bufferAhead: bufferAhead(this.video), partTarget }, this.video.playbackRate);
+    if (move.type === "jump") this.goLive();
+    else if (this.video.playbackRate !== move.rate) this.video.playbackRate = move.rate;
+  }
+
+  goLive(): void {
+    const position = this.hls.liveSyncPosition;
+    if (position !== null) this.video.currentTime = position;
+  }
+
+  destroy(): void {
+    this.hls.destroy();
+    this.video.playbackRate = 1;
+  }
+
+  private onLoaded({ frag, part }: FragLoadedData): void {
+    if (part) this.partsLoaded += 1;
+    const { stats, duration } = part ?? frag;
+    this.meter.add(frag.type, stats.loaded, duration);
+  }
+
+  private onError(error: ErrorData): void {
+    if (!error.fatal) return;
+    // hls.js asks to try this once for a media error; a second one soon after means it does not help.
+    const now = performance.now();
+    if (error.type === ErrorTypes.MEDIA_ERROR && now - this.recoveredAt > 10_000) {
+      this.recoveredAt = now;
+      this.hls.recoverMediaError();
+      return;
+    }
+    this.events.onFailure(`${error.details}${error.response?.code ? ` (HTTP ${error.response.code})` : ""}`);
+  }
+}
+
+class NativePlayer implements Player {
+  readonly kind = "native";
+  readonly hls = null;
+  readonly meter = null;
+  readonly partsLoaded = 0;
+
+  constructor(
+    private readonly video: HTMLVideoElement,
+    playlist: string,
+    private readonly events: PlayerEvents,
+  ) {
+    video.addEventListener("error", this.onError);
+    video.src = playlist;
+  }
+
+  clockLatency(): number | null {
+    // Safari only; an invalid date when the playlist has no PROGRAM-DATE-TIME.
+    const video = this.video as HTMLVideoElement & { getStartDate?: () => Date };
+    const start = video.getStartDate?.().getTime() ?? Number.NaN;
+    return Number.isFinite(start) ? (Date.now() - start) / 1000 - this.video.currentTime : null;
+  }
+
+  edgeLatency(): number | null {
+    const { seekable, currentTime } = this.video;
+    return seekable.length > 0 ? seekable.end(seekable.length - 1) - currentTime : null;
+  }
+
+  targetLatency(): number | null {
+    return null;
+  }
+
+  /** The browser looks after that itself. */
+  keepUp(): void {}
+
+  goLive(): void {
+    const { seekable } = this.video;
+    if (seekable.length > 0) this.video.currentTime = seekable.end(seekable.length - 1);
+  }
+
+  destroy(): void {
+    this.video.removeEventListener("error", this.onError);
+    this.video.removeAttribute("src");
+    this.video.load();
+  }
+
+  private readonly onError = (): void => {
+    this.events.onFailure(this.video.error?.message || "the browser could not play it");
+  };
+}
+
+/** Bits per second of what was really loaded, over about the last ten seconds of media. */
+export class BitrateMeter {
+  private readonly loads = new Map<string, { bytes: number; duration: number }[]>();
+
+  add(track: string, bytes: number, duration: number): void {
+    const loads = this.loads.get(track) ?? [];
+    loads.push({ bytes, duration });
+    while (loads.length > 1 && sum(loads, "duration") - (loads[0]?.duration ?? 0) >= 10) loads.shift();
+    this.loads.set(track, loads);
+  }
+
+  /** All tracks together; null before anything was loaded. */
+  bitsPerSecond(): number | null {
+    let total = 0;
+    for (const loads of this.loads.values()) {
+      const duration = sum(loads, "duration");
+      if (duration > 0) total += (sum(loads, "bytes") * 8) / duration;
+    }
+    return total > 0 ? total : null;
+  }
+}
+
+function sum<K extends string>(items: Record<K, number>[], key: K): number {
+  return items.reduce((total, item) => total + item[key], 0);
+}
+
+export function bufferAhead(video: HTMLVideoElement): number {
+  const { buffered, currentTime } = video;
+  for (let i = 0; i < buffered.length; i += 1) {
+    // A hole this small is stepped over by the player.
+    if (buffered.start(i) <= currentTime + 0.1 && buffered.end(i) > currentTime) return buffered.end(i) - currentTime;
+  }
+  return 0;
+}

@@ -1,0 +1,87 @@
+// What the player knows about itself: for the overlay, and for tests as `window.tidecast.stats()`.
+
+import type { Stream } from "../api.ts";
+import * as format from "../format.ts";
+import { type Player, bufferAhead } from "./player.ts";
+
+/** Times are in seconds; null is "not known". */
+export interface Stats {
+  player: "hls.js" | "native" | null;
+  session: string | null;
+  /** Broadcaster's clock to picture, by PROGRAM-DATE-TIME; right only if both clocks are. */
+  latency: number | null;
+  /** Behind the end of the playlist. */
+  edgeLatency: number | null;
+  targetLatency: number | null;
+  buffer: number;
+  playbackRate: number;
+  frames: number;
+  droppedFrames: number;
+  stalls: number;
+  /** From opening the player to the first picture. */
+  firstPicture: number | null;
+  /** Bits per second, as loaded; by the server's word for a native player. */
+  bitrate: number | null;
+  width: number;
+  height: number;
+  codecs: string | null;
+  partTarget: number | null;
+  partsLoaded: number;
+  /** Parts are loaded on their own, and the playlist is held by the server until the next one. */
+  lowLatency: boolean;
+}
+
+export interface Observed {
+  video: HTMLVideoElement;
+  player: Player | null;
+  stream: Stream | null;
+  stalls: number;
+  firstPicture: number | null;
+}
+
+export function collect({ video, player, stream, stalls, firstPicture }: Observed): Stats {
+  const quality = video.getVideoPlaybackQuality();
+  const details = player?.hls?.latestLevelDetails ?? null;
+  const partsLoaded = player?.partsLoaded ?? 0;
+  const tracks = [stream?.video?.codec, stream?.audio?.codec].filter((codec) => codec !== undefined);
+  return {
+    player: player?.kind ?? null,
+    session: stream?.session ?? null,
+    latency: player?.clockLatency() ?? null,
+    edgeLatency: player?.edgeLatency() ?? null,
+    targetLatency: player?.targetLatency() ?? null,
+    buffer: bufferAhead(video),
+    playbackRate: video.playbackRate,
+    frames: quality.totalVideoFrames,
+    droppedFrames: quality.droppedVideoFrames,
+    stalls,
+    firstPicture,
+    bitrate: player?.meter?.bitsPerSecond() ?? stream?.bitrate ?? null,
+    width: video.videoWidth,
+    height: video.videoHeight,
+    codecs: tracks.length > 0 ? tracks.join(" ") : null,
+    partTarget: details?.partTarget || stream?.part_target || null,
+    partsLoaded,
+    lowLatency: partsLoaded > 0 && details?.canBlockReload === true,
+  };
+}
+
+/** The overlay's lines, in order. */
+export function lines(stats: Stats): [label: string, value: string][] {
+  const size = stats.width > 0 ? `${stats.width}×${stats.height}` : format.UNKNOWN;
+  const parts = stats.partTarget === null ? format.UNKNOWN : `${Math.round(stats.partTarget * 1000)} ms`;
+  return [
+    ["Latency", format.seconds(stats.latency, 2)],
+    ["Behind edge", format.seconds(stats.edgeLatency, 2)],
+    ["Target", format.seconds(stats.targetLatency, 2)],
+    ["Buffer", format.seconds(stats.buffer, 2)],
+    ["Speed", `${stats.playbackRate.toFixed(2)}×`],
+    ["Stalls", String(stats.stalls)],
+    ["Dropped", `${stats.droppedFrames} of ${stats.frames}`],
+    ["Bitrate", format.bitrate(stats.bitrate)],
+    ["Picture", size],
+    ["Codecs", stats.codecs ?? format.UNKNOWN],
+    ["Part target", `${parts}${stats.lowLatency ? ", in use" : ""}`],
+    ["Player", stats.player ?? format.UNKNOWN],
+  ];
+}

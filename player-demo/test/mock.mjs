@@ -1,0 +1,237 @@
+// A stand-in for the server: dist/, /state, and a low-latency HLS stream that ffmpeg encodes in real time.
+// Run by hand: `node test/mock.mjs [port]`, then open /watch/live/cam.
+
+import { spawn } from "node:child_process";
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import { dirname, extname, join, normalize } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const ROOT = join(dirname(fileURLToPath(import.meta.url)), "..");
+const TYPES = { ".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".txt": "text/plain; charset=utf-8" };
+const FPS = 30;
+const GOP_SECONDS = 2;
+const WINDOW_SEGMENTS = 8;
+
+export async function startMock({ port = 0 } = {}) {
+  const policy = (await readFile(join(ROOT, "csp.txt"), "utf8")).trim();
+  const streams = new Map();
+  const channels = new Map();
+  const mock = { broken: false, stateRequests: 0 };
+
+  const server = createServer(async (request, response) => {
+    const url = new URL(request.url, "http://mock");
+    const reply = (status, type, body, headers = {}) => {
+      response.writeHead(status, { "Content-Type": type, "Cache-Control": "no-cache", ...headers });
+      response.end(body);
+    };
+    if (mock.broken) return void request.socket.destroy();
+    if (url.pathname.startsWith("/state")) {
+      mock.stateRequests += 1;
+      const body = stateBody(streams, url.pathname);
+      const etag = `"${createHash("sha256").update(body).digest("hex").slice(0, 16)}"`;
+      if (request.headers["if-none-match"] === etag) return reply(304, "application/json", "", { ETag: etag });
+      return reply(200, "application/json", body, { ETag: etag });
+    }
+    const hls = /^\/hls\/([^/]+\/[^/]+)\/(.+)$/.exec(url.pathname);
+    if (hls) {
+      const channel = channels.get(hls[1]);
+      return channel ? channel.serve(hls[2], url.searchParams, reply) : reply(404, "text/plain", "no such stream");
+    }
+    const page = url.pathname === "/" ? "index.html" : url.pathname.startsWith("/watch/") ? "watch.html" : url.pathname;
+    try {
+      const path = join(ROOT, "dist", normalize(page));
+      reply(200, TYPES[extname(path)] ?? "application/octet-stream", await readFile(path), { "Content-Security-Policy": policy });
+    } catch {
+      reply(404, "text/plain", "not found");
+    }
+  });
+  await new Promise((resolve) => server.listen(port, "127.0.0.1", resolve));
+
+  return Object.assign(mock, {
+    origin: `http://127.0.0.1:${server.address().port}`,
+    set(name, changes) {
+      streams.set(name, { ...(streams.get(name) ?? emptyStream(name)), ...changes });
+    },
+    /** Starts encoding; resolves when the first playlist is there. The state is the test's to set. */
+    async publish(name, options) {
+      const channel = new Channel(options);
+      channels.set(name, channel);
+      await channel.ready;
+      return channel;
+    },
+    names: () => [...new Set([...streams.keys(), ...channels.keys()])],
+    remove(name) {
+      channels.get(name)?.stop();
+      channels.delete(name);
+      streams.delete(name);
+    },
+    async close() {
+      for (const channel of channels.values()) channel.stop();
+      server.closeAllConnections();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  });
+}
+
+/** A live 720p stream as the server would describe it. */
+export function liveStream(changes = {}) {
+  return {
+    state: "live",
+    session: "s1",
+    since: Date.now() - 754_000,
+    video: { codec: "avc1.64001f", width: 1280, height: 720, frame_rate: 30 },
+    audio: { codec: "mp4a.40.2", sample_rate: 48000, channels: 2 },
+    bitrate: 2_640_000,
+    keyframe_interval: 2,
+    viewers: 3,
+    part_target: 0.5,
+    target_latency: 1.5,
+    ...changes,
+  };
+}
+
+function emptyStream(name) {
+  const [app, stream] = name.split("/");
+  return {
+    app, stream, state: "offline", reason: null, session: null, playlist: `/hls/${name}/index.m3u8`, since: null,
+    video: null, audio: null, bitrate: null, keyframe_interval: null, viewers: 0, part_target: null, target_latency: null,
+  };
+}
+
+function stateBody(streams, path) {
+  const name = path.replace(/^\/state\/?/, "");
+  if (name) return JSON.stringify(streams.get(name) ?? emptyStream(name));
+  const shown = [...streams.values()].filter(({ state }) => state === "live" || state === "starting");
+  return JSON.stringify({ streams: shown });
+}
+
+/** One ffmpeg, one rendition with sound and picture together; each of its fragments is a part. */
+class Channel {
+  constructor({ part = 0.5, size = "640x360", clip = null } = {}) {
+    this.part = part;
+    this.partsPerSegment = Math.round(GOP_SECONDS / part);
+    this.parts = [];
+    this.init = null;
+    this.ended = false;
+    this.waiting = new Set();
+    this.ready = new Promise((resolve) => (this.onReady = resolve));
+    const input = clip
+      ? ["-re", "-stream_loop", "-1", "-i", clip]
+      : ["-re", "-f", "lavfi", "-i", `testsrc2=size=${size}:rate=${FPS}`, "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000"];
+    this.ffmpeg = spawn("ffmpeg", [
+      "-nostdin", "-loglevel", "error", ...input,
+      "-vf", `scale=${size.replace("x", ":")},fps=${FPS}`, "-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency",
+      "-profile:v", "baseline", "-pix_fmt", "yuv420p", "-g", `${GOP_SECONDS * FPS}`, "-sc_threshold", "0",
+      "-c:a", "aac", "-ac", "2", "-ar", "48000", "-b:a", "96k",
+      "-f", "mp4", "-movflags", "empty_moov+default_base_moof+frag_keyframe", "-frag_duration", `${part * 1e6}`, "-flush_packets", "1", "pipe:1",
+    ], { stdio: ["ignore", "pipe", "inherit"] });
+    let pending = Buffer.alloc(0);
+    let collected = [];
+    this.ffmpeg.stdout.on("data", (bytes) => {
+      pending = Buffer.concat([pending, bytes]);
+      while (pending.length >= 8 && pending.length >= pending.readUInt32BE(0)) {
+        const size = pending.readUInt32BE(0);
+        collected.push(pending.subarray(0, size));
+        const type = pending.toString("latin1", 4, 8);
+        pending = pending.subarray(size);
+        if (type === "moov") this.init = Buffer.concat(collected.splice(0));
+        if (type === "mdat") this.addPart(Buffer.concat(collected.splice(0)));
+      }
+    });
+    this.exited = new Promise((resolve) => this.ffmpeg.on("close", resolve));
+    this.ffmpeg.on("close", () => this.end());
+  }
+
+  addPart(bytes) {
+    this.clock ??= Date.now() - this.part * 1000;
+    this.parts.push(bytes);
+    if (this.parts.length >= this.partsPerSegment) this.onReady();
+    this.wake();
+  }
+
+  /** Closes the playlist and lets the encoder go. */
+  end() {
+    this.ended = true;
+    this.wake();
+  }
+
+  stop() {
+    this.ffmpeg.kill();
+    this.end();
+  }
+
+  wake() {
+    for (const check of [...this.waiting]) check();
+  }
+
+  async serve(path, query, reply) {
+    const mp4 = (body) => reply(body ? 200 : 404, "video/mp4", body ?? "");
+    if (path === "index.m3u8") return reply(200, "application/vnd.apple.mpegurl", MULTIVARIANT);
+    if (path === "v/init.mp4") return mp4(this.init);
+    if (path === "v/index.m3u8") {
+      if (query.has("_HLS_msn")) await this.reached(Number(query.get("_HLS_msn")), query.get("_HLS_part"));
+      return reply(200, "application/vnd.apple.mpegurl", this.playlist());
+    }
+    const media = /^v\/(\d+)(?:\.(\d+))?\.m4s$/.exec(path);
+    if (!media) return mp4(null);
+    const first = Number(media[1]) * this.partsPerSegment + Number(media[2] ?? 0);
+    const parts = this.parts.slice(first, first + (media[2] ? 1 : this.partsPerSegment));
+    return mp4(parts.length > 0 ? Buffer.concat(parts) : null);
+  }
+
+  /** A blocking reload: resolves when the playlist holds that part. */
+  reached(msn, part) {
+    const wanted = msn * this.partsPerSegment + (part === null ? this.partsPerSegment - 1 : Number(part));
+    return new Promise((resolve) => {
+      const check = () => {
+        if (this.parts.length <= wanted && !this.ended) return;
+        this.waiting.delete(check);
+        resolve();
+      };
+      this.waiting.add(check);
+      check();
+    });
+  }
+
+  playlist() {
+    const { part, partsPerSegment, parts } = this;
+    const segments = Math.ceil(parts.length / partsPerSegment);
+    const first = Math.max(0, segments - WINDOW_SEGMENTS);
+    const lines = [
+      "#EXTM3U", "#EXT-X-VERSION:9", `#EXT-X-TARGETDURATION:${GOP_SECONDS * 2}`, `#EXT-X-MEDIA-SEQUENCE:${first}`,
+      `#EXT-X-PART-INF:PART-TARGET=${part.toFixed(3)}`,
+      `#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=${(part * 3).toFixed(3)}`,
+      '#EXT-X-MAP:URI="init.mp4"',
+    ];
+    for (let msn = first; msn < segments; msn += 1) {
+      lines.push(`#EXT-X-PROGRAM-DATE-TIME:${new Date(this.clock + msn * GOP_SECONDS * 1000).toISOString()}`);
+      const here = Math.min(partsPerSegment, parts.length - msn * partsPerSegment);
+      for (let i = 0; i < here; i += 1) {
+        lines.push(`#EXT-X-PART:DURATION=${part.toFixed(3)},URI="${msn}.${i}.m4s"${i === 0 ? ",INDEPENDENT=YES" : ""}`);
+      }
+      if (here === partsPerSegment || this.ended) lines.push(`#EXTINF:${(here * part).toFixed(3)},`, `${msn}.m4s`);
+    }
+    if (this.ended) lines.push("#EXT-X-ENDLIST");
+    else {
+      const next = `${Math.floor(parts.length / partsPerSegment)}.${parts.length % partsPerSegment}`;
+      lines.push(`#EXT-X-PRELOAD-HINT:TYPE=PART,URI="${next}.m4s"`);
+    }
+    return `${lines.join("\n")}\n`;
+  }
+}
+
+const MULTIVARIANT = `#EXTM3U
+#EXT-X-VERSION:9
+#EXT-X-STREAM-INF:BANDWIDTH=3000000,CODECS="avc1.42c01f,mp4a.40.2",RESOLUTION=640x360,FRAME-RATE=30.000
+v/index.m3u8
+`;
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const mock = await startMock({ port: Number(process.argv[2] ?? 8099) });
+  await mock.publish("live/cam", { clip: process.env.CLIP ?? null, size: "1280x720", part: Number(process.env.PART ?? 0.5) });
+  mock.set("live/cam", liveStream());
+  mock.set("live/obs-default", liveStream({ keyframe_interval: 8.33, viewers: 1 }));
+  console.log(`${mock.origin}/watch/live/cam`);
+}

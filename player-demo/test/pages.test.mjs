@@ -1,0 +1,271 @@
+// The built pages in a real Chromium, against a stand-in server and a stream that ffmpeg encodes as the test runs.
+// Screenshots of every state go to test/out/ for people to look at. Needs chromium (or CHROMIUM=path) and ffmpeg.
+
+import assert from "node:assert/strict";
+import { mkdir } from "node:fs/promises";
+import { after, afterEach, before, test } from "node:test";
+import axe from "axe-core";
+import { chromium } from "playwright-core";
+import { liveStream, startMock } from "./mock.mjs";
+
+const WIDTHS = [1280, 360];
+const HEIGHTS = { 1280: 800, 360: 740 };
+const SHOTS = new URL("./out/", import.meta.url).pathname;
+
+let mock;
+let browser;
+let visits = [];
+
+before(async () => {
+  await mkdir(SHOTS, { recursive: true });
+  mock = await startMock();
+  browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: ["--no-sandbox"],
+  });
+});
+
+after(async () => {
+  await browser?.close();
+  await mock?.close();
+});
+
+afterEach(async () => {
+  const problems = visits.flatMap((page) => page.problems);
+  await Promise.all(visits.map((page) => page.context().close()));
+  visits = [];
+  for (const name of mock.names()) mock.remove(name);
+  assert.deepEqual(problems, []);
+});
+
+/** Opens a page that records what a visitor must never meet: script errors, blocked resources, things that jump. */
+async function visit(path, { init, clock } = {}) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 800 } });
+  const page = await context.newPage();
+  page.problems = [];
+  visits.push(page);
+  if (clock) await page.clock.install();
+  page.on("pageerror", (error) => page.problems.push(error.message));
+  page.on("console", (message) => {
+    if (/Content Security Policy/.test(message.text())) page.problems.push(message.text());
+  });
+  await page.addInitScript(() => {
+    window.layoutShift = 0;
+    new PerformanceObserver((list) => {
+      for (const shift of list.getEntries()) if (!shift.hadRecentInput) window.layoutShift += shift.value;
+    }).observe({ type: "layout-shift", buffered: true });
+  });
+  if (init) await page.addInitScript(init);
+  await page.goto(mock.origin + path);
+  return page;
+}
+
+async function publish(name, changes) {
+  const channel = await mock.publish(name);
+  mock.set(name, liveStream(changes));
+  return channel;
+}
+
+const inState = (page, state) => page.waitForSelector(`html[data-state="${state}"]`, { state: "attached", timeout: 20_000 });
+const inPlayback = (page, playback) => page.waitForSelector(`html[data-playback="${playback}"]`, { state: "attached", timeout: 20_000 });
+const stats = (page) => page.evaluate(() => window.tidecast.stats());
+const framesAfter = (page, frames) => page.waitForFunction((n) => window.tidecast.stats().frames > n, frames, { timeout: 20_000 });
+
+/** Looks at the page as it is, wide and narrow: a picture for people, axe for the rest. */
+async function inspect(page, name) {
+  for (const width of WIDTHS) {
+    await page.setViewportSize({ width, height: HEIGHTS[width] });
+    await page.screenshot({ path: `${SHOTS}${name}-${width}.png` });
+    const overflow = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+    assert.ok(overflow <= 0, `${name} is ${overflow} px wider than a window of ${width} px`);
+    await page.evaluate(axe.source);
+    const { violations } = await page.evaluate(() => window.axe.run());
+    const told = violations.map(({ id, impact, nodes }) => `${impact} ${id}: ${nodes.map(({ html }) => html).join(" ")}`);
+    assert.deepEqual(told, [], `${name} at ${width} px`);
+  }
+  await page.setViewportSize({ width: 1280, height: 800 });
+}
+
+async function assertStill(page) {
+  const shift = await page.evaluate(() => window.layoutShift);
+  assert.ok(shift < 0.01, `things jumped about: layout shift ${shift}`);
+}
+
+test("an empty server tells how to go live, and lists a stream as soon as there is one", async () => {
+  const page = await visit("/");
+  await inState(page, "empty");
+  assert.equal(await page.textContent("#server"), "rtmp://127.0.0.1/live");
+  await inspect(page, "home-empty");
+
+  mock.set("live/cam", liveStream());
+  mock.set("live/obs-default", liveStream({ keyframe_interval: 8.33, viewers: 1, since: Date.now() - 3_700_000, bitrate: 6_120_000 }));
+  mock.set("stage/second-camera", liveStream({ state: "starting", reason: "Waiting for the second keyframe: this broadcaster sends one every 8.3 s.", bitrate: null, keyframe_interval: null, viewers: 0, since: Date.now() - 4000 }));
+  await inState(page, "live");
+  assert.deepEqual(await page.locator(".card-title").allTextContents(), ["cam", "obs-default", "second-camera"]);
+  assert.deepEqual(await page.locator(".card .warning:visible").count(), 1);
+  await inspect(page, "home-streams");
+
+  // The focus survives the polls that follow.
+  await page.focus(".card-title a");
+  mock.set("live/cam", { viewers: 4 });
+  await page.waitForFunction(() => document.querySelector(".card")?.textContent.includes("4 viewers"));
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), "cam");
+});
+
+test("a page that waits goes from offline to live to ended and to the next session by itself", async () => {
+  const page = await visit("/watch/live/cam");
+  await inState(page, "offline");
+  await inspect(page, "watch-offline");
+
+  mock.set("live/cam", { state: "starting", reason: "Waiting for the second keyframe: this broadcaster sends one every 8.3 s." });
+  await inState(page, "starting");
+  assert.match(await page.textContent("#notice-text"), /every 8\.3 s/);
+  await inspect(page, "watch-starting");
+
+  const first = await publish("live/cam", { keyframe_interval: 8.33 });
+  await inState(page, "live");
+  await inPlayback(page, "playing");
+  await framesAfter(page, 60);
+  const playing = await stats(page);
+  assert.equal(playing.player, "hls.js");
+  assert.ok(playing.lowLatency, "parts are loaded and the playlist is held");
+  assert.ok(playing.latency < 3, `latency ${playing.latency}`);
+  assert.equal(playing.width, 640);
+  assert.ok(playing.bitrate !== 2_640_000, "the bitrate is measured, not copied");
+  await assertStill(page);
+  await page.keyboard.press("s");
+  await page.waitForSelector("#stats:not([hidden])");
+  await inspect(page, "watch-live");
+  await page.keyboard.press("s");
+
+  first.stop();
+  await first.exited;
+  mock.set("live/cam", { state: "ended", reason: "The broadcaster stopped the stream." });
+  await inState(page, "ended");
+  await inspect(page, "watch-ended");
+  await assertStill(page);
+
+  await publish("live/cam", { session: "s2" });
+  await inState(page, "live");
+  await inPlayback(page, "playing");
+  await framesAfter(page, (await stats(page)).frames + 30);
+});
+
+test("a browser that refuses sound plays muted and offers a tap for sound", async () => {
+  await publish("live/cam");
+  const page = await visit("/watch/live/cam");
+  await inPlayback(page, "playing");
+  const button = page.getByRole("button", { name: "Tap for sound" });
+  await button.waitFor();
+  await inspect(page, "watch-tap-for-sound");
+  await button.click();
+  await button.waitFor({ state: "hidden" });
+  assert.equal(await page.evaluate(() => window.tidecast.video.muted), false);
+  await framesAfter(page, (await stats(page)).frames + 10);
+});
+
+test("a browser that refuses to play at all is offered a tap to play", async () => {
+  await publish("live/cam");
+  const page = await visit("/watch/live/cam", {
+    init: () => {
+      const play = HTMLMediaElement.prototype.play;
+      HTMLMediaElement.prototype.play = function () {
+        return navigator.userActivation.hasBeenActive ? play.call(this) : Promise.reject(new DOMException("no", "NotAllowedError"));
+      };
+    },
+  });
+  await inPlayback(page, "blocked");
+  await inspect(page, "watch-tap-to-play");
+  await page.getByRole("button", { name: "Tap to play" }).click();
+  await inPlayback(page, "playing");
+});
+
+test("a stream without a picture says so, and plays", async () => {
+  await publish("live/cam", { video: null });
+  const page = await visit("/watch/live/cam");
+  await inPlayback(page, "playing");
+  await page.getByText("Audio only", { exact: true }).first().waitFor();
+});
+
+test("the keyboard does everything the buttons do", async () => {
+  await publish("live/cam");
+  const page = await visit("/watch/live/cam");
+  await inPlayback(page, "playing");
+  await page.keyboard.press("m");
+  await page.waitForFunction(() => !window.tidecast.video.muted);
+  await page.keyboard.press("m");
+  await page.waitForFunction(() => window.tidecast.video.muted);
+
+  // Paused for a while the viewer is behind, and stays there until asking for the live edge.
+  await page.keyboard.press("k");
+  await inPlayback(page, "paused");
+  await page.waitForFunction(() => window.tidecast.stats().edgeLatency > 6, null, { timeout: 20_000 });
+  await page.keyboard.press("k");
+  await inPlayback(page, "playing");
+  await page.waitForFunction(() => /\d+ s behind/.test(document.querySelector("#behind").textContent));
+  assert.equal((await stats(page)).playbackRate, 1);
+  await page.screenshot({ path: `${SHOTS}watch-behind-1280.png` });
+  await page.keyboard.press("l");
+  await page.waitForFunction(() => window.tidecast.stats().edgeLatency < 3);
+  await page.waitForFunction(() => document.querySelector("#behind").textContent === "");
+
+  await page.keyboard.press("?");
+  await page.waitForSelector("dialog[open]");
+  await inspect(page, "watch-help");
+  await page.keyboard.press("Escape");
+  await page.waitForSelector("dialog:not([open])", { state: "attached" });
+});
+
+test("the browser's own HLS plays when it is asked for", async () => {
+  await publish("live/cam");
+  const page = await visit("/watch/live/cam?player=native");
+  await inPlayback(page, "playing");
+  await framesAfter(page, 30);
+  const { player } = await stats(page);
+  assert.equal(player, "native");
+  assert.equal(await page.evaluate(() => window.tidecast.hls), null);
+});
+
+test("a stream that cannot be played says so and recovers by itself", async () => {
+  mock.set("live/broken", liveStream());
+  const page = await visit("/watch/live/broken");
+  await inState(page, "error");
+  assert.match(await page.textContent("#notice-text"), /HTTP 404/);
+  await page.waitForFunction(() => /Trying again/.test(document.querySelector("#notice-next").textContent));
+  await inspect(page, "watch-error");
+  await mock.publish("live/broken");
+  await inState(page, "live");
+  await inPlayback(page, "playing");
+});
+
+test("a server that goes away is told, and the page goes on when it is back", async () => {
+  const [watch, home] = [await visit("/watch/live/cam"), await visit("/")];
+  await inState(watch, "offline");
+  await inState(home, "empty");
+  mock.broken = true;
+  await inState(watch, "error");
+  await inState(home, "error");
+  await inspect(watch, "watch-unreachable");
+  await inspect(home, "home-unreachable");
+  mock.broken = false;
+  await watch.getByRole("button", { name: "Try again now" }).click();
+  await inState(watch, "offline");
+  await inState(home, "empty");
+});
+
+test("a hidden tab does not poll, and catches up when it is shown", async () => {
+  const page = await visit("/watch/live/cam", { clock: true });
+  await inState(page, "offline");
+  const hide = (hidden) =>
+    page.evaluate((value) => {
+      Object.defineProperty(document, "hidden", { value, configurable: true });
+      document.dispatchEvent(new Event("visibilitychange"));
+    }, hidden);
+  await hide(true);
+  const before = mock.stateRequests;
+  await page.clock.runFor(60_000);
+  assert.equal(mock.stateRequests, before);
+  mock.set("live/cam", { state: "starting" });
+  await hide(false);
+  await inState(page, "starting");
+});

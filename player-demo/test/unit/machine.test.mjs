@@ -1,0 +1,132 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import { initial, isSettled, step } from "../../src/watch/machine.ts";
+
+const says = (state, changes = {}) => ({
+  type: "answer",
+  stream: { state, session: state === "offline" ? null : "s1", playlist: "/hls/live/cam/index.m3u8", reason: null, ...changes },
+});
+const playback = (playback) => ({ type: "playback", playback });
+
+/** Feeds events one after another; `effects` are those of the last. */
+function after(...events) {
+  let result = { model: initial, effects: [] };
+  for (const event of events) result = step(result.model, event);
+  return { ...result.model, effects: result.effects.map(({ type }) => type), model: result.model };
+}
+
+test("an offline page starts by itself when the stream does", () => {
+  assert.equal(after(says("offline")).phase, "offline");
+  assert.equal(after(says("offline"), says("starting")).phase, "starting");
+  const live = after(says("offline"), says("starting"), says("live"));
+  assert.equal(live.phase, "live");
+  assert.deepEqual(live.effects, ["play"]);
+});
+
+test("hearing again that the stream is live does not start it again", () => {
+  assert.deepEqual(after(says("live"), says("live")).effects, []);
+  assert.deepEqual(after(says("live"), playback("stalled"), says("live")).effects, []);
+});
+
+test("an ended programme is played out before the page says so", () => {
+  const finishing = after(says("live"), playback("playing"), says("ended"));
+  assert.equal(finishing.phase, "live");
+  assert.deepEqual(finishing.effects, ["finish-soon"]);
+  const ended = after(says("live"), playback("playing"), says("ended"), { type: "media-ended" });
+  assert.equal(ended.phase, "ended");
+  assert.deepEqual(ended.effects, ["stop"]);
+  const timedOut = after(says("live"), playback("playing"), says("ended"), { type: "finish-timeout" });
+  assert.equal(timedOut.phase, "ended");
+});
+
+test("with nothing on the screen an ended programme ends at once", () => {
+  assert.equal(after(says("live"), says("ended")).phase, "ended");
+  assert.equal(after(says("live"), playback("stalled"), says("ended")).phase, "ended");
+});
+
+test("when the player reaches the end first, the server is asked at once", () => {
+  const drained = after(says("live"), playback("playing"), { type: "media-ended" });
+  assert.deepEqual(drained.effects, ["poll-now"]);
+  assert.equal(isSettled(drained.model), false);
+  assert.equal(after(says("live"), playback("playing"), { type: "media-ended" }, says("ended")).phase, "ended");
+});
+
+test("an ended page stays ended when the server forgets, and comes back with the next session", () => {
+  const forgotten = after(says("live"), says("ended"), says("offline"));
+  assert.equal(forgotten.phase, "ended");
+  const back = after(says("live"), says("ended"), says("offline"), says("live", { session: "s2" }));
+  assert.equal(back.phase, "live");
+  assert.deepEqual(back.effects, ["play"]);
+});
+
+test("the server restarting with an empty memory ends what was being watched, it was not offline all along", () => {
+  assert.equal(after(says("live"), playback("stalled"), says("offline")).phase, "ended");
+});
+
+test("a new session replaces the old one even if the page never saw it end", () => {
+  const replaced = after(says("live"), playback("playing"), says("live", { session: "s2" }));
+  assert.deepEqual(replaced.effects, ["play"]);
+  assert.equal(replaced.playing, "s2");
+});
+
+test("a player that gives up is started again, later each time, until it plays for a while", () => {
+  const failed = { type: "player-failed", detail: "fragLoadError" };
+  const first = after(says("live"), failed);
+  assert.equal(first.phase, "error");
+  assert.deepEqual(first.effects, ["stop", "poll-now", "retry-later"]);
+  assert.equal(after(says("live"), failed, says("live")).phase, "error", "the pause is kept although polls say live");
+  assert.deepEqual(after(says("live"), failed, { type: "retry" }).effects, ["play"]);
+  const second = step(after(says("live"), failed, { type: "retry" }).model, failed);
+  assert.deepEqual(second.effects.at(-1), { type: "retry-later", failures: 2 });
+  const calm = after(says("live"), failed, { type: "retry" }, playback("playing"), { type: "settled" }, failed);
+  assert.equal(calm.playbackFailures, 1);
+});
+
+test("a playback error gives way when the stream ends or another session begins", () => {
+  const failed = { type: "player-failed", detail: "x" };
+  assert.equal(after(says("live"), failed, says("ended")).phase, "ended");
+  assert.equal(after(says("live"), failed, says("live", { session: "s2" })).phase, "live");
+});
+
+test("a playlist that ends although the server says live is an error, not a loop", () => {
+  const odd = after(says("live"), playback("playing"), { type: "media-ended" }, says("live"));
+  assert.equal(odd.phase, "error");
+  assert.ok(odd.effects.includes("retry-later"));
+});
+
+test("a server that does not answer is told only when it matters", () => {
+  const lost = { type: "poll-failed", status: null };
+  assert.equal(after(says("offline"), lost).phase, "offline", "one lost poll is a hiccup");
+  assert.equal(after(says("offline"), lost, lost).phase, "error");
+  assert.equal(after(says("live"), playback("playing"), lost, lost, lost).phase, "live", "the picture still moves");
+  const stalled = after(says("live"), playback("playing"), lost, playback("stalled"), lost);
+  assert.equal(stalled.fault.kind, "unreachable");
+  assert.deepEqual(stalled.effects, ["stop"]);
+  assert.deepEqual(step(stalled.model, says("live")).effects.map(({ type }) => type), ["play"]);
+});
+
+test("while the server is away the player is not restarted in vain", () => {
+  const lost = { type: "poll-failed", status: null };
+  const failed = { type: "player-failed", detail: "x" };
+  const away = after(says("live"), playback("playing"), lost, failed, lost, { type: "retry" });
+  assert.equal(away.fault.kind, "unreachable");
+  assert.deepEqual(away.effects, ["poll-now"]);
+});
+
+test("an impossible name is an error of its own", () => {
+  assert.equal(after({ type: "poll-failed", status: 404 }).fault.kind, "bad-name");
+});
+
+test("a browser that cannot play is told once, not with every poll", () => {
+  const unable = after(says("live"), { type: "unsupported" }, says("live"));
+  assert.equal(unable.fault.kind, "unsupported");
+  assert.deepEqual(unable.effects, []);
+  assert.equal(after(says("live"), { type: "unsupported" }, says("ended")).phase, "ended");
+});
+
+test("polling is slow only while a picture is there", () => {
+  assert.equal(isSettled(after(says("offline")).model), false);
+  assert.equal(isSettled(after(says("live")).model), false);
+  assert.equal(isSettled(after(says("live"), playback("playing")).model), true);
+  assert.equal(isSettled(after(says("live"), playback("stalled")).model), false);
+});

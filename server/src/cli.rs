@@ -1,0 +1,138 @@
+//! The command line, and the words of `--help`.
+
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::telemetry::LogFormat;
+
+pub(crate) const VERSION_NUMBER: &str = env!("CARGO_PKG_VERSION");
+/// Of the checkout this was built from (see `build.rs`).
+pub(crate) const COMMIT: &str = env!("TIDECAST_COMMIT");
+pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("TIDECAST_COMMIT"), ")");
+
+const ABOUT: &str = "\
+Live media server: OBS or ffmpeg push RTMP in, browsers watch with low latency.
+
+Without arguments it runs everything in this process on built-in defaults and
+needs no other service.";
+
+// Lines of at most 79 characters: longer ones are broken anywhere in an ordinary terminal.
+const AFTER_HELP: &str = "\
+First steps:
+  tidecast                run; the log tells where to watch
+  tidecast keys show      the publish key, made at the first start
+  OBS, custom service     server rtmp://localhost/live
+                          stream key cam1?key={publish key}
+  ffmpeg                  ffmpeg -re -i clip.mp4 -c copy -f flv \\
+                      \"rtmp://localhost/live/cam1?key=$(tidecast keys show)\"
+  watch                   http://localhost:8080/watch/live/cam1
+
+Addresses (all can be changed):
+  :1935                   RTMP: server rtmp://{host}/{app},
+                            stream key {stream}?key={publish key}
+  :8080                   HTTP: / lists what is live, /watch/{app}/{stream},
+                            /hls/{app}/{stream}/index.m3u8
+  127.0.0.1:9090          admin, from this machine only:
+                            /healthz, /readyz, /metrics (OpenMetrics)
+
+Configuration:
+  A TOML file (--config), and over it the environment: TIDECAST__ and the key
+  in capitals, with two underscores for each dot. For instance:
+    http.listen           TIDECAST__HTTP__LISTEN=127.0.0.1:8080
+    auth.publish_key      TIDECAST__AUTH__PUBLISH_KEY=...
+  Unknown keys are refused. tidecast.sample.toml explains every key.
+  TIDECAST_LOG chooses what is logged: info (the default), debug, or
+  info,tidecast_ingest=debug for one crate.
+
+Stopping:
+  SIGTERM or Ctrl-C finishes what is open, for at most 10 s; a second one
+  stops at once.
+
+Exit codes:
+  0  stopped clean, or the command was done
+  1  could not start, or the command was refused
+  2  wrong usage
+  3  stopped with something still open";
+
+#[derive(Parser)]
+#[command(name = "tidecast", version = VERSION, about = ABOUT, after_help = AFTER_HELP)]
+pub(crate) struct Cli {
+    /// Configuration file (TOML); without one, defaults and environment
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// How the log on stderr is written
+    #[arg(long, value_name = "FORMAT", default_value = "text", global = true)]
+    pub(crate) log_format: LogFormat,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+impl Cli {
+    /// What was asked for; with wrong usage, says so and ends the process.
+    pub(crate) fn of_process() -> Self {
+        let cli = Self::parse();
+        // Both name a file, and clap sees no conflict between an option here and an argument of a command.
+        if let (Some(_), Some(Command::Check { .. })) = (&cli.config, &cli.command) {
+            let words = "check takes the file as its argument: tidecast check FILE, without --config";
+            Self::command().error(ErrorKind::ArgumentConflict, words).exit();
+        }
+        cli
+    }
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Tell every mistake of a configuration file, with its line
+    ///
+    /// Judges the file alone: the environment is not looked at, so the answer is the same on every machine.
+    Check {
+        /// The file to judge
+        file: PathBuf,
+    },
+    /// What is configured
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// The publish key
+    #[command(subcommand)]
+    Keys(KeysCommand),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print the values in force, each with where it comes from; secrets are hidden
+    Show,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Print the publish key
+    Show,
+    /// Make a new publish key, keep it in place of the old one and print it
+    ///
+    /// A running tidecast goes on with the old key until it is restarted. Refused when auth.publish_key is
+    /// configured, since the kept key would not be used.
+    New,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shutdown;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_fits_an_ordinary_terminal() {
+        assert_eq!(AFTER_HELP.lines().find(|line| line.chars().count() > 79), None);
+    }
+
+    #[test]
+    fn help_tells_the_grace_that_is_in_force() {
+        assert!(AFTER_HELP.contains(&format!("at most {} s;", shutdown::GRACE.as_secs())));
+    }
+}

@@ -1,0 +1,287 @@
+//! What an operator can set, where it came from, and what is refused.
+//!
+//!   defaults ◀─ tidecast.toml (file.rs) ◀─ TIDECAST__… environment   later ones win
+//!        └──────────────┴────────────────────────┴──▶ KEYS ─▶ Config
+//!
+//! [`KEYS`] is the only list of keys: file, environment, `config show` and the sample's test follow it.
+//! All problems are found in one pass, so that an operator repairs a file once.
+
+mod file;
+mod problem;
+mod value;
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+pub(crate) use file::Source;
+pub(crate) use problem::{Origin, Problem, Problems};
+pub(crate) use value::{LoopbackAddr, Profile};
+
+use crate::keys::PublishKey;
+
+/// Begins the name of every environment variable that sets a key. The underscore is doubled because
+/// Kubernetes puts `TIDECAST_PORT` and its like into the environment of a service called `tidecast`.
+const ENVIRONMENT_PREFIX: &str = "TIDECAST__";
+
+/// Everything that can be set, checked.
+pub(crate) struct Config {
+    /// Absolute: a kept key must be found again from whatever directory `tidecast` is started.
+    pub(crate) data_dir: PathBuf,
+    pub(crate) http: Http,
+    pub(crate) rtmp: Rtmp,
+    pub(crate) admin: Admin,
+    pub(crate) auth: Auth,
+    pub(crate) hls: Hls,
+}
+
+/// Viewers: playlists, media and the watch page.
+pub(crate) struct Http {
+    pub(crate) listen: SocketAddr,
+}
+
+/// Publishers over RTMP.
+pub(crate) struct Rtmp {
+    pub(crate) listen: SocketAddr,
+}
+
+/// Health and metrics, without authentication.
+pub(crate) struct Admin {
+    pub(crate) listen: LoopbackAddr,
+}
+
+pub(crate) struct Auth {
+    /// Wins over the key kept in `data_dir`.
+    pub(crate) publish_key: Option<PublishKey>,
+}
+
+pub(crate) struct Hls {
+    pub(crate) profile: Profile,
+}
+
+/// One thing that can be set.
+pub(crate) struct Key {
+    /// As written in the file: section, dot, key.
+    pub(crate) name: &'static str,
+    /// Ends the sentence "allowed: …".
+    allowed: &'static str,
+    /// Takes the text of the file or the environment, or says what is wrong with it.
+    set: fn(&mut Config, &str) -> Result<(), String>,
+    /// The value as it would be written in the file; `None` if it is not set. Never a secret.
+    show: fn(&Config) -> Option<String>,
+}
+
+const LISTEN_ALLOWED: &str =
+    "IP:PORT such as 127.0.0.1:8080 or [::1]:8080, or :PORT for every address of the machine";
+
+/// Every key there is.
+pub(crate) const KEYS: &[Key] = &[
+    Key {
+        name: "data_dir",
+        allowed: "an absolute path",
+        set: |config, text| value::directory(text).map(|data_dir| config.data_dir = data_dir),
+        show: |config| Some(config.data_dir.display().to_string()),
+    },
+    Key {
+        name: "http.listen",
+        allowed: LISTEN_ALLOWED,
+        set: |config, text| value::listen(text).map(|listen| config.http.listen = listen),
+        show: |config| Some(value::show_listen(config.http.listen)),
+    },
+    Key {
+        name: "rtmp.listen",
+        allowed: LISTEN_ALLOWED,
+        set: |config, text| value::listen(text).map(|listen| config.rtmp.listen = listen),
+        show: |config| Some(value::show_listen(config.rtmp.listen)),
+    },
+    Key {
+        name: "admin.listen",
+        allowed: "a loopback IP:PORT such as 127.0.0.1:9090 or [::1]:9090",
+        set: |config, text| LoopbackAddr::parse(text).map(|listen| config.admin.listen = listen),
+        show: |config| Some(config.admin.listen.get().to_string()),
+    },
+    Key {
+        name: "auth.publish_key",
+        allowed: "16 to 128 of the characters A-Z a-z 0-9 - . _ ~",
+        set: |config, text| PublishKey::parse(text).map(|key| config.auth.publish_key = Some(key)),
+        show: |config| config.auth.publish_key.as_ref().map(|_| "(hidden)".to_owned()),
+    },
+    Key {
+        name: "hls.profile",
+        allowed: "\"default\" (parts of 500 ms) or \"low\" (parts of 200 ms)",
+        set: |config, text| Profile::parse(text).map(|profile| config.hls.profile = profile),
+        show: |config| Some(config.hls.profile.as_str().to_owned()),
+    },
+];
+
+impl Key {
+    fn named(name: &str) -> Option<&'static Self> {
+        KEYS.iter().find(|key| key.name == name)
+    }
+
+    /// The environment variable that sets this key.
+    pub(crate) fn variable(&self) -> String {
+        format!("{ENVIRONMENT_PREFIX}{}", self.name.replace('.', "__").to_uppercase())
+    }
+
+    /// The part before the dot, which is a section in the file.
+    fn section(&self) -> Option<&'static str> {
+        self.name.split_once('.').map(|(section, _)| section)
+    }
+}
+
+/// A key, the text it was given, and where.
+struct Setting {
+    key: &'static Key,
+    text: String,
+    origin: Origin,
+}
+
+/// The configuration in force, and where each value came from.
+pub(crate) struct Effective {
+    pub(crate) config: Config,
+    /// Of the keys that are not at their default.
+    origins: BTreeMap<&'static str, Origin>,
+}
+
+impl Effective {
+    /// # Errors
+    /// Every problem of the file and of the environment at once.
+    pub(crate) fn load(source: Option<&Source>, environment: &Environment) -> Result<Self, Problems> {
+        let mut problems = Vec::new();
+        let mut settings = source.map(|source| source.settings(&mut problems)).unwrap_or_default();
+        settings.extend(environment.settings(&mut problems));
+
+        let mut loaded = Self { config: Config::defaults(environment), origins: BTreeMap::new() };
+        for Setting { key, text, origin } in settings {
+            match (key.set)(&mut loaded.config, &text) {
+                Ok(()) => _ = loaded.origins.insert(key.name, origin),
+                Err(what) => {
+                    problems.push(Problem {
+                        origin,
+                        what: format!("{}: {what}; allowed: {}", key.name, key.allowed),
+                    });
+                }
+            }
+        }
+        problems.extend(loaded.clashes());
+        if problems.is_empty() { Ok(loaded) } else { Err(Problems::new(problems)) }
+    }
+
+    pub(crate) fn origin(&self, name: &str) -> &Origin {
+        self.origins.get(name).unwrap_or(&Origin::Default)
+    }
+
+    /// The effective values as a file that could be loaded again, each with its origin; secrets are hidden.
+    pub(crate) fn show(&self) -> String {
+        let lines = KEYS.iter().map(|key| match (key.show)(&self.config) {
+            Some(text) => (format!("{} = {}", key.name, toml_edit::Value::from(text)), self.origin(key.name)),
+            None => (format!("# {} is not set", key.name), self.origin(key.name)),
+        });
+        let lines: Vec<_> = lines.collect();
+        let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or(0);
+        lines.iter().map(|(line, origin)| format!("{line:width$}  # {origin}\n")).collect()
+    }
+
+    /// Two listeners cannot share an address. Told here rather than by the kernel, which names no key.
+    fn clashes(&self) -> Vec<Problem> {
+        let Config { http, rtmp, admin, .. } = &self.config;
+        let listeners = [
+            ("http.listen", http.listen),
+            ("rtmp.listen", rtmp.listen),
+            ("admin.listen", admin.listen.get()),
+        ];
+        let mut problems = Vec::new();
+        for (index, &(first, first_addr)) in listeners.iter().enumerate() {
+            for &(second, second_addr) in &listeners[index + 1..] {
+                if !value::overlap(first_addr, second_addr) {
+                    continue;
+                }
+                // Point at a line the operator wrote, never at a default.
+                let (at, other) = match self.origin(second) {
+                    Origin::Default => (first, second),
+                    _ => (second, first),
+                };
+                let what = format!("{at}: is the same address as {other}; allowed: another port");
+                problems.push(Problem { origin: self.origin(at).clone(), what });
+            }
+        }
+        problems
+    }
+}
+
+impl Config {
+    fn defaults(environment: &Environment) -> Self {
+        Self {
+            data_dir: environment.data_dir_default(),
+            http: Http { listen: value::every_address(8080) },
+            rtmp: Rtmp { listen: value::every_address(1935) },
+            admin: Admin { listen: LoopbackAddr::v4(9090) },
+            auth: Auth { publish_key: None },
+            hls: Hls { profile: Profile::Default },
+        }
+    }
+}
+
+/// The environment variables of the process, handed in so that tests need not change their own.
+pub(crate) struct Environment(BTreeMap<OsString, OsString>);
+
+impl Environment {
+    pub(crate) fn of_process() -> Self {
+        Self(std::env::vars_os().collect())
+    }
+
+    /// For looking at a file alone.
+    pub(crate) fn empty() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    fn settings(&self, problems: &mut Vec<Problem>) -> Vec<Setting> {
+        let mut settings = Vec::new();
+        for (name, text) in &self.0 {
+            let variable = name.to_string_lossy().into_owned();
+            if !variable.starts_with(ENVIRONMENT_PREFIX) {
+                continue;
+            }
+            let key = KEYS.iter().find(|key| key.variable() == variable);
+            let Some(key) = key else {
+                problems.push(unknown_variable(variable));
+                continue;
+            };
+            let origin = Origin::Environment { variable };
+            match text.to_str() {
+                Some(text) => settings.push(Setting { key, text: text.to_owned(), origin }),
+                None => problems.push(Problem { origin, what: format!("{}: is not UTF-8", key.name) }),
+            }
+        }
+        settings
+    }
+
+    /// XDG Base Directory Specification: a relative `XDG_DATA_HOME` is ignored. A service has neither variable.
+    fn data_dir_default(&self) -> PathBuf {
+        let absolute =
+            |name: &str| self.0.get(OsStr::new(name)).map(PathBuf::from).filter(|path| path.is_absolute());
+        absolute("XDG_DATA_HOME")
+            .or_else(|| Some(absolute("HOME")?.join(".local/share")))
+            .unwrap_or_else(|| PathBuf::from("/var/lib"))
+            .join("tidecast")
+    }
+}
+
+fn unknown_variable(variable: String) -> Problem {
+    let guess = variable.trim_start_matches(ENVIRONMENT_PREFIX).to_lowercase().replace("__", ".");
+    let what = match problem::nearest_key(&guess) {
+        Some(key) => format!("sets no key; did you mean {}?", key.variable()),
+        None => format!("sets no key; the keys are {}", problem::key_names()),
+    };
+    Problem { origin: Origin::Environment { variable }, what }
+}
+
+/// Reads the file, if one is named.
+pub(crate) fn read(path: Option<&Path>) -> anyhow::Result<Option<Source>> {
+    path.map(Source::read).transpose()
+}
+
+#[cfg(test)]
+mod tests;

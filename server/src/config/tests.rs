@@ -1,0 +1,277 @@
+use std::net::Ipv4Addr;
+
+use super::*;
+
+const CANARY: &str = "canary-4711-canary-4711";
+
+fn environment<const N: usize>(variables: [(&str, &str); N]) -> Environment {
+    Environment(variables.into_iter().map(|(name, text)| (name.into(), text.into())).collect())
+}
+
+fn load(text: &str) -> Result<Effective, Problems> {
+    Effective::load(Some(&Source::from_text("tidecast.toml", text)), &Environment::empty())
+}
+
+/// Every line but the closing count.
+fn problems(result: Result<Effective, Problems>) -> Vec<String> {
+    let text = result.err().expect("is refused").to_string();
+    let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+    lines.pop();
+    lines
+}
+
+#[test]
+fn nothing_set_gives_the_documented_defaults() {
+    let loaded = Effective::load(None, &environment([("HOME", "/home/ada")])).unwrap();
+    assert_eq!(
+        loaded.show().lines().map(str::trim_end).collect::<Vec<_>>(),
+        [
+            "data_dir = \"/home/ada/.local/share/tidecast\"  # default",
+            "http.listen = \":8080\"                         # default",
+            "rtmp.listen = \":1935\"                         # default",
+            "admin.listen = \"127.0.0.1:9090\"               # default",
+            "# auth.publish_key is not set                 # default",
+            "hls.profile = \"default\"                       # default",
+        ]
+    );
+}
+
+#[test]
+fn data_dir_follows_the_base_directory_specification() {
+    let cases = [
+        (environment([("XDG_DATA_HOME", "/data"), ("HOME", "/home/ada")]), "/data/tidecast"),
+        (environment([("XDG_DATA_HOME", "data"), ("HOME", "/home/ada")]), "/home/ada/.local/share/tidecast"),
+        (environment([("XDG_DATA_HOME", ""), ("HOME", "")]), "/var/lib/tidecast"),
+        (Environment::empty(), "/var/lib/tidecast"),
+    ];
+    for (environment, expected) in cases {
+        assert_eq!(environment.data_dir_default(), Path::new(expected));
+    }
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_each_value_tells_where_it_is_from() {
+    let source = Source::from_text("tidecast.toml", "[http]\nlisten = \":80\"\n[hls]\nprofile = \"low\"\n");
+    let environment = environment([
+        ("TIDECAST__HTTP__LISTEN", "127.0.0.1:8080"),
+        ("TIDECAST__DATA_DIR", "/srv/tidecast"),
+        ("TIDECAST__AUTH__PUBLISH_KEY", CANARY),
+        ("TIDECAST_PORT", "tcp://10.0.0.1:8080"),
+    ]);
+    let loaded = Effective::load(Some(&source), &environment).unwrap();
+    assert_eq!(loaded.config.http.listen, SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
+    assert_eq!(loaded.config.data_dir, Path::new("/srv/tidecast"));
+    assert_eq!(loaded.config.hls.profile, Profile::Low);
+    assert!(loaded.config.auth.publish_key.as_ref().unwrap().verify(CANARY));
+
+    assert_eq!(loaded.origin("http.listen").to_string(), "environment TIDECAST__HTTP__LISTEN");
+    assert_eq!(loaded.origin("hls.profile").to_string(), "tidecast.toml:4:11");
+    assert_eq!(loaded.origin("rtmp.listen").to_string(), "default");
+    assert!(!loaded.show().contains(CANARY));
+}
+
+#[test]
+fn all_problems_are_told_at_once_in_the_order_of_the_file() {
+    let source = Source::from_text(
+        "tidecast.toml",
+        r#"data_dir = "data"
+http = { listen = "localhost:80" }
+publish_key = "x"
+
+[rtmp]
+listen = 1935
+  listn = ":1935"
+
+[admin]
+listen = ":9090"
+
+[auth]
+publish_key = "short"
+
+[htpp]
+[hls.profile]
+parts = "200ms"
+
+[[metrics]]
+"#,
+    );
+    let environment = environment([
+        ("TIDECAST__HLS__PROFILE", "lowest"),
+        ("TIDECAST__HTTP_LISTEN", ":80"),
+        ("TIDECAST__METRICS", "on"),
+    ]);
+    assert_eq!(
+        problems(Effective::load(Some(&source), &environment)),
+        [
+            "tidecast.toml:1:12: data_dir: \"data\" would be another directory for every place tidecast is started \
+             in; allowed: an absolute path",
+            "tidecast.toml:2:19: http.listen: \"localhost:80\" is no address; allowed: IP:PORT such as \
+             127.0.0.1:8080 or [::1]:8080, or :PORT for every address of the machine",
+            "tidecast.toml:3:1: publish_key: unknown key; did you mean auth.publish_key?",
+            "tidecast.toml:6:10: rtmp.listen: is of type integer, not a text in quotes; allowed: IP:PORT such as \
+             127.0.0.1:8080 or [::1]:8080, or :PORT for every address of the machine",
+            "tidecast.toml:7:3: rtmp.listn: unknown key; did you mean rtmp.listen?",
+            "tidecast.toml:10:10: admin.listen: \":9090\" can be reached from other machines, and there is no \
+             authentication here; allowed: a loopback IP:PORT such as 127.0.0.1:9090 or [::1]:9090",
+            "tidecast.toml:13:15: auth.publish_key: has 5 characters; allowed: 16 to 128 of the characters \
+             A-Z a-z 0-9 - . _ ~",
+            "tidecast.toml:15:2: htpp: unknown key; the keys are data_dir, http.listen, rtmp.listen, admin.listen, \
+             auth.publish_key, hls.profile",
+            "tidecast.toml:17:1: hls.profile.parts: unknown key; did you mean hls.profile?",
+            "tidecast.toml:19:3: metrics: unknown key; the keys are data_dir, http.listen, rtmp.listen, \
+             admin.listen, auth.publish_key, hls.profile",
+            "environment TIDECAST__HLS__PROFILE: hls.profile: \"lowest\" is no profile; allowed: \"default\" (parts \
+             of 500 ms) or \"low\" (parts of 200 ms)",
+            "environment TIDECAST__HTTP_LISTEN: sets no key; did you mean TIDECAST__HTTP__LISTEN?",
+            "environment TIDECAST__METRICS: sets no key; the keys are data_dir, http.listen, rtmp.listen, \
+             admin.listen, auth.publish_key, hls.profile",
+        ]
+    );
+}
+
+#[test]
+fn a_section_without_its_key_is_explained() {
+    assert_eq!(
+        problems(load("http = \":8080\"")),
+        ["tidecast.toml:1:1: http: is a section; its keys: http.listen"]
+    );
+}
+
+#[test]
+fn columns_count_characters_not_bytes() {
+    assert_eq!(
+        problems(load("# größe\nhls = { \"größe\" = 1 }")),
+        [
+            "tidecast.toml:2:9: hls.größe: unknown key; the keys are data_dir, http.listen, rtmp.listen, admin.listen, \
+          auth.publish_key, hls.profile"
+        ]
+    );
+}
+
+#[test]
+fn no_problem_repeats_a_publish_key() {
+    for text in [
+        format!("[auth]\npublish_key = \"{CANARY}\n"),
+        format!("[auth]\npublish_key = {CANARY}\n"),
+        format!("[auth]\npublish_key = [\"{CANARY}\"]\n"),
+        format!("[auth]\npublish_key = \"{CANARY}&\"\n"),
+        format!("[auth]\npublish_key = \"{CANARY}\"\npublish_key = \"{CANARY}\"\n"),
+        format!("[auth]\npublishkey = \"{CANARY}\"\n"),
+    ] {
+        let told = problems(load(&text));
+        assert!(told[0].starts_with("tidecast.toml:"), "{told:?}");
+        assert!(!told.concat().contains("4711"), "{told:?}");
+    }
+}
+
+#[test]
+fn admin_stays_on_this_machine_while_it_has_no_authentication() {
+    for open in [
+        ":9090",
+        "0.0.0.0:9090",
+        "[::]:9090",
+        "192.0.2.1:9090",
+        "[2001:db8::1]:9090",
+        "[::ffff:192.0.2.1]:9090",
+    ] {
+        assert_eq!(problems(load(&format!("admin.listen = \"{open}\""))).len(), 1, "{open}");
+    }
+    for closed in ["127.0.0.1:0", "127.8.8.8:9090", "[::1]:9090", "[::ffff:127.0.0.1]:9090"] {
+        assert!(load(&format!("admin.listen = \"{closed}\"")).is_ok(), "{closed}");
+    }
+}
+
+#[test]
+fn two_listeners_on_one_address_are_refused_at_a_line_the_operator_wrote() {
+    let told = problems(load("http.listen = \":1935\""));
+    assert_eq!(
+        told,
+        ["tidecast.toml:1:15: http.listen: is the same address as rtmp.listen; allowed: another port"]
+    );
+
+    for (http, rtmp, clash) in [
+        ("127.0.0.1:80", "127.0.0.1:80", true),
+        ("0.0.0.0:80", "127.0.0.1:80", true),
+        ("[::1]:80", ":80", true),
+        ("127.0.0.1:80", "[::ffff:127.0.0.1]:80", true),
+        ("127.0.0.1:80", "127.0.0.2:80", false),
+        ("0.0.0.0:80", "[::1]:80", false),
+        ("127.0.0.1:0", "127.0.0.1:0", false),
+    ] {
+        let result = load(&format!("http.listen = \"{http}\"\nrtmp.listen = \"{rtmp}\""));
+        assert_eq!(result.is_err(), clash, "{http} {rtmp}");
+    }
+}
+
+#[test]
+fn what_show_prints_can_be_loaded_again() {
+    let loaded =
+        load("http.listen = \"[::1]:80\"\ndata_dir = '/srv/a \"quoted\" dir'\nhls.profile = 'low'").unwrap();
+    let again = load(&loaded.show()).unwrap();
+    for key in KEYS {
+        assert_eq!((key.show)(&loaded.config), (key.show)(&again.config), "{}", key.name);
+    }
+}
+
+#[test]
+fn every_key_has_its_own_variable() {
+    assert_eq!(Key::named("auth.publish_key").unwrap().variable(), "TIDECAST__AUTH__PUBLISH_KEY");
+    let variables: std::collections::BTreeSet<_> = KEYS.iter().map(Key::variable).collect();
+    assert_eq!(variables.len(), KEYS.len());
+}
+
+mod sample {
+    use super::*;
+
+    const SAMPLE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../tidecast.sample.toml"));
+
+    /// `#key = …` is a setting to uncomment; `# words` explain it.
+    fn uncommented() -> String {
+        let uncomment = |line: &'static str| match line.strip_prefix('#') {
+            Some(setting) if setting.starts_with(|char: char| char.is_ascii_lowercase()) => setting,
+            _ => line,
+        };
+        SAMPLE.lines().map(|line| format!("{}\n", uncomment(line))).collect()
+    }
+
+    #[test]
+    fn as_it_is_changes_nothing() {
+        let loaded = load(SAMPLE).unwrap();
+        assert!(KEYS.iter().all(|key| *loaded.origin(key.name) == Origin::Default));
+    }
+
+    #[test]
+    fn holds_every_key_at_its_default() {
+        // Uncommenting the publish key without choosing one must not give everybody the same key.
+        let told = problems(load(&uncommented()));
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("auth.publish_key: has 0 characters"), "{told:?}");
+
+        let loaded =
+            load(&uncommented().replace("publish_key = \"\"", "publish_key = \"chosen-by-an-operator\""))
+                .unwrap();
+        let defaults = Config::defaults(&Environment::empty());
+        for key in KEYS {
+            assert_ne!(*loaded.origin(key.name), Origin::Default, "{} is not in the sample", key.name);
+            if key.name != "auth.publish_key" {
+                assert_eq!((key.show)(&loaded.config), (key.show)(&defaults), "{}", key.name);
+            }
+        }
+    }
+
+    #[test]
+    fn cut_off_anywhere_is_loaded_or_refused() {
+        let text = uncommented();
+        for end in (0..text.len()).filter(|&end| text.is_char_boundary(end)) {
+            // Neither answer matters, only that there is one.
+            let _ = load(&text[..end]);
+        }
+    }
+
+    #[test]
+    fn names_the_variable_of_every_key() {
+        for key in KEYS {
+            assert!(SAMPLE.contains(&key.variable()), "{}", key.variable());
+        }
+    }
+}

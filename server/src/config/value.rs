@@ -1,0 +1,96 @@
+//! The types of the values, and the words for what is wrong with a text.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// An address that only programs of this machine reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LoopbackAddr(SocketAddr);
+
+impl LoopbackAddr {
+    pub(crate) fn v4(port: u16) -> Self {
+        Self(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let addr = listen(text)?;
+        if !addr.ip().to_canonical().is_loopback() {
+            return Err(format!(
+                "{text:?} can be reached from other machines, and there is no authentication here"
+            ));
+        }
+        Ok(Self(addr))
+    }
+
+    pub(crate) fn get(self) -> SocketAddr {
+        self.0
+    }
+}
+
+/// How latency is traded against requests. Ingest stamps it into the stream; nothing downstream asks again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    Default,
+    Low,
+}
+
+impl Profile {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        [Self::Default, Self::Low]
+            .into_iter()
+            .find(|profile| profile.as_str() == text)
+            .ok_or_else(|| format!("{text:?} is no profile"))
+    }
+
+    /// How much media a part is meant to hold.
+    pub(crate) fn part_target(self) -> Duration {
+        match self {
+            Self::Default => Duration::from_millis(500),
+            Self::Low => Duration::from_millis(200),
+        }
+    }
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Low => "low",
+        }
+    }
+}
+
+/// IPv6 and IPv4: the listeners let a wildcard socket take both, and `listen.rs` knows machines without IPv6.
+pub(super) fn every_address(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
+}
+
+/// An address to listen on: `IP:PORT`, or `:PORT` for every address.
+pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
+    let addr = match text.strip_prefix(':') {
+        Some(port) => port.parse().ok().map(every_address),
+        None => text.parse().ok(),
+    };
+    addr.ok_or_else(|| format!("{text:?} is no address"))
+}
+
+pub(super) fn show_listen(addr: SocketAddr) -> String {
+    if addr.ip() == Ipv6Addr::UNSPECIFIED { format!(":{}", addr.port()) } else { addr.to_string() }
+}
+
+/// Whether the kernel would refuse the second of two listeners. Port 0 is a new port each time.
+pub(super) fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let takes = |wide: IpAddr, narrow: IpAddr| match wide.to_canonical() {
+        IpAddr::V6(ip) if ip.is_unspecified() => true,
+        IpAddr::V4(ip) if ip.is_unspecified() => narrow.to_canonical().is_ipv4(),
+        ip => ip == narrow.to_canonical(),
+    };
+    a.port() == b.port() && a.port() != 0 && (takes(a.ip(), b.ip()) || takes(b.ip(), a.ip()))
+}
+
+pub(super) fn directory(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if !path.is_absolute() {
+        return Err(format!("{text:?} would be another directory for every place tidecast is started in"));
+    }
+    Ok(path)
+}

@@ -1,0 +1,126 @@
+//! The one binary: reads what was asked for, then builds, runs and drains the roles.
+//!
+//!   arguments ─▶ config ─▶ telemetry ─▶ build (binds every port) ─▶ run ─▶ drain ─▶ exit code
+
+mod admin;
+mod cli;
+mod commands;
+mod config;
+mod keys;
+mod listen;
+mod metrics;
+mod roles;
+mod shutdown;
+mod telemetry;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use cli::{Cli, Command, ConfigCommand, KeysCommand};
+use config::Effective;
+use keys::{KeyFile, PublishKey};
+use roles::Roles;
+use shutdown::{Outcome, Signals};
+
+/// Could not start, or the command was refused. 2 is clap's, for wrong usage.
+const EXIT_FAILED: u8 = 1;
+const EXIT_NOT_CLEAN: u8 = 3;
+
+fn main() -> ExitCode {
+    let cli = Cli::of_process();
+    let done = match &cli.command {
+        None => return serve(&cli),
+        Some(Command::Check { file }) => commands::check(file),
+        Some(Command::Config(ConfigCommand::Show)) => {
+            commands::load(cli.config.as_ref()).and_then(|loaded| commands::config_show(&loaded))
+        }
+        Some(Command::Keys(KeysCommand::Show)) => {
+            commands::load(cli.config.as_ref()).and_then(|loaded| commands::keys_show(&loaded))
+        }
+        Some(Command::Keys(KeysCommand::New)) => {
+            commands::load(cli.config.as_ref()).and_then(|loaded| commands::keys_new(&loaded))
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refuse(&error),
+    }
+}
+
+/// Before there is a log.
+fn refuse(error: &anyhow::Error) -> ExitCode {
+    eprintln!("{error:#}");
+    ExitCode::from(EXIT_FAILED)
+}
+
+fn serve(cli: &Cli) -> ExitCode {
+    let prepared = commands::load(cli.config.as_ref()).and_then(|loaded| {
+        telemetry::init(cli.log_format)?;
+        Ok(loaded)
+    });
+    let loaded = match prepared {
+        Ok(loaded) => loaded,
+        Err(error) => return refuse(&error),
+    };
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse(&anyhow::Error::new(error).context("cannot start the runtime")),
+    };
+    let outcome = runtime.block_on(run(&loaded));
+    // Does not wait: what is still open after the drain was given its time.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(Outcome::Clean) => ExitCode::SUCCESS,
+        Ok(Outcome::SecondSignal | Outcome::GraceOver) => ExitCode::from(EXIT_NOT_CLEAN),
+        Ok(Outcome::Unasked) => ExitCode::from(EXIT_FAILED),
+        Err(error) => {
+            error!("cannot start: {error:#}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+/// # Errors
+/// If the process cannot start; after that every end is an [`Outcome`].
+async fn run(loaded: &Effective) -> anyhow::Result<Outcome> {
+    // First, so that a signal during the start is not lost.
+    let mut signals = Signals::new().context("cannot listen for signals")?;
+    let key = publish_key(loaded)?;
+    let roles = Roles::build(&loaded.config, key, metrics::registry())?;
+    announce(&roles)?;
+    let drain = CancellationToken::new();
+    let running = roles.run(drain.clone());
+    Ok(shutdown::run_until_drained(running, drain, async || signals.next().await).await)
+}
+
+/// The configured key, else the kept one, else a new one.
+fn publish_key(loaded: &Effective) -> anyhow::Result<PublishKey> {
+    if let Some(key) = &loaded.config.auth.publish_key {
+        info!(origin = %loaded.origin("auth.publish_key"), "publish key: configured");
+        return Ok(key.clone());
+    }
+    let file = KeyFile::new(&loaded.config.data_dir);
+    let kept = file.read_or_make()?;
+    let (path, what) = (file.path().display(), if kept.is_new { "made and kept" } else { "kept" });
+    info!("publish key: {what} in {path}; `tidecast keys show` prints it");
+    Ok(kept.key)
+}
+
+fn announce(roles: &Roles) -> anyhow::Result<()> {
+    let bound = roles.addresses()?;
+    let (http_host, rtmp_host) = (listen::host_in_url(bound.http), listen::host_in_url(bound.rtmp));
+    info!(
+        version = cli::VERSION,
+        http.listen = %bound.http,
+        rtmp.listen = %bound.rtmp,
+        admin.listen = %bound.admin,
+        "ready: watch at http://{http_host}:{}/watch/{{app}}/{{stream}}, publish to rtmp://{rtmp_host}:{}/{{app}} \
+         with stream key {{stream}}?key={{publish key}}",
+        bound.http.port(),
+        bound.rtmp.port(),
+    );
+    Ok(())
+}

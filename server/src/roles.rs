@@ -1,0 +1,104 @@
+//! Composes the roles of this process and binds their ports.
+//!
+//!   rtmp ─▶ ingest ─▶ live log ─▶ origin ─▶ segment index ─▶ edge ─▶ http
+//!
+//! Drained from the left: publishers leave, the origin packages what they left behind, viewers get it.
+
+use std::net::SocketAddr;
+
+use anyhow::Context;
+use edge::{Listener, Site};
+use hls::Catalog;
+use ingest::rtmp::{Limits, Server as Rtmp};
+use ingest::{Authorize, Gate, Secret};
+use media::StreamId;
+use origin::Origin;
+use prometheus_client::registry::Registry;
+use relay::StreamRegistry;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::Admin;
+use crate::config::Config;
+use crate::keys::PublishKey;
+use crate::listen;
+
+/// Every role of this process, bound but not running.
+pub(crate) struct Roles {
+    rtmp: Rtmp,
+    origin: Origin,
+    http: Listener,
+    admin: Admin,
+}
+
+/// The addresses that were bound, with the real port where 0 was asked for.
+pub(crate) struct Addresses {
+    pub(crate) http: SocketAddr,
+    pub(crate) rtmp: SocketAddr,
+    pub(crate) admin: SocketAddr,
+}
+
+/// One key for every stream.
+struct OneKey(PublishKey);
+
+impl Authorize for OneKey {
+    fn may_publish(&self, _: &StreamId, key: &Secret) -> bool {
+        self.0.verify(key.expose())
+    }
+}
+
+impl Roles {
+    /// Binds every port.
+    ///
+    /// # Errors
+    /// If one of them cannot be bound; nothing has been started then.
+    pub(crate) fn build(config: &Config, key: PublishKey, mut metrics: Registry) -> anyhow::Result<Self> {
+        let streams = StreamRegistry::default();
+        let (publications, rtmp) = (ingest::Metrics::default(), ingest::rtmp::Metrics::default());
+        let http = edge::Metrics::default();
+        publications.register(&mut metrics);
+        rtmp.register(&mut metrics);
+        http.register(&mut metrics);
+        let catalog = Catalog::new(hls::Metrics::register(&mut metrics));
+        let part_target = config.hls.profile.part_target();
+        let gate = Gate::new(streams.clone(), Arc::new(OneKey(key)), part_target, publications);
+        Ok(Self {
+            rtmp: listen::bind("rtmp.listen", config.rtmp.listen, |address| {
+                Rtmp::bind(address, gate, Limits::default(), rtmp)
+            })?,
+            http: listen::bind("http.listen", config.http.listen, |address| {
+                Listener::bind(address, Site::new(streams.clone(), catalog.clone()), http)
+            })?,
+            origin: Origin::new(streams, catalog),
+            // Last: whoever can ask for readiness may rely on the other ports.
+            admin: Admin::bind(config.admin.listen, metrics)?,
+        })
+    }
+
+    pub(crate) fn addresses(&self) -> anyhow::Result<Addresses> {
+        Ok(Addresses {
+            http: self.http.local_addr().context("http.listen")?,
+            rtmp: self.rtmp.local_addr().context("rtmp.listen")?,
+            admin: self.admin.local_addr(),
+        })
+    }
+
+    /// Runs until `drain`, then finishes what is open, role after role.
+    pub(crate) async fn run(self, drain: CancellationToken) {
+        let (origin_stop, http_drain, admin_stop) =
+            (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let rtmp = async {
+            self.rtmp.run(drain.clone()).await;
+            origin_stop.cancel();
+        };
+        let origin = async {
+            self.origin.run(origin_stop.clone()).await;
+            http_drain.cancel();
+        };
+        let http = async {
+            self.http.run(http_drain.clone()).await;
+            admin_stop.cancel();
+        };
+        tokio::join!(rtmp, origin, http, self.admin.run(drain.clone(), admin_stop.clone()));
+    }
+}

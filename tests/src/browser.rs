@@ -1,0 +1,49 @@
+//! Chromium on a page of the server, driven by a script in `tests/browser/`.
+//!
+//! The script prints one JSON object per line, each with an `event`; between two events the scenario acts on the server.
+
+use std::env;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::media::root;
+use crate::process::Process;
+
+pub struct Browser {
+    process: Process,
+}
+
+impl Browser {
+    /// Starts `tests/browser/{script}` with Node.js.
+    ///
+    /// # Errors
+    /// If Node.js cannot be started.
+    pub fn run(script: &str, arguments: &[&str]) -> Result<Self> {
+        let mut command = Command::new("node");
+        command.arg(root().join("tests/browser").join(script)).args(arguments);
+        // Where scripts/setup.sh puts Node.js if the distribution's is too old.
+        let own = root().join("target/tools/node/bin");
+        let path = env::var_os("PATH").unwrap_or_default();
+        command.env("PATH", env::join_paths([own].into_iter().chain(env::split_paths(&path)))?);
+        Ok(Self { process: Process::spawn(script, &mut command)? })
+    }
+
+    /// Waits for the script to reach `event`, and returns what it says about it.
+    ///
+    /// # Errors
+    /// If it does not come, or the script reports a failure first.
+    pub fn wait_for<T: DeserializeOwned>(&self, event: &str, within: Duration) -> Result<T> {
+        let told = self.process.wait_for(&format!("event {event}"), within, |line| {
+            let value: Value = serde_json::from_str(line).ok()?;
+            (value["event"] == event || value["event"] == "failed").then_some(value)
+        })?;
+        if told["event"] != event {
+            bail!("waiting for {event}: {}", told["message"].as_str().unwrap_or_default());
+        }
+        serde_json::from_value(told.clone()).with_context(|| told.to_string())
+    }
+}

@@ -1,0 +1,21 @@
+//! What the scenarios in `tests/` are written with: the real binary, real publishers, and viewers that check everything.
+//!
+//!   [`server`]      one `tidecast` process of one's own, on free ports
+//!   [`publisher`]   ffmpeg, as a broadcaster runs it
+//!   [`viewer`]      follows a stream by blocking reloads, as a player does, and keeps every playlist and byte
+//!   [`strict`]      an independent reader of playlists that forgives nothing
+//!   [`ffprobe`]     what a foreign demuxer sees in what was kept
+//!   [`browser`]     Chromium on the watch page
+//!
+//! A black box: nothing here knows the crates under test.
+
+pub mod browser;
+pub mod ffprobe;
+pub mod http;
+pub mod media;
+pub mod poll;
+mod process;
+pub mod publisher;
+pub mod server;
+pub mod strict;
+pub mod viewer;

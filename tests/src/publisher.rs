@@ -1,0 +1,69 @@
+//! ffmpeg, as a broadcaster runs it: in real time, for ever, until it is stopped.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::media::{clip, root};
+use crate::process::Process;
+
+/// ffmpeg says goodbye to the server and ends; it must not take long.
+const STOP_MAX: Duration = Duration::from_secs(10);
+
+pub struct Publisher {
+    process: Process,
+}
+
+impl Publisher {
+    /// Publishes a clip as it is, over and over.
+    ///
+    /// # Errors
+    /// If the clip cannot be made or ffmpeg not be started.
+    pub fn of_clip(name: &str, url: &str) -> Result<Self> {
+        let mut command = Command::new("ffmpeg");
+        command.args([
+            "-nostdin",
+            "-hide_banner",
+            "-loglevel",
+            "info",
+            "-nostats",
+            "-re",
+            "-stream_loop",
+            "-1",
+            "-i",
+        ]);
+        command.arg(clip(name)?).args(["-c", "copy", "-flush_packets", "1", "-f", "flv", url]);
+        Ok(Self { process: Process::spawn("ffmpeg", &mut command)? })
+    }
+
+    /// Publishes the film with the wall clock and the frame number burned in; see `scripts/publish.sh`.
+    ///
+    /// # Errors
+    /// If the script cannot be started.
+    pub fn of_clock(clip_name: &str, url: &str) -> Result<Self> {
+        // The clip is made now, so that the time it takes is not the time of the publisher's start.
+        clip(clip_name)?;
+        let mut command = Command::new(root().join("scripts/publish.sh"));
+        command.args([url, "--clip", clip_name, "--size", "640x360", "--bitrate", "900", "--frame-number"]);
+        Ok(Self { process: Process::spawn("publisher", &mut command)? })
+    }
+
+    /// Ends it in order: the server is told.
+    ///
+    /// # Errors
+    /// If it does not end.
+    pub fn stop(mut self) -> Result<()> {
+        self.process.terminate();
+        self.process.wait(STOP_MAX).map(drop)
+    }
+
+    /// Waits until it gives up by itself, and returns what it said.
+    ///
+    /// # Errors
+    /// If it goes on publishing.
+    pub fn refused(mut self, within: Duration) -> Result<String> {
+        self.process.wait(within)?;
+        Ok(self.process.lines().join("\n"))
+    }
+}

@@ -1,0 +1,133 @@
+//! One `tidecast` of one's own: free ports, an empty data directory, a known publish key.
+
+use std::env;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+use crate::http::Http;
+use crate::process::Process;
+
+/// What every server of the tests is told to take. It must never appear in a log.
+pub const PUBLISH_KEY: &str = "canary-5d1f0c9be27a4e4a8f1d";
+
+const START_MAX: Duration = Duration::from_secs(10);
+/// Above the grace the server gives itself.
+const STOP_MAX: Duration = Duration::from_secs(15);
+
+pub struct Tidecast {
+    process: Process,
+    _data_dir: TempDir,
+    rtmp: SocketAddr,
+    http: SocketAddr,
+    admin: SocketAddr,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Profile {
+    #[default]
+    Default,
+    Low,
+}
+
+impl Tidecast {
+    /// # Errors
+    /// If it is not ready within ten seconds.
+    pub fn start(profile: Profile) -> Result<Self> {
+        let data_dir = TempDir::new()?;
+        let mut command = Command::new(binary()?);
+        command.env_clear().envs(env::vars_os().filter(|(name, _)| name == "PATH" || name == "HOME"));
+        for listener in ["RTMP", "HTTP", "ADMIN"] {
+            command.env(format!("TIDECAST__{listener}__LISTEN"), "127.0.0.1:0");
+        }
+        command.env("TIDECAST__DATA_DIR", data_dir.path()).env("TIDECAST__AUTH__PUBLISH_KEY", PUBLISH_KEY);
+        if profile == Profile::Low {
+            command.env("TIDECAST__HLS__PROFILE", "low");
+        }
+        let process = Process::spawn("tidecast", &mut command)?;
+        let address = |key: &str| {
+            process.wait_for(&format!("address as {key}="), START_MAX, |line| {
+                line.split_whitespace()
+                    .find_map(|word| word.strip_prefix(key)?.strip_prefix('=')?.parse().ok())
+            })
+        };
+        let (rtmp, http, admin) =
+            (address("rtmp.listen")?, address("http.listen")?, address("admin.listen")?);
+        Ok(Self { process, _data_dir: data_dir, rtmp, http, admin })
+    }
+
+    /// Where to publish `stream` ("live/name") with a right key.
+    #[must_use]
+    pub fn publish_url(&self, stream: &str) -> String {
+        self.publish_url_with_key(stream, PUBLISH_KEY)
+    }
+
+    #[must_use]
+    pub fn publish_url_with_key(&self, stream: &str, key: &str) -> String {
+        format!("rtmp://{}/{stream}?key={key}", self.rtmp)
+    }
+
+    /// What viewers ask.
+    #[must_use]
+    pub fn viewer_http(&self) -> Http {
+        Http::new(self.http)
+    }
+
+    /// Health and metrics.
+    #[must_use]
+    pub fn admin_http(&self) -> Http {
+        Http::new(self.admin)
+    }
+
+    #[must_use]
+    pub fn watch_url(&self, stream: &str) -> String {
+        format!("http://{}/watch/{stream}", self.http)
+    }
+
+    #[must_use]
+    pub fn log(&self) -> Vec<String> {
+        self.process.lines()
+    }
+
+    /// # Errors
+    /// If no such line comes `within` that time.
+    pub fn wait_for_log<T>(
+        &self,
+        what: &str,
+        within: Duration,
+        pick: impl Fn(&str) -> Option<T>,
+    ) -> Result<T> {
+        self.process.wait_for(what, within, pick)
+    }
+
+    /// Ends it as an operator does.
+    ///
+    /// # Errors
+    /// If it does not end, or not clean.
+    pub fn stop(mut self) -> Result<()> {
+        self.process.terminate();
+        let status = self.process.wait(STOP_MAX)?;
+        ensure!(status.success(), "tidecast ended with {status}:\n{}", self.process.lines().join("\n"));
+        Ok(())
+    }
+}
+
+/// `TIDECAST_BIN`, or what cargo built beside this test.
+fn binary() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("TIDECAST_BIN") {
+        return Ok(path.into());
+    }
+    // target/debug/deps/scenario-1234 and target/debug/tidecast
+    let test = env::current_exe()?;
+    let path = test.ancestors().nth(2).context("a test has a folder")?.join("tidecast");
+    ensure!(
+        path.is_file(),
+        "{} is not there: `cargo build -p tidecast` first, or set TIDECAST_BIN",
+        path.display()
+    );
+    Ok(path)
+}

@@ -1,0 +1,178 @@
+//! A multivariant playlist.
+
+use super::attributes::Attributes;
+use super::{Violation, integer, lines, relative_uri};
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct MultivariantPlaylist {
+    pub version: Option<u64>,
+    pub variants: Vec<Variant>,
+    pub renditions: Vec<Rendition>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Variant {
+    pub uri: String,
+    /// Bits per second, the peak.
+    pub bandwidth: u64,
+    pub average_bandwidth: Option<u64>,
+    pub codecs: Vec<String>,
+    pub resolution: Option<(u64, u64)>,
+    /// As written: at most three decimals.
+    pub frame_rate: Option<String>,
+    /// GROUP-ID of its audio renditions.
+    pub audio: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rendition {
+    pub group_id: String,
+    pub name: String,
+    pub uri: Option<String>,
+    pub is_default: bool,
+    pub autoselect: bool,
+    pub channels: Option<String>,
+}
+
+impl MultivariantPlaylist {
+    /// # Errors
+    /// The first thing that is not as §4.4.6 wants it, or that this server has no reason to write.
+    pub fn parse(text: &str) -> Result<Self, Violation> {
+        let mut playlist = Self { version: None, variants: Vec::new(), renditions: Vec::new() };
+        let mut announced: Option<Variant> = None;
+        for (line, text) in lines(text)? {
+            if !text.starts_with('#') {
+                let Some(variant) = announced.take() else {
+                    return Err(Violation::at_line(line, "a URI without EXT-X-STREAM-INF"));
+                };
+                playlist.variants.push(Variant { uri: relative_uri(line, text)?, ..variant });
+                continue;
+            }
+            if announced.is_some() {
+                return Err(Violation::at_line(
+                    line,
+                    "EXT-X-STREAM-INF must be followed by its URI (§4.4.6.2)",
+                ));
+            }
+            match text.split_once(':') {
+                Some(("#EXT-X-VERSION", value)) => {
+                    if playlist.version.replace(integer(line, value)?).is_some() {
+                        return Err(Violation::at_line(line, "EXT-X-VERSION appears twice"));
+                    }
+                }
+                Some(("#EXT-X-MEDIA", value)) => playlist.renditions.push(rendition(line, value)?),
+                Some(("#EXT-X-STREAM-INF", value)) => announced = Some(variant(line, value)?),
+                // EXT-X-INDEPENDENT-SEGMENTS too: here it would promise for every rendition, whatever comes.
+                _ => {
+                    return Err(Violation::at_line(
+                        line,
+                        format!("{text} has no place in our multivariant playlists"),
+                    ));
+                }
+            }
+        }
+        if announced.is_some() {
+            return Err(Violation::at("the end", "EXT-X-STREAM-INF without its URI"));
+        }
+        playlist.check()
+    }
+
+    fn check(self) -> Result<Self, Violation> {
+        if self.variants.is_empty() {
+            return Err(Violation::at("playlist", "no variant"));
+        }
+        for variant in &self.variants {
+            let has_group =
+                |group: &String| self.renditions.iter().any(|rendition| rendition.group_id == *group);
+            if !variant.audio.as_ref().is_none_or(has_group) {
+                return Err(Violation::at(
+                    &variant.uri,
+                    "AUDIO names a group that is not there (§4.4.6.2.1)",
+                ));
+            }
+        }
+        for (index, rendition) in self.renditions.iter().enumerate() {
+            let twin =
+                |other: &Rendition| (&other.group_id, &other.name) == (&rendition.group_id, &rendition.name);
+            if self.renditions.iter().take(index).any(twin) {
+                return Err(Violation::at(
+                    &rendition.name,
+                    "two renditions of one group share a NAME (§4.4.6.1.1)",
+                ));
+            }
+        }
+        Ok(self)
+    }
+}
+
+fn variant(line: usize, value: &str) -> Result<Variant, Violation> {
+    let mut attributes = Attributes::parse(line, value)?;
+    let (bandwidth, codecs) = (attributes.integer("BANDWIDTH")?, attributes.quoted("CODECS")?);
+    let variant = Variant {
+        uri: String::new(),
+        bandwidth: attributes.required("BANDWIDTH", bandwidth)?,
+        average_bandwidth: attributes.integer("AVERAGE-BANDWIDTH")?,
+        codecs: attributes.required("CODECS", codecs)?.split(',').map(str::to_owned).collect(),
+        resolution: attributes.bare("RESOLUTION")?.map(|text| resolution(line, text)).transpose()?,
+        frame_rate: attributes.bare("FRAME-RATE")?.map(str::to_owned),
+        audio: attributes.quoted("AUDIO")?.map(str::to_owned),
+    };
+    if !matches!(attributes.bare("CLOSED-CAPTIONS")?, None | Some("NONE")) {
+        return Err(Violation::at_line(line, "CLOSED-CAPTIONS names a group, and there is none"));
+    }
+    attributes.finish()?;
+    if variant.bandwidth == 0 || variant.average_bandwidth.is_some_and(|average| average > variant.bandwidth)
+    {
+        return Err(Violation::at_line(line, "BANDWIDTH is 0 or below AVERAGE-BANDWIDTH"));
+    }
+    if let Some(codec) = variant.codecs.iter().find(|codec| !is_codec(codec)) {
+        return Err(Violation::at_line(line, format!("{codec:?} is not a codec as RFC 6381 writes it")));
+    }
+    let fits = |rate: &String| {
+        let decimals = rate.split_once('.').map_or(0, |(_, decimals)| decimals.len());
+        decimals <= 3 && rate.parse().is_ok_and(|rate: f64| rate > 0.0)
+    };
+    if !variant.frame_rate.as_ref().is_none_or(fits) {
+        return Err(Violation::at_line(line, "FRAME-RATE must be positive, with at most three decimals"));
+    }
+    Ok(variant)
+}
+
+fn rendition(line: usize, value: &str) -> Result<Rendition, Violation> {
+    let mut attributes = Attributes::parse(line, value)?;
+    if attributes.bare("TYPE")? != Some("AUDIO") {
+        return Err(Violation::at_line(line, "only audio renditions are made here"));
+    }
+    let (group_id, name) = (attributes.quoted("GROUP-ID")?, attributes.quoted("NAME")?);
+    let rendition = Rendition {
+        group_id: attributes.required("GROUP-ID", group_id)?.to_owned(),
+        name: attributes.required("NAME", name)?.to_owned(),
+        uri: attributes.uri("URI")?,
+        is_default: attributes.yes("DEFAULT")?,
+        autoselect: attributes.yes("AUTOSELECT")?,
+        channels: attributes.quoted("CHANNELS")?.map(str::to_owned),
+    };
+    attributes.finish()?;
+    if rendition.is_default && !rendition.autoselect {
+        return Err(Violation::at_line(line, "DEFAULT=YES needs AUTOSELECT=YES (§4.4.6.1)"));
+    }
+    Ok(rendition)
+}
+
+fn resolution(line: usize, text: &str) -> Result<(u64, u64), Violation> {
+    let Some((width, height)) = text.split_once('x') else {
+        return Err(Violation::at_line(line, format!("RESOLUTION {text:?} is not WIDTHxHEIGHT")));
+    };
+    Ok((integer(line, width)?, integer(line, height)?))
+}
+
+/// avc1.PPCCLL and mp4a.40.N: the codecs of this release.
+fn is_codec(text: &str) -> bool {
+    match text.split_once('.') {
+        Some(("avc1", rest)) => {
+            rest.len() == 6 && rest.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase())
+        }
+        Some(("mp4a", rest)) => rest.strip_prefix("40.").is_some_and(|object| object.parse::<u8>().is_ok()),
+        _ => false,
+    }
+}

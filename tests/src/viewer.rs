@@ -1,0 +1,273 @@
+//! A viewer that follows a stream by blocking reloads, as a player does, checks every playlist strictly, and keeps
+//! every byte for others to look into.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use jiff::Timestamp;
+
+use crate::http::{Http, resolve};
+use crate::poll;
+use crate::strict::{
+    MediaPlaylist, MultivariantPlaylist, Slack, Violation, check_presentation, check_reload,
+};
+
+/// The longest a stream may be *starting*: 12 s until segment 0 is complete, and room for a loaded machine.
+const START_MAX: Duration = Duration::from_secs(25);
+
+/// Everything one viewer got.
+pub struct Recording {
+    pub multivariant: MultivariantPlaylist,
+    /// Video first, if there is any.
+    pub renditions: Vec<RecordedRendition>,
+    /// What was against the rules, each once.
+    pub violations: Vec<Violation>,
+}
+
+pub struct RecordedRendition {
+    pub kind: Kind,
+    pub init: Vec<u8>,
+    pub parts: Vec<RecordedPart>,
+    /// Every version seen, in order.
+    pub playlists: Vec<MediaPlaylist>,
+    violations: Vec<Violation>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Video,
+    Audio,
+}
+
+pub struct RecordedPart {
+    pub msn: u64,
+    pub number: usize,
+    pub duration: Duration,
+    pub independent: bool,
+    /// Of its segment.
+    pub program_date_time: Option<Timestamp>,
+    pub bytes: Vec<u8>,
+}
+
+/// Follows `stream` ("live/name") from its first playlist until `media` of it was received.
+///
+/// # Errors
+/// If the stream does not come, ends early, or an answer is not what a player can go on with.
+pub fn follow(http: &Http, stream: &str, media: Duration, slack: Slack) -> Result<Recording> {
+    let path = format!("/hls/{stream}/index.m3u8");
+    let text = poll::until(&format!("first playlist of {stream}"), START_MAX, || {
+        let answer = http.get(&path)?;
+        match answer.status {
+            200 => Ok(Some(answer.text())),
+            404 => Ok(None),
+            status => bail!("GET {path}: status {status}: {}", answer.text()),
+        }
+    })?;
+    let multivariant = MultivariantPlaylist::parse(&text)?;
+    ensure!(multivariant.variants.len() == 1, "one variant was expected:\n{text}");
+
+    let mut sources = Vec::new();
+    for variant in &multivariant.variants {
+        let is_video = variant.codecs.iter().any(|codec| codec.starts_with("avc1"));
+        sources.push((if is_video { Kind::Video } else { Kind::Audio }, resolve(&path, &variant.uri)));
+    }
+    let audio = multivariant.renditions.iter().filter_map(|rendition| rendition.uri.as_ref());
+    sources.extend(audio.map(|uri| (Kind::Audio, resolve(&path, uri))));
+
+    let renditions: Vec<RecordedRendition> = thread::scope(|scope| {
+        let followers: Vec<_> = sources
+            .iter()
+            .map(|(kind, path)| scope.spawn(move || Follower::new(http, *kind, path, slack).follow(media)))
+            .collect();
+        followers
+            .into_iter()
+            .map(|follower| follower.join().expect("a follower does not panic"))
+            .collect::<Result<_>>()
+    })?;
+
+    let mut violations: Vec<Violation> =
+        renditions.iter().flat_map(|rendition| rendition.violations.clone()).collect();
+    violations.extend(violations_between(&renditions));
+    let mut told = HashSet::new();
+    violations.retain(|violation| told.insert(violation.to_string()));
+    Ok(Recording { multivariant, renditions, violations })
+}
+
+/// Compares the playlists of all renditions that stood at the same segment and part.
+fn violations_between(renditions: &[RecordedRendition]) -> Vec<Violation> {
+    let Some((first, others)) = renditions.split_first() else { return Vec::new() };
+    let mut violations = Vec::new();
+    for playlist in &first.playlists {
+        let mut same = vec![(first.kind.name(), playlist)];
+        for other in others {
+            same.extend(
+                other
+                    .playlists
+                    .iter()
+                    .find(|twin| twin.edge() == playlist.edge())
+                    .map(|twin| (other.kind.name(), twin)),
+            );
+        }
+        if same.len() == renditions.len() {
+            violations.extend(check_presentation(&same));
+        }
+    }
+    violations
+}
+
+impl Kind {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Video => "video",
+            Self::Audio => "audio",
+        }
+    }
+}
+
+impl RecordedRendition {
+    /// Init and all parts in one file, as a demuxer reads it.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write_to(&self, folder: &Path, name: &str) -> Result<PathBuf> {
+        let path = folder.join(format!("{name}-{}.mp4", self.kind.name()));
+        let mut bytes = self.init.clone();
+        for part in &self.parts {
+            bytes.extend_from_slice(&part.bytes);
+        }
+        fs::write(&path, bytes)?;
+        Ok(path)
+    }
+}
+
+struct Follower<'a> {
+    http: &'a Http,
+    path: &'a str,
+    slack: Slack,
+    init_uri: Option<String>,
+    recorded: RecordedRendition,
+}
+
+impl<'a> Follower<'a> {
+    fn new(http: &'a Http, kind: Kind, path: &'a str, slack: Slack) -> Self {
+        let recorded = RecordedRendition {
+            kind,
+            init: Vec::new(),
+            parts: Vec::new(),
+            playlists: Vec::new(),
+            violations: Vec::new(),
+        };
+        Self { http, path, slack, init_uri: None, recorded }
+    }
+
+    fn follow(mut self, media: Duration) -> Result<RecordedRendition> {
+        self.take(self.path.to_owned())?;
+        loop {
+            let playlist = self.recorded.playlists.last().context("one was just taken")?;
+            let received: Duration = self.recorded.parts.iter().map(|part| part.duration).sum();
+            if received >= media {
+                return Ok(self.recorded);
+            }
+            ensure!(!playlist.ended, "the stream ended after {received:?} of {media:?}");
+            let last = playlist.segments.last().context("a playlist appears with its first segment")?;
+            let next = match &last.finished {
+                Some(_) => (last.msn + 1, 0),
+                None => (last.msn, last.parts.len() as u64),
+            };
+            // Every second time the hinted part is asked for before it is announced, as Safari does.
+            if let (Some(hint), 1) = (&playlist.preload_hint, next.1 % 2) {
+                self.http.get_ok(&resolve(self.path, hint))?;
+            }
+            self.take(format!("{}?_HLS_msn={}&_HLS_part={}", self.path, next.0, next.1))?;
+            let edge = self.recorded.playlists.last().and_then(MediaPlaylist::edge);
+            if edge < Some((next.0, Some(next.1))) {
+                let place = format!("reload for {}.{}", next.0, next.1);
+                self.recorded
+                    .violations
+                    .push(Violation { place, what: format!("answered with {edge:?} (§6.2.5.2)") });
+            }
+        }
+    }
+
+    /// Loads a version of the playlist, checks it, and fetches what is new in it.
+    fn take(&mut self, request: String) -> Result<()> {
+        let text = self.http.get_ok(&request)?.text();
+        let playlist = MediaPlaylist::parse(&text).with_context(|| format!("{request}:\n{text}"))?;
+        let mut violations = playlist.check(self.slack);
+        if let Some(previous) = self.recorded.playlists.last() {
+            violations.extend(check_reload(previous, &playlist));
+        }
+        let kind = self.recorded.kind.name();
+        self.recorded.violations.extend(
+            violations
+                .into_iter()
+                .map(|Violation { place, what }| Violation { place: format!("{kind}, {place}"), what }),
+        );
+        self.fetch(&playlist)?;
+        self.recorded.playlists.push(playlist);
+        Ok(())
+    }
+
+    fn fetch(&mut self, playlist: &MediaPlaylist) -> Result<()> {
+        for segment in &playlist.segments {
+            if self.init_uri != segment.map {
+                ensure!(
+                    self.init_uri.is_none(),
+                    "the init segment changed, and no fixture changes its codec"
+                );
+                let uri = segment.map.as_ref().context("no init segment")?;
+                self.recorded.init = self.http.get_ok(&resolve(self.path, uri))?.body;
+                self.init_uri = segment.map.clone();
+            }
+            for (number, part) in segment.parts.iter().enumerate() {
+                let is_new = self
+                    .recorded
+                    .parts
+                    .last()
+                    .is_none_or(|last| (last.msn, last.number) < (segment.msn, number));
+                if is_new {
+                    self.recorded.parts.push(RecordedPart {
+                        msn: segment.msn,
+                        number,
+                        duration: part.duration,
+                        independent: part.independent,
+                        program_date_time: segment.program_date_time,
+                        bytes: self.http.get_ok(&resolve(self.path, &part.uri))?.body,
+                    });
+                }
+            }
+            let was_open = self
+                .recorded
+                .playlists
+                .last()
+                .and_then(|last| last.segment(segment.msn)?.finished.clone())
+                .is_none();
+            if let (Some((_, uri)), true) = (&segment.finished, was_open) {
+                self.compare_segment(segment.msn, uri)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A segment is its parts, byte for byte: players mix both.
+    fn compare_segment(&mut self, msn: u64, uri: &str) -> Result<()> {
+        let whole = self.http.get_ok(&resolve(self.path, uri))?.body;
+        let parts: Vec<u8> = self
+            .recorded
+            .parts
+            .iter()
+            .filter(|part| part.msn == msn)
+            .flat_map(|part| part.bytes.clone())
+            .collect();
+        if whole != parts {
+            let what = format!("{} bytes, its parts {}; they must be the same", whole.len(), parts.len());
+            self.recorded.violations.push(Violation { place: format!("segment {msn}"), what });
+        }
+        Ok(())
+    }
+}

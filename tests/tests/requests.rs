@@ -1,0 +1,233 @@
+//! What the server answers to requests a player, a cache or a stranger may make, on the wire.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use harness::http::{Answer, Http, resolve};
+use harness::poll;
+use harness::publisher::Publisher;
+use harness::server::{Profile, Tidecast};
+use harness::strict::{MediaPlaylist, MultivariantPlaylist};
+
+/// A stream of two-second segments that just went live.
+struct Live {
+    _server: Tidecast,
+    http: Http,
+    publisher: Publisher,
+    multivariant: &'static str,
+    /// Path of the video playlist.
+    video: String,
+}
+
+impl Live {
+    fn start() -> Result<Self> {
+        let server = Tidecast::start(Profile::Default)?;
+        let http = server.viewer_http();
+        let publisher = Publisher::of_clip("gop-0.5", &server.publish_url("live/cam"))?;
+        let multivariant = "/hls/live/cam/index.m3u8";
+        let text = poll::until("the first playlist", Duration::from_secs(20), || {
+            let answer = http.get(multivariant)?;
+            Ok((answer.status == 200).then(|| answer.text()))
+        })?;
+        let variants = MultivariantPlaylist::parse(&text)?.variants;
+        let video = resolve(multivariant, &variants.first().context("no variant")?.uri);
+        Ok(Self { _server: server, http, publisher, multivariant, video })
+    }
+
+    fn playlist(&self, query: &str) -> Result<MediaPlaylist> {
+        Ok(MediaPlaylist::parse(&self.http.get_ok(&format!("{}{query}", self.video))?.text())?)
+    }
+
+    fn newest_msn(&self) -> Result<u64> {
+        Ok(self.playlist("")?.edge().context("an empty playlist")?.0)
+    }
+
+    /// The path of some part that is listed.
+    fn part(&self) -> Result<String> {
+        let playlist = self.playlist("")?;
+        let part = playlist.segments.iter().flat_map(|segment| &segment.parts).next().context("no part")?;
+        Ok(resolve(&self.video, &part.uri))
+    }
+}
+
+#[track_caller]
+fn expect_header(answer: &Answer, name: &str, value: &str) {
+    assert!(answer.header(name).contains(value), "{name} is {:?}, without {value:?}", answer.header(name));
+}
+
+/// R1: the answer is the whole newest playlist, with the part that was asked for or something later.
+#[test]
+fn a_reload_is_held_until_its_part_is_there() -> Result<()> {
+    let live = Live::start()?;
+    let (msn, part) = live.playlist("")?.edge().context("an empty playlist")?;
+    let next = (msn + 1, Some(1));
+    let playlist = live.playlist(&format!("?_HLS_msn={}&_HLS_part=1", msn + 1))?;
+    ensure!(
+        playlist.edge() >= Some(next),
+        "asked for {next:?} at {:?}, got {:?}",
+        (msn, part),
+        playlist.edge()
+    );
+    Ok(())
+}
+
+/// R2: Safari asks so at segment boundaries, and spins if it is answered early.
+#[test]
+fn a_reload_for_a_segment_is_held_until_it_is_complete() -> Result<()> {
+    let live = Live::start()?;
+    let msn = live.newest_msn()? + 1;
+    let playlist = live.playlist(&format!("?_HLS_msn={msn}"))?;
+    let segment = playlist.segment(msn).context("the segment is not there")?;
+    ensure!(segment.finished.is_some(), "segment {msn} still grows");
+    Ok(())
+}
+
+/// R3: past the last part of a segment means the first of the next.
+#[test]
+fn a_part_after_the_last_of_its_segment_is_the_first_of_the_next() -> Result<()> {
+    let live = Live::start()?;
+    let msn = live.newest_msn()?;
+    let playlist = live.playlist(&format!("?_HLS_msn={msn}&_HLS_part=4"))?;
+    ensure!(playlist.edge() >= Some((msn + 1, Some(0))), "{:?}", playlist.edge());
+    Ok(())
+}
+
+/// R4, R5: such a request would be held for ever, or pin memory. R11: what else is in the query does not matter.
+#[test]
+fn directives_that_make_no_sense_are_refused_at_once() -> Result<()> {
+    let live = Live::start()?;
+    let msn = live.newest_msn()?;
+    for query in [
+        "?_HLS_part=0".to_owned(),
+        format!("?_HLS_msn={}", msn + 10),
+        format!("?_HLS_msn={}&_HLS_part=0", msn + 10),
+        format!("?_HLS_msn={}&_HLS_part=4000", msn + 1),
+        "?_HLS_msn=x".to_owned(),
+        "?_HLS_msn=-1".to_owned(),
+        "?_HLS_msn=99999999999999999999999".to_owned(),
+    ] {
+        let asked = Instant::now();
+        let answer = live.http.get(&format!("{}{query}", live.video))?;
+        ensure!(answer.status == 400, "{query}: {}", answer.status);
+        expect_header(&answer, "cache-control", "no-store");
+        ensure!(asked.elapsed() < Duration::from_secs(1), "{query} was held");
+    }
+    live.playlist("?token=abc&_HLS_what=ever").map(drop)
+}
+
+/// R7: players must learn of the end at once, whatever they asked for.
+#[test]
+fn the_end_wakes_every_held_request_and_then_holds_none() -> Result<()> {
+    let live = Live::start()?;
+    // Two segments ahead is as far as may be asked for, and seconds away.
+    let ahead = live.newest_msn()? + 2;
+    let (http, path) = (live.http.clone(), format!("{}?_HLS_msn={ahead}", live.video));
+    let held = thread::spawn(move || http.get_ok(&path).map(|answer| (answer, Instant::now())));
+    poll::until("a held request", Duration::from_secs(2), || Ok(live.newest_msn().ok()))?;
+    live.publisher.stop()?;
+    let stopped = Instant::now();
+    let (answer, woken) = held.join().expect("asking does not panic")?;
+    let playlist = MediaPlaylist::parse(&answer.text())?;
+    ensure!(
+        playlist.ended || playlist.segment(ahead).is_some(),
+        "woken without a reason:\n{}",
+        answer.text()
+    );
+    ensure!(woken.saturating_duration_since(stopped) < Duration::from_secs(1), "held after the end");
+
+    let playlist = poll::until("ENDLIST", Duration::from_secs(5), || {
+        let text = live.http.get_ok(&live.video)?.text();
+        Ok(Some(MediaPlaylist::parse(&text)?).filter(|playlist| playlist.ended))
+    })?;
+    let asked = Instant::now();
+    let beyond = format!("{}?_HLS_msn={}&_HLS_part=0", live.video, playlist.edge().context("empty")?.0 + 1);
+    let answer = live.http.get_ok(&beyond)?;
+    ensure!(MediaPlaylist::parse(&answer.text())? == playlist, "the playlist changed after its end");
+    ensure!(asked.elapsed() < Duration::from_secs(1), "held after the end");
+    Ok(())
+}
+
+/// R10, and whatever strangers try: nothing but 4xx, nothing kept by caches.
+#[test]
+fn what_is_not_there_is_not_found() -> Result<()> {
+    let live = Live::start()?;
+    let msn = live.newest_msn()?;
+    let folder = live.video.trim_end_matches("index.m3u8");
+    for path in [
+        format!("{folder}{}.0.m4s", msn + 100),
+        format!("{folder}{}.m4s", msn + 100),
+        format!("{folder}init-0000000000000000.mp4"),
+        format!("{folder}x.m4s"),
+        format!("{folder}../../../../../etc/passwd"),
+        "/hls/live/nobody/index.m3u8".to_owned(),
+        "/hls/live/%2e%2e/index.m3u8".to_owned(),
+        "/hls/live/cam/../../../etc/passwd".to_owned(),
+        "/hls/live/cam%00/index.m3u8".to_owned(),
+        "/hls".to_owned(),
+        "/watch/live/..%2f..%2fetc".to_owned(),
+    ] {
+        let answer = live.http.get(&path)?;
+        ensure!((400..500).contains(&answer.status), "{path}: {}", answer.status);
+        let cached = answer.header("cache-control");
+        ensure!(
+            ["no-store", "public, max-age=1", "no-cache"].contains(&cached),
+            "{path}: cache-control is {cached:?}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn browsers_and_caches_are_told_what_they_need() -> Result<()> {
+    let live = Live::start()?;
+    let part = live.part()?;
+    for (path, content_type, cache_control) in [
+        (live.multivariant.to_owned(), "application/vnd.apple.mpegurl", "no-cache"),
+        (live.video.clone(), "application/vnd.apple.mpegurl", "max-age=1"),
+        (part, "video/mp4", "immutable"),
+    ] {
+        let answer = live.http.get_ok(&path)?;
+        expect_header(&answer, "content-type", content_type);
+        expect_header(&answer, "cache-control", cache_control);
+        expect_header(&answer, "access-control-allow-origin", "*");
+        expect_header(&answer, "access-control-expose-headers", "Date");
+        ensure!(!answer.header("date").is_empty(), "{path}: no Date, which players estimate latency from");
+        let etag = answer.header("etag").to_owned();
+        ensure!(!etag.is_empty(), "{path}: no ETag");
+        // The playlist may have grown in between, and then is another one.
+        let again = live.http.get_with(&path, &[("if-none-match", &etag)])?;
+        ensure!(
+            again.status == 304 || again.header("etag") != etag,
+            "{path}: sent again although it is known"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn playlists_are_compressed_for_those_who_can_and_media_never() -> Result<()> {
+    let live = Live::start()?;
+    let plain = live.http.get_ok(&live.video)?;
+    expect_header(&plain, "vary", "Accept-Encoding");
+    let packed = live.http.get_with(&live.video, &[("accept-encoding", "gzip")])?;
+    expect_header(&packed, "content-encoding", "gzip");
+    ensure!(packed.body.starts_with(&[0x1f, 0x8b]), "not gzip");
+    ensure!(packed.body.len() < plain.body.len(), "{} bytes, plain {}", packed.body.len(), plain.body.len());
+    let part = live.http.get_with(&live.part()?, &[("accept-encoding", "gzip")])?;
+    ensure!(part.header("content-encoding").is_empty(), "media is compressed");
+    Ok(())
+}
+
+/// Threat: an admin page that answers strangers, or a viewer's port that answers admins.
+#[test]
+fn each_port_answers_only_what_it_is_for() -> Result<()> {
+    let server = Tidecast::start(Profile::Default)?;
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        ensure!(server.admin_http().get(path)?.status == 200, "{path} on the admin port");
+        ensure!(server.viewer_http().get(path)?.status == 404, "{path} on the viewers' port");
+    }
+    ensure!(server.viewer_http().get("/")?.status == 200, "the list of streams");
+    ensure!(server.admin_http().get("/state")?.status == 404, "/state on the admin port");
+    server.stop()
+}
