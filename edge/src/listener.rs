@@ -87,7 +87,10 @@ impl Listener {
         connections.wait().await;
     }
 
-    async fn accept(&self, permits: &Arc<Semaphore>) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    async fn accept(
+        &self,
+        permits: &Arc<Semaphore>,
+    ) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
         let permit = permits.clone().acquire_owned().await.ok()?;
         match self.tcp.accept().await {
             Ok((stream, _)) => Some((stream, permit)),

@@ -73,7 +73,8 @@ impl Entry {
         let published = registry.get(id);
         let status = catalog.get(id).map(|index| index.status());
         let session = published.as_ref().map(|stream| stream.session());
-        let current = status.as_ref().filter(|status| session.is_none_or(|session| status.session == session));
+        let current =
+            status.as_ref().filter(|status| session.is_none_or(|session| status.session == session));
         let state = match (current.map(|status| status.state), session) {
             (Some(State::Live), _) => Phase::Live,
             (_, Some(_)) => Phase::Starting,
@@ -86,7 +87,10 @@ impl Entry {
             app: id.app().to_owned(),
             stream: id.stream().to_owned(),
             state,
-            reason: facts.as_ref().and_then(|facts| facts.starting.clone()).filter(|_| state == Phase::Starting),
+            reason: facts
+                .as_ref()
+                .and_then(|facts| facts.starting.clone())
+                .filter(|_| state == Phase::Starting),
             session: session.or(current.map(|status| status.session)).map(|session| session.to_string()),
             playlist: format!("/hls/{id}/index.m3u8"),
             since: facts.as_ref().map(|facts| facts.since_ms),

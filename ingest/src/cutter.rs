@@ -17,6 +17,10 @@ use crate::grid::{Follower, Grid, SEGMENT_TARGET};
 /// Largest EXT-X-TARGETDURATION, in seconds: also where a segment without any keyframe ends.
 const TARGET_DURATION_MAX_S: u32 = 12;
 
+/// A segment of this size ends without a keyframe. It is 12 s at 60 Mbit/s, which no honest publisher fills; the
+/// origin keeps the newest two segments whatever they weigh.
+const SEGMENT_BYTES_MAX: usize = 96 * 1024 * 1024;
+
 /// A group without a keyframe is closed after this span, so that the ring can let go of it.
 const GROUP_SECONDS_MAX: i64 = 12;
 
@@ -96,6 +100,7 @@ struct Open {
     part: u32,
     discontinuity_sequence: u64,
     segment_start: i64,
+    segment_bytes: usize,
     part_start: i64,
     /// The newest unit of the lead.
     last: i64,
@@ -214,6 +219,7 @@ impl Cutter {
         if let Some(open) = &mut self.open {
             open.last = unit.dts;
             open.last_end = unit.dts + i64::from(unit.duration);
+            open.segment_bytes += unit.data.len();
             if unit.key {
                 open.key_interval = open.key_interval.max(unit.dts - open.key_last);
                 open.key_last = unit.dts;
@@ -284,7 +290,8 @@ impl Cutter {
         if unit.key && (open.cut_at_next_key || age >= self.grid.segment() - self.grid.frame / 2) {
             return Cut::Segment { broken: false };
         }
-        if ends_after(unit.dts + open.interval.get().max(self.grid.frame)) {
+        let heavy = open.segment_bytes + unit.data.len() > SEGMENT_BYTES_MAX;
+        if heavy || ends_after(unit.dts + open.interval.get().max(self.grid.frame)) {
             return Cut::Segment { broken: false };
         }
         if unit.dts - open.part_start > self.grid.part - self.grid.frame / 2 { Cut::Part } else { Cut::No }
@@ -315,8 +322,9 @@ impl Cutter {
                     msn: 0,
                     part: 0,
                     discontinuity_sequence: 0,
-                    segment_start: start,
-                    part_start: start,
+                    segment_start,
+                    segment_bytes: 0,
+                    part_start,
                     last: start,
                     last_end: start,
                     key_last: start,
@@ -361,6 +369,7 @@ impl Cutter {
                     open.part = 0;
                     open.discontinuity_sequence += u64::from(broken);
                     open.segment_start = start;
+                    open.segment_bytes = 0;
                     open.cut_at_next_key = !key;
                 }
             }
@@ -369,7 +378,7 @@ impl Cutter {
         let boundary = Boundary {
             msn: open.msn,
             part: open.part,
-            start: start,
+            start,
             program_date_time_ms: self.anchor_ms + MediaTime::new(start, scale).millis(),
             discontinuity_sequence: open.discontinuity_sequence,
             independent: key,
@@ -810,6 +819,27 @@ mod tests {
             })
         );
         assert!(cuts.lead.iter().all(|part| part.boundary.independent));
+    }
+
+    /// Threat: a publisher that fills the store by never ending a segment.
+    #[test]
+    fn a_segment_is_bounded_in_bytes() {
+        let grid = Grid::video(
+            Cadence { frames_per_second: 30.0, longest_s: 0.033 },
+            None,
+            Duration::from_millis(500),
+        );
+        let (mut cutter, mut out) = (Cutter::new(grid, 0), Vec::new());
+        let data = Bytes::from(vec![0; 8 * 1024 * 1024]);
+        for n in 0..30 {
+            let unit =
+                AccessUnit { dts: n * 3000, pts: n * 3000, duration: 3000, key: n == 0, data: data.clone() };
+            cutter.push_lead(unit, false, None, &mut out);
+        }
+        let segments =
+            out.iter().filter(|e| matches!(e, Entry::Boundary { boundary, .. } if boundary.part == 0));
+        assert_eq!(segments.count(), 3);
+        assert_eq!(cutter.counts().segments_forced, 2);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What a publication weighs and how it ticks: for playlists ([`Weight`]) and for people ([`Meter`]). Pure.
 
+use std::collections::VecDeque;
+
 use media::{AccessUnit, Timescale, TrackKind};
 use relay::{Bandwidth, Facts};
 
@@ -12,8 +14,9 @@ const PART_BOX_BYTES: u64 = 112;
 const BANDWIDTH_STEP: u32 = 100_000;
 const AUDIO_BANDWIDTH_STEP: u32 = 16_000;
 
-/// Facts are told once a second of media.
+/// Facts are told once a second of media, over the last few: a second alone jumps with every keyframe.
 const TELL_MS: i64 = 1_000;
+const WINDOWS: usize = 4;
 
 /// Bandwidth of one track, by segment as rfc8216bis defines it.
 pub(crate) struct Weight {
@@ -71,16 +74,21 @@ impl Weight {
     }
 }
 
-/// Bit rate, frame rate and keyframe interval over the last second or so of media.
+/// Bit rate, frame rate and keyframe interval over the last seconds of media.
 pub(crate) struct Meter {
     since_ms: i64,
     window_start_ms: Option<i64>,
+    /// The newest last, and still open.
+    windows: VecDeque<Window>,
+    key_last_ms: Option<i64>,
+    keyframe_interval_s: Option<f64>,
+}
+
+#[derive(Default)]
+struct Window {
+    span_ms: i64,
     bytes: usize,
     frames: u32,
-    key_last_ms: Option<i64>,
-    bits_per_second: u32,
-    frame_rate: Option<f64>,
-    keyframe_interval_s: Option<f64>,
 }
 
 impl Meter {
@@ -89,33 +97,36 @@ impl Meter {
         Self {
             since_ms,
             window_start_ms: None,
-            bytes: 0,
-            frames: 0,
+            windows: VecDeque::from([Window::default()]),
             key_last_ms: None,
-            bits_per_second: 0,
-            frame_rate: None,
             keyframe_interval_s: None,
         }
     }
 
     /// Counts a unit stamped `millis` on the stream clock; true once a second, when the facts are new.
     pub(crate) fn note(&mut self, kind: TrackKind, millis: i64, bytes: usize, key: bool) -> bool {
-        if kind == TrackKind::Video && key {
-            if let Some(last_ms) = self.key_last_ms.replace(millis) {
-                self.keyframe_interval_s = Some((millis - last_ms) as f64 / 1000.0);
-            }
+        if kind == TrackKind::Video
+            && key
+            && let Some(last_ms) = self.key_last_ms.replace(millis)
+        {
+            self.keyframe_interval_s = Some((millis - last_ms) as f64 / 1000.0);
         }
         let start_ms = *self.window_start_ms.get_or_insert(millis);
         let span_ms = millis - start_ms;
         let told = span_ms >= TELL_MS;
         if told {
-            let span_s = span_ms as f64 / 1000.0;
-            self.bits_per_second = (self.bytes as f64 * 8.0 / span_s) as u32;
-            self.frame_rate = (self.frames > 0).then(|| f64::from(self.frames) / span_s);
-            (self.window_start_ms, self.bytes, self.frames) = (Some(millis), 0, 0);
+            if let Some(window) = self.windows.back_mut() {
+                window.span_ms = span_ms;
+            }
+            self.window_start_ms = Some(millis);
+            self.windows.push_back(Window::default());
+            let excess = self.windows.len().saturating_sub(WINDOWS + 1);
+            self.windows.drain(..excess);
         }
-        self.bytes += bytes;
-        self.frames += u32::from(kind == TrackKind::Video);
+        if let Some(window) = self.windows.back_mut() {
+            window.bytes += bytes;
+            window.frames += u32::from(kind == TrackKind::Video);
+        }
         told
     }
 
@@ -125,12 +136,54 @@ impl Meter {
     }
 
     pub(crate) fn facts(&self, starting: Option<String>) -> Facts {
+        let complete = self.windows.iter().filter(|window| window.span_ms > 0);
+        let (span_ms, bytes, frames) = complete.fold((0, 0, 0), |(span_ms, bytes, frames), window| {
+            (span_ms + window.span_ms, bytes + window.bytes, frames + window.frames)
+        });
+        let per_second = |count: f64| if span_ms > 0 { count * 1000.0 / span_ms as f64 } else { 0.0 };
         Facts {
             since_ms: self.since_ms,
-            bits_per_second: self.bits_per_second,
-            frame_rate: self.frame_rate,
+            bits_per_second: per_second(bytes as f64 * 8.0) as u32,
+            frame_rate: (frames > 0).then(|| per_second(f64::from(frames))),
             keyframe_interval_s: self.keyframe_interval_s,
             starting,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn facts_are_told_every_second_over_the_last_four() {
+        let mut meter = Meter::new(0);
+        let mut told = 0;
+        for n in 0..300 {
+            // 25 fps, 1 kB a frame, and twice that in the last four whole seconds.
+            let bytes = if n >= 175 { 2_000 } else { 1_000 };
+            told += u32::from(meter.note(TrackKind::Video, n * 40, bytes, n % 50 == 0));
+        }
+        assert_eq!(told, 11);
+        let facts = meter.facts(None);
+        assert_eq!((facts.bits_per_second, facts.frame_rate), (400_000, Some(25.0)));
+        assert_eq!(facts.keyframe_interval_s, Some(2.0));
+    }
+
+    #[test]
+    fn bandwidth_is_the_heaviest_segment_rounded_up_and_the_average_is_not() {
+        let mut weight = Weight::new(Timescale::VIDEO);
+        for (segment, bytes) in [(0, 100_000), (1, 150_000), (2, 100_000)] {
+            weight.boundary(segment * 180_000, true);
+            let data = Bytes::from(vec![0; bytes]);
+            let dts = segment * 180_000;
+            weight.unit(&AccessUnit { dts, pts: dts, duration: 180_000, key: true, data });
+        }
+        weight.boundary(3 * 180_000, true);
+        let bandwidth = weight.bandwidth();
+        assert_eq!(bandwidth.peak, 700_000);
+        assert!((466_000..468_000).contains(&bandwidth.average), "{bandwidth:?}");
     }
 }

@@ -136,7 +136,7 @@ struct AudioTrack {
 
 enum Stage {
     Holding(Hold),
-    Open(Log),
+    Open(Box<Log>),
 }
 
 impl Publication {
@@ -295,7 +295,8 @@ impl Publication {
                 tracing::info!(?kind, "announced, but did not come in the first seconds: left out");
             }
         }
-        self.stage = Stage::Open(Log::open(opening, self.announced.bits_per_second, &mut self.writer));
+        let log = Log::open(opening, self.announced.bits_per_second, &mut self.writer);
+        self.stage = Stage::Open(Box::new(log));
     }
 
     /// Once a second: what people see of this publication.
@@ -330,4 +331,299 @@ fn waiting(age_s: f64) -> String {
         "waiting for a keyframe, the last one came {age_s:.0} s ago: \
          a keyframe interval of 2 s in the encoder starts the stream sooner"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use relay::{Boundary, Frame, Kind, Read, StreamRecord};
+
+    use super::*;
+
+    /// Baseline profile, 640x360 and 320x180, from x264.
+    const AVCC: &[u8] = &[
+        0x01, 0x42, 0xC0, 0x1E, 0xFF, 0xE1, 0x00, 0x19, 0x67, 0x42, 0xC0, 0x1E, 0xDA, 0x02, 0x80, 0xBF, 0xE5,
+        0xC0, 0x44, 0x00, 0x00, 0x03, 0x00, 0x04, 0x00, 0x00, 0x03, 0x00, 0xF0, 0x3C, 0x58, 0xBA, 0x80, 0x01,
+        0x00, 0x04, 0x68, 0xCE, 0x0F, 0xC8,
+    ];
+    const AVCC_SMALL: &[u8] = &[
+        0x01, 0x42, 0xC0, 0x0D, 0xFF, 0xE1, 0x00, 0x17, 0x67, 0x42, 0xC0, 0x0D, 0xDA, 0x05, 0x06, 0x7E, 0x7C,
+        0x04, 0x40, 0x00, 0x00, 0x03, 0x00, 0x40, 0x00, 0x00, 0x0F, 0x03, 0xC5, 0x0A, 0xA8, 0x01, 0x00, 0x04,
+        0x68, 0xCE, 0x0F, 0xC8,
+    ];
+
+    struct RightKey;
+
+    impl Authorize for RightKey {
+        fn may_publish(&self, _: &StreamId, key: &Secret) -> bool {
+            key.expose() == "right"
+        }
+    }
+
+    struct Server {
+        gate: Gate,
+        registry: StreamRegistry,
+        id: StreamId,
+    }
+
+    impl Server {
+        fn new() -> Self {
+            let registry = StreamRegistry::default();
+            let part_target = Duration::from_millis(500);
+            let gate = Gate::new(registry.clone(), Arc::new(RightKey), part_target, Metrics::default());
+            Self { gate, registry, id: StreamId::new("live", "cam").unwrap() }
+        }
+
+        fn publish(&self, key: &str) -> Result<Publication, Refusal> {
+            let peer = SocketAddr::from(([127, 0, 0, 1], 5_000));
+            self.gate.publish(&self.id, &Secret::new(key.to_owned()), "test", peer)
+        }
+
+        fn record(&self) -> Option<Arc<StreamRecord>> {
+            self.registry.get(&self.id)?.record().borrow().clone()
+        }
+    }
+
+    /// An encoder in real time: pictures at 25 fps with a keyframe every two seconds, AAC at 48 kHz.
+    struct Encoder {
+        publication: Publication,
+        started: Instant,
+        wall: SystemTime,
+        picture: i64,
+        sound: i64,
+        /// Added to every stamp.
+        offset: u32,
+        keyframes: bool,
+    }
+
+    impl Encoder {
+        fn new(publication: Publication) -> Self {
+            let (started, wall) = (Instant::now(), UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+            Self { publication, started, wall, picture: 0, sound: 0, offset: 0, keyframes: true }
+        }
+
+        fn video_header(&mut self, avcc: &[u8]) -> Result<(), PublishError> {
+            self.video(0, [&[0x17, 0, 0, 0, 0], avcc].concat())
+        }
+
+        fn audio_header(&mut self) -> Result<(), PublishError> {
+            self.publication.audio(0, Bytes::from_static(&[0xAF, 0, 0x11, 0x90]), self.started, self.wall)
+        }
+
+        fn video(&mut self, millis: i64, body: Vec<u8>) -> Result<(), PublishError> {
+            let since = Duration::from_millis(millis as u64);
+            let stamp = self.offset.wrapping_add(millis as u32);
+            self.publication.video(stamp, body.into(), self.started + since, self.wall + since)
+        }
+
+        fn picture(&mut self) -> Result<(), PublishError> {
+            let key = self.keyframes && self.picture % 50 == 0;
+            let nal = if key { 0x65 } else { 0x41 };
+            let millis = self.picture * 40;
+            self.picture += 1;
+            self.video(millis, vec![if key { 0x17 } else { 0x27 }, 1, 0, 0, 0, 0, 0, 0, 2, nal, 0x80])
+        }
+
+        fn sound(&mut self) -> Result<(), PublishError> {
+            let millis = self.sound * 1024 * 1000 / 48_000;
+            let since = Duration::from_millis(millis as u64);
+            self.sound += 1;
+            let stamp = self.offset.wrapping_add(millis as u32);
+            let body = Bytes::from_static(&[0xAF, 1, 0x21, 0x10]);
+            self.publication.audio(stamp, body, self.started + since, self.wall + since)
+        }
+
+        /// Pictures and sound until `seconds` after the start.
+        fn run_until(&mut self, seconds: f64) -> Result<(), PublishError> {
+            while self.picture as f64 * 0.04 < seconds {
+                self.picture()?;
+                while self.sound as f64 * 1024.0 / 48_000.0 < self.picture as f64 * 0.04 {
+                    self.sound()?;
+                }
+            }
+            Ok(())
+        }
+    }
+
+    fn frames(server: &Server, track: usize) -> Vec<Frame> {
+        let stream = server.registry.get(&server.id).unwrap();
+        let track = &stream.tracks()[track];
+        let (mut cursor, mut frames) = (track.oldest(), Vec::new());
+        while track.read(&mut cursor, false, &mut frames) == Read::Frames {}
+        frames
+    }
+
+    fn boundaries(frames: &[Frame]) -> Vec<Boundary> {
+        frames.iter().filter_map(|frame| frame.to_boundary().ok()).collect()
+    }
+
+    fn started(server: &Server) -> Encoder {
+        let mut encoder = Encoder::new(server.publish("right").unwrap());
+        encoder.video_header(AVCC).unwrap();
+        encoder.audio_header().unwrap();
+        encoder
+    }
+
+    #[test]
+    fn only_the_right_key_publishes_and_only_once_at_a_time() {
+        let server = Server::new();
+        assert!(matches!(server.publish("wrong"), Err(Refusal::WrongKey)));
+        let first = server.publish("right").unwrap();
+        assert!(matches!(server.publish("right"), Err(Refusal::NameTaken(_))));
+        drop(first);
+        assert!(server.publish("right").is_ok());
+    }
+
+    #[test]
+    fn the_log_opens_after_two_seconds_with_everything_held() {
+        let server = Server::new();
+        let mut encoder = started(&server);
+        encoder.run_until(1.96).unwrap();
+        assert_eq!(server.record(), None);
+        encoder.run_until(2.1).unwrap();
+        let record = server.record().unwrap();
+        assert_eq!(record.tracks.iter().map(|track| track.name).collect::<Vec<_>>(), ["v", "a"]);
+        assert_eq!((record.frame_rate, record.part_hold_back_ms), (Some(25.0), 3 * 534));
+        let video = frames(&server, 0);
+        assert!(video.iter().any(Frame::is_key_unit));
+        assert_eq!(boundaries(&video)[0].program_date_time_ms, 1_800_000_000_000);
+        let live = record.live.clone().expect("the keyframe at 2 s completes the first segment");
+        assert_eq!((live.target_duration_s, live.window_ms), (4, 28_000));
+    }
+
+    #[test]
+    fn a_track_that_is_announced_but_does_not_come_is_left_out() {
+        let server = Server::new();
+        let mut encoder = started(&server);
+        encoder.publication.announce(Announced { video: true, audio: true, bits_per_second: None });
+        while encoder.picture < 60 {
+            encoder.picture().unwrap();
+        }
+        assert_eq!(server.record().unwrap().tracks.len(), 1);
+        encoder.sound().unwrap();
+    }
+
+    #[test]
+    fn audio_alone_is_a_stream() {
+        let server = Server::new();
+        let mut encoder = Encoder::new(server.publish("right").unwrap());
+        encoder.audio_header().unwrap();
+        while encoder.sound < 300 {
+            encoder.sound().unwrap();
+        }
+        let record = server.record().unwrap();
+        assert_eq!(record.tracks.iter().map(|track| track.name).collect::<Vec<_>>(), ["a"]);
+        assert_eq!(record.live.clone().unwrap().target_duration_s, 3);
+    }
+
+    #[test]
+    fn nothing_comes_before_the_first_keyframe() {
+        let server = Server::new();
+        let mut encoder = started(&server);
+        encoder.picture = 20;
+        encoder.run_until(5.0).unwrap();
+        let (video, audio) = (frames(&server, 0), frames(&server, 1));
+        let first = |frames: &[Frame]| {
+            frames.iter().find(|frame| frame.kind() == Kind::Unit).unwrap().to_unit().unwrap()
+        };
+        assert!(first(&video).key);
+        let (video_s, audio_s) = (first(&video).dts as f64 / 90_000.0, first(&audio).dts as f64 / 48_000.0);
+        assert!((0.0..0.0214).contains(&(audio_s - video_s)), "video from {video_s}, audio from {audio_s}");
+    }
+
+    #[test]
+    fn video_without_any_keyframe_is_refused_in_words() {
+        let server = Server::new();
+        let mut encoder = started(&server);
+        encoder.keyframes = false;
+        let error = encoder.run_until(20.0).unwrap_err();
+        assert!(matches!(error, PublishError::NoKeyframe), "{error}");
+        assert_eq!(error.to_string(), "no keyframe in the first 12 s of video");
+    }
+
+    /// Threat: a publisher that sends gigabytes before anything can be shown.
+    #[test]
+    fn what_is_held_at_the_start_is_bounded() {
+        let server = Server::new();
+        let mut encoder = started(&server);
+        let nal = (4_u32 * 1024 * 1024).to_be_bytes();
+        let unit = [&[0x17, 1, 0, 0, 0], nal.as_slice(), &[0x65], &vec![0; 4 * 1024 * 1024 - 1]].concat();
+        let refused = (0..20).find_map(|millis| encoder.video(millis, unit.clone()).err());
+        assert!(matches!(refused, Some(PublishError::TooMuchAtStart)));
+    }
+
+    /// Threat: a clock that jumps ten hours ahead, or ten seconds back, in mid-stream.
+    #[test]
+    fn a_jump_of_the_publishers_clock_is_one_discontinuity() {
+        for jump in [36_000_000_u32, 10_000_u32.wrapping_neg()] {
+            let server = Server::new();
+            let mut encoder = started(&server);
+            encoder.offset = 100_000;
+            encoder.run_until(7.0).unwrap();
+            encoder.offset = encoder.offset.wrapping_add(jump);
+            encoder.run_until(14.0).unwrap();
+            for (track, hertz) in [(0, 90_000.0), (1, 48_000.0)] {
+                let frames = frames(&server, track);
+                assert!(frames.is_sorted_by(|a, b| a.dts() <= b.dts()), "jump {jump}");
+                let last_s = frames.last().unwrap().dts() as f64 / hertz;
+                assert!((13.5..14.1).contains(&last_s), "jump {jump}: {last_s}");
+                assert_eq!(boundaries(&frames).last().unwrap().discontinuity_sequence, 1, "jump {jump}");
+            }
+        }
+    }
+
+    /// Threat: stamps that wrap, at 24 and at 32 bits, one second into the stream.
+    #[test]
+    fn stamps_that_wrap_are_not_noticed() {
+        for start in [0xFF_FFFF - 1_000, u32::MAX - 1_000] {
+            let server = Server::new();
+            let mut encoder = started(&server);
+            encoder.offset = start;
+            encoder.run_until(8.0).unwrap();
+            assert_eq!(boundaries(&frames(&server, 0)).last().unwrap().discontinuity_sequence, 0);
+        }
+    }
+
+    #[test]
+    fn another_picture_size_is_a_discontinuity_from_the_next_keyframe_on() {
+        let server = Server::new();
+        let mut encoder = started(&server);
+        encoder.run_until(5.0).unwrap();
+        encoder.video_header(AVCC_SMALL).unwrap();
+        encoder.run_until(10.0).unwrap();
+        let video = frames(&server, 0);
+        let at = video.iter().position(|frame| frame.kind() == Kind::Config).unwrap();
+        let Ok(CodecConfig::H264(config)) = video[at].to_config() else { panic!("not a configuration") };
+        assert_eq!((config.width(), config.height()), (320, 180));
+        let boundary = video[at + 1].to_boundary().unwrap();
+        assert_eq!((boundary.part, boundary.discontinuity_sequence, boundary.start), (0, 1, 6 * 90_000));
+        assert!(video[at + 2].is_key_unit());
+        assert_eq!(boundaries(&frames(&server, 1)).last().unwrap().discontinuity_sequence, 1);
+    }
+
+    #[test]
+    fn a_publisher_that_leaves_ends_every_track() {
+        let server = Server::new();
+        let mut encoder = started(&server);
+        encoder.run_until(5.0).unwrap();
+        let stream = server.registry.get(&server.id).unwrap();
+        drop(encoder);
+        assert!(server.registry.get(&server.id).is_none());
+        for track in stream.tracks() {
+            let (mut cursor, mut frames) = (track.oldest(), Vec::new());
+            while track.read(&mut cursor, false, &mut frames) != Read::Ended {}
+            assert_eq!(frames.last().unwrap().kind(), Kind::End);
+        }
+    }
+
+    #[test]
+    fn damaged_units_are_passed_over() {
+        let server = Server::new();
+        let mut encoder = started(&server);
+        encoder.run_until(3.0).unwrap();
+        let before = frames(&server, 0).len();
+        encoder.video(3_000, vec![0x27, 1, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0x65]).unwrap();
+        assert_eq!(frames(&server, 0).len(), before);
+        encoder.run_until(4.0).unwrap();
+        assert!(frames(&server, 0).len() > before);
+    }
 }

@@ -138,7 +138,9 @@ impl Packaging {
 
     /// Passes on what the record says of a live stream, and later its restamped bandwidth.
     fn announce(&mut self, record: Option<&Arc<StreamRecord>>) {
-        let Some((record, live)) = record.and_then(|record| Some((record, record.live.as_ref()?))) else { return };
+        let Some((record, live)) = record.and_then(|record| Some((record, record.live.as_ref()?))) else {
+            return;
+        };
         let known = self.announced.as_ref().is_some_and(|announced| Arc::ptr_eq(announced, record));
         if known {
             return;

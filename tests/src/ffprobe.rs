@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -12,19 +11,11 @@ use serde::Deserialize;
 pub struct Packet {
     pub pts: f64,
     pub dts: f64,
-    pub duration: f64,
     /// Byte offset in the file.
     pub position: usize,
     pub is_key: bool,
     /// Of the payload.
     pub hash: String,
-}
-
-impl Packet {
-    #[must_use]
-    pub fn end_dts(&self) -> f64 {
-        self.dts + self.duration
-    }
 }
 
 #[derive(Deserialize)]
@@ -37,8 +28,6 @@ struct Report {
 struct RawPacket {
     pts_time: String,
     dts_time: String,
-    #[serde(default)]
-    duration_time: String,
     #[serde(default)]
     pos: String,
     flags: String,
@@ -62,7 +51,7 @@ pub fn packets(path: &Path, stream: &str) -> Result<Vec<Packet>> {
             "md5",
             "-show_entries",
         ])
-        .arg("packet=pts_time,dts_time,duration_time,pos,flags,data_hash")
+        .arg("packet=pts_time,dts_time,pos,flags,data_hash")
         .arg(path)
         .output()
         .context("cannot start ffprobe")?;
@@ -77,17 +66,9 @@ impl RawPacket {
         Ok(Packet {
             pts: self.pts_time.parse()?,
             dts: self.dts_time.parse()?,
-            duration: self.duration_time.parse().unwrap_or(0.0),
             position: self.pos.parse().unwrap_or(0),
             is_key: self.flags.starts_with('K'),
             hash: self.data_hash,
         })
     }
-}
-
-/// The largest time between two packets in decoding order.
-#[must_use]
-pub fn longest_step(packets: &[Packet]) -> Duration {
-    let steps = packets.iter().zip(packets.iter().skip(1)).map(|(packet, next)| next.dts - packet.dts);
-    Duration::from_secs_f64(steps.fold(0.0, f64::max))
 }

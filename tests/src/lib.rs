@@ -4,13 +4,14 @@
 //!   [`publisher`]   ffmpeg, as a broadcaster runs it
 //!   [`viewer`]      follows a stream by blocking reloads, as a player does, and keeps every playlist and byte
 //!   [`strict`]      an independent reader of playlists that forgives nothing
-//!   [`ffprobe`]     what a foreign demuxer sees in what was kept
+//!   [`ffprobe`]     what a foreign demuxer sees in what was kept, and [`fmp4`] what is written there
 //!   [`browser`]     Chromium on the watch page
 //!
 //! A black box: nothing here knows the crates under test.
 
 pub mod browser;
 pub mod ffprobe;
+pub mod fmp4;
 pub mod http;
 pub mod media;
 pub mod poll;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use harness::browser::Browser;
 use harness::media::{clip, output_dir};
+use harness::poll;
 use harness::publisher::Publisher;
 use harness::server::{Profile, Tidecast};
 use serde::Deserialize;
@@ -88,6 +89,42 @@ fn a_page_opened_early_goes_live_by_itself_shows_the_film_with_low_latency_and_s
     let ended: Ended = page.wait_for("ended", STEP_MAX)?;
     ensure!(ended.axe.is_empty(), "ended: {:?}", ended.axe);
     ensure!(ended.problems.is_empty(), "script errors: {:?}", ended.problems);
+    server.stop()
+}
+
+#[derive(Deserialize)]
+struct Measured {
+    first_picture_ms: Quantiles,
+    latency_ms: Quantiles,
+    problems: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Quantiles {
+    p50: f64,
+    p95: f64,
+}
+
+/// The bounds are looser than those of the benchmark: other tests may run on this machine.
+#[test]
+fn profile_low_brings_latency_near_one_second_and_the_first_picture_within_one() -> Result<()> {
+    let server = Tidecast::start(Profile::Low)?;
+    let publisher = Publisher::of_clock(CLIP, &server.publish_url("live/low"))?;
+    let http = server.viewer_http();
+    poll::until(
+        "live",
+        STEP_MAX,
+        || Ok((http.get("/hls/live/low/index.m3u8")?.status == 200).then_some(())),
+    )?;
+    let page =
+        Browser::run("latency.mjs", &[&server.watch_url("live/low"), "--joins", "3", "--seconds", "10"])?;
+    let Measured { first_picture_ms, latency_ms, problems } = page.wait_for("measured", STEP_MAX)?;
+    println!("capture to display: p50 {} ms, p95 {} ms", latency_ms.p50, latency_ms.p95);
+    println!("first picture: p50 {} ms", first_picture_ms.p50);
+    ensure!(problems.is_empty(), "script errors: {problems:?}");
+    ensure!(latency_ms.p50 < 1500.0, "capture to display took {} ms", latency_ms.p50);
+    ensure!(first_picture_ms.p50 < 2000.0, "the first picture took {} ms", first_picture_ms.p50);
+    publisher.stop()?;
     server.stop()
 }
 

@@ -238,7 +238,8 @@ mod tests {
 
     #[test]
     fn a_unit_survives_the_log_and_its_header_is_the_documented_one() {
-        let unit = AccessUnit { dts: -5, pts: 85, duration: 3000, key: true, data: Bytes::from_static(b"nal") };
+        let unit =
+            AccessUnit { dts: -5, pts: 85, duration: 3000, key: true, data: Bytes::from_static(b"nal") };
         let frame = Frame::unit(PLACE, &unit);
         assert_eq!(frame.to_unit(), Ok(unit));
         let wire = frame.wire();

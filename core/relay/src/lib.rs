@@ -12,8 +12,8 @@ mod registry;
 mod ring;
 mod stream;
 
-pub use frame::{Boundary, Frame, FrameError, Kind, HEADER_BYTES};
+pub use frame::{Boundary, Frame, FrameError, HEADER_BYTES, Kind};
 pub use record::{Bandwidth, Facts, Live, StreamRecord, TrackRecord};
-pub use registry::{Streams, StreamRegistry, Taken};
-pub use ring::{Cursor, Read, Ring, GROUP_BYTES_MAX, RING_BYTES_MAX};
+pub use registry::{StreamRegistry, Streams, Taken};
+pub use ring::{Cursor, GROUP_BYTES_MAX, RING_BYTES_MAX, Read, Ring};
 pub use stream::{Stream, StreamWriter, Track, TrackWriter};

@@ -175,14 +175,19 @@ mod tests {
         metrics: Metrics,
         drain: CancellationToken,
         server: JoinHandle<()>,
+        log: Log,
+        /// In every test, not only in the one that reads the log: a thread that logs before anybody listens may
+        /// switch the line off for all.
+        _logging: DefaultGuard,
     }
 
     async fn start(limits: Limits) -> Running {
+        let (log, _logging) = Log::capture();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (studio, metrics, drain) = (Studio::default(), Metrics::default(), CancellationToken::new());
         let server = tokio::spawn(accept(listener, studio.clone(), limits, metrics.clone(), drain.clone()));
-        Running { address, studio, metrics, drain, server }
+        Running { address, studio, metrics, drain, server, log, _logging }
     }
 
     impl Running {
@@ -299,7 +304,6 @@ mod tests {
     /// Threat: a key ends up in a log, where more people read it than may publish.
     #[tokio::test]
     async fn every_connection_leaves_one_line_and_none_holds_the_key() {
-        let (log, _guard) = Log::capture();
         let running = start(Limits::default()).await;
         for (app, name) in [
             ("live", "wrong?key=canary"),
@@ -318,7 +322,7 @@ mod tests {
         running.drain.cancel();
         running.server.await.unwrap();
 
-        let text = log.text();
+        let text = running.log.text();
         assert_eq!(text.matches(" INFO ").count(), 5, "{text}");
         assert_eq!(text.matches("publisher closed").count(), 5, "{text}");
         assert!(text.contains("stream.id=live/wrong"), "{text}");

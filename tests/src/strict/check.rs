@@ -8,10 +8,6 @@ use super::{MediaPlaylist, Segment, Violation};
 /// EXTINF, part durations and dates are rounded on their own, to a millisecond or finer; that much apart is equal.
 const ROUNDING: Duration = Duration::from_millis(1);
 
-/// How long after its end leaves the last three target durations a part may still be listed: it goes with its segment,
-/// and segments do not end on that line (§6.2.2 says SHOULD; players need the three).
-const PART_REMOVAL_SLACK_TARGETS: u32 = 2;
-
 /// What a source may do to part durations that no writer can help.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Slack {
@@ -145,27 +141,21 @@ impl MediaPlaylist {
         self.check_part_window(findings);
     }
 
-    /// Parts are listed exactly near the end: without gaps for the last three target durations, and not for ever.
+    /// §6.2.2: parts are listed for the last three target durations. They come and go with their segment, so the one
+    /// across that line may be listed or not.
     fn check_part_window(&self, findings: &mut Findings) {
-        if self.ended {
-            return;
-        }
-        let target = Duration::from_secs(self.target_duration);
-        let mut from_end = Duration::ZERO;
+        let window = Duration::from_secs(3 * self.target_duration);
+        let mut end = Duration::ZERO;
         for segment in self.segments.iter().rev() {
-            let is_listed = !segment.parts.is_empty();
+            let start = end + segment.duration().unwrap_or_else(|| segment.parts_duration());
             let place = place_of(segment);
-            findings.expect(is_listed || from_end >= 3 * target, &place, || {
-                format!(
-                    "its parts are gone {from_end:?} from the end, before three target durations (§6.2.2)"
-                )
+            findings.expect(!segment.parts.is_empty() || start > window, &place, || {
+                format!("has no parts, although all of it is in the last {window:?}")
             });
-            findings.expect(
-                !is_listed || from_end <= (3 + PART_REMOVAL_SLACK_TARGETS) * target,
-                &place,
-                || format!("its parts are still listed {from_end:?} from the end (§6.2.2)"),
-            );
-            from_end += segment.duration().unwrap_or_else(|| segment.parts_duration());
+            findings.expect(segment.parts.is_empty() || end <= window, &place, || {
+                format!("has parts, although none of it is in the last {window:?}")
+            });
+            end = start;
         }
     }
 

@@ -1,0 +1,89 @@
+//! The boxes of a fragmented MP4 that say when and how long (ISO/IEC 14496-12 §8.8). ffprobe shows the stamps, but
+//! guesses durations; players go by what is written.
+
+use anyhow::{Context, Result, ensure};
+
+/// One track's run of samples, in ticks of its timescale.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fragment {
+    /// `tfdt`: decoding time of the first sample.
+    pub base: u64,
+    pub durations: Vec<u32>,
+}
+
+impl Fragment {
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.base + self.durations.iter().map(|duration| u64::from(*duration)).sum::<u64>()
+    }
+}
+
+/// Ticks per second, from the `mdhd` of an init segment's only track.
+///
+/// # Errors
+/// If there is none.
+pub fn timescale(init: &[u8]) -> Result<u32> {
+    let mdhd = find(init, &["moov", "trak", "mdia", "mdhd"]).context("no mdhd")?;
+    let version = *mdhd.first().context("an empty mdhd")?;
+    // Version and flags, creation and modification time: of 32 bits each in version 0, else 64.
+    u32_at(mdhd, if version == 0 { 12 } else { 20 })
+}
+
+/// Every fragment of a part or segment, which may hold several.
+///
+/// # Errors
+/// If a box is cut short, or a sample has no duration of its own.
+pub fn fragments(bytes: &[u8]) -> Result<Vec<Fragment>> {
+    boxes(bytes)?.into_iter().filter(|(name, _)| name == "moof").map(|(_, moof)| fragment(moof)).collect()
+}
+
+fn fragment(moof: &[u8]) -> Result<Fragment> {
+    const DURATION_PRESENT: u32 = 0x000100;
+    let tfdt = find(moof, &["traf", "tfdt"]).context("no tfdt")?;
+    ensure!(tfdt.first() == Some(&1), "a tfdt of 32 bits wraps after half a day of 90 kHz");
+    let base = (u64::from(u32_at(tfdt, 4)?) << 32) | u64::from(u32_at(tfdt, 8)?);
+
+    let trun = find(moof, &["traf", "trun"]).context("no trun")?;
+    let (flags, samples) = (u32_at(trun, 0)? & 0xff_ffff, u32_at(trun, 4)?);
+    // After flags and count: data offset and first sample's flags; then per sample duration, size, flags, offset.
+    let header = 8 + 4 * (flags & 0x05).count_ones() as usize;
+    let per_sample = 4 * (flags & 0xf00).count_ones() as usize;
+    let durations = (0..samples as usize).map(|sample| match flags & DURATION_PRESENT {
+        0 => default_duration(moof),
+        _ => u32_at(trun, header + sample * per_sample),
+    });
+    Ok(Fragment { base, durations: durations.collect::<Result<_>>()? })
+}
+
+/// From `tfhd`, for all samples of a fragment.
+fn default_duration(moof: &[u8]) -> Result<u32> {
+    const DURATION_PRESENT: u32 = 0x000008;
+    let tfhd = find(moof, &["traf", "tfhd"]).context("no tfhd")?;
+    let flags = u32_at(tfhd, 0)? & 0xff_ffff;
+    ensure!(flags & DURATION_PRESENT != 0, "neither trun nor tfhd has a duration");
+    // After the track's id: an 8-byte data offset and a 4-byte description index, if they are there.
+    u32_at(tfhd, 8 + 8 * (flags & 1) as usize + 4 * (flags >> 1 & 1) as usize)
+}
+
+fn find<'a>(bytes: &'a [u8], path: &[&str]) -> Option<&'a [u8]> {
+    let (name, deeper) = path.split_first()?;
+    let (_, body) = boxes(bytes).ok()?.into_iter().find(|(found, _)| found == name)?;
+    if deeper.is_empty() { Some(body) } else { find(body, deeper) }
+}
+
+fn boxes(mut bytes: &[u8]) -> Result<Vec<(String, &[u8])>> {
+    let mut found = Vec::new();
+    while !bytes.is_empty() {
+        let size = u32_at(bytes, 0)? as usize;
+        ensure!((8..=bytes.len()).contains(&size), "a box of {size} bytes in {}", bytes.len());
+        let (this, rest) = bytes.split_at(size);
+        found.push((String::from_utf8_lossy(&this[4..8]).into_owned(), &this[8..]));
+        bytes = rest;
+    }
+    Ok(found)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Result<u32> {
+    let four = bytes.get(at..at + 4).context("a box is cut short")?;
+    Ok(u32::from_be_bytes(four.try_into()?))
+}
