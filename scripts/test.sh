@@ -7,7 +7,8 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$ROOT" || exit 1
 OUT=$ROOT/target/test-output
 mkdir -p "$OUT"
-export CARGO_TERM_PROGRESS_WHEN=never
+# Errors of the scenarios are sentences; a backtrace of the test runner below them only hides them.
+export CARGO_TERM_PROGRESS_WHEN=never RUST_LIB_BACKTRACE=0
 MAKE=${MAKE:-make}
 
 passed=0 failed=0 running=''

@@ -31,6 +31,10 @@ const PATIENCE_S: i64 = 1;
 /// A silence of the lead beyond this many of its usual intervals is a hole in the timeline.
 const HOLE_INTERVALS: f64 = 1.5;
 
+/// A part may end this share of PART-TARGET early, for fear of a long frame: a part within a segment must not be
+/// shorter than 85 % of it.
+const STRETCH_PERCENT: i64 = 15;
+
 /// Longest interval that is still taken for a slow frame rate, in seconds.
 const INTERVAL_MAX_S: i64 = 3;
 
@@ -294,7 +298,12 @@ impl Cutter {
         if heavy || ends_after(unit.dts + open.interval.get().max(self.grid.frame)) {
             return Cut::Segment { broken: false };
         }
-        if unit.dts - open.part_start > self.grid.part - self.grid.frame / 2 { Cut::Part } else { Cut::No }
+        let age = unit.dts - open.part_start;
+        // A frame may last as long as the longest lately; but parts are not made shorter for it than they may be.
+        let target = i64::from(self.grid.part_target_ms) * second / 1000;
+        let lasts = open.interval.get().min(target * STRETCH_PERCENT / 100).max(self.grid.frame);
+        let full = age > self.grid.part - self.grid.frame / 2 || age + lasts > target;
+        if full { Cut::Part } else { Cut::No }
     }
 
     fn open_group(&mut self, unit: &AccessUnit, cut: Cut, out: &mut Vec<Entry>) {
@@ -753,6 +762,28 @@ mod tests {
         let shortest = cuts.lead.iter().map(|part| part.end - part.start).fold(f64::MAX, f64::min);
         assert!(shortest < 0.02, "{shortest}");
         assert!(cuts.follower.iter().all(|part| part.units > 0 && part.boundary.gap.is_none()));
+    }
+
+    /// Single pictures missing, as from an encoder under load: the parts around them get shorter, not longer.
+    #[test]
+    fn uneven_frames_do_not_stretch_parts_over_the_target() {
+        let grid = Grid::video(
+            Cadence { frames_per_second: 30.0, longest_s: 0.034 },
+            None,
+            Duration::from_millis(500),
+        );
+        let (mut cutter, mut out) = (Cutter::new(grid.clone(), 0), Vec::new());
+        for n in (0..1_800).filter(|n| n % 60 == 0 || n % 7 != 3) {
+            let dts = (n as f64 * 1000.0 / 30.0).round() as i64 * 90;
+            let unit = AccessUnit { dts, pts: dts, duration: 3000, key: n % 60 == 0, data: Bytes::new() };
+            cutter.push_lead(unit, false, None, &mut out);
+        }
+        let lead = parts(&out, Lane::Lead, Timescale::VIDEO);
+        let counts = cutter.counts();
+        let cuts = Cuts { grid, counts, target_duration_s: None, lead, follower: Vec::new() };
+        cuts.check_rules();
+        let over = cuts.lead.iter().filter(|part| part.end - part.start > 0.501);
+        assert!(over.count() <= 1, "only the first missing picture is a surprise");
     }
 
     /// A stall of the uplink, with stamps that tell the truth: one break, in both renditions, no part over target.

@@ -303,7 +303,7 @@ impl Publication {
     fn tell(&mut self, millis: i64) {
         let Some(meter) = &self.meter else { return };
         let (starting, counts) = match &self.stage {
-            Stage::Holding(_) => (Some("waiting for the first two seconds of media".to_owned()), None),
+            Stage::Holding(_) => (Some("Waiting for the first two seconds of media.".to_owned()), None),
             Stage::Open(log) if log.is_live() => (None, Some(log.counts())),
             Stage::Open(log) => (Some(waiting(meter.keyframe_age_s(millis))), Some(log.counts())),
         };
@@ -325,11 +325,11 @@ impl Drop for Publication {
 /// Why there is no playlist yet, when the newest keyframe is `age_s` old.
 fn waiting(age_s: f64) -> String {
     if age_s <= KEYFRAME_INTERVAL_GOOD_S {
-        return "waiting for the first segment to be complete".to_owned();
+        return "Waiting for the first segment to be complete.".to_owned();
     }
     format!(
-        "waiting for a keyframe, the last one came {age_s:.0} s ago: \
-         a keyframe interval of 2 s in the encoder starts the stream sooner"
+        "Waiting for a keyframe, the last one came {age_s:.0} s ago: \
+         a keyframe interval of 2 s in the encoder starts the stream sooner."
     )
 }
 

@@ -512,7 +512,7 @@ mod tests {
         let piece = vec![0; 64 * 1024];
         decoder.push(&set_chunk_size(piece.len() as u32));
         let mut sent = 0;
-        let refused = (0..).find_map(|round: usize| {
+        let refused = (0..100).find_map(|round| {
             for id in 3..11 {
                 decoder.push(&if round == 0 { announcing(id, MESSAGE_BYTES_MAX) } else { vec![0xC0 | id] });
                 decoder.push(&piece);

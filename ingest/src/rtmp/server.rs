@@ -306,13 +306,15 @@ mod tests {
     async fn every_connection_leaves_one_line_and_none_holds_the_key() {
         let running = start(Limits::default()).await;
         for (app, name) in [
-            ("live", "wrong?key=canary"),
+            ("live", "good?key=canary"),
+            ("live", "wrong?key=canary-wrong"),
             ("live", "canary/x?key=canary"),
-            ("live?key=canary", "x"),
+            ("live?key=canary-wrong", "x"),
             ("canary/..", "x?key=canary"),
         ] {
             let mut socket = TcpStream::connect(running.address).await.unwrap();
             socket.write_all(&Publisher::publishing(app, name).take()).await.unwrap();
+            socket.shutdown().await.unwrap();
             read_all(&mut socket).await;
         }
         let mut web = TcpStream::connect(running.address).await.unwrap();
@@ -325,6 +327,7 @@ mod tests {
         let text = running.log.text();
         assert_eq!(text.matches(" INFO ").count(), 5, "{text}");
         assert_eq!(text.matches("publisher closed").count(), 5, "{text}");
+        assert_eq!(text.matches("publisher left").count(), 1, "{text}");
         assert!(text.contains("stream.id=live/wrong"), "{text}");
         assert!(text.contains("this looks like HTTP"), "{text}");
         assert!(!text.contains("canary"), "{text}");
@@ -333,7 +336,7 @@ mod tests {
     #[tokio::test]
     async fn endings_are_counted_by_reason_and_never_by_name() {
         let running = start(Limits::default()).await;
-        let (mut socket, _) = running.publish("canary?key=canary").await;
+        let (mut socket, _) = running.publish("canary?key=canary-wrong").await;
         assert_eq!(last_status(&read_all(&mut socket).await).0, "NetStream.Publish.Denied");
         drop(socket);
         running.drain.cancel();

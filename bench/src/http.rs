@@ -1,0 +1,81 @@
+//! A viewer's HTTP connection: GET, one after the other, kept alive. No more of HTTP/1.1 than our own server and
+//! nginx answer with, so that it costs the machine next to nothing.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use flate2::read::GzDecoder;
+
+/// Above every hold of the server.
+const ANSWER_MAX: Duration = Duration::from_secs(40);
+
+pub(crate) struct Connection {
+    stream: BufReader<TcpStream>,
+    request: String,
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    gzip: bool,
+    /// As it came.
+    pub(crate) body: Vec<u8>,
+}
+
+impl Connection {
+    pub(crate) fn open(server: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect(server).with_context(|| format!("cannot connect to {server}"))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(ANSWER_MAX))?;
+        Ok(Self { stream: BufReader::new(stream), request: String::new() })
+    }
+
+    pub(crate) fn get(&mut self, path: &str) -> Result<Answer> {
+        self.exchange(path).with_context(|| format!("GET {path}"))
+    }
+
+    /// As [`Self::get`], and nothing but 200 will do.
+    pub(crate) fn get_ok(&mut self, path: &str) -> Result<Answer> {
+        let answer = self.get(path)?;
+        ensure!(answer.status == 200, "GET {path}: status {}", answer.status);
+        Ok(answer)
+    }
+
+    fn exchange(&mut self, path: &str) -> Result<Answer> {
+        self.request.clear();
+        self.request.extend(["GET ", path, " HTTP/1.1\r\nHost: bench\r\nAccept-Encoding: gzip\r\n\r\n"]);
+        self.stream.get_mut().write_all(self.request.as_bytes())?;
+
+        let mut line = String::new();
+        self.stream.read_line(&mut line)?;
+        let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = status.with_context(|| format!("not a status line: {line:?}"))?;
+        let (mut length, mut gzip) = (None, false);
+        loop {
+            line.clear();
+            self.stream.read_line(&mut line)?;
+            let Some((name, value)) = line.trim_end().split_once(':') else { break };
+            match name.to_ascii_lowercase().as_str() {
+                "content-length" => length = value.trim().parse().ok(),
+                "content-encoding" => gzip = value.trim() == "gzip",
+                "transfer-encoding" => bail!("chunks are not understood here"),
+                _ => {}
+            }
+        }
+        let mut body = vec![0; length.context("no Content-Length")?];
+        self.stream.read_exact(&mut body)?;
+        Ok(Answer { status, gzip, body })
+    }
+}
+
+impl Answer {
+    pub(crate) fn text(&self) -> Result<String> {
+        let mut text = String::new();
+        match self.gzip {
+            true => GzDecoder::new(self.body.as_slice()).read_to_string(&mut text)?,
+            false => self.body.as_slice().read_to_string(&mut text)?,
+        };
+        Ok(text)
+    }
+}

@@ -1,0 +1,117 @@
+//! Benchmarks of what Tidecast promises about speed, memory and delay.
+//!
+//!   packaging ──────┐ in this process, on synthetic media (synthetic.rs)
+//!   part-delay ─────┤
+//!   one-publisher ──┤ the release binary (process.rs) beside nginx (nginx.rs), with real ffmpeg
+//!   requests ───────┤
+//!   latency ────────┘ the release binary, real ffmpeg, real Chromium
+//!
+//! CPU time, not wall time, wherever the question allows it: other work on the machine then disturbs little. What is
+//! compared is measured in turn within one run. Each benchmark prints a table; one missed target makes exit code 1.
+
+mod http;
+mod latency;
+mod measure;
+mod nginx;
+mod node;
+mod one_publisher;
+mod packaging;
+mod part_delay;
+mod process;
+mod requests;
+mod synthetic;
+mod table;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+use crate::measure::load_average;
+use crate::table::Table;
+
+struct Benchmark {
+    name: &'static str,
+    about: &'static str,
+    run: fn(&Options) -> Result<Vec<Table>>,
+}
+
+const BENCHMARKS: &[Benchmark] = &[
+    Benchmark {
+        name: "packaging",
+        about: "CPU time per access unit and per part, from the log to the playlist",
+        run: packaging::run,
+    },
+    Benchmark {
+        name: "part-delay",
+        about: "from the last unit of a part to the answer of a held blocking reload",
+        run: part_delay::run,
+    },
+    Benchmark {
+        name: "one-publisher",
+        about: "CPU time and memory with one 720p30 publisher and one viewer, beside nginx-rtmp",
+        run: one_publisher::run,
+    },
+    Benchmark {
+        name: "latency",
+        about: "capture to display in Chromium on the watch page, and time to the first picture",
+        run: latency::run,
+    },
+    Benchmark {
+        name: "requests",
+        about: "playlists and parts served per CPU second, beside nginx with static files",
+        run: requests::run,
+    },
+];
+
+/// Measures Tidecast. Needs a release binary: TIDECAST_BIN, or what cargo built beside this program.
+#[derive(Parser)]
+#[command(about, max_term_width = 100)]
+struct Options {
+    /// Benchmarks to run; all of them without a name
+    #[arg(value_parser = BENCHMARKS.iter().map(|benchmark| benchmark.name).collect::<Vec<_>>())]
+    names: Vec<String>,
+    /// Shorter rounds, for a first look: the figures are rougher, and the memory is not judged
+    #[arg(long)]
+    quick: bool,
+    /// Print the names of the benchmarks, and end
+    #[arg(long)]
+    list: bool,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    if options.list {
+        for Benchmark { name, about, .. } in BENCHMARKS {
+            println!("{name:14} {about}");
+        }
+        return ExitCode::SUCCESS;
+    }
+    let wanted = |benchmark: &&Benchmark| {
+        options.names.is_empty() || options.names.iter().any(|name| name == benchmark.name)
+    };
+    let mut bad = Vec::new();
+    for Benchmark { name, about, run } in BENCHMARKS.iter().filter(wanted) {
+        let before = load_average();
+        println!("\n== {name}: {about}");
+        match run(&options) {
+            Ok(tables) => {
+                tables.iter().for_each(|table| print!("{table}"));
+                bad.extend(tables.iter().map(Table::misses).filter(|misses| *misses > 0).map(|misses| {
+                    format!("{name}: {misses} missed")
+                }));
+            }
+            Err(error) => {
+                println!("   failed: {error:#}");
+                bad.push(format!("{name}: failed"));
+            }
+        }
+        println!("   load average {before} before, {} after", load_average());
+    }
+    if bad.is_empty() {
+        println!("\nevery target met");
+        return ExitCode::SUCCESS;
+    }
+    println!("\n{}", bad.join("; "));
+    ExitCode::FAILURE
+}
