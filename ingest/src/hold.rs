@@ -7,8 +7,8 @@ use media::codec::{aac, h264};
 use media::{AccessUnit, CodecConfig, MediaTime, Timescale, TrackId, TrackKind};
 use relay::TrackRecord;
 
+use crate::error::PublishError;
 use crate::grid::{Cadence, Grid};
-use crate::publication::PublishError;
 
 /// Media held before the log opens, in milliseconds.
 const HOLD_MS: i64 = 2_000;

@@ -6,6 +6,7 @@
 //! All but `rtmp/conn.rs` and `rtmp/server.rs` is pure: bytes and time in, log entries out.
 
 mod cutter;
+mod error;
 mod grid;
 mod hold;
 mod log;
@@ -16,6 +17,7 @@ pub mod rtmp;
 mod secret;
 mod timeline;
 
+pub use error::{PublishError, Refusal};
 pub use metrics::Metrics;
-pub use publication::{Announced, Authorize, Gate, Publication, PublishError, Refusal};
+pub use publication::{Announced, Authorize, Gate, Publication};
 pub use secret::Secret;

@@ -11,12 +11,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use media::codec::{aac, h264};
-use media::flv::{self, TagError};
+use media::flv;
 use media::{AccessUnit, CodecConfig, SessionId, StreamId, Timescale, TrackKind};
 use relay::{StreamRegistry, StreamWriter};
 
 use crate::Secret;
-use crate::hold::{HOLD_BYTES_MAX, Held, Hold, KEYFRAME_WAIT_MS};
+use crate::error::{PublishError, Refusal};
+use crate::hold::{Held, Hold};
 use crate::log::Log;
 use crate::meter::Meter;
 use crate::metrics::{Metrics, StreamMetrics};
@@ -37,35 +38,6 @@ pub struct Gate {
     authorize: Arc<dyn Authorize>,
     part_target: Duration,
     metrics: Metrics,
-}
-
-/// Why a publisher may not go live. The broadcaster must act, but for the last.
-#[derive(Debug, thiserror::Error)]
-pub enum Refusal {
-    #[error("the publish key is missing or wrong")]
-    WrongKey,
-    #[error("{0} is already being published")]
-    NameTaken(StreamId),
-    /// The operator must act: the system gives no random numbers.
-    #[error("the server cannot make a session id")]
-    NoRandomness,
-}
-
-/// Why a running publication was closed. The broadcaster must act.
-#[derive(Debug, thiserror::Error)]
-pub enum PublishError {
-    #[error("{0}")]
-    Tag(#[from] TagError),
-    #[error("H.264 configuration: {0}")]
-    H264(#[from] h264::ConfigError),
-    #[error("AAC configuration: {0}")]
-    Aac(#[from] aac::ConfigError),
-    #[error("no keyframe in the first {} s of video", KEYFRAME_WAIT_MS / 1000)]
-    NoKeyframe,
-    #[error("more than {} MiB in the first seconds", HOLD_BYTES_MAX / 1024 / 1024)]
-    TooMuchAtStart,
-    #[error("the audio format changed; stop and start the stream")]
-    AudioChanged,
 }
 
 /// What the publisher said it would send.

@@ -1,0 +1,36 @@
+//! Why a publication does not begin, or does not go on; in words that the broadcaster reads.
+
+use media::StreamId;
+use media::codec::{aac, h264};
+use media::flv::TagError;
+
+use crate::hold::{HOLD_BYTES_MAX, KEYFRAME_WAIT_MS};
+
+/// Why a publisher may not go live. The broadcaster must act, but for the last.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("the publish key is missing or wrong")]
+    WrongKey,
+    #[error("{0} is already being published")]
+    NameTaken(StreamId),
+    /// The operator must act: the system gives no random numbers.
+    #[error("the server cannot make a session id")]
+    NoRandomness,
+}
+
+/// Why a running publication was closed. The broadcaster must act.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    #[error("{0}")]
+    Tag(#[from] TagError),
+    #[error("H.264 configuration: {0}")]
+    H264(#[from] h264::ConfigError),
+    #[error("AAC configuration: {0}")]
+    Aac(#[from] aac::ConfigError),
+    #[error("no keyframe in the first {} s of video", KEYFRAME_WAIT_MS / 1000)]
+    NoKeyframe,
+    #[error("more than {} MiB in the first seconds", HOLD_BYTES_MAX / 1024 / 1024)]
+    TooMuchAtStart,
+    #[error("the audio format changed; stop and start the stream")]
+    AudioChanged,
+}
