@@ -90,6 +90,8 @@ pub(crate) struct Cutter {
     /// Wall-clock time of stream time zero, in milliseconds since the Unix epoch.
     anchor_ms: i64,
     target_duration_s: Option<u32>,
+    /// Came with a unit that was passed over.
+    config_next: Option<CodecConfig>,
     /// `None` before the first unit.
     open: Option<Open>,
     group: u32,
@@ -155,6 +157,7 @@ impl Cutter {
             grid,
             anchor_ms,
             target_duration_s: None,
+            config_next: None,
             open: None,
             group: 0,
             group_start: 0,
@@ -180,10 +183,12 @@ impl Cutter {
         if let Some(open) = self.open.as_ref().filter(|open| open.gap) {
             if unit.dts <= open.part_start || !unit.key {
                 self.counts.late_units += 1;
+                self.config_next = config.or(self.config_next.take());
                 return;
             }
             self.fill(unit.dts - 1, out);
         }
+        let config = config.or(self.config_next.take());
         let cut = self.decide(&unit, broken || config.is_some());
         self.open_group(&unit, cut, out);
         if let Some(codec) = config {
