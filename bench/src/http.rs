@@ -70,12 +70,17 @@ impl Connection {
 }
 
 impl Answer {
+    /// Without its compression.
+    pub(crate) fn plain(&self) -> Result<Vec<u8>> {
+        if !self.gzip {
+            return Ok(self.body.clone());
+        }
+        let mut plain = Vec::new();
+        GzDecoder::new(self.body.as_slice()).read_to_end(&mut plain)?;
+        Ok(plain)
+    }
+
     pub(crate) fn text(&self) -> Result<String> {
-        let mut text = String::new();
-        match self.gzip {
-            true => GzDecoder::new(self.body.as_slice()).read_to_string(&mut text)?,
-            false => self.body.as_slice().read_to_string(&mut text)?,
-        };
-        Ok(text)
+        Ok(String::from_utf8(self.plain()?)?)
     }
 }

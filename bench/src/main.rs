@@ -97,9 +97,13 @@ fn main() -> ExitCode {
         match run(&options) {
             Ok(tables) => {
                 tables.iter().for_each(|table| print!("{table}"));
-                bad.extend(tables.iter().map(Table::misses).filter(|misses| *misses > 0).map(|misses| {
-                    format!("{name}: {misses} missed")
-                }));
+                bad.extend(
+                    tables
+                        .iter()
+                        .map(Table::misses)
+                        .filter(|misses| *misses > 0)
+                        .map(|misses| format!("{name}: {misses} missed")),
+                );
             }
             Err(error) => {
                 println!("   failed: {error:#}");

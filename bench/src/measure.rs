@@ -88,7 +88,10 @@ pub(crate) fn load_average() -> String {
     format!("{load} on {} cores", thread::available_parallelism().map_or(0, NonZero::get))
 }
 
-#[expect(clippy::disallowed_methods, reason = "a benchmark plays in real time and looks at rounds of fixed length")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a benchmark plays in real time and looks at rounds of fixed length"
+)]
 pub(crate) fn sleep_until(time: Instant) {
     thread::sleep(time.saturating_duration_since(Instant::now()));
 }

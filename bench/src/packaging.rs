@@ -10,7 +10,9 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use hls::{Announcement, Bandwidth, Catalog, Part, RenditionHeader, SegmentStart, StreamHeader, StreamWriter};
+use hls::{
+    Announcement, Bandwidth, Catalog, Part, RenditionHeader, SegmentStart, StreamHeader, StreamWriter,
+};
 use http::{HeaderMap, Method};
 use http_body_util::BodyExt;
 use media::cmaf::{Init, init_segment};
@@ -48,10 +50,12 @@ fn packager(rounds: usize) -> Result<Table> {
     let mut table = Table::new("log frame to finished part, CPU us per access unit", COLUMNS);
     for (profile, part_target) in [("default", DEFAULT_PART), ("low", LOW_PART)] {
         for track in logged(part_target)? {
-            let [packaged, copied] = interleaved(rounds, [
-                &mut || track.per_unit(|| drop(black_box(track.package()))),
-                &mut || track.per_unit(|| drop(black_box(track.copy()))),
-            ]);
+            let [packaged, copied] = interleaved(
+                rounds,
+                [&mut || track.per_unit(|| drop(black_box(track.package()))), &mut || {
+                    track.per_unit(|| drop(black_box(track.copy())))
+                }],
+            );
             let Track { name, units_per_part, .. } = track;
             table.judge(
                 format!("{profile}: {name}, parts of {units_per_part:.0}"),
@@ -80,7 +84,8 @@ impl Track {
 
     fn package(&self) -> Vec<Part> {
         let mut packager = Packager::new(&self.codec);
-        let parts = self.frames.iter().filter_map(|frame| packager.push(frame).expect("our own log is sound"));
+        let parts =
+            self.frames.iter().filter_map(|frame| packager.push(frame).expect("our own log is sound"));
         parts.collect()
     }
 
@@ -199,11 +204,12 @@ fn playlist(rounds: usize) -> Result<Table> {
         let (mut plain, mut announced) =
             (Pushing::new(part_target, false)?, Pushing::new(part_target, true)?);
         let text = announced.playlist()?;
-        let [stored, rendered, gzipped] = interleaved(rounds, [
-            &mut || plain.micros_per_part(),
-            &mut || announced.micros_per_part(),
-            &mut || micros(cpu_time_of(|| drop(black_box(gzip(text.as_bytes()))))),
-        ]);
+        let [stored, rendered, gzipped] = interleaved(
+            rounds,
+            [&mut || plain.micros_per_part(), &mut || announced.micros_per_part(), &mut || {
+                micros(cpu_time_of(|| drop(black_box(gzip(text.as_bytes())))))
+            }],
+        );
         let row = |samples: &Samples| [samples.min(), samples.median()];
         table.tell(format!("{profile}: part stored, {} bytes of playlist made", text.len()), &row(&rendered));
         table.tell("    of it, storing without a playlist", &row(&stored));
@@ -315,7 +321,8 @@ impl Pushing {
         })?;
         let path = format!("/hls/live/bench/{}/v/index.m3u8", SessionId::from_random(1));
         let body = self.runtime.block_on(async {
-            let answer = hls::http::respond(&self.catalog, &Method::GET, &path, None, &HeaderMap::new()).await;
+            let answer =
+                hls::http::respond(&self.catalog, &Method::GET, &path, None, &HeaderMap::new()).await;
             answer.into_body().collect().await
         })?;
         let text = String::from_utf8(body.to_bytes().to_vec())?;

@@ -35,7 +35,9 @@ pub(crate) fn run(options: &Options) -> Result<Vec<Table>> {
     let mut shares = Table::new("of it, the server's: next unit to the answer, us", &["p50", "p99"]);
     let mut parts = 0;
     for (profile, part_target) in [("default", DEFAULT_PART), ("low", LOW_PART)] {
-        for (track, measured) in [("video", Track::Video), ("audio", Track::Audio)].into_iter().zip(watch(part_target, watched)?) {
+        for (track, measured) in
+            [("video", Track::Video), ("audio", Track::Audio)].into_iter().zip(watch(part_target, watched)?)
+        {
             let ((name, _), Measured { frames, share }) = (track, measured);
             parts += frames.len();
             delays.judge(
@@ -87,10 +89,7 @@ fn watch(part_target: Duration, watched: Duration) -> Result<[Measured; 2]> {
     let arrivals = arrivals?;
     let [video, audio] = answers;
     let grid = Grid { part_target };
-    Ok([
-        grid.measure(Track::Video, &video?, &arrivals)?,
-        grid.measure(Track::Audio, &audio?, &arrivals)?,
-    ])
+    Ok([grid.measure(Track::Video, &video?, &arrivals)?, grid.measure(Track::Audio, &audio?, &arrivals)?])
 }
 
 /// When each unit was handed to the server.
@@ -134,7 +133,8 @@ fn follow(server: SocketAddr, playlist: &str, until: Instant) -> Result<Vec<Answ
 fn hinted(playlist: &str) -> Result<(u64, u64)> {
     let hint = playlist.lines().find_map(|line| line.strip_prefix("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\""));
     let mut numbers = hint.context("no preload hint")?.split('.');
-    let mut number = || numbers.next().and_then(|number| number.parse().ok()).context("not the name of a part");
+    let mut number =
+        || numbers.next().and_then(|number| number.parse().ok()).context("not the name of a part");
     Ok((number()?, number()?))
 }
 

@@ -65,7 +65,12 @@ impl fmt::Display for Table {
             row.figures.iter().try_for_each(|figure| write!(f, "{:>10}", Figure(*figure)))?;
             if let (Some(target), Some(met)) = (row.target, row.is_met()) {
                 let limit = format!("<= {}", target.limit);
-                write!(f, "{limit:>10}  {} ({})", if met { "PASS" } else { "MISS" }, self.columns[target.column])?;
+                write!(
+                    f,
+                    "{limit:>10}  {} ({})",
+                    if met { "PASS" } else { "MISS" },
+                    self.columns[target.column]
+                )?;
             }
             writeln!(f)?;
         }

@@ -12,7 +12,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 pub(super) const MESSAGE_BYTES_MAX: u32 = 10 * 1024 * 1024;
 /// Largest message from a stranger, before its `publish` was accepted: no honest command is longer.
 pub(super) const STRANGER_MESSAGE_BYTES_MAX: u32 = 64 * 1024;
-/// Chunk streams on one connection. Encoders use up to six; each costs us a header record for as long as the connection lives.
+/// Chunk streams on one connection. Encoders use up to six; each costs us a header record while the connection
+/// lives.
 pub(super) const CHUNK_STREAMS_MAX: usize = 64;
 /// Memory for unfinished messages on one connection, in bytes: one of the largest, and something beside it.
 const PARTIAL_BYTES_MAX: usize = 16 * 1024 * 1024;

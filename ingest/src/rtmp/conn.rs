@@ -186,9 +186,10 @@ fn admit<A: Admission>(
     key: &Secret,
     peer: SocketAddr,
 ) -> Result<A::Stream, ConnError> {
-    Span::current().record("stream.id", field::display(id));
     match admission.publish(id, key, peer) {
         Ok(stream) => {
+            // Not before: people paste the bare key where the name belongs, and then the refused name is the key.
+            Span::current().record("stream.id", field::display(id));
             session.accept()?;
             debug!("publishing");
             Ok(stream)

@@ -311,6 +311,7 @@ mod tests {
             ("live", "canary/x?key=canary"),
             ("live?key=canary-wrong", "x"),
             ("canary/..", "x?key=canary"),
+            ("live", "canary-alone"),
         ] {
             let mut socket = TcpStream::connect(running.address).await.unwrap();
             socket.write_all(&Publisher::publishing(app, name).take()).await.unwrap();
@@ -325,10 +326,10 @@ mod tests {
         running.server.await.unwrap();
 
         let text = running.log.text();
-        assert_eq!(text.matches(" INFO ").count(), 5, "{text}");
-        assert_eq!(text.matches("publisher closed").count(), 5, "{text}");
+        assert_eq!(text.matches(" INFO ").count(), 6, "{text}");
+        assert_eq!(text.matches("publisher closed").count(), 6, "{text}");
         assert_eq!(text.matches("publisher left").count(), 1, "{text}");
-        assert!(text.contains("stream.id=live/wrong"), "{text}");
+        assert!(text.contains("stream.id=live/good"), "{text}");
         assert!(text.contains("this looks like HTTP"), "{text}");
         assert!(!text.contains("canary"), "{text}");
     }

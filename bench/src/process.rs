@@ -1,0 +1,158 @@
+//! Server processes under measurement: `tidecast` and nginx.
+
+use std::env;
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::measure::sleep;
+
+const START_MAX: Duration = Duration::from_secs(10);
+const STOP_MAX: Duration = Duration::from_secs(15);
+const POLL: Duration = Duration::from_millis(50);
+
+/// Of `utime` and `stime` in /proc: USER_HZ, which is 100 on every Linux we know.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// A child that is asked to end when this is dropped.
+pub(crate) struct Process {
+    child: Child,
+}
+
+/// Of a process and its children.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Usage {
+    pub(crate) cpu_s: f64,
+    pub(crate) resident_mb: f64,
+    pub(crate) resident_peak_mb: f64,
+}
+
+impl Process {
+    pub(crate) fn spawn(command: &mut Command) -> Result<Self> {
+        let child = command.stdin(Stdio::null()).spawn();
+        Ok(Self { child: child.with_context(|| format!("cannot start {:?}", command.get_program()))? })
+    }
+
+    pub(crate) fn usage(&self) -> Result<Usage> {
+        let mut usage = Usage::default();
+        let mut left = vec![self.child.id()];
+        while let Some(pid) = left.pop() {
+            // The name in parentheses may hold anything; what is counted comes behind it (proc(5)).
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+            let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+            let ticks = |field: usize| fields.get(field).and_then(|field| field.parse::<f64>().ok());
+            let (user, system) = (ticks(11).context("utime")?, ticks(12).context("stime")?);
+            usage.cpu_s += (user + system) / TICKS_PER_SECOND;
+            let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+            usage.resident_mb += megabytes(&status, "VmRSS:")?;
+            usage.resident_peak_mb += megabytes(&status, "VmHWM:")?;
+            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+            left.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        }
+        Ok(usage)
+    }
+
+    /// Fails if it ended by itself.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        let ended = self.child.try_wait()?;
+        ensure!(ended.is_none(), "it ended by itself: {ended:?}");
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _gone_already = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let deadline = Instant::now() + STOP_MAX;
+        while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
+            sleep(POLL);
+        }
+        // Both fail only if it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn megabytes(status: &str, name: &str) -> Result<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| name.to_owned())?;
+    let kibibytes: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
+    Ok(kibibytes * 1024.0 / 1e6)
+}
+
+/// The product, on free ports and with an empty data directory.
+pub(crate) struct Tidecast {
+    pub(crate) process: Process,
+    pub(crate) rtmp: SocketAddr,
+    pub(crate) http: SocketAddr,
+    _data_dir: TempDir,
+}
+
+const PUBLISH_KEY: &str = "benchmark-0123456789abcdef";
+
+impl Tidecast {
+    /// `profile` as in the configuration: "default" or "low".
+    pub(crate) fn start(profile: &str) -> Result<Self> {
+        let data_dir = TempDir::new()?;
+        let log = data_dir.path().join("log");
+        let mut command = Command::new(binary()?);
+        for listener in ["RTMP", "HTTP", "ADMIN"] {
+            command.env(format!("TIDECAST__{listener}__LISTEN"), "127.0.0.1:0");
+        }
+        command
+            .env("TIDECAST__DATA_DIR", data_dir.path())
+            .env("TIDECAST__AUTH__PUBLISH_KEY", PUBLISH_KEY)
+            .env("TIDECAST__HLS__PROFILE", profile)
+            .stdout(Stdio::null())
+            .stderr(File::create(&log)?);
+        let mut process = Process::spawn(&mut command)?;
+        let deadline = Instant::now() + START_MAX;
+        loop {
+            let said = fs::read_to_string(&log)?;
+            let address = |key: &str| {
+                said.split_whitespace().find_map(|word| word.strip_prefix(key)?.parse::<SocketAddr>().ok())
+            };
+            if let (Some(rtmp), Some(http)) = (address("rtmp.listen="), address("http.listen=")) {
+                return Ok(Self { process, rtmp, http, _data_dir: data_dir });
+            }
+            process.check().with_context(|| format!("tidecast said:\n{said}"))?;
+            if Instant::now() > deadline {
+                bail!("tidecast is not ready after {START_MAX:?}; it said:\n{said}");
+            }
+            sleep(POLL);
+        }
+    }
+
+    pub(crate) fn publish_url(&self, stream: &str) -> String {
+        format!("rtmp://{}/{stream}?key={PUBLISH_KEY}", self.rtmp)
+    }
+}
+
+/// `TIDECAST_BIN`, or what cargo built beside this program.
+fn binary() -> Result<PathBuf> {
+    let path = match env::var_os("TIDECAST_BIN") {
+        Some(path) => path.into(),
+        None => env::current_exe()?.with_file_name("tidecast"),
+    };
+    ensure!(path.is_file(), "{} is not there: run `make build`, or set TIDECAST_BIN", path.display());
+    Ok(path)
+}
+
+/// Asks until there is an answer.
+pub(crate) fn wait_for<T>(what: &str, within: Duration, mut ask: impl FnMut() -> Option<T>) -> Result<T> {
+    let deadline = Instant::now() + within;
+    loop {
+        if let Some(answer) = ask() {
+            return Ok(answer);
+        }
+        if Instant::now() > deadline {
+            bail!("{what}: not within {within:?}");
+        }
+        sleep(POLL);
+    }
+}
