@@ -58,10 +58,18 @@ if stage "build" 30 cargo build --workspace --all-targets --locked; then
     stage "scenarios" 15 env RUST_TEST_THREADS=32 cargo test --workspace --locked --no-fail-fast --test '*'
     stage "pages in Chromium" 5 npm --prefix player-demo run --silent test:browser
 fi
+skipped() { summary+=("$(printf '%-28s skipped: %s' "$1" "$2")"); }
 if command -v cargo-deny >/dev/null; then
-    stage "dependencies" 5 cargo deny --locked check
+    stage "licences and sources" 5 cargo deny --locked check --hide-inclusion-graph bans licenses sources
+    # The advisories are a repository of their own, which not every machine can reach.
+    if timeout 60 cargo deny fetch db >/dev/null 2>&1; then
+        stage "advisories" 5 cargo deny --locked check advisories
+    else
+        skipped "advisories" "their database cannot be fetched"
+    fi
 else
-    summary+=("dependencies                 skipped: cargo-deny is not installed")
+    skipped "licences and sources" "cargo-deny is not installed"
+    skipped "advisories" "cargo-deny is not installed"
 fi
 
 echo

@@ -23,8 +23,9 @@ pub(crate) struct Nginx {
     pub(crate) process: Process,
     pub(crate) rtmp: SocketAddr,
     pub(crate) http: SocketAddr,
-    /// Served as it is.
-    pub(crate) files: TempDir,
+    /// Files here are served under `/kept/`; they are kept open, so they must not change.
+    pub(crate) kept: PathBuf,
+    _files: TempDir,
 }
 
 impl Peers {
@@ -43,7 +44,9 @@ impl Peers {
         let files = TempDir::new()?;
         // A master that runs as root starts its worker as somebody who may not read a private folder.
         let prefix = files.path().join("nginx");
+        let kept = files.path().join("kept");
         fs::create_dir(&prefix)?;
+        fs::create_dir(&kept)?;
         let (rtmp, http) = (free_port()?, free_port()?);
         fs::write(prefix.join("nginx.conf"), config(&self.folder, files.path(), rtmp, http))?;
         let mut command = Command::new(self.folder.join("usr/sbin/nginx"));
@@ -51,7 +54,7 @@ impl Peers {
         let process = Process::spawn(command.stdout(Stdio::null()).stderr(Stdio::null()))?;
         wait_for("nginx", START_MAX, || TcpStream::connect(http).ok())
             .with_context(|| fs::read_to_string(prefix.join("error.log")).unwrap_or_default())?;
-        Ok(Nginx { process, rtmp, http, files })
+        Ok(Nginx { process, rtmp, http, kept, _files: files })
     }
 
     /// `wrk` on one URL. Returns the requests that were answered with success, and the bytes of all answers.
@@ -91,14 +94,14 @@ fn config(peers: &Path, files: &Path, rtmp: SocketAddr, http: SocketAddr) -> Str
         "load_module {peers}/usr/lib/nginx/modules/ngx_rtmp_module.so;
 daemon off; worker_processes 1; pid nginx.pid; error_log error.log warn; {user}
 events {{ worker_connections 1024; }}
-rtmp {{ server {{ listen {rtmp}; chunk_size 4096; application live {{
+rtmp {{ access_log off; server {{ listen {rtmp}; chunk_size 4096; application live {{
     live on; hls on; hls_path {files}; hls_fragment 2s; hls_playlist_length 12s;
 }} }} }}
 http {{
     sendfile on; tcp_nopush on; keepalive_requests 1000000; access_log off;
     client_body_temp_path tmp; proxy_temp_path tmp; fastcgi_temp_path tmp; uwsgi_temp_path tmp; scgi_temp_path tmp;
     types {{ application/vnd.apple.mpegurl m3u8; video/mp2t ts; video/mp4 m4s; }}
-    server {{ listen {http}; root {files}; }}
+    server {{ listen {http}; root {files}; location /kept/ {{ open_file_cache max=64; }} }}
 }}
 "
     )

@@ -16,9 +16,9 @@ use hls::{
 use http::{HeaderMap, Method};
 use http_body_util::BodyExt;
 use media::cmaf::{Init, init_segment};
-use media::{CodecConfig, SessionId, StreamId, Timescale};
+use media::{SessionId, StreamId, Timescale};
 use origin::Packager;
-use relay::{Frame, Kind, Read};
+use relay::{Frame, Kind, Read, TrackRecord};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
@@ -71,7 +71,7 @@ fn packager(rounds: usize) -> Result<Table> {
 /// A track as it lies in the log.
 struct Track {
     name: &'static str,
-    codec: CodecConfig,
+    record: TrackRecord,
     frames: Vec<Frame>,
     units: usize,
     units_per_part: f64,
@@ -83,7 +83,7 @@ impl Track {
     }
 
     fn package(&self) -> Vec<Part> {
-        let mut packager = Packager::new(&self.codec);
+        let mut packager = Packager::new(&self.record);
         let parts =
             self.frames.iter().filter_map(|frame| packager.push(frame).expect("our own log is sound"));
         parts.collect()
@@ -119,7 +119,7 @@ fn logged(part_target: Duration) -> Result<Vec<Track>> {
         let record = track.record();
         Track {
             name: if record.name == "v" { "video" } else { "audio" },
-            codec: record.codec.clone(),
+            record: record.clone(),
             frames,
             units,
             units_per_part: units as f64 / parts as f64,
@@ -238,7 +238,7 @@ impl Pushing {
     const PART_BYTES: usize = 1_000;
 
     fn new(part_target: Duration, announced: bool) -> Result<Self> {
-        let codec = logged(part_target)?.into_iter().next().context("a track")?.codec;
+        let codec = logged(part_target)?.into_iter().next().context("a track")?.record.codec;
         let runtime = Builder::new_current_thread().build()?;
         let catalog = Catalog::new(hls::Metrics::default());
         let parts_per_segment = (2.0 / part_target.as_secs_f64()) as u32;

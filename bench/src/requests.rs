@@ -9,12 +9,14 @@ use harness::publisher::Publisher;
 
 use crate::Options;
 use crate::http::Connection;
-use crate::measure::Samples;
+use crate::measure::{Samples, sleep};
 use crate::nginx::Peers;
 use crate::process::{Process, Tidecast, wait_for};
 use crate::table::Table;
 
 const LIVE_MAX: Duration = Duration::from_secs(20);
+/// After this long the playlist is as long as it gets.
+const WINDOW: Duration = Duration::from_secs(30);
 const PLAYLIST: &str = "/hls/live/bench/index.m3u8";
 
 pub(crate) fn run(options: &Options) -> Result<Vec<Table>> {
@@ -23,12 +25,13 @@ pub(crate) fn run(options: &Options) -> Result<Vec<Table>> {
     let ours = Tidecast::start("default")?;
     let theirs = peers.nginx()?;
     let _publisher = Publisher::of_clip("bbb720p30", &ours.publish_url("live/bench"))?;
-    let mut viewer = wait_for("the first playlist", LIVE_MAX, || {
-        let mut viewer = Connection::open(ours.http).ok()?;
-        viewer.get_ok(PLAYLIST).ok().map(|_| viewer)
-    })?;
+    wait_for("the first playlist", LIVE_MAX, || Connection::open(ours.http).ok()?.get_ok(PLAYLIST).ok())?;
 
     let mut table = Table::new("per CPU second of the server", &["requests", "(best)", "MB"]);
+    if !options.quick {
+        sleep(WINDOW);
+    }
+    let mut files = 0;
     let gzip: &[&str] = &["Accept-Encoding: gzip"];
     for (what, item, headers) in [
         ("playlist", Item::Playlist, &[][..]),
@@ -39,14 +42,17 @@ pub(crate) fn run(options: &Options) -> Result<Vec<Table>> {
         let (mut tidecast, mut nginx, mut bytes) = (Served::default(), Served::default(), 0);
         for _ in 0..rounds {
             // A new one each round: parts leave the store.
+            let mut viewer = Connection::open(ours.http)?;
             let path = item.newest(&mut viewer)?;
             let answer = viewer.get_ok(&path)?;
             let plain = if headers.is_empty() { answer.plain()? } else { answer.body };
             bytes = plain.len();
-            fs::write(theirs.files.path().join("file"), &plain)?;
+            // A new name each time: nginx keeps what it opened.
+            files += 1;
+            fs::write(theirs.kept.join(format!("{files}")), &plain)?;
             let ours_url = format!("http://{}{path}", ours.http);
             tidecast.load(&peers, &ours.process, &ours_url, headers, seconds)?;
-            let theirs_url = format!("http://{}/file", theirs.http);
+            let theirs_url = format!("http://{}/kept/{files}", theirs.http);
             nginx.load(&peers, &theirs.process, &theirs_url, headers, seconds)?;
         }
         table.tell(format!("tidecast: {what} of {bytes} bytes"), &tidecast.row());

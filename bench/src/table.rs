@@ -64,7 +64,7 @@ impl fmt::Display for Table {
             write!(f, "   {:width$}", row.what)?;
             row.figures.iter().try_for_each(|figure| write!(f, "{:>10}", Figure(*figure)))?;
             if let (Some(target), Some(met)) = (row.target, row.is_met()) {
-                let limit = format!("<= {}", target.limit);
+                let limit = format!("<= {}", Limit(target.limit));
                 write!(
                     f,
                     "{limit:>10}  {} ({})",
@@ -90,6 +90,15 @@ impl fmt::Display for Figure {
             _ => 3,
         };
         f.pad(&format!("{:.decimals$}", self.0))
+    }
+}
+
+/// As it was promised: 0.5, not 0.500.
+struct Limit(f64);
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", (self.0 * 1000.0).round() / 1000.0)
     }
 }
 

@@ -117,12 +117,14 @@ impl Hold {
             name: "v",
             codec: CodecConfig::H264(config.clone()),
             part_target_ms: grid.part_target_ms,
+            reorder_delay: self.reorder_delay(),
         });
         let audio = audio.map(|config| TrackRecord {
             id: TrackId(1),
             name: "a",
             codec: CodecConfig::Aac(config.clone()),
             part_target_ms: grid.follower.map_or(grid.part_target_ms, |follower| follower.part_target_ms),
+            reorder_delay: 0,
         });
         let tracks: Vec<_> = video.into_iter().chain(audio).collect();
         let lead = tracks.first()?.codec.kind();
@@ -134,6 +136,12 @@ impl Hold {
             tracks,
             units: self.units.into_iter().filter(|held| held.time() >= start).collect(),
         })
+    }
+
+    /// The most that a picture is shown before its DTS.
+    fn reorder_delay(&self) -> u32 {
+        let ahead = self.units.iter().map(|held| held.unit.dts - held.unit.pts);
+        ahead.max().and_then(|ticks| u32::try_from(ticks).ok()).unwrap_or(0)
     }
 
     fn has(&self, kind: TrackKind) -> bool {

@@ -1,14 +1,17 @@
 //! The open log of a publication: runs units through the cutter and writes what comes out.
 
+use std::ops::RangeInclusive;
+
 use media::TrackKind;
-use relay::{Live, StreamRecord, StreamWriter, TrackWriter};
+use relay::{Live, STORE_BYTES_MAX, StreamRecord, StreamWriter, TrackWriter};
 
 use crate::cutter::{Counts, Cutter, Entry, Lane};
 use crate::hold::{Held, Opening};
 use crate::meter::Weight;
 
-/// The playlist window, in target durations.
-const WINDOW_TARGET_DURATIONS: u32 = 7;
+/// The playlist window, in target durations; fewer if the origin could not keep what viewers may still ask for, and
+/// never fewer than the three that rfc8216bis demands.
+const WINDOW_TARGET_DURATIONS: RangeInclusive<u32> = 3..=7;
 
 /// Bandwidth is stamped when the playlist appears, and once more when that many keyframes have been seen:
 /// two whole GOPs say more than one.
@@ -152,7 +155,8 @@ impl Log {
         if let Some(lead) = bandwidth.first_mut() {
             lead.peak = lead.peak.saturating_add(missing);
         }
-        let window_ms = WINDOW_TARGET_DURATIONS * target_duration_s * 1000;
+        let peak = bandwidth.iter().map(|track| u64::from(track.peak)).sum();
+        let window_ms = window_target_durations(target_duration_s, peak) * target_duration_s * 1000;
         let live = Live { target_duration_s, window_ms, bandwidth };
         writer.go_live(live.clone());
         self.stage = Stage::Live(live);
@@ -171,5 +175,28 @@ impl Log {
         }
         writer.go_live(live.clone());
         self.stage = Stage::Settled;
+    }
+}
+
+/// How many target durations of a stream of `peak` bits per second fit into the origin's store, which keeps two windows
+/// and one target duration.
+fn window_target_durations(target_duration_s: u32, peak: u64) -> u32 {
+    let fits = |window: &u32| {
+        let kept_s = u64::from((2 * window + 1) * target_duration_s);
+        peak.saturating_mul(kept_s) / 8 <= STORE_BYTES_MAX
+    };
+    WINDOW_TARGET_DURATIONS.rev().find(fits).unwrap_or(*WINDOW_TARGET_DURATIONS.start())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_shrinks_until_the_store_can_keep_it() {
+        assert_eq!(window_target_durations(4, 3_000_000), 7);
+        assert_eq!(window_target_durations(11, 13_000_000), 7);
+        assert_eq!(window_target_durations(11, 20_000_000), 4);
+        assert_eq!(window_target_durations(12, u64::MAX), 3);
     }
 }

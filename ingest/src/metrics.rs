@@ -34,8 +34,9 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    pub fn register(&self, registry: &mut Registry) {
-        let this = self.clone();
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        let this = metrics.clone();
         registry.register("streams", "Streams being published here", this.streams);
         registry.register("stream_bits_per_second", "Bit rate of all tracks together", this.bits_per_second);
         registry.register("stream_frames_per_second", "Frame rate of the video", this.frames_per_second);
@@ -49,7 +50,8 @@ impl Metrics {
         registry.register("cut_parts_over_target", "Parts longer than PART-TARGET", this.parts_over_target);
         registry.register("cut_segments_forced", "Segments without a keyframe", this.segments_forced);
         registry.register("cut_discontinuities", "Breaks of the timeline", this.discontinuities);
-        registry.register("cut_late_units", "Audio frames too late for their part", this.late_units);
+        registry.register("cut_late_units", "Access units that belong to no part", this.late_units);
+        metrics
     }
 
     pub(crate) fn stream(&self, id: &StreamId) -> StreamMetrics {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hls::{Part, SegmentStart};
 use media::AccessUnit;
-use media::CodecConfig;
 use media::cmaf::{self, Init, Sample};
-use relay::{Boundary, Frame, FrameError, Kind};
+use relay::{Boundary, Frame, FrameError, Kind, TrackRecord};
 
 /// Packages one track.
 pub struct Packager {
+    reorder_delay: u32,
     init: Arc<Init>,
     /// In force from the next boundary on.
     init_next: Option<Arc<Init>>,
@@ -25,8 +25,9 @@ struct Open {
 }
 
 impl Packager {
-    pub fn new(codec: &CodecConfig) -> Self {
-        Self { init: Arc::new(cmaf::init_segment(codec)), init_next: None, open: None }
+    pub fn new(track: &TrackRecord) -> Self {
+        let init = Arc::new(cmaf::init_segment(&track.codec));
+        Self { reorder_delay: track.reorder_delay, init, init_next: None, open: None }
     }
 
     /// Takes the next entry of the log. Returns the part that it completes.
@@ -34,6 +35,7 @@ impl Packager {
     /// # Errors
     /// [`FrameError`] for an entry that is not what its kind says; the log is broken.
     pub fn push(&mut self, frame: &Frame) -> Result<Option<Part>, FrameError> {
+        let delay = self.reorder_delay;
         match frame.kind() {
             Kind::Unit => {
                 if let Some(open) = &mut self.open {
@@ -52,16 +54,16 @@ impl Packager {
                 }
                 let units = Vec::with_capacity(self.open.as_ref().map_or(0, |open| open.units.len()));
                 let next = Open { boundary, init: self.init.clone(), units };
-                Ok(self.open.replace(next).map(|open| open.close(Some(&boundary), boundary.start)))
+                Ok(self.open.replace(next).map(|open| open.close(Some(&boundary), boundary.start, delay)))
             }
-            Kind::End => Ok(self.open.take().map(|open| open.close(None, frame.dts()))),
+            Kind::End => Ok(self.open.take().map(|open| open.close(None, frame.dts(), delay))),
         }
     }
 }
 
 impl Open {
     /// `next` begins where this part ends, at `end`, unless the timeline breaks between them.
-    fn close(self, next: Option<&Boundary>, end: i64) -> Part {
+    fn close(self, next: Option<&Boundary>, end: i64, reorder_delay: u32) -> Part {
         let Self { boundary, init, units } = self;
         let broken = next.is_some_and(|next| next.discontinuity_sequence != boundary.discontinuity_sequence);
         let gap = units.is_empty();
@@ -77,7 +79,7 @@ impl Open {
             independent: boundary.independent && !gap,
             gap,
             last: next.is_none_or(|next| next.msn != boundary.msn),
-            body: if gap { Vec::new() } else { body(&boundary, units, end) },
+            body: if gap { Vec::new() } else { body(&boundary, units, end, reorder_delay) },
             segment: SegmentStart {
                 program_date_time_ms: boundary.program_date_time_ms,
                 discontinuity_sequence: boundary.discontinuity_sequence,
@@ -88,7 +90,8 @@ impl Open {
 }
 
 /// `moof`, `mdat` header, and the units' own bytes, untouched.
-fn body(boundary: &Boundary, units: Vec<AccessUnit>, end: i64) -> Vec<Bytes> {
+fn body(boundary: &Boundary, units: Vec<AccessUnit>, end: i64, reorder_delay: u32) -> Vec<Bytes> {
+    let delay = i64::from(reorder_delay);
     let ends = units.iter().skip(1).map(|unit| unit.dts).chain([end]);
     let samples: Vec<_> = units
         .iter()
@@ -96,12 +99,13 @@ fn body(boundary: &Boundary, units: Vec<AccessUnit>, end: i64) -> Vec<Bytes> {
         .map(|(unit, end)| Sample {
             bytes: unit.data.len() as u32,
             duration: span(unit.dts, end),
-            composition_offset: (unit.pts - unit.dts) as i32,
+            composition_offset: (unit.pts - unit.dts + delay) as i32,
             key: unit.key,
         })
         .collect();
     let start = units.first().map_or(boundary.start, |unit| unit.dts);
-    let header = cmaf::fragment_header(sequence(boundary), start.unsigned_abs(), &samples);
+    let decode_time = u64::try_from(start - delay).unwrap_or(0);
+    let header = cmaf::fragment_header(sequence(boundary), decode_time, &samples);
     let mut body = Vec::with_capacity(1 + units.len());
     body.push(header);
     body.extend(units.into_iter().map(|unit| unit.data));
@@ -121,9 +125,9 @@ fn span(start: i64, end: i64) -> u32 {
 mod tests {
     use bytes::BytesMut;
     use media::codec::aac;
-    use media::{SessionId, StreamId, TrackId};
+    use media::{CodecConfig, SessionId, StreamId, TrackId};
     use mp4_atom::{Decode, Moof};
-    use relay::{StreamRecord, StreamRegistry, StreamWriter, Track, TrackRecord, TrackWriter};
+    use relay::{StreamRecord, StreamRegistry, StreamWriter, Track, TrackWriter};
 
     use super::*;
 
@@ -147,7 +151,13 @@ mod tests {
             let registry = StreamRegistry::default();
             let id = StreamId::new("live", "cam").unwrap();
             let mut stream = registry.open(id.clone(), SessionId::from_random(7)).unwrap();
-            let track = TrackRecord { id: TrackId(0), name: "a", codec: codec(ASC_48), part_target_ms: 512 };
+            let track = TrackRecord {
+                id: TrackId(0),
+                name: "a",
+                codec: codec(ASC_48),
+                part_target_ms: 512,
+                reorder_delay: 0,
+            };
             let mut writers = stream.open(StreamRecord {
                 session: SessionId::from_random(7),
                 epoch: 1,
@@ -198,9 +208,14 @@ mod tests {
 
         /// The log ends, and is packaged from its beginning.
         fn package(self) -> Vec<Part> {
+            let record = self.track.record().clone();
+            self.package_as(&record)
+        }
+
+        fn package_as(self, record: &TrackRecord) -> Vec<Part> {
             let Self { writer, track, _stream } = self;
             drop(writer);
-            let mut packager = Packager::new(&track.record().codec);
+            let mut packager = Packager::new(record);
             let (mut cursor, mut frames) = (track.oldest(), Vec::new());
             while track.read(&mut cursor, false, &mut frames) != relay::Read::Ended {}
             frames.iter().filter_map(|frame| packager.push(frame).unwrap()).collect()
@@ -241,6 +256,27 @@ mod tests {
         let next = moof(&parts[1]);
         assert_eq!(next.traf[0].tfdt.as_ref().unwrap().base_media_decode_time, 2100);
         assert!(next.mfhd.sequence_number > first.mfhd.sequence_number);
+    }
+
+    /// libavformat delays every picture by the largest negative composition offset it meets; so there are none.
+    #[test]
+    fn reordered_pictures_have_no_negative_offset_and_keep_their_presentation_time() {
+        let mut log = Log::new();
+        let mut track = log.track.record().clone();
+        track.reorder_delay = 2048;
+        log.boundary(0, 0, 10_240, 0);
+        for (dts, pts) in [(10_240, 10_240), (11_264, 13_312), (12_288, 11_264), (13_312, 12_288)] {
+            let data = Bytes::from_static(b"picture");
+            log.writer.push_unit(&AccessUnit { dts, pts, duration: 1024, key: dts == pts, data });
+        }
+        let parts = log.package_as(&track);
+        let moof = moof(&parts[0]);
+        let start = moof.traf[0].tfdt.as_ref().unwrap().base_media_decode_time;
+        let offsets = moof.traf[0].trun[0].samples.iter().map(|sample| sample.cts.unwrap());
+        let shown: Vec<_> = offsets.clone().zip(0..).map(|(cts, n)| start as i64 + n * 1024 + i64::from(cts)).collect();
+        assert!(offsets.min().unwrap() >= 0);
+        assert_eq!(shown, [10_240, 13_312, 11_264, 12_288]);
+        assert_eq!(parts[0].duration, 4096);
     }
 
     #[test]

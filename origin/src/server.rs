@@ -5,15 +5,12 @@ use std::time::{Duration, Instant};
 
 use hls::{Announcement, Bandwidth, Catalog, RenditionHeader, RenditionName, StreamHeader, StreamWriter};
 use media::SessionId;
-use relay::{Cursor, Frame, FrameError, Read, Stream, StreamRecord, StreamRegistry, Track};
+use relay::{Cursor, Frame, FrameError, Read, STORE_BYTES_MAX, Stream, StreamRecord, StreamRegistry, Track};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, error, info, info_span};
+use tracing::{Instrument, Span, error, info, info_span};
 
 use crate::packager::Packager;
-
-/// Most bytes of parts kept for one stream. Ingest shortens the window when the announced rate will not fit.
-const STORE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// How often ended sessions are looked at for forgetting.
 const EXPIRE_EVERY: Duration = Duration::from_secs(2);
@@ -90,6 +87,7 @@ struct Lane {
     cursor: Cursor,
     packager: Packager,
     name: RenditionName,
+    span: Span,
     ended: bool,
 }
 
@@ -109,8 +107,9 @@ impl Packaging {
         });
         let lanes = stream.tracks().iter().map(|track| Lane {
             cursor: track.oldest(),
-            packager: Packager::new(&track.record().codec),
+            packager: Packager::new(track.record()),
             name: rendition_name(track.record().name),
+            span: info_span!("rendition", rendition.name = track.record().name),
             track: track.clone(),
             ended: false,
         });
@@ -162,6 +161,7 @@ impl Packaging {
 impl Lane {
     /// Packages what the log has, to its end.
     fn package(&mut self, writer: &mut StreamWriter, frames: &mut Vec<Frame>) -> Result<(), PackageError> {
+        let _entered = self.span.enter();
         let rendition = writer.rendition(&self.name).expect("the index was opened with this track's name");
         while !self.ended {
             frames.clear();

@@ -5,6 +5,7 @@
 //! Drained from the left: publishers leave, the origin packages what they left behind, viewers get it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use anyhow::Context;
 use edge::{Listener, Site};
@@ -15,7 +16,6 @@ use media::StreamId;
 use origin::Origin;
 use prometheus_client::registry::Registry;
 use relay::StreamRegistry;
-use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
@@ -53,13 +53,11 @@ impl Roles {
     /// # Errors
     /// If one of them cannot be bound; nothing has been started then.
     pub(crate) fn build(config: &Config, key: PublishKey, mut metrics: Registry) -> anyhow::Result<Self> {
-        let streams = StreamRegistry::default();
-        let (publications, rtmp) = (ingest::Metrics::default(), ingest::rtmp::Metrics::default());
-        let http = edge::Metrics::default();
-        publications.register(&mut metrics);
-        rtmp.register(&mut metrics);
-        http.register(&mut metrics);
+        let streams = StreamRegistry::new(relay::Metrics::register(&mut metrics));
         let catalog = Catalog::new(hls::Metrics::register(&mut metrics));
+        let publications = ingest::Metrics::register(&mut metrics);
+        let rtmp = ingest::rtmp::Metrics::register(&mut metrics);
+        let http = edge::Metrics::register(&mut metrics, catalog.clone());
         let part_target = config.hls.profile.part_target();
         let gate = Gate::new(streams.clone(), Arc::new(OneKey(key)), part_target, publications);
         Ok(Self {

@@ -87,3 +87,55 @@ fn u32_at(bytes: &[u8], at: usize) -> Result<u32> {
     let four = bytes.get(at..at + 4).context("a box is cut short")?;
     Ok(u32::from_be_bytes(four.try_into()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn boxed(name: &str, body: &[u8]) -> Vec<u8> {
+        let size = (8 + body.len()) as u32;
+        [&size.to_be_bytes(), name.as_bytes(), body].concat()
+    }
+
+    fn words(words: &[u32]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_be_bytes()).collect()
+    }
+
+    fn part(tfhd: &[u32], trun: &[u32]) -> Vec<u8> {
+        let tfdt = boxed("tfdt", &words(&[0x0100_0000, 1, 2]));
+        let traf = [boxed("tfhd", &words(tfhd)), tfdt, boxed("trun", &words(trun))].concat();
+        [boxed("moof", &boxed("traf", &traf)), boxed("mdat", b"media")].concat()
+    }
+
+    const BASE: u64 = (1 << 32) + 2;
+
+    #[test]
+    fn durations_are_read_from_each_sample() {
+        // Flags: data offset, durations and sizes. Then the count, the offset, and two samples.
+        let bytes = part(&[0, 1], &[0x301, 2, 99, 3_000, 10, 2_970, 20]);
+        assert_eq!(fragments(&bytes).unwrap(), [Fragment { base: BASE, durations: vec![3_000, 2_970] }]);
+        assert_eq!(fragments(&bytes).unwrap()[0].end(), BASE + 5_970);
+    }
+
+    #[test]
+    fn one_duration_may_stand_for_all_samples() {
+        let bytes = part(&[0x8, 1, 1_024], &[0x201, 3, 99, 10, 20, 30]);
+        assert_eq!(fragments(&bytes).unwrap(), [Fragment { base: BASE, durations: vec![1_024; 3] }]);
+    }
+
+    #[test]
+    fn what_is_missing_or_cut_short_is_an_error() {
+        let no_duration = part(&[0, 1], &[0x201, 1, 99, 10]);
+        let too_few_samples = part(&[0, 1], &[0x301, 2, 99, 3_000, 10]);
+        for bytes in [&no_duration[..], &too_few_samples, &too_few_samples[..30]] {
+            assert!(fragments(bytes).is_err(), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn the_timescale_is_found_in_the_init_segment() {
+        let mdhd = boxed("mdhd", &words(&[0, 0, 0, 90_000, 0, 0]));
+        let moov = boxed("moov", &boxed("trak", &boxed("mdia", &mdhd)));
+        assert_eq!(timescale(&[boxed("ftyp", b"cmf2"), moov].concat()).unwrap(), 90_000);
+    }
+}

@@ -12,9 +12,7 @@ use jiff::Timestamp;
 
 use crate::http::{Http, resolve};
 use crate::poll;
-use crate::strict::{
-    MediaPlaylist, MultivariantPlaylist, Slack, Violation, check_presentation, check_reload,
-};
+use crate::strict::{MediaPlaylist, MultivariantPlaylist, Violation, check_presentation, check_reload};
 
 /// The longest a stream may be *starting*: 12 s until segment 0 is complete, and room for a loaded machine.
 const START_MAX: Duration = Duration::from_secs(25);
@@ -57,7 +55,7 @@ pub struct RecordedPart {
 ///
 /// # Errors
 /// If the stream does not come, ends early, or an answer is not what a player can go on with.
-pub fn follow(http: &Http, stream: &str, media: Duration, slack: Slack) -> Result<Recording> {
+pub fn follow(http: &Http, stream: &str, media: Duration) -> Result<Recording> {
     let path = format!("/hls/{stream}/index.m3u8");
     let text = poll::until(&format!("first playlist of {stream}"), START_MAX, || {
         let answer = http.get(&path)?;
@@ -81,7 +79,7 @@ pub fn follow(http: &Http, stream: &str, media: Duration, slack: Slack) -> Resul
     let renditions: Vec<RecordedRendition> = thread::scope(|scope| {
         let followers: Vec<_> = sources
             .iter()
-            .map(|(kind, path)| scope.spawn(move || Follower::new(http, *kind, path, slack).follow(media)))
+            .map(|(kind, path)| scope.spawn(move || Follower::new(http, *kind, path).follow(media)))
             .collect();
         followers
             .into_iter()
@@ -148,13 +146,12 @@ impl RecordedRendition {
 struct Follower<'a> {
     http: &'a Http,
     path: &'a str,
-    slack: Slack,
     init_uri: Option<String>,
     recorded: RecordedRendition,
 }
 
 impl<'a> Follower<'a> {
-    fn new(http: &'a Http, kind: Kind, path: &'a str, slack: Slack) -> Self {
+    fn new(http: &'a Http, kind: Kind, path: &'a str) -> Self {
         let recorded = RecordedRendition {
             kind,
             init: Vec::new(),
@@ -162,7 +159,7 @@ impl<'a> Follower<'a> {
             playlists: Vec::new(),
             violations: Vec::new(),
         };
-        Self { http, path, slack, init_uri: None, recorded }
+        Self { http, path, init_uri: None, recorded }
     }
 
     fn follow(mut self, media: Duration) -> Result<RecordedRendition> {
@@ -198,7 +195,7 @@ impl<'a> Follower<'a> {
     fn take(&mut self, request: String) -> Result<()> {
         let text = self.http.get_ok(&request)?.text();
         let playlist = MediaPlaylist::parse(&text).with_context(|| format!("{request}:\n{text}"))?;
-        let mut violations = playlist.check(self.slack);
+        let mut violations = playlist.check();
         if let Some(previous) = self.recorded.playlists.last() {
             violations.extend(check_reload(previous, &playlist));
         }

@@ -12,7 +12,7 @@ use harness::strict::{MediaPlaylist, MultivariantPlaylist};
 
 /// A stream of two-second segments that just went live.
 struct Live {
-    _server: Tidecast,
+    server: Tidecast,
     http: Http,
     publisher: Publisher,
     multivariant: &'static str,
@@ -32,7 +32,7 @@ impl Live {
         })?;
         let variants = MultivariantPlaylist::parse(&text)?.variants;
         let video = resolve(multivariant, &variants.first().context("no variant")?.uri);
-        Ok(Self { _server: server, http, publisher, multivariant, video })
+        Ok(Self { server, http, publisher, multivariant, video })
     }
 
     fn playlist(&self, query: &str) -> Result<MediaPlaylist> {
@@ -124,7 +124,10 @@ fn the_end_wakes_every_held_request_and_then_holds_none() -> Result<()> {
     let ahead = live.newest_msn()? + 2;
     let (http, path) = (live.http.clone(), format!("{}?_HLS_msn={ahead}", live.video));
     let held = thread::spawn(move || http.get_ok(&path).map(|answer| (answer, Instant::now())));
-    poll::until("a held request", Duration::from_secs(2), || Ok(live.newest_msn().ok()))?;
+    poll::until("a held request", Duration::from_secs(2), || {
+        let metrics = live.server.admin_http().get_ok("/metrics")?.text();
+        Ok(metrics.lines().any(|line| line.starts_with("tidecast_hls_held_requests 1")).then_some(()))
+    })?;
     live.publisher.stop()?;
     let stopped = Instant::now();
     let (answer, woken) = held.join().expect("asking does not panic")?;

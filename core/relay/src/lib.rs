@@ -7,13 +7,15 @@
 //! by who reads it. `frame.rs`, `ring.rs` are pure; `stream.rs` adds the lock and the wake-up.
 
 mod frame;
+mod metrics;
 mod record;
 mod registry;
 mod ring;
 mod stream;
 
 pub use frame::{Boundary, Frame, FrameError, HEADER_BYTES, Kind};
-pub use record::{Bandwidth, Facts, Live, StreamRecord, TrackRecord};
+pub use metrics::Metrics;
+pub use record::{Bandwidth, Facts, Live, STORE_BYTES_MAX, StreamRecord, TrackRecord};
 pub use registry::{StreamRegistry, Streams, Taken};
 pub use ring::{Cursor, GROUP_BYTES_MAX, RING_BYTES_MAX, Read, Ring};
 pub use stream::{Stream, StreamWriter, Track, TrackWriter};

@@ -2,6 +2,10 @@
 
 use media::{CodecConfig, SessionId, TrackId};
 
+/// Most bytes of parts that an origin keeps for one stream. Ingest stamps a window that fits, and the origin
+/// enforces it.
+pub const STORE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
 /// Written when the log opens, and again when [`Live`] is known or its bandwidth rises.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StreamRecord {
@@ -26,6 +30,9 @@ pub struct TrackRecord {
     pub codec: CodecConfig,
     /// PART-TARGET.
     pub part_target_ms: u32,
+    /// How much earlier than in the log units are decoded in the boxes, in ticks: the encoder's reorder delay. The
+    /// log has DTS = PTS at every IDR; with it, no composition offset in the boxes is negative.
+    pub reorder_delay: u32,
 }
 
 /// What the first complete segment settles for the life of the session.

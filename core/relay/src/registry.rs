@@ -6,6 +6,7 @@ use std::sync::Arc;
 use media::{SessionId, StreamId};
 use tokio::sync::watch;
 
+use crate::metrics::Metrics;
 use crate::stream::{Stream, StreamWriter};
 
 /// A snapshot: who is published right now.
@@ -15,6 +16,7 @@ pub type Streams = Arc<HashMap<StreamId, Arc<Stream>>>;
 #[derive(Clone)]
 pub struct StreamRegistry {
     streams: watch::Sender<Streams>,
+    metrics: Metrics,
 }
 
 /// The name is in use; the newcomer must take another one.
@@ -24,11 +26,19 @@ pub struct Taken;
 
 impl Default for StreamRegistry {
     fn default() -> Self {
-        Self { streams: watch::Sender::new(Streams::default()) }
+        Self::new(Metrics::default())
     }
 }
 
 impl StreamRegistry {
+    pub fn new(metrics: Metrics) -> Self {
+        Self { streams: watch::Sender::new(Streams::default()), metrics }
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Reserves `id` and makes the stream known; its log opens later.
     ///
     /// # Errors

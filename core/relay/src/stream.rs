@@ -7,6 +7,7 @@ use media::{AccessUnit, CodecConfig, SessionId, StreamId};
 use tokio::sync::watch;
 
 use crate::frame::{Boundary, Frame};
+use crate::metrics::Metrics;
 use crate::record::{Facts, Live, StreamRecord, TrackRecord};
 use crate::registry::StreamRegistry;
 use crate::ring::{Cursor, Read, Ring};
@@ -56,6 +57,7 @@ pub struct Track {
     record: TrackRecord,
     epoch: u32,
     ring: RwLock<Ring>,
+    metrics: Metrics,
 }
 
 impl Track {
@@ -73,9 +75,13 @@ impl Track {
         self.ring.read().unwrap_or_else(PoisonError::into_inner).oldest(self.epoch)
     }
 
-    /// See [`Ring::read`].
+    /// See [`Ring::read`]; a jump is counted.
     pub fn read(&self, cursor: &mut Cursor, may_jump: bool, out: &mut Vec<Frame>) -> Read {
-        self.ring.read().unwrap_or_else(PoisonError::into_inner).read(cursor, may_jump, out)
+        let read = self.ring.read().unwrap_or_else(PoisonError::into_inner).read(cursor, may_jump, out);
+        if read == Read::Jumped {
+            self.metrics.jumps.inc();
+        }
+        read
     }
 }
 
@@ -121,7 +127,8 @@ impl StreamWriter {
             .iter()
             .map(|track| {
                 let ring = RwLock::new(Ring::new(track.id, track.codec.timescale()));
-                Arc::new(Track { record: track.clone(), epoch: record.epoch, ring })
+                let metrics = self.registry.metrics().clone();
+                Arc::new(Track { record: track.clone(), epoch: record.epoch, ring, metrics })
             })
             .collect();
         let opened = self.stream.tracks.set(tracks.clone()).is_ok();
@@ -196,5 +203,76 @@ impl Drop for TrackWriter {
             ring.push_end(end.unwrap_or(0));
         });
         self.boundaries.send_modify(|count| *count += 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use media::TrackId;
+    use media::codec::aac;
+
+    use super::*;
+
+    fn record(session: SessionId) -> StreamRecord {
+        let codec = CodecConfig::Aac(aac::Config::parse(Bytes::from_static(&[0x11, 0x90])).unwrap());
+        StreamRecord {
+            session,
+            epoch: 1,
+            part_hold_back_ms: 1536,
+            frame_rate: None,
+            tracks: vec![TrackRecord {
+                id: TrackId(0),
+                name: "a",
+                codec,
+                part_target_ms: 512,
+                reorder_delay: 0,
+            }],
+            live: None,
+        }
+    }
+
+    /// The writer goes on whatever its readers do; the one that sleeps finds itself at a newer keyframe, counted.
+    #[test]
+    fn slow_viewer_jumps_and_is_counted_while_the_writer_never_waits() {
+        let metrics = Metrics::default();
+        let registry = StreamRegistry::new(metrics.clone());
+        let (id, session) = (StreamId::new("live", "cam").unwrap(), SessionId::from_random(1));
+        let mut stream = registry.open(id.clone(), session).unwrap();
+        let mut writer = stream.open(record(session)).remove(0);
+        writer.open_group(0, 0);
+        let track = registry.get(&id).unwrap().tracks()[0].clone();
+        let (mut fast, mut slow, mut frames) = (track.start(), track.start(), Vec::new());
+        for group in 0..10_i64 {
+            if group > 0 {
+                writer.open_group(group as u32, group * 48_000);
+            }
+            for n in 0..46 {
+                let dts = group * 48_000 + n * 1024;
+                let data = Bytes::from_static(b"frame");
+                writer.push_unit(&AccessUnit { dts, pts: dts, duration: 1024, key: true, data });
+            }
+            assert_eq!(track.read(&mut fast, true, &mut frames), Read::Frames);
+        }
+        assert_eq!((frames.len(), metrics.jumps.get()), (460, 0));
+        frames.clear();
+        assert_eq!(track.read(&mut slow, true, &mut frames), Read::Jumped);
+        assert_eq!((frames.len(), metrics.jumps.get()), (1, 1), "audio: the newest frame is a keyframe");
+    }
+
+    #[tokio::test]
+    async fn readers_learn_of_boundaries_and_of_the_end() {
+        let registry = StreamRegistry::default();
+        let (id, session) = (StreamId::new("live", "cam").unwrap(), SessionId::from_random(1));
+        let mut stream = registry.open(id.clone(), session).unwrap();
+        let reader = registry.get(&id).unwrap();
+        let (mut boundaries, mut opened) = (reader.boundaries(), reader.record());
+        let writers = stream.open(record(session));
+        assert!(opened.wait_for(Option::is_some).await.is_ok());
+        drop(writers);
+        assert!(boundaries.changed().await.is_ok(), "the End frame");
+        drop(stream);
+        assert!(boundaries.changed().await.is_err());
+        assert!(opened.changed().await.is_err());
     }
 }

@@ -58,13 +58,15 @@ impl EncodeLabelValue for Reason {
 
 impl Metrics {
     /// Registers everything under the prefix `rtmp`.
-    pub fn register(&self, registry: &mut Registry) {
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
         let registry = registry.sub_registry_with_prefix("rtmp");
-        registry.register("connections", "RTMP connections open now", self.connections.clone());
-        registry.register("accepted", "RTMP connections accepted", self.accepted.clone());
-        registry.register("refused", "RTMP connections that we ended, by reason", self.refused.clone());
-        registry.register("panics", "RTMP connections that ended in a bug of ours", self.panics.clone());
-        registry.register_with_unit("received", "Bytes from publishers", Unit::Bytes, self.bytes.clone());
+        registry.register("connections", "RTMP connections open now", metrics.connections.clone());
+        registry.register("accepted", "RTMP connections accepted", metrics.accepted.clone());
+        registry.register("refused", "RTMP connections that we ended, by reason", metrics.refused.clone());
+        registry.register("panics", "RTMP connections that ended in a bug of ours", metrics.panics.clone());
+        registry.register_with_unit("received", "Bytes from publishers", Unit::Bytes, metrics.bytes.clone());
+        metrics
     }
 
     pub(super) fn refused(&self, reason: Reason) -> Counter {

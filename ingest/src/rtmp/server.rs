@@ -173,6 +173,7 @@ mod tests {
         address: SocketAddr,
         studio: Studio,
         metrics: Metrics,
+        registry: Registry,
         drain: CancellationToken,
         server: JoinHandle<()>,
         log: Log,
@@ -185,9 +186,10 @@ mod tests {
         let (log, _logging) = Log::capture();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (studio, metrics, drain) = (Studio::default(), Metrics::default(), CancellationToken::new());
+        let (studio, mut registry, drain) = (Studio::default(), Registry::default(), CancellationToken::new());
+        let metrics = Metrics::register(&mut registry);
         let server = tokio::spawn(accept(listener, studio.clone(), limits, metrics.clone(), drain.clone()));
-        Running { address, studio, metrics, drain, server, log, _logging }
+        Running { address, studio, metrics, registry, drain, server, log, _logging }
     }
 
     impl Running {
@@ -199,11 +201,9 @@ mod tests {
         }
     }
 
-    fn exposition(metrics: &Metrics) -> String {
-        let mut registry = Registry::default();
-        metrics.register(&mut registry);
+    fn exposition(registry: &Registry) -> String {
         let mut text = String::new();
-        encode(&mut text, &registry).unwrap();
+        encode(&mut text, registry).unwrap();
         text
     }
 
@@ -265,7 +265,7 @@ mod tests {
         running.studio.saw("live/x ends").await;
         running.drain.cancel();
         running.server.await.unwrap();
-        let exposition = exposition(&running.metrics);
+        let exposition = exposition(&running.registry);
         assert!(exposition.contains("rtmp_refused_total{reason=\"address_full\"} 1"), "{exposition}");
     }
 
@@ -342,7 +342,7 @@ mod tests {
         drop(socket);
         running.drain.cancel();
         running.server.await.unwrap();
-        let exposition = exposition(&running.metrics);
+        let exposition = exposition(&running.registry);
         assert!(exposition.contains("rtmp_refused_total{reason=\"wrong_key\"} 1"), "{exposition}");
         assert!(exposition.contains("rtmp_received_bytes_total "), "{exposition}");
         assert!(!exposition.contains("canary"));

@@ -8,13 +8,6 @@ use super::{MediaPlaylist, Segment, Violation};
 /// EXTINF, part durations and dates are rounded on their own, to a millisecond or finer; that much apart is equal.
 const ROUNDING: Duration = Duration::from_millis(1);
 
-/// What a source may do to part durations that no writer can help.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Slack {
-    /// The longest time between two frames beyond the regular one: a part cannot end inside it.
-    pub frame_gap: Duration,
-}
-
 /// Collects violations about one place.
 struct Findings {
     found: Vec<Violation>,
@@ -31,11 +24,11 @@ impl Findings {
 impl MediaPlaylist {
     /// Everything one playlist must satisfy without knowing another.
     #[must_use]
-    pub fn check(&self, slack: Slack) -> Vec<Violation> {
+    pub fn check(&self) -> Vec<Violation> {
         let mut findings = Findings { found: Vec::new() };
         self.check_header(&mut findings);
         self.check_segments(&mut findings);
-        self.check_parts(slack, &mut findings);
+        self.check_parts(&mut findings);
         self.check_edge(&mut findings);
         findings.found
     }
@@ -104,9 +97,9 @@ impl MediaPlaylist {
         }
     }
 
-    fn check_parts(&self, slack: Slack, findings: &mut Findings) {
+    fn check_parts(&self, findings: &mut Findings) {
         let Some(part_target) = self.part_target else { return };
-        let shortest = part_target.mul_f64(0.85).saturating_sub(slack.frame_gap);
+        let shortest = part_target.mul_f64(0.85);
         let mut uris = HashSet::new();
         for segment in &self.segments {
             for (index, part) in segment.parts.iter().enumerate() {
@@ -114,7 +107,7 @@ impl MediaPlaylist {
                 findings.expect(uris.insert(part.uri.as_str()), &place, || {
                     format!("{} is listed twice", part.uri)
                 });
-                findings.expect(part.duration <= part_target + slack.frame_gap, &place, || {
+                findings.expect(part.duration <= part_target, &place, || {
                     format!("DURATION {:?} is above PART-TARGET {part_target:?} (§4.4.4.9)", part.duration)
                 });
                 // The newest part of a growing segment may turn out to be its last.

@@ -16,7 +16,7 @@ mod tests;
 
 use std::time::Duration;
 
-pub use check::{Slack, check_presentation, check_reload};
+pub use check::{check_presentation, check_reload};
 pub use media::{MediaPlaylist, Part, RenditionReport, Segment, ServerControl};
 pub use multivariant::{MultivariantPlaylist, Rendition, Variant};
 

@@ -34,11 +34,12 @@ const FIRST: u32 = 1;
 /// The init segment of a track with this configuration.
 pub fn init_segment(codec: &CodecConfig) -> Init {
     let mut w = Writer::with_capacity(BYTES_WITHOUT_CONFIG);
-    // `cmf2`: composition offsets may be negative, and there is no edit list (ISO/IEC 23000-19).
+    // No CMAF brand (ISO/IEC 23000-19): `cmfc` wants an edit list for B-frames, which media source extensions and
+    // HLS players handle unalike, and `cmf2` negative composition offsets, for which libavformat delays the picture.
     w.boxed(b"ftyp", |w| {
-        w.bytes(b"cmf2");
+        w.bytes(b"iso6");
         w.u32(0);
-        w.bytes(b"iso6cmfccmf2");
+        w.bytes(b"iso6mp41");
     });
     w.boxed(b"moov", |w| {
         movie_header(w, codec);
