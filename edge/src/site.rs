@@ -140,3 +140,117 @@ fn hash(bytes: &[u8]) -> u64 {
     hasher.write(bytes);
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use http::header::{IF_NONE_MATCH, LOCATION};
+    use http_body_util::BodyExt;
+    use media::SessionId;
+    use prometheus_client::registry::Registry;
+    use relay::Facts;
+
+    use super::*;
+
+    fn site() -> (Site, StreamRegistry) {
+        let streams = StreamRegistry::default();
+        let catalog = Catalog::new(hls::Metrics::register(&mut Registry::default()));
+        (Site::new(streams.clone(), catalog), streams)
+    }
+
+    async fn ask(site: &Site, request: http::request::Builder) -> (StatusCode, HeaderMap, Bytes) {
+        let response = site.respond(&request.body(()).unwrap()).await;
+        let (head, body) = response.into_parts();
+        (head.status, head.headers, body.collect().await.unwrap().to_bytes())
+    }
+
+    async fn get(site: &Site, path: &str) -> (StatusCode, HeaderMap, Bytes) {
+        ask(site, Request::get(path)).await
+    }
+
+    #[tokio::test]
+    async fn pages_come_with_their_policy_and_assets_for_ever() {
+        let (site, _streams) = site();
+        for path in ["/", "/watch/live/cam1"] {
+            let (status, headers, body) = get(&site, path).await;
+            assert_eq!(status, StatusCode::OK);
+            assert_eq!(headers[CACHE_CONTROL], "no-cache");
+            assert!(
+                headers.contains_key(CONTENT_SECURITY_POLICY) && headers[X_CONTENT_TYPE_OPTIONS] == "nosniff"
+            );
+            let html = String::from_utf8(body.to_vec()).unwrap();
+            let asset = html.split('"').find(|text| text.starts_with("/assets/")).unwrap();
+            let (status, headers, _) = get(&site, asset).await;
+            assert_eq!(status, StatusCode::OK);
+            assert_eq!(headers[CACHE_CONTROL], "public, max-age=31536000, immutable");
+            let (_, headers, _) = ask(&site, Request::get(path).header("accept-encoding", "gzip")).await;
+            assert_eq!(headers[CONTENT_ENCODING], "gzip");
+        }
+    }
+
+    /// Threat: a name that leads out of a directory, or means something to whoever reads it next.
+    #[tokio::test]
+    async fn nothing_is_found_behind_a_name_that_is_none() {
+        let (site, _streams) = site();
+        let long = format!("/watch/live/{}", "a".repeat(65));
+        let paths = [
+            "/watch/live/..",
+            "/watch/../etc",
+            "/watch/live/%2e%2e",
+            "/watch/live/a%00b",
+            "/watch/live",
+            "/watch/live/a/b",
+            "/state/live/..%2f..",
+            "/state/live/%3Cscript%3E",
+            "/assets/../Cargo.toml",
+            "/index.html",
+            "//",
+            &long,
+        ];
+        for path in paths {
+            let (status, headers, body) = get(&site, path).await;
+            assert_eq!(status, StatusCode::NOT_FOUND, "{path}");
+            assert_eq!(headers[CONTENT_TYPE], "text/plain; charset=utf-8", "{path}");
+            assert!(
+                !headers.contains_key(LOCATION) && !body.windows(7).any(|word| word == b"<script"),
+                "{path}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_state_is_polled_for_little() {
+        let (site, streams) = site();
+        let (status, headers, body) = get(&site, "/state/live/cam1").await;
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(headers[CONTENT_TYPE], "application/json");
+        assert!(body.starts_with(br#"{"app":"live","stream":"cam1","state":"offline","#));
+        let etag = headers[ETAG].clone();
+        let again = Request::get("/state/live/cam1").header(IF_NONE_MATCH, &etag);
+        assert_eq!(ask(&site, again).await.0, StatusCode::NOT_MODIFIED);
+
+        let id = StreamId::new("live", "cam1").unwrap();
+        let writer = streams.open(id, SessionId::from_random(0xAB)).unwrap();
+        writer.set_facts(Facts { starting: Some("Waiting.".to_owned()), ..Facts::default() });
+        let again = Request::get("/state/live/cam1").header(IF_NONE_MATCH, &etag);
+        let (status, _, body) = ask(&site, again).await;
+        let state: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!((&state["state"], &state["reason"]), (&"starting".into(), &"Waiting.".into()));
+        assert_eq!(state["session"], "00000000000000ab");
+        let list: serde_json::Value = serde_json::from_slice(&get(&site, "/state").await.2).unwrap();
+        assert_eq!(list["streams"], serde_json::json!([state]));
+        drop(writer);
+        assert_eq!(get(&site, "/state").await.2, br#"{"streams":[]}"#.as_slice());
+    }
+
+    #[tokio::test]
+    async fn only_reading_is_answered() {
+        let (site, _streams) = site();
+        let (status, headers, _) = ask(&site, Request::post("/state")).await;
+        assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(headers[ALLOW], "GET, HEAD");
+        let (status, headers, body) = ask(&site, Request::head("/")).await;
+        assert_eq!((status, body.len()), (StatusCode::OK, 0));
+        assert_ne!(headers[CONTENT_LENGTH], "0");
+    }
+}
