@@ -41,6 +41,7 @@ struct Quantiles {
 
 #[derive(Deserialize)]
 struct Hls {
+    latency_s: f64,
     target_latency_s: f64,
 }
 
@@ -63,11 +64,11 @@ pub(crate) fn run(options: &Options) -> Result<Vec<Table>> {
             &row(measured.first_picture_ms),
             Target { column: 0, limit: FIRST_PICTURE_S_MAX },
         );
-        let Some(Hls { target_latency_s }) = measured.hls else {
+        let Some(Hls { latency_s, target_latency_s }) = measured.hls else {
             anyhow::bail!("{profile}: the page did not play with hls.js");
         };
         table.note(format!(
-            "{profile}: hls.js aims at {target_latency_s:.2} s behind the edge; {} frames dropped, longest freeze {:.0} ms",
+            "{profile}: hls.js says {latency_s:.2} s and aims at {target_latency_s:.2} s; {} frames dropped, longest freeze {:.0} ms",
             measured.dropped.unwrap_or(0),
             measured.longest_freeze_ms,
         ));

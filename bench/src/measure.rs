@@ -41,12 +41,6 @@ impl Samples {
     }
 }
 
-impl Extend<f64> for Samples {
-    fn extend<T: IntoIterator<Item = f64>>(&mut self, values: T) {
-        self.0.extend(values);
-    }
-}
-
 /// Measures all `sides` in turn, round after round, so that whatever else the machine does disturbs them alike. A
 /// first round warms up and is not counted.
 pub(crate) fn interleaved<const N: usize>(

@@ -44,9 +44,11 @@ impl Peers {
         let files = TempDir::new()?;
         // A master that runs as root starts its worker as somebody who may not read a private folder.
         let prefix = files.path().join("nginx");
-        let kept = files.path().join("kept");
-        fs::create_dir(&prefix)?;
-        fs::create_dir(&kept)?;
+        // A folder of its own: the module deletes what is old, and folders without anything, from where it writes.
+        let (hls, kept) = (files.path().join("hls"), files.path().join("kept"));
+        for folder in [&prefix, &hls, &kept] {
+            fs::create_dir(folder)?;
+        }
         let (rtmp, http) = (free_port()?, free_port()?);
         fs::write(prefix.join("nginx.conf"), config(&self.folder, files.path(), rtmp, http))?;
         let mut command = Command::new(self.folder.join("usr/sbin/nginx"));
@@ -95,13 +97,13 @@ fn config(peers: &Path, files: &Path, rtmp: SocketAddr, http: SocketAddr) -> Str
 daemon off; worker_processes 1; pid nginx.pid; error_log error.log warn; {user}
 events {{ worker_connections 1024; }}
 rtmp {{ access_log off; server {{ listen {rtmp}; chunk_size 4096; application live {{
-    live on; hls on; hls_path {files}; hls_fragment 2s; hls_playlist_length 12s;
+    live on; hls on; hls_path {files}/hls; hls_fragment 2s; hls_playlist_length 12s;
 }} }} }}
 http {{
     sendfile on; tcp_nopush on; keepalive_requests 1000000; access_log off;
     client_body_temp_path tmp; proxy_temp_path tmp; fastcgi_temp_path tmp; uwsgi_temp_path tmp; scgi_temp_path tmp;
     types {{ application/vnd.apple.mpegurl m3u8; video/mp2t ts; video/mp4 m4s; }}
-    server {{ listen {http}; root {files}; location /kept/ {{ open_file_cache max=64; }} }}
+    server {{ listen {http}; root {files}/hls; location /kept/ {{ root {files}; open_file_cache max=64; }} }}
 }}
 "
     )

@@ -1,6 +1,5 @@
 //! The way of a frame inside this process: ingest, live log, origin, segment index, as `server` composes them.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -52,8 +51,7 @@ impl Node {
 
     /// Begins the stream as if it had begun `age` ago.
     pub(crate) fn publish(&self, id: &StreamId, age: Duration) -> Result<Publisher> {
-        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let mut publication = self.gate.publish(id, &Secret::new(String::new()), "bench", peer)?;
+        let mut publication = self.gate.publish(id, &Secret::new(String::new()))?;
         let (started, started_wall) = (Instant::now() - age, SystemTime::now() - age);
         publication.video(0, video_config(), started, started_wall)?;
         publication.audio(0, audio_config(), started, started_wall)?;

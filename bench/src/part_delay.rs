@@ -64,7 +64,7 @@ fn watch(part_target: Duration, watched: Duration) -> Result<[Measured; 2]> {
     let node = Node::new(part_target);
     let entered = runtime.enter();
     let site = Site::new(node.registry.clone(), node.catalog.clone());
-    let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into(), site, edge::Metrics::default())?;
+    let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into(), site, 100, edge::Metrics::default())?;
     drop(entered);
     let address = listener.local_addr()?;
     let stop = CancellationToken::new();

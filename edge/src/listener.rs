@@ -12,6 +12,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -19,14 +21,18 @@ use tracing::{debug, warn};
 use crate::metrics::Metrics;
 use crate::site::Site;
 
-/// Open connections; the next one waits in the backlog. A browser opens up to six.
-const CONNECTIONS_MAX: usize = 20_000;
-
 /// Connections the kernel queues for us. A page shared on a large channel brings thousands within a second.
 const BACKLOG: i32 = 4096;
 
-/// A request's head must be complete within this.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// A request's head must be complete this long after the answer before it. hyper counts the idle time between requests,
+/// too, so it is more than the largest target duration, after which an ordinary player reloads.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A viewer that takes nothing for this long is cut off: what it does not read stays in memory.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// On drain, for viewers who are still receiving; less than what the process grants the whole drain.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Bounds a request's head, and how much of a part is handed to the socket in one call.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
@@ -38,13 +44,21 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Listener {
     tcp: TcpListener,
     site: Arc<Site>,
+    connections_max: usize,
     metrics: Metrics,
 }
 
 impl Listener {
+    /// `connections_max`: the next one waits in the backlog. A browser opens up to six.
+    ///
     /// # Errors
     /// From the system, for an address in use or not ours.
-    pub fn bind(address: SocketAddr, site: Site, metrics: Metrics) -> io::Result<Self> {
+    pub fn bind(
+        address: SocketAddr,
+        site: Site,
+        connections_max: usize,
+        metrics: Metrics,
+    ) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_reuse_address(true)?;
@@ -55,7 +69,7 @@ impl Listener {
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let tcp = TcpListener::from_std(socket.into())?;
-        Ok(Self { tcp, site: Arc::new(site), metrics })
+        Ok(Self { tcp, site: Arc::new(site), connections_max, metrics })
     }
 
     /// # Errors
@@ -67,7 +81,7 @@ impl Listener {
     /// Serves until `drain`, then finishes the requests that are open.
     pub async fn run(self, drain: CancellationToken) {
         let connections = TaskTracker::new();
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let permits = Arc::new(Semaphore::new(self.connections_max));
         loop {
             let accepted = tokio::select! {
                 accepted = self.accept(&permits) => accepted,
@@ -110,6 +124,8 @@ async fn serve(stream: TcpStream, site: Arc<Site>, drain: CancellationToken) {
         let site = site.clone();
         async move { Ok::<_, std::convert::Infallible>(site.respond(&request).await) }
     });
+    let mut stream = Box::pin(TimeoutStream::new(stream));
+    stream.as_mut().set_write_timeout_pinned(Some(WRITE_TIMEOUT));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -120,7 +136,10 @@ async fn serve(stream: TcpStream, site: Arc<Site>, drain: CancellationToken) {
         ended = connection.as_mut() => ended,
         () = drain.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            match timeout(DRAIN_TIMEOUT, connection).await {
+                Ok(ended) => ended,
+                Err(_) => return debug!("cut off: still receiving when the drain was over"),
+            }
         }
     };
     if let Err(error) = ended {

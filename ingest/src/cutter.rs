@@ -143,6 +143,16 @@ impl Longest {
     }
 }
 
+impl Open {
+    /// How long after its newest unit the lead may be silent before its timeline has a hole.
+    fn silence_max(&self, grid: &Grid) -> i64 {
+        let usual = grid.part.max(self.interval.get());
+        // Beyond half the largest TARGETDURATION even a lone unit breaks it.
+        let most = i64::from(TARGET_DURATION_MAX_S * grid.scale.hertz()) / 2;
+        ((HOLE_INTERVALS * usual as f64) as i64).min(most)
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Cut {
     No,
@@ -180,6 +190,9 @@ impl Cutter {
         config: Option<CodecConfig>,
         out: &mut Vec<Entry>,
     ) {
+        if !broken {
+            self.gap_if_follower_went_on(unit.dts, out);
+        }
         if let Some(open) = self.open.as_ref().filter(|open| open.gap) {
             if unit.dts <= open.part_start || !unit.key {
                 self.counts.late_units += 1;
@@ -224,6 +237,17 @@ impl Cutter {
         }
     }
 
+    /// Where the lead has a hole before `dts` and the follower has not, the hole is a gap of the lead: the sound that
+    /// was there is kept.
+    fn gap_if_follower_went_on(&mut self, dts: i64, out: &mut Vec<Entry>) {
+        let (Some(open), Some(trail)) = (&self.open, &self.follower) else { return };
+        let (end, limit) = (open.last_end, open.silence_max(&self.grid));
+        let within = MediaTime::new(end + self.grid.part, self.grid.scale);
+        if !open.gap && dts - open.last > limit && trail.came_to(within) {
+            self.cut(Cut::Segment { broken: false }, end, false, true, out);
+        }
+    }
+
     /// Draws the lead's parts up to `until`, in its ticks, as gaps, where it has been silent for too long.
     fn fill(&mut self, until: i64, out: &mut Vec<Entry>) {
         while let Some(open) = &self.open {
@@ -246,11 +270,7 @@ impl Cutter {
         let second = i64::from(scale.hertz());
         let Some(open) = &mut self.open else { return Cut::Segment { broken: false } };
         let interval = unit.dts - open.last;
-        let limit = ((HOLE_INTERVALS * self.grid.part.max(open.interval.get()) as f64) as i64).min(
-            // Beyond it even a lone unit breaks TARGETDURATION.
-            TARGET_DURATION_MAX_S as i64 * second / 2,
-        );
-        let hole = interval > limit;
+        let hole = interval > open.silence_max(&self.grid);
         open.interval.note(interval.min(INTERVAL_MAX_S * second), unit.dts);
         let ends_after = |end: i64| {
             let target_duration_s = self.target_duration_s.unwrap_or(TARGET_DURATION_MAX_S);

@@ -4,7 +4,8 @@ use media::StreamId;
 use media::codec::{aac, h264};
 use media::flv::TagError;
 
-use crate::hold::{HOLD_BYTES_MAX, KEYFRAME_WAIT_MS};
+use crate::hold::{HOLD_BYTES_MAX, HOLD_TIME_MAX, KEYFRAME_WAIT_MS};
+use crate::publication::UNUSABLE_MAX;
 
 /// Why a publisher may not go live. The broadcaster must act, but for the last.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +32,12 @@ pub enum PublishError {
     NoKeyframe,
     #[error("more than {} MiB in the first seconds", HOLD_BYTES_MAX / 1024 / 1024)]
     TooMuchAtStart,
+    #[error("the stamps of the first {} s do not advance", HOLD_TIME_MAX.as_secs())]
+    NoProgress,
+    /// The usual causes: no sequence header, or start codes (Annex B) instead of lengths.
+    #[error("none of the {0} of the last {unusable} s could be used: no codec configuration, or damaged",
+        unusable = UNUSABLE_MAX.as_secs())]
+    Unusable(&'static str),
     #[error("the audio format changed; stop and start the stream")]
     AudioChanged,
 }

@@ -40,19 +40,22 @@ impl Cadence {
     /// From DTS in milliseconds, rising; `nominal` is the rate the bitstream claims, believed if it is near.
     /// `None` for fewer than two frames.
     pub(crate) fn measure(dts_ms: &[i64], nominal: Option<f64>) -> Option<Self> {
-        let ([first, .., last], 2..) = (dts_ms, dts_ms.len()) else { return None };
-        let span_s = (last - first) as f64 / 1000.0;
-        if span_s <= 0.0 {
+        let mut intervals: Vec<_> = dts_ms.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        intervals.sort_unstable();
+        let (&longest_ms, median_ms) = (intervals.last()?, intervals[intervals.len() / 2]);
+        // The mean without what is far longer than usual: pictures that were lost on the way say nothing of the rate.
+        let usual: Vec<_> = intervals.iter().filter(|&&interval| interval <= median_ms * 2).collect();
+        let usual_ms: i64 = usual.iter().copied().sum();
+        if usual_ms <= 0 {
             return None;
         }
-        let measured = (dts_ms.len() - 1) as f64 / span_s;
+        let measured = usual.len() as f64 * 1000.0 / usual_ms as f64;
         let near = |rate: &f64, share: f64| (rate / measured - 1.0).abs() < share;
         let common = FRAME_RATES
             .into_iter()
             .filter(|rate| near(rate, 0.004))
             .min_by(|a, b| (a - measured).abs().total_cmp(&(b - measured).abs()));
         let frames_per_second = nominal.filter(|rate| near(rate, 0.01)).or(common).unwrap_or(measured);
-        let longest_ms = dts_ms.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
         Some(Self { frames_per_second, longest_s: longest_ms as f64 / 1000.0 })
     }
 }
@@ -93,9 +96,16 @@ impl Grid {
         }
         let part_s = frames * frame_s;
         // A part ends before the first frame that starts past part − ½ frame, so a longer frame than nominal
-        // stretches it by what it is longer than half a frame. Only a variable rate has such frames.
+        // stretches it by what it is longer than half a frame. Only a variable rate has such frames; and where they
+        // are longer than a part may be shorter, they stay over the target and are counted.
         let stretch_s = cadence.longest_s - frame_s / 2.0;
-        let longest_s = if stretch_s > frame_s { part_s + stretch_s } else { part_s };
+        let stretched_s = if stretch_s > frame_s { part_s + stretch_s } else { part_s };
+        let share_s = (part_s - 0.001) / PART_SHARE_MIN;
+        let audio_share_s = audio.map_or(share_s, |(scale, samples)| {
+            let frame_s = scale.seconds(i64::from(samples));
+            (((part_s - 0.001) / frame_s).floor() / PART_SHARE_MIN).floor() * frame_s
+        });
+        let longest_s = stretched_s.min(share_s - 0.002).min(audio_share_s - 0.002).max(part_s);
         let part_target_ms = (longest_s * 1000.0 - 1e-6).ceil() as u32 + 1;
         let hertz = f64::from(Timescale::VIDEO.hertz());
         Self {
@@ -177,6 +187,30 @@ mod tests {
         assert_eq!(lying.frames_per_second, 30.0);
         assert_eq!(Cadence::measure(&[5], None), None);
         assert_eq!(Cadence::measure(&[5, 5], None), None);
+    }
+
+    /// A hiccup of a webcam or an uplink in the first two seconds must not lengthen the parts of the whole session, so
+    /// that all the others fall below 85 % of PART-TARGET.
+    #[test]
+    fn lost_pictures_at_the_start_change_neither_rate_nor_share() {
+        for lost in 1..12 {
+            let stamps: Vec<_> = stamps(30.0, 2.0).into_iter().enumerate().collect();
+            let kept =
+                stamps.into_iter().filter(|(n, _)| !(20..20 + lost).contains(n)).map(|(_, stamp)| stamp);
+            let cadence = Cadence::measure(&kept.collect::<Vec<_>>(), Some(30.0)).unwrap();
+            assert_eq!(cadence.frames_per_second, 30.0, "{lost} lost");
+            for target in [DEFAULT, LOW] {
+                let grid = Grid::video(cadence, Some((hertz(48_000), 1024)), target);
+                let share = (grid.part as f64 / 90.0 - 1.0) / f64::from(grid.part_target_ms);
+                assert!(share >= PART_SHARE_MIN, "{lost} lost: {share} of {} ms", grid.part_target_ms);
+                let audio_ms = f64::from(grid.follower.unwrap().part_target_ms);
+                let shortest_ms = ((grid.part as f64 / 90.0 - 1.0) / (1024.0 / 48.0)).floor() * 1024.0 / 48.0;
+                assert!(
+                    shortest_ms >= PART_SHARE_MIN * audio_ms,
+                    "{lost} lost: {shortest_ms} of {audio_ms} ms"
+                );
+            }
+        }
     }
 
     #[test]

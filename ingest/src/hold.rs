@@ -16,6 +16,12 @@ const HOLD_MS: i64 = 2_000;
 /// Most bytes held. Two seconds at 60 Mbit/s are 15 MB.
 pub(crate) const HOLD_BYTES_MAX: usize = 32 * 1024 * 1024;
 
+/// Most messages held, pictures passed over included: two seconds of 60 fps and audio are 220.
+pub(crate) const HOLD_UNITS_MAX: usize = 16 * 1024;
+
+/// Wall-clock time that a hold may last, whatever the stamps say.
+pub(crate) const HOLD_TIME_MAX: Duration = Duration::from_secs(20);
+
 /// A publisher that has sent this much video, in milliseconds, without a keyframe cannot be shown at all.
 pub(crate) const KEYFRAME_WAIT_MS: i64 = 12_000;
 
@@ -34,6 +40,10 @@ pub(crate) struct Held {
 pub(crate) struct Hold {
     units: Vec<Held>,
     bytes: usize,
+    /// In force at the first keyframe.
+    video: Option<h264::Config>,
+    /// Unix time of the first message.
+    since_ms: Option<i64>,
     /// Stream time of the first and the newest message, in milliseconds.
     span: Option<(i64, i64)>,
     video_dts_ms: Vec<i64>,
@@ -54,11 +64,20 @@ pub(crate) struct Opening {
 }
 
 impl Hold {
+    /// The configuration of a keyframe that is about to be pushed. The first one is the session's.
+    pub(crate) fn begin_video(&mut self, config: &h264::Config) {
+        self.video.get_or_insert_with(|| config.clone());
+    }
+
     /// `millis`: the unit's stamp on the stream clock; `arrival_ms`: Unix time.
     ///
     /// # Errors
-    /// [`PublishError::TooMuchAtStart`] beyond [`HOLD_BYTES_MAX`].
+    /// [`PublishError::TooMuchAtStart`] and [`PublishError::NoProgress`]: the hold is bounded in bytes, messages and time.
     pub(crate) fn push(&mut self, held: Held, millis: i64, arrival_ms: i64) -> Result<(), PublishError> {
+        let since_ms = *self.since_ms.get_or_insert(arrival_ms);
+        if arrival_ms - since_ms > HOLD_TIME_MAX.as_millis() as i64 {
+            return Err(PublishError::NoProgress);
+        }
         let (first, newest) = self.span.unwrap_or((millis, millis));
         self.span = Some((first.min(millis), newest.max(millis)));
         let pts_ms = MediaTime::new(held.unit.pts, held.scale).millis();
@@ -66,13 +85,14 @@ impl Hold {
         self.anchor_ms = Some(self.anchor_ms.map_or(anchor_ms, |least| least.min(anchor_ms)));
         if held.kind == TrackKind::Video {
             self.video_dts_ms.push(millis);
-            if !held.unit.key && !self.has(TrackKind::Video) {
-                return Ok(());
-            }
         }
         self.bytes += held.unit.data.len();
-        if self.bytes > HOLD_BYTES_MAX {
+        let messages = self.units.len().max(self.video_dts_ms.len());
+        if self.bytes > HOLD_BYTES_MAX || messages >= HOLD_UNITS_MAX {
             return Err(PublishError::TooMuchAtStart);
+        }
+        if held.kind == TrackKind::Video && !held.unit.key && self.video.is_none() {
+            return Ok(());
         }
         self.units.push(held);
         Ok(())
@@ -84,7 +104,7 @@ impl Hold {
     /// [`PublishError::NoKeyframe`] if there is video, and none of it can be decoded.
     pub(crate) fn is_over(&self) -> Result<bool, PublishError> {
         let held_ms = self.span.map_or(0, |(first, newest)| newest - first);
-        let undecodable = !self.video_dts_ms.is_empty() && !self.has(TrackKind::Video);
+        let undecodable = !self.video_dts_ms.is_empty() && self.video.is_none();
         match (held_ms, undecodable) {
             (..HOLD_MS, _) => Ok(false),
             (KEYFRAME_WAIT_MS.., true) => Err(PublishError::NoKeyframe),
@@ -93,14 +113,9 @@ impl Hold {
     }
 
     /// Fixes tracks and grid. `None` if nothing was held.
-    pub(crate) fn open(
-        self,
-        video: Option<&h264::Config>,
-        audio: Option<&aac::Config>,
-        part_target: Duration,
-    ) -> Option<Opening> {
-        let video = video.filter(|_| self.has(TrackKind::Video));
-        let audio = audio.filter(|_| self.has(TrackKind::Audio));
+    pub(crate) fn open(self, audio: Option<&aac::Config>, part_target: Duration) -> Option<Opening> {
+        let video = self.video.as_ref();
+        let audio = audio.filter(|_| self.units.iter().any(|held| held.kind == TrackKind::Audio));
         let audio_frames = audio.map(|config| (config.timescale(), config.samples_per_frame()));
         let cadence = video.map(|config| {
             // A single frame in two seconds: as good as one a second.
@@ -142,10 +157,6 @@ impl Hold {
     fn reorder_delay(&self) -> u32 {
         let ahead = self.units.iter().map(|held| held.unit.dts - held.unit.pts);
         ahead.max().and_then(|ticks| u32::try_from(ticks).ok()).unwrap_or(0)
-    }
-
-    fn has(&self, kind: TrackKind) -> bool {
-        self.units.iter().any(|held| held.kind == kind)
     }
 }
 

@@ -122,7 +122,9 @@ impl Log {
             match entry {
                 Entry::Group { lane, id, start } => self.output(lane).writer.open_group(id, start),
                 Entry::Config { codec, dts } => self.output(Lane::Lead).writer.push_config(dts, &codec),
-                Entry::FirstSegment { target_duration_s, .. } => self.go_live(target_duration_s, writer),
+                Entry::FirstSegment { target_duration_s, keyframe_interval_s } => {
+                    self.go_live(target_duration_s, keyframe_interval_s, writer);
+                }
                 Entry::Boundary { lane, boundary } => {
                     let output = self.output(lane);
                     output.weight.boundary(boundary.start, boundary.part == 0);
@@ -148,7 +150,7 @@ impl Log {
         self.tracks.get_mut(index).expect("the cutter has a follower only if the record has two tracks")
     }
 
-    fn go_live(&mut self, target_duration_s: u32, writer: &StreamWriter) {
+    fn go_live(&mut self, target_duration_s: u32, keyframe_interval_s: f64, writer: &StreamWriter) {
         let mut bandwidth: Vec<_> = self.tracks.iter().map(|track| track.weight.bandwidth()).collect();
         let measured: u32 = bandwidth.iter().map(|track| track.peak).sum();
         let missing = self.announced_bits_per_second.unwrap_or(0).saturating_sub(measured);
@@ -158,6 +160,8 @@ impl Log {
         let peak = bandwidth.iter().map(|track| u64::from(track.peak)).sum();
         let window_ms = window_target_durations(target_duration_s, peak) * target_duration_s * 1000;
         let live = Live { target_duration_s, window_ms, bandwidth };
+        let tracks: Vec<_> = live.bandwidth.iter().map(|track| track.peak).collect();
+        tracing::info!(target_duration_s, keyframe_interval_s, window_s = window_ms / 1000, bandwidth = ?tracks, "live");
         writer.go_live(live.clone());
         self.stage = Stage::Live(live);
     }

@@ -5,7 +5,6 @@
 //! Owns no socket and reads no clock. Invariants: nothing enters the log before the part grid is fixed; the
 //! track set never changes once it is; units of a track are written in decoding order.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -16,12 +15,24 @@ use media::{AccessUnit, CodecConfig, SessionId, StreamId, Timescale, TrackKind};
 use relay::{StreamRegistry, StreamWriter};
 
 use crate::Secret;
+use crate::cutter::Counts;
 use crate::error::{PublishError, Refusal};
 use crate::hold::{Held, Hold};
 use crate::log::Log;
 use crate::meter::Meter;
 use crate::metrics::{Metrics, StreamMetrics};
 use crate::timeline::{AudioClock, Clock, VideoClock};
+
+/// A publisher of whose video, or audio, nothing could be used for this long is told so.
+pub(crate) const UNUSABLE_MAX: Duration = Duration::from_secs(5);
+
+/// Largest AAC frame, in bytes. The standard allows 768 a channel (ISO/IEC 14496-3, §4.5.3), so 6 kB for eight; a frame
+/// is 21 ms, and nothing else bounds the bytes of audio beside video.
+const AUDIO_FRAME_BYTES_MAX: usize = 16 * 1024;
+
+/// Media may run this far ahead of the wall clock before the publisher is slowed down: it is live, and who reads the log
+/// must keep up.
+const LEAD_MAX: Duration = Duration::from_secs(5);
 
 /// A keyframe distance above this, in seconds, makes every join slow; the broadcaster should know.
 const KEYFRAME_INTERVAL_GOOD_S: f64 = 4.0;
@@ -62,19 +73,12 @@ impl Gate {
 
     /// # Errors
     /// [`Refusal`], in words meant for the broadcaster.
-    pub fn publish(
-        &self,
-        id: &StreamId,
-        key: &Secret,
-        protocol: &'static str,
-        peer: SocketAddr,
-    ) -> Result<Publication, Refusal> {
+    pub fn publish(&self, id: &StreamId, key: &Secret) -> Result<Publication, Refusal> {
         if !self.authorize.may_publish(id, key) {
             return Err(Refusal::WrongKey);
         }
         let session = SessionId::from_random(getrandom::u64().map_err(|_| Refusal::NoRandomness)?);
         let writer = self.registry.open(id.clone(), session).map_err(|_| Refusal::NameTaken(id.clone()))?;
-        tracing::info!(%session, protocol, %peer, "publishing");
         Ok(Publication::new(writer, self.part_target, self.metrics.stream(id)))
     }
 }
@@ -92,6 +96,9 @@ pub struct Publication {
     /// The timeline broke, and the lead has had no unit since.
     broken: bool,
     meter: Option<Meter>,
+    /// Since when nothing of a track could be used.
+    unusable_video: Option<Instant>,
+    unusable_audio: Option<Instant>,
 }
 
 struct VideoTrack {
@@ -124,11 +131,23 @@ impl Publication {
             audio: None,
             broken: false,
             meter: None,
+            unusable_video: None,
+            unusable_audio: None,
         }
     }
 
+    /// Publishers may say it again, in the middle of the stream.
     pub fn announce(&mut self, announced: Announced) {
         self.announced = announced;
+    }
+
+    pub fn session(&self) -> SessionId {
+        self.writer.session()
+    }
+
+    /// How long the publisher must be left unread, because its media runs ahead of the wall clock.
+    pub fn lead(&self, now: Instant) -> Duration {
+        self.clock.lead(now).saturating_sub(LEAD_MAX)
     }
 
     /// One FLV video tag body (RTMP message type 9), whole, with its 32-bit millisecond stamp.
@@ -150,20 +169,26 @@ impl Publication {
             }
             flv::Video::EndOfSequence | flv::Video::Info => return Ok(()),
         };
-        let Some(track) = &mut self.video else {
+        let usable = self.video.as_mut().and_then(|track| {
+            let key = track.config.is_idr(&data).ok()?;
+            Some((track, key))
+        });
+        let Some((track, key)) = usable else {
             self.metrics.unit_dropped();
-            return Ok(());
+            return passed_over(&mut self.unusable_video, now)
+                .then_some(())
+                .ok_or(PublishError::Unusable("video"));
         };
-        let Ok(key) = track.config.is_idr(&data) else {
-            self.metrics.unit_dropped();
-            return Ok(());
-        };
+        self.unusable_video = None;
         let mapped = self.clock.map(TrackKind::Video, stamp, now);
         self.broken |= mapped.rebased;
         let (dts, pts) = track.clock.map(mapped.millis, offset_ms, key);
         let config = if key { track.next.take() } else { None };
         if let Some(config) = &config {
             track.config = config.clone();
+        }
+        if let (Stage::Holding(hold), true) = (&mut self.stage, key) {
+            hold.begin_video(&track.config);
         }
         let held = Held {
             kind: TrackKind::Video,
@@ -192,10 +217,14 @@ impl Publication {
             flv::Audio::SequenceHeader(record) => return self.audio_config(aac::Config::parse(record)?),
             flv::Audio::Silence => return Ok(()),
         };
-        let Some(track) = &mut self.audio else {
+        let usable = self.audio.as_mut().filter(|_| data.len() <= AUDIO_FRAME_BYTES_MAX);
+        let Some(track) = usable else {
             self.metrics.unit_dropped();
-            return Ok(());
+            return passed_over(&mut self.unusable_audio, now)
+                .then_some(())
+                .ok_or(PublishError::Unusable("audio"));
         };
+        self.unusable_audio = None;
         let mapped = self.clock.map(TrackKind::Audio, stamp, now);
         self.broken |= mapped.rebased;
         let Some(dts) = track.clock.map(mapped.millis) else {
@@ -257,9 +286,8 @@ impl Publication {
 
     fn open_log(&mut self) {
         let Stage::Holding(hold) = &mut self.stage else { return };
-        let video = self.video.as_ref().map(|track| &track.config);
         let audio = self.audio.as_ref().map(|track| &track.config);
-        let Some(opening) = std::mem::take(hold).open(video, audio, self.part_target) else { return };
+        let Some(opening) = std::mem::take(hold).open(audio, self.part_target) else { return };
         for (announced, kind) in
             [(self.announced.video, TrackKind::Video), (self.announced.audio, TrackKind::Audio)]
         {
@@ -291,7 +319,23 @@ impl Drop for Publication {
         if let Stage::Open(log) = &mut self.stage {
             log.finish(&self.writer);
         }
+        let counts = match &self.stage {
+            Stage::Holding(_) => Counts::default(),
+            Stage::Open(log) => log.counts(),
+        };
+        tracing::info!(
+            seconds = self.clock.newest().as_secs(),
+            discontinuities = counts.discontinuities,
+            parts_over_target = counts.parts_over_target,
+            segments_forced = counts.segments_forced,
+            "publication ended"
+        );
     }
+}
+
+/// Whether a unit that cannot be used may be passed over; there have been none but such since `since`.
+fn passed_over(since: &mut Option<Instant>, now: Instant) -> bool {
+    now.saturating_duration_since(*since.get_or_insert(now)) < UNUSABLE_MAX
 }
 
 /// Why there is no playlist yet, when the newest keyframe is `age_s` old.
@@ -346,8 +390,7 @@ mod tests {
         }
 
         fn publish(&self, key: &str) -> Result<Publication, Refusal> {
-            let peer = SocketAddr::from(([127, 0, 0, 1], 5_000));
-            self.gate.publish(&self.id, &Secret::new(key.to_owned()), "test", peer)
+            self.gate.publish(&self.id, &Secret::new(key.to_owned()))
         }
 
         fn record(&self) -> Option<Arc<StreamRecord>> {
@@ -585,6 +628,75 @@ mod tests {
             while track.read(&mut cursor, false, &mut frames) != Read::Ended {}
             assert_eq!(frames.last().unwrap().kind(), Kind::End);
         }
+    }
+
+    /// `ffmpeg` without `-re`: a minute of media within a moment.
+    #[test]
+    fn a_publisher_faster_than_time_is_left_unread_until_it_is_live_again() {
+        let server = Server::new();
+        let mut encoder = started(&server);
+        encoder.run_until(30.0).unwrap();
+        let (publication, started) = (&encoder.publication, encoder.started);
+        let lead = publication.lead(started + Duration::from_secs(1));
+        assert!((Duration::from_secs(23)..Duration::from_secs(25)).contains(&lead), "{lead:?}");
+        assert_eq!(publication.lead(started + Duration::from_secs(26)), Duration::ZERO);
+    }
+
+    /// No sequence header, or start codes instead of lengths: the name must not be blocked for ever in silence.
+    #[test]
+    fn a_publisher_of_nothing_usable_is_told_so() {
+        let server = Server::new();
+        let mut encoder = Encoder::new(server.publish("right").unwrap());
+        let error = encoder.run_until(20.0).unwrap_err();
+        assert!(matches!(error, PublishError::Unusable("video")), "{error}");
+        assert!(encoder.picture < 130, "after {} pictures", encoder.picture);
+    }
+
+    /// Threat: a clock that stands still, so that the first two seconds never pass.
+    #[test]
+    fn the_hold_ends_whatever_the_stamps_say() {
+        let server = Server::new();
+        let mut encoder = started(&server);
+        let unit = vec![0x17, 1, 0, 0, 0, 0, 0, 0, 2, 0x65, 0x80];
+        let many = (0..100_000).find_map(|_| encoder.video(0, unit.clone()).err());
+        assert!(matches!(many, Some(PublishError::TooMuchAtStart)), "{many:?}");
+
+        let server = Server::new();
+        let mut slow = started(&server);
+        let stuck = (0..60_u64).find_map(|second| {
+            let since = Duration::from_secs(second);
+            let (now, wall) = (slow.started + since, slow.wall + since);
+            slow.publication.video(0, unit.clone().into(), now, wall).err()
+        });
+        assert!(matches!(stuck, Some(PublishError::NoProgress)), "{stuck:?}");
+    }
+
+    /// The first keyframe's configuration is the session's, though another has come before the log opened.
+    #[test]
+    fn a_configuration_that_changes_in_the_first_seconds_changes_nothing_before_its_keyframe() {
+        let server = Server::new();
+        let mut encoder = started(&server);
+        encoder.run_until(0.5).unwrap();
+        encoder.video_header(AVCC_SMALL).unwrap();
+        encoder.run_until(5.0).unwrap();
+        let record = server.record().unwrap();
+        let CodecConfig::H264(config) = &record.tracks[0].codec else { panic!("not H.264") };
+        assert_eq!((config.width(), config.height()), (640, 360));
+        let changed = frames(&server, 0).iter().filter(|frame| frame.kind() == Kind::Config).count();
+        assert_eq!(changed, 1);
+    }
+
+    /// Threat: audio frames of a megabyte, which nothing else would bound.
+    #[test]
+    fn an_audio_frame_that_is_none_is_passed_over() {
+        let server = Server::new();
+        let mut encoder = started(&server);
+        encoder.run_until(3.0).unwrap();
+        let count = |server: &Server| frames(server, 1).len();
+        let before = count(&server);
+        let body = Bytes::from([&[0xAF, 1], vec![0; 1024 * 1024].as_slice()].concat());
+        encoder.publication.audio(3_000, body, encoder.started, encoder.wall).unwrap();
+        assert_eq!(count(&server), before);
     }
 
     #[test]

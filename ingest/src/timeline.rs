@@ -19,6 +19,10 @@ const REWIND_MS: i64 = 100;
 /// Where a new clock continues behind the newest stamp of the old one, in milliseconds: about one frame.
 const REBASE_STEP_MS: i64 = 40;
 
+/// Largest composition offset we believe, in milliseconds. Encoders reorder over a few frames; what lies beyond is
+/// damage, and would move the track by hours.
+const OFFSET_MAX_MS: i32 = 5_000;
+
 /// FLV's stamps were 24 bits wide once, and some encoders still wrap there (4.66 hours).
 const WRAP_24: i64 = 1 << 24;
 
@@ -74,6 +78,18 @@ impl Clock {
         self.accept(kind, millis, true)
     }
 
+    /// How far the newest stamp runs ahead of the time since the first.
+    pub(crate) fn lead(&self, now: Instant) -> Duration {
+        let elapsed = self.started.map_or(Duration::ZERO, |started| now.saturating_duration_since(started));
+        self.newest().saturating_sub(elapsed)
+    }
+
+    /// The newest stream time of any track.
+    pub(crate) fn newest(&self) -> Duration {
+        let millis = self.video.max(self.audio).unwrap_or(0);
+        Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+    }
+
     /// The stamp as a point of an endless clock: the one nearest to the newest stamp seen, on any track.
     fn unwrap(&mut self, stamp: u32) -> i64 {
         let Some(newest) = self.unwrapped else {
@@ -104,9 +120,8 @@ impl Clock {
 
 /// Decoding and presentation times of the video track.
 ///
-/// FLV's DTS runs ahead of the PTS of an IDR by the encoder's reorder delay. We shift the DTS so that both are
-/// equal at every IDR; the composition offsets in between become negative, which `trun` version 1 can say and
-/// no edit list is needed.
+/// FLV's DTS runs ahead of the PTS of an IDR by the encoder's reorder delay. In the log both are equal at every IDR, so
+/// that a boundary is one time for all tracks; the packager puts the delay back.
 #[derive(Default)]
 pub(crate) struct VideoClock {
     /// PTS − DTS of the newest IDR, in milliseconds.
@@ -118,13 +133,15 @@ impl VideoClock {
     /// `millis` is the unit's DTS on the stream clock; `offset_ms` its composition offset.
     /// Returns (DTS, PTS) in 1/90000 s. DTS rises strictly, whatever the publisher sends.
     pub(crate) fn map(&mut self, millis: i64, offset_ms: i32, key: bool) -> (i64, i64) {
+        let believed = offset_ms.abs() <= OFFSET_MAX_MS;
+        let offset_ms = if believed { i64::from(offset_ms) } else { self.shift_ms };
         if key {
-            self.shift_ms = i64::from(offset_ms);
+            self.shift_ms = offset_ms;
         }
         let per_ms = i64::from(Timescale::VIDEO.hertz() / 1000);
         let dts = (millis + self.shift_ms) * per_ms;
         let dts = self.last_dts.map_or(dts, |last| dts.max(last + 1));
-        let pts = (millis + i64::from(offset_ms)) * per_ms;
+        let pts = (millis + offset_ms) * per_ms;
         self.last_dts = Some(dts);
         (dts, if key { dts } else { pts })
     }
@@ -260,6 +277,16 @@ mod tests {
         assert!(times[3].1 < times[3].0, "a B-frame is shown before its shifted DTS");
         let (dts, pts) = clock.map(5 * 40, 80, true);
         assert_eq!((dts, pts), ((200 + 80) * 90, (200 + 80) * 90));
+    }
+
+    /// Threat: one damaged offset of 2.3 hours, after which every picture would wait for the clock to come there.
+    #[test]
+    fn a_damaged_composition_offset_does_not_move_the_track() {
+        let mut clock = VideoClock::default();
+        assert_eq!(clock.map(0, 40, true), (40 * 90, 40 * 90));
+        assert_eq!(clock.map(40, 8_388_607, true), (80 * 90, 80 * 90));
+        assert_eq!(clock.map(80, -8_388_608, false), (120 * 90, 120 * 90));
+        assert_eq!(clock.map(120, 40, true), (160 * 90, 160 * 90));
     }
 
     #[test]

@@ -273,7 +273,7 @@ mod tests {
         let moof = moof(&parts[0]);
         let start = moof.traf[0].tfdt.as_ref().unwrap().base_media_decode_time;
         let offsets = moof.traf[0].trun[0].samples.iter().map(|sample| sample.cts.unwrap());
-        let shown: Vec<_> = offsets.clone().zip(0..).map(|(cts, n)| start as i64 + n * 1024 + i64::from(cts)).collect();
+        let shown: Vec<_> = offsets.clone().zip(0..).map(|(cts, n)| start as i64 + n * 1024 + cts).collect();
         assert!(offsets.min().unwrap() >= 0);
         assert_eq!(shown, [10_240, 13_312, 11_264, 12_288]);
         assert_eq!(parts[0].duration, 4096);

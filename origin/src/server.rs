@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use hls::{Announcement, Bandwidth, Catalog, RenditionHeader, RenditionName, StreamHeader, StreamWriter};
 use media::SessionId;
-use relay::{Cursor, Frame, FrameError, Read, STORE_BYTES_MAX, Stream, StreamRecord, StreamRegistry, Track};
+use relay::{
+    Cursor, Frame, FrameError, Kind, Read, STORE_BYTES_MAX, Stream, StreamRecord, StreamRegistry, Track,
+};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, Span, error, info, info_span};
+use tracing::{Instrument, Span, debug, error, info_span};
 
 use crate::packager::Packager;
 
@@ -68,7 +70,7 @@ async fn run(stream: Arc<Stream>, catalog: Catalog) {
     let Some(opened) = opened else { return };
     let mut packaging = Packaging::open(&stream, &opened, &catalog);
     match packaging.run(&stream).await {
-        Ok(()) => info!("ended"),
+        Ok(()) => debug!("packaged to the end"),
         Err(error) => error!(%error, "packaging stopped: viewers see the end of the stream"),
     }
     packaging.writer.end();
@@ -125,7 +127,9 @@ impl Packaging {
             for lane in &mut self.lanes {
                 lane.package(&mut self.writer, &mut frames)?;
             }
-            self.announce(record.borrow().as_ref());
+            // Cloned: the publisher must not wait for a lock while playlists are rendered.
+            let current = record.borrow().clone();
+            self.announce(current.as_ref());
             if self.lanes.iter().all(|lane| lane.ended) {
                 return Ok(());
             }
@@ -172,8 +176,10 @@ impl Lane {
                 Read::Ended => self.ended = true,
             }
             for frame in frames.iter() {
-                if let Some(part) = self.packager.push(frame)? {
-                    rendition.push(part)?;
+                match self.packager.push(frame)? {
+                    Some(part) if frame.kind() == Kind::End => rendition.push_last(part)?,
+                    Some(part) => rendition.push(part)?,
+                    None => {}
                 }
             }
         }

@@ -6,6 +6,7 @@ mod admin;
 mod cli;
 mod commands;
 mod config;
+mod descriptors;
 mod keys;
 mod listen;
 mod metrics;

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
 use crate::config::Config;
+use crate::descriptors;
 use crate::keys::PublishKey;
 use crate::listen;
 
@@ -55,6 +56,8 @@ impl Roles {
     pub(crate) fn build(config: &Config, key: PublishKey, mut metrics: Registry) -> anyhow::Result<Self> {
         let streams = StreamRegistry::new(relay::Metrics::register(&mut metrics));
         let catalog = Catalog::new(hls::Metrics::register(&mut metrics));
+        let connections = descriptors::share();
+        let limits = Limits { connections: connections.publishers, ..Limits::default() };
         let publications = ingest::Metrics::register(&mut metrics);
         let rtmp = ingest::rtmp::Metrics::register(&mut metrics);
         let http = edge::Metrics::register(&mut metrics, catalog.clone());
@@ -62,10 +65,15 @@ impl Roles {
         let gate = Gate::new(streams.clone(), Arc::new(OneKey(key)), part_target, publications);
         Ok(Self {
             rtmp: listen::bind("rtmp.listen", config.rtmp.listen, |address| {
-                Rtmp::bind(address, gate, Limits::default(), rtmp)
+                Rtmp::bind(address, gate, limits, rtmp)
             })?,
             http: listen::bind("http.listen", config.http.listen, |address| {
-                Listener::bind(address, Site::new(streams.clone(), catalog.clone()), http)
+                Listener::bind(
+                    address,
+                    Site::new(streams.clone(), catalog.clone()),
+                    connections.viewers,
+                    http,
+                )
             })?,
             origin: Origin::new(streams, catalog),
             // Last: whoever can ask for readiness may rely on the other ports.

@@ -21,18 +21,20 @@ impl Publisher {
     /// # Errors
     /// If the clip cannot be made or ffmpeg not be started.
     pub fn of_clip(name: &str, url: &str) -> Result<Self> {
+        Self::ffmpeg(&["-re", "-stream_loop", "-1"], name, url)
+    }
+
+    /// Publishes a clip once, as fast as the server takes it: what people do who forget `-re`.
+    ///
+    /// # Errors
+    /// As [`Publisher::of_clip`].
+    pub fn of_file(name: &str, url: &str) -> Result<Self> {
+        Self::ffmpeg(&[], name, url)
+    }
+
+    fn ffmpeg(input: &[&str], name: &str, url: &str) -> Result<Self> {
         let mut command = Command::new("ffmpeg");
-        command.args([
-            "-nostdin",
-            "-hide_banner",
-            "-loglevel",
-            "info",
-            "-nostats",
-            "-re",
-            "-stream_loop",
-            "-1",
-            "-i",
-        ]);
+        command.args(["-nostdin", "-hide_banner", "-loglevel", "info", "-nostats"]).args(input).arg("-i");
         command.arg(clip(name)?).args(["-c", "copy", "-flush_packets", "1", "-f", "flv", url]);
         Ok(Self { process: Process::spawn("ffmpeg", &mut command)? })
     }

@@ -182,11 +182,12 @@ pub struct RenditionWriter {
     segments: VecDeque<Arc<Segment>>,
     /// MSN of the oldest segment in the playlist. Never decreases.
     listed_from: u64,
+    ended: bool,
 }
 
 impl RenditionWriter {
     pub(crate) fn new(index: Arc<StreamIndex>, number: usize) -> Self {
-        Self { index, number, segments: VecDeque::new(), listed_from: 0 }
+        Self { index, number, segments: VecDeque::new(), listed_from: 0, ended: false }
     }
 
     pub(crate) fn name(&self) -> &RenditionName {
@@ -201,6 +202,22 @@ impl RenditionWriter {
     /// # Errors
     /// [`PushError`], with nothing changed, if the part does not continue the rendition.
     pub fn push(&mut self, part: Part) -> Result<(), PushError> {
+        self.add(part)?;
+        self.publish(false);
+        Ok(())
+    }
+
+    /// Publishes the last part and the end of the rendition at once, so that nobody waits for a part after it.
+    ///
+    /// # Errors
+    /// As [`RenditionWriter::push`].
+    pub fn push_last(&mut self, part: Part) -> Result<(), PushError> {
+        self.add(part)?;
+        self.end();
+        Ok(())
+    }
+
+    fn add(&mut self, part: Part) -> Result<(), PushError> {
         self.check(&part)?;
         let target = u64::from(self.rendition().header.part_target_ms);
         if u64::from(part.duration) * 1000 > target * u64::from(self.timescale().hertz()) {
@@ -209,7 +226,6 @@ impl RenditionWriter {
         self.index.metrics.parts_published.inc();
         self.append(part);
         self.trim();
-        self.publish(false);
         Ok(())
     }
 
@@ -219,8 +235,11 @@ impl RenditionWriter {
         self.publish(false);
     }
 
-    /// Closes the last segment and publishes the playlist with ENDLIST.
+    /// Closes the last segment and publishes the playlist with ENDLIST, once.
     pub(crate) fn end(&mut self) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
         if let Some(open) = self.segments.back_mut().filter(|segment| !segment.complete) {
             Arc::make_mut(open).complete = true;
         }

@@ -85,8 +85,8 @@ pub(crate) struct Place {
 }
 
 impl Frame {
-    /// Copies the unit's data once, into an allocation of exactly its size: frames live for a minute, and
-    /// must not pin the larger block they were received in.
+    /// Copies the unit's data once, into an allocation of exactly its size: a frame lives as long as the parts made
+    /// of it, minutes, and must not pin the larger block it was received in.
     pub(crate) fn unit(place: Place, unit: &AccessUnit) -> Self {
         let offset = i32::try_from(unit.pts - unit.dts).unwrap_or(0);
         let flags = if unit.key { FLAG_KEY } else { 0 };

@@ -94,7 +94,11 @@ impl Ring {
         self.push(|place| Frame::boundary(place, boundary));
     }
 
+    /// The track is over at `end`. It may have had no group at all.
     pub fn push_end(&mut self, end: i64) {
+        if self.groups.is_empty() {
+            self.open_group(0, end);
+        }
         self.push(|place| Frame::end(place, end));
     }
 

@@ -136,7 +136,7 @@ impl StreamWriter {
         self.record.send_replace(Some(Arc::new(record)));
         tracks
             .into_iter()
-            .map(|track| TrackWriter { track, boundaries: self.boundaries.clone(), end: None })
+            .map(|track| TrackWriter { track, boundaries: self.boundaries.clone(), end: 0 })
             .collect()
     }
 
@@ -164,8 +164,8 @@ impl Drop for StreamWriter {
 pub struct TrackWriter {
     track: Arc<Track>,
     boundaries: watch::Sender<u64>,
-    /// Where the newest unit ends.
-    end: Option<i64>,
+    /// Where the newest unit or gap ends.
+    end: i64,
 }
 
 impl TrackWriter {
@@ -175,7 +175,7 @@ impl TrackWriter {
     }
 
     pub fn push_unit(&mut self, unit: &AccessUnit) {
-        self.end = Some(unit.dts + i64::from(unit.duration));
+        self.end = unit.dts + i64::from(unit.duration);
         self.write(|ring| ring.push_unit(unit));
     }
 
@@ -184,6 +184,7 @@ impl TrackWriter {
     }
 
     pub fn push_boundary(&mut self, boundary: &Boundary) {
+        self.end = self.end.max(boundary.start + i64::from(boundary.gap.unwrap_or(0)));
         self.write(|ring| ring.push_boundary(boundary));
         self.boundaries.send_modify(|count| *count += 1);
     }
@@ -196,12 +197,7 @@ impl TrackWriter {
 impl Drop for TrackWriter {
     fn drop(&mut self) {
         let end = self.end;
-        self.write(|ring| {
-            if end.is_none() {
-                ring.open_group(0, 0);
-            }
-            ring.push_end(end.unwrap_or(0));
-        });
+        self.write(|ring| ring.push_end(end));
         self.boundaries.send_modify(|count| *count += 1);
     }
 }

@@ -309,6 +309,26 @@ fn video_that_is_missing_while_audio_goes_on_becomes_gap_parts() {
     assert!(back.boundary.independent && (back.start - 16.0).abs() < 0.01, "{back:?}");
 }
 
+/// An encoder under congestion drops a second of pictures and goes on with a keyframe. The sound of that second is kept.
+#[test]
+fn short_losses_of_video_cost_no_audio() {
+    for lost_s in [0.7, 1.0, 1.5, 2.4] {
+        let whole = source(30.0, 30, 20.0).cut();
+        let cuts = Source { video_lost: 8.01..8.01 + lost_s, ..source(30.0, 30, 20.0) }.cut();
+        cuts.check_rules();
+        let units = |cuts: &Cuts| cuts.follower.iter().map(|part| part.units).sum::<usize>();
+        // The last part is open and not counted; its length differs.
+        assert!(
+            units(&cuts).abs_diff(units(&whole)) <= 24,
+            "{lost_s} s lost: {} of {}",
+            units(&cuts),
+            units(&whole)
+        );
+        assert!(cuts.follower.iter().all(|part| part.boundary.gap.is_none()), "{lost_s} s lost");
+        assert!(cuts.counts.discontinuities <= 1);
+    }
+}
+
 #[test]
 fn audio_alone_is_cut_by_its_own_clock() {
     let scale = Timescale::from_hertz(AUDIO_HERTZ).unwrap();

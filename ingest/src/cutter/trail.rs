@@ -22,6 +22,8 @@ pub(super) struct Trail {
     written: i64,
     group: Option<u32>,
     last_end: i64,
+    /// Start of the newest unit that came, written or not.
+    newest: i64,
 }
 
 /// A boundary of the lead, on the follower's clock.
@@ -47,6 +49,7 @@ impl Trail {
             written: i64::MIN,
             group: None,
             last_end: i64::MIN,
+            newest: i64::MIN,
         }
     }
 
@@ -58,8 +61,14 @@ impl Trail {
     /// Takes a unit, which waits for the lead; returns when it begins.
     pub(super) fn hold(&mut self, unit: AccessUnit) -> MediaTime {
         let start = MediaTime::new(unit.dts, self.config.scale);
+        self.newest = unit.dts;
         self.held.push_back(unit);
         start
+    }
+
+    /// Whether a unit at or after `time` has come.
+    pub(super) fn came_to(&self, time: MediaTime) -> bool {
+        self.newest >= time.ticks_in(self.config.scale)
     }
 
     /// The lead drew a boundary at `start`, in group `group`; what it had before ends at `hole`, which is earlier

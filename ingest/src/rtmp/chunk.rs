@@ -17,6 +17,8 @@ pub(super) const STRANGER_MESSAGE_BYTES_MAX: u32 = 64 * 1024;
 pub(super) const CHUNK_STREAMS_MAX: usize = 64;
 /// Memory for unfinished messages on one connection, in bytes: one of the largest, and something beside it.
 const PARTIAL_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The same for a stranger, who has commands to send and nothing else.
+const STRANGER_PARTIAL_BYTES_MAX: usize = 2 * STRANGER_MESSAGE_BYTES_MAX as usize;
 
 /// Chunk payload until somebody says otherwise, in bytes (§5.4.1).
 const CHUNK_BYTES_DEFAULT: u32 = 128;
@@ -39,7 +41,7 @@ pub(super) struct RawMessage {
     pub(super) stream: u32,
     /// Milliseconds; wraps.
     pub(super) stamp: u32,
-    /// An allocation of exactly this length: media lives on in the log for a minute and must not pin slack.
+    /// An allocation of exactly this length: what is held until the log opens must not pin slack.
     pub(super) body: Bytes,
 }
 
@@ -56,8 +58,8 @@ pub(super) enum ChunkError {
     TooLong { bytes: u32, limit: u32 },
     #[error("more than {CHUNK_STREAMS_MAX} chunk streams")]
     TooManyStreams,
-    #[error("unfinished messages hold more than {PARTIAL_BYTES_MAX} bytes")]
-    TooMuchUnfinished,
+    #[error("unfinished messages hold more than {limit} bytes")]
+    TooMuchUnfinished { limit: usize },
     #[error("chunk size {bytes} is outside {CHUNK_BYTES_MIN} to 2147483647")]
     ChunkSize { bytes: u32 },
     #[error("protocol control message {kind} of {bytes} bytes instead of 4")]
@@ -70,6 +72,7 @@ pub(super) struct ChunkDecoder {
     received: BytesMut,
     chunk_bytes: u32,
     message_bytes_max: u32,
+    partial_bytes_max: usize,
     /// At most [`CHUNK_STREAMS_MAX`], usually four: a scan beats a map.
     streams: Vec<ChunkStream>,
     /// The chunk whose header is parsed and whose payload is not all there.
@@ -113,6 +116,7 @@ impl ChunkDecoder {
             received: BytesMut::new(),
             chunk_bytes: CHUNK_BYTES_DEFAULT,
             message_bytes_max: STRANGER_MESSAGE_BYTES_MAX,
+            partial_bytes_max: STRANGER_PARTIAL_BYTES_MAX,
             streams: Vec::new(),
             current: None,
             partial_bytes: 0,
@@ -121,7 +125,7 @@ impl ChunkDecoder {
 
     /// The publisher is no stranger any more: its messages may be [`MESSAGE_BYTES_MAX`] long.
     pub(super) fn trust(&mut self) {
-        self.message_bytes_max = MESSAGE_BYTES_MAX;
+        (self.message_bytes_max, self.partial_bytes_max) = (MESSAGE_BYTES_MAX, PARTIAL_BYTES_MAX);
     }
 
     pub(super) fn push(&mut self, bytes: &[u8]) {
@@ -156,8 +160,8 @@ impl ChunkDecoder {
         let stream = &mut self.streams[chunk.stream];
         let capacity = grown_capacity(&stream.body, available, stream.header.bytes as usize);
         self.partial_bytes += capacity - stream.body.capacity();
-        if self.partial_bytes > PARTIAL_BYTES_MAX {
-            return Err(ChunkError::TooMuchUnfinished);
+        if self.partial_bytes > self.partial_bytes_max {
+            return Err(ChunkError::TooMuchUnfinished { limit: self.partial_bytes_max });
         }
         stream.body.reserve_exact(capacity - stream.body.len());
         stream.body.extend_from_slice(&self.received[..available]);
@@ -524,7 +528,7 @@ mod tests {
             }
             None
         });
-        assert_eq!(refused, Some(ChunkError::TooMuchUnfinished));
+        assert_eq!(refused, Some(ChunkError::TooMuchUnfinished { limit: PARTIAL_BYTES_MAX }));
         assert!(
             sent > PARTIAL_BYTES_MAX / 2 && sent <= PARTIAL_BYTES_MAX + piece.len(),
             "{sent} bytes were sent"
@@ -532,7 +536,26 @@ mod tests {
         assert!(decoder.bytes_held() <= PARTIAL_BYTES_MAX + 1024 * 1024);
     }
 
-    /// Media stays in the log for a minute: a body must own its bytes and nothing beside them.
+    /// Threat: a thousand strangers, each with 64 messages of 64 kB that never end.
+    #[test]
+    fn a_stranger_pins_little() {
+        let mut decoder = ChunkDecoder::new();
+        let refused = (3..64_u8).find_map(|id| {
+            // Type 0 on chunk stream `id`: no stamp, a length of 65,535, and all but the last byte of one chunk.
+            decoder.push(&[&[id, 0, 0, 0, 0x00, 0xFF, 0xFF, 20, 0, 0, 0, 0], [0; 128].as_slice()].concat());
+            for _ in 0..500 {
+                decoder.push(&[&[0xC0 | id], [0; 128].as_slice()].concat());
+                if let Err(error) = decoder.poll_message() {
+                    return Some(error);
+                }
+            }
+            None
+        });
+        assert_eq!(refused, Some(ChunkError::TooMuchUnfinished { limit: STRANGER_PARTIAL_BYTES_MAX }));
+        assert!(decoder.bytes_held() <= 2 * STRANGER_PARTIAL_BYTES_MAX, "{}", decoder.bytes_held());
+    }
+
+    /// Media is held until the log opens: a body must own its bytes and nothing beside them.
     #[test]
     fn a_whole_message_has_no_slack() {
         let mut decoder = ChunkDecoder::new();

@@ -1,15 +1,14 @@
 //! Drives one session over its socket.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use media::StreamId;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{Span, debug, field};
+use tracing::{Span, field, info};
 
 use super::metrics::{Metrics, Reason};
 use super::session::{Event, Input, Output, RefusalCode, Session, SessionError};
@@ -27,7 +26,7 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) trait Admission: Clone + Send + Sync + 'static {
     type Stream: StreamSink;
 
-    fn publish(&self, id: &StreamId, key: &Secret, peer: SocketAddr) -> Result<Self::Stream, Refusal>;
+    fn publish(&self, id: &StreamId, key: &Secret) -> Result<Self::Stream, Refusal>;
 }
 
 /// Where a publisher's media goes; dropping it ends the stream.
@@ -35,6 +34,9 @@ pub(super) trait StreamSink: Send + 'static {
     fn announce(&mut self, announced: Announced);
     fn video(&mut self, stamp: u32, body: Bytes, arrived: Arrival) -> Result<(), PublishError>;
     fn audio(&mut self, stamp: u32, body: Bytes, arrived: Arrival) -> Result<(), PublishError>;
+
+    /// How long to leave the publisher unread.
+    fn lead(&self, now: Instant) -> Duration;
 }
 
 /// When bytes came out of the socket, on both clocks.
@@ -47,8 +49,10 @@ pub(super) struct Arrival {
 impl Admission for Gate {
     type Stream = Publication;
 
-    fn publish(&self, id: &StreamId, key: &Secret, peer: SocketAddr) -> Result<Publication, Refusal> {
-        Self::publish(self, id, key, "rtmp", peer)
+    fn publish(&self, id: &StreamId, key: &Secret) -> Result<Publication, Refusal> {
+        let publication = Self::publish(self, id, key)?;
+        Span::current().record("session", field::display(publication.session()));
+        Ok(publication)
     }
 }
 
@@ -63,6 +67,10 @@ impl StreamSink for Publication {
 
     fn audio(&mut self, stamp: u32, body: Bytes, arrived: Arrival) -> Result<(), PublishError> {
         Self::audio(self, stamp, body, arrived.now.into_std(), arrived.wall)
+    }
+
+    fn lead(&self, now: Instant) -> Duration {
+        Self::lead(self, now.into_std())
     }
 }
 
@@ -121,12 +129,11 @@ pub(super) async fn run<A: Admission>(
     mut io: impl AsyncRead + AsyncWrite + Unpin,
     mut session: Session,
     admission: &A,
-    peer: SocketAddr,
     metrics: &Metrics,
     drain: &CancellationToken,
 ) -> Result<Closed, ConnError> {
     // The stream ends with this call, before the last words and not after them.
-    let ended = converse(&mut io, &mut session, admission, peer, metrics, drain).await;
+    let ended = converse(&mut io, &mut session, admission, metrics, drain).await;
     match &ended {
         Err(ConnError::Lost(_) | ConnError::WriteTimeout) => {}
         Ok(Closed::ByPeer) => part(&mut io, &mut session, false).await,
@@ -139,7 +146,6 @@ async fn converse<A: Admission>(
     io: &mut (impl AsyncRead + AsyncWrite + Unpin),
     session: &mut Session,
     admission: &A,
-    peer: SocketAddr,
     metrics: &Metrics,
     drain: &CancellationToken,
 ) -> Result<Closed, ConnError> {
@@ -151,7 +157,7 @@ async fn converse<A: Admission>(
             match session.poll_output() {
                 Output::Send(bytes) => write(io, &bytes).await?,
                 Output::Event(Event::PublishRequest { id, key }) => {
-                    stream = Some(admit(session, admission, &id, &key, peer)?);
+                    stream = Some(admit(session, admission, &id, &key)?);
                 }
                 Output::Event(Event::Unpublished) => return Ok(Closed::ByPeer),
                 Output::Event(event) => {
@@ -162,6 +168,14 @@ async fn converse<A: Admission>(
             }
         };
         received.clear();
+        // A publisher that sends a file as fast as it can is slowed down to real time, by not reading it.
+        let lead = stream.as_ref().map_or(Duration::ZERO, |stream| stream.lead(Instant::now()));
+        if !lead.is_zero() {
+            tokio::select! {
+                () = sleep(lead) => {}
+                () = drain.cancelled() => {}
+            }
+        }
         let input = tokio::select! {
             read = io.read_buf(&mut received) => match read? {
                 0 => return Ok(Closed::ByPeer),
@@ -184,14 +198,13 @@ fn admit<A: Admission>(
     admission: &A,
     id: &StreamId,
     key: &Secret,
-    peer: SocketAddr,
 ) -> Result<A::Stream, ConnError> {
-    match admission.publish(id, key, peer) {
+    match admission.publish(id, key) {
         Ok(stream) => {
             // Not before: people paste the bare key where the name belongs, and then the refused name is the key.
             Span::current().record("stream.id", field::display(id));
             session.accept()?;
-            debug!("publishing");
+            info!("publishing");
             Ok(stream)
         }
         Err(refusal) => {
@@ -260,8 +273,6 @@ mod tests {
     use super::super::testing::{HANDSHAKE_BYTES, Publisher, Studio, last_status};
     use super::*;
 
-    const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4711);
-
     /// One connection over a pipe; time runs only while everybody waits.
     struct Pipe {
         client: DuplexStream,
@@ -276,7 +287,7 @@ mod tests {
         let session = Session::new(Box::new([0; _]), Instant::now().into_std());
         let server = tokio::spawn({
             let (studio, drain) = (studio.clone(), drain.clone());
-            async move { run(io, session, &studio, PEER, &Metrics::default(), &drain).await }
+            async move { run(io, session, &studio, &Metrics::default(), &drain).await }
         });
         Pipe { client, studio, drain, server }
     }
@@ -317,7 +328,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_taken_name_is_explained() {
         let Pipe { mut client, studio, server, .. } = connect();
-        let _first = studio.publish(&StreamId::new("live", "x").unwrap(), &Secret::new("k".to_owned()), PEER);
+        let _first = studio.publish(&StreamId::new("live", "x").unwrap(), &Secret::new("k".to_owned()));
         client.write_all(&Publisher::publishing("live", "x?key=k").take()).await.unwrap();
         let (code, words) = last_status(&read_all(&mut client).await);
         assert_eq!(

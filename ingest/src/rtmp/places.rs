@@ -9,8 +9,8 @@ use super::metrics::Reason;
 /// How many connections the server holds at once. Beyond it, newcomers are closed before they say a word.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// In all. A stranger costs about 50 kB until its `publish` is accepted, so 1,000 stay below the memory of
-    /// a few streams.
+    /// In all. A stranger costs 200 kB at most until its `publish` is accepted, so 1,000 stay below the memory
+    /// of a few streams.
     pub connections: usize,
     /// From one address (IPv6: one /64). A studio behind one address has a dozen encoders.
     pub connections_per_address: usize,

@@ -116,14 +116,19 @@ impl<A: Admission> Connection<A> {
         let mut filler = Box::new([0; FILLER_BYTES]);
         getrandom::fill(&mut filler[..]).expect("the operating system has random bytes");
         let session = Session::new(filler, Instant::now().into_std());
-        conn::run(self.socket, session, &self.admission, self.peer, &self.metrics, &drain).await
+        conn::run(self.socket, session, &self.admission, &self.metrics, &drain).await
     }
 }
 
 /// Runs one connection in a task of its own, so that a panic in it ends it alone, and tells how it ended.
 async fn supervise<A: Admission>(connection: Connection<A>, place: Place, drain: CancellationToken) {
-    let span =
-        info_span!("publisher", proto = "rtmp", peer.addr = %connection.peer, stream.id = field::Empty);
+    let span = info_span!(
+        "publisher",
+        proto = "rtmp",
+        peer.addr = %connection.peer,
+        stream.id = field::Empty,
+        session = field::Empty
+    );
     let metrics = connection.metrics.clone();
     metrics.connections.inc();
     let ended = tokio::spawn(connection.run(drain).instrument(span.clone())).await;
@@ -186,7 +191,8 @@ mod tests {
         let (log, _logging) = Log::capture();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (studio, mut registry, drain) = (Studio::default(), Registry::default(), CancellationToken::new());
+        let (studio, mut registry, drain) =
+            (Studio::default(), Registry::default(), CancellationToken::new());
         let metrics = Metrics::register(&mut registry);
         let server = tokio::spawn(accept(listener, studio.clone(), limits, metrics.clone(), drain.clone()));
         Running { address, studio, metrics, registry, drain, server, log, _logging }
@@ -326,7 +332,8 @@ mod tests {
         running.server.await.unwrap();
 
         let text = running.log.text();
-        assert_eq!(text.matches(" INFO ").count(), 6, "{text}");
+        assert_eq!(text.matches(" INFO ").count(), 7, "{text}");
+        assert_eq!(text.matches("publishing").count(), 1, "{text}");
         assert_eq!(text.matches("publisher closed").count(), 6, "{text}");
         assert_eq!(text.matches("publisher left").count(), 1, "{text}");
         assert!(text.contains("stream.id=live/good"), "{text}");

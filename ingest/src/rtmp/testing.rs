@@ -1,12 +1,13 @@
 //! For tests: a publisher that writes any chunk format and reads our answers, and a studio that takes its media.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes};
 use media::StreamId;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::amf::{self, Value};
 use super::chunk::{ChunkDecoder, RawMessage};
@@ -259,7 +260,7 @@ impl Studio {
 impl Admission for Studio {
     type Stream = Recording;
 
-    fn publish(&self, id: &StreamId, key: &Secret, _peer: SocketAddr) -> Result<Recording, Refusal> {
+    fn publish(&self, id: &StreamId, key: &Secret) -> Result<Recording, Refusal> {
         if !Self::KEYS.contains(&key.expose()) {
             return Err(Refusal::WrongKey);
         }
@@ -288,6 +289,10 @@ impl StreamSink for Recording {
     fn audio(&mut self, stamp: u32, _body: Bytes, _arrived: Arrival) -> Result<(), PublishError> {
         self.studio.note(format!("{} audio {stamp}", self.id));
         Ok(())
+    }
+
+    fn lead(&self, _now: Instant) -> Duration {
+        Duration::ZERO
     }
 }
 

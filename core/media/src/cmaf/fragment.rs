@@ -10,7 +10,7 @@ use super::boxes::Writer;
 pub struct Sample {
     pub bytes: u32,
     pub duration: u32,
-    /// PTS − DTS. Below zero for B-frames, because DTS equals PTS at every IDR and there is no edit list.
+    /// PTS − DTS.
     pub composition_offset: i32,
     pub key: bool,
 }
