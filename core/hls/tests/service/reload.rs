@@ -14,7 +14,7 @@ use http::header::{CACHE_CONTROL, RETRY_AFTER};
 use tokio::task::yield_now;
 use tokio::time::Instant;
 
-use crate::fixture::{SESSION, Stream, TARGET_DURATION_S, is_held, media_playlist, part};
+use crate::fixture::{SESSION, Stream, TARGET_DURATION_S, is_held, media_playlist, name, part};
 
 fn reload(rendition: &str, directives: &str) -> String {
     format!("{}?{directives}", media_playlist(rendition))
@@ -110,6 +110,23 @@ async fn r7_the_end_of_the_stream_answers_everything_that_is_held() {
     }
     // And whatever is asked afterwards.
     assert_eq!(stream.get(&reload("a", "_HLS_msn=4000")).await.status, StatusCode::OK);
+}
+
+/// A viewer that waits for the next part gets the last one and ENDLIST together, and never a hint at a part after it.
+#[tokio::test(start_paused = true)]
+async fn r7_the_last_part_comes_with_the_end() {
+    let mut stream = Stream::live();
+    stream.push_through(3, 1);
+    let (viewer, path) = (stream.viewer(), reload("v", "_HLS_msn=3&_HLS_part=2"));
+    let mut request = pin!(viewer.get(&path));
+    assert!(is_held(request.as_mut()).await);
+    let last = Part { last: true, ..part(3, 2) };
+    stream.writer().rendition(&name("v")).unwrap().push_last(last).unwrap();
+    let text = request.await.text();
+    assert!(text.contains("3.2.m4s") && text.ends_with("#EXT-X-ENDLIST\n"), "{text}");
+    let rendered = stream.renders();
+    stream.end();
+    assert_eq!(stream.renders(), rendered + 1, "only the other rendition is rendered again");
 }
 
 #[tokio::test(start_paused = true)]
