@@ -63,7 +63,7 @@ fn watch(part_target: Duration, watched: Duration) -> Result<[Measured; 2]> {
     let runtime = Runtime::new()?;
     let node = Node::new(part_target);
     let entered = runtime.enter();
-    let site = Site::new(node.registry.clone(), node.catalog.clone());
+    let site = Site::new(node.registry.clone(), node.catalog.clone(), 1935);
     let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into(), site, 100, edge::Metrics::default())?;
     drop(entered);
     let address = listener.local_addr()?;

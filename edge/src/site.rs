@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hls::Catalog;
 use hls::http::{accepts_gzip, is_known};
 use http::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH,
+    ACCEPT, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH,
     CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
@@ -28,11 +28,13 @@ const NOT_FOUND_BRIEFLY: HeaderValue = HeaderValue::from_static("public, max-age
 pub struct Site {
     registry: StreamRegistry,
     catalog: Catalog,
+    /// Told to newcomers on the start page.
+    rtmp_port: u16,
 }
 
 impl Site {
-    pub fn new(registry: StreamRegistry, catalog: Catalog) -> Self {
-        Self { registry, catalog }
+    pub fn new(registry: StreamRegistry, catalog: Catalog, rtmp_port: u16) -> Self {
+        Self { registry, catalog, rtmp_port }
     }
 
     pub(crate) async fn respond<B>(&self, request: &Request<B>) -> Response<Body> {
@@ -59,17 +61,30 @@ impl Site {
         match segments.as_slice() {
             [""] => page(Page::Home, headers),
             ["watch", app, stream] if StreamId::new(app, stream).is_ok() => page(Page::Watch, headers),
-            ["state"] => json(&state::List::of(&self.registry, &self.catalog), headers),
+            ["state"] => json(&state::List::of(&self.registry, &self.catalog, self.rtmp_port), headers),
             ["state", app, stream] => match StreamId::new(app, stream) {
                 Ok(id) => json(&state::Entry::of(&id, &self.registry, &self.catalog), headers),
                 Err(error) => text(StatusCode::NOT_FOUND, &format!("not the name of a stream: {error}\n")),
             },
             _ => match player_demo::get(path) {
                 Some(found) => asset(found, headers),
+                // A person who mistyped gets a page; everything else gets words.
+                None if wants_html(headers) => {
+                    let mut response = page(Page::Watch, headers);
+                    *response.status_mut() = StatusCode::NOT_FOUND;
+                    response
+                }
                 None => text(StatusCode::NOT_FOUND, "nothing here; the live streams are at /\n"),
             },
         }
     }
+}
+
+fn wants_html(headers: &HeaderMap) -> bool {
+    headers
+        .get(ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains("text/html"))
 }
 
 fn page(page: Page, headers: &HeaderMap) -> Response<Bytes> {
@@ -154,7 +169,7 @@ mod tests {
     fn site() -> (Site, StreamRegistry) {
         let streams = StreamRegistry::default();
         let catalog = Catalog::new(hls::Metrics::register(&mut Registry::default()));
-        (Site::new(streams.clone(), catalog), streams)
+        (Site::new(streams.clone(), catalog, 1935), streams)
     }
 
     async fn ask(site: &Site, request: http::request::Builder) -> (StatusCode, HeaderMap, Bytes) {
@@ -240,7 +255,7 @@ mod tests {
         let list: serde_json::Value = serde_json::from_slice(&get(&site, "/state").await.2).unwrap();
         assert_eq!(list["streams"], serde_json::json!([state]));
         drop(writer);
-        assert_eq!(get(&site, "/state").await.2, br#"{"streams":[]}"#.as_slice());
+        assert_eq!(get(&site, "/state").await.2, br#"{"streams":[],"rtmp_port":1935}"#.as_slice());
     }
 
     #[tokio::test]

@@ -9,6 +9,8 @@ use serde::Serialize;
 #[derive(Debug, Serialize)]
 pub(crate) struct List {
     streams: Vec<Entry>,
+    /// Where publishers go: the page tells newcomers.
+    rtmp_port: u16,
 }
 
 /// `GET /state/{app}/{stream}`. Spans are in seconds, rates in bits per second.
@@ -60,18 +62,19 @@ struct Audio {
 }
 
 impl List {
-    pub(crate) fn of(registry: &StreamRegistry, catalog: &Catalog) -> Self {
+    pub(crate) fn of(registry: &StreamRegistry, catalog: &Catalog, rtmp_port: u16) -> Self {
         let mut streams: Vec<_> =
             registry.streams().values().map(|stream| Entry::of(stream.id(), registry, catalog)).collect();
         streams.sort_by(|a, b| (&a.app, &a.stream).cmp(&(&b.app, &b.stream)));
-        Self { streams }
+        Self { streams, rtmp_port }
     }
 }
 
 impl Entry {
     pub(crate) fn of(id: &StreamId, registry: &StreamRegistry, catalog: &Catalog) -> Self {
         let published = registry.get(id);
-        let status = catalog.get(id).map(|index| index.status());
+        let index = catalog.get(id);
+        let status = index.as_ref().map(|index| index.status());
         let session = published.as_ref().map(|stream| stream.session());
         let current =
             status.as_ref().filter(|status| session.is_none_or(|session| status.session == session));
@@ -82,7 +85,14 @@ impl Entry {
             (_, None) => Phase::Offline,
         };
         let facts = published.as_ref().map(|stream| stream.facts());
-        let (video, audio) = published.as_deref().map(tracks).unwrap_or_default();
+        let (video, audio) = match (&published, &index) {
+            (Some(stream), _) => tracks(codecs_of(stream), record_rate(stream)),
+            (None, Some(index)) => {
+                let codecs = index.renditions().iter().map(|rendition| rendition.codec.clone());
+                tracks(codecs.collect(), current.and_then(|status| status.frame_rate))
+            }
+            (None, None) => (None, None),
+        };
         Self {
             app: id.app().to_owned(),
             stream: id.stream().to_owned(),
@@ -105,12 +115,19 @@ impl Entry {
     }
 }
 
-fn tracks(stream: &Stream) -> (Option<Video>, Option<Audio>) {
+fn codecs_of(stream: &Stream) -> Vec<CodecConfig> {
+    stream.tracks().iter().map(|track| track.record().codec.clone()).collect()
+}
+
+fn record_rate(stream: &Stream) -> Option<f64> {
+    stream.record().borrow().as_ref().and_then(|record| record.frame_rate)
+}
+
+fn tracks(codecs: Vec<CodecConfig>, frame_rate: Option<f64>) -> (Option<Video>, Option<Audio>) {
     let (mut video, mut audio) = (None, None);
-    let frame_rate = stream.record().borrow().as_ref().and_then(|record| record.frame_rate);
-    for track in stream.tracks() {
-        let codec = track.record().codec.rfc6381();
-        match &track.record().codec {
+    for config in codecs {
+        let codec = config.rfc6381();
+        match config {
             CodecConfig::H264(config) => {
                 video = Some(Video { codec, width: config.width(), height: config.height(), frame_rate });
             }

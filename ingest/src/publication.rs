@@ -242,6 +242,14 @@ impl Publication {
     }
 
     fn video_config(&mut self, config: h264::Config) {
+        if config.chroma() != h264::Chroma::Yuv420 || config.bit_depth() > 8 {
+            let (chroma, bit_depth) = (config.chroma(), config.bit_depth());
+            tracing::warn!(
+                ?chroma,
+                bit_depth,
+                "many devices play only 8-bit 4:2:0; set the encoder to yuv420p"
+            );
+        }
         match &mut self.video {
             Some(track) if track.config == config => track.next = None,
             Some(track) => track.next = Some(config),

@@ -41,6 +41,8 @@ export interface AudioTrack {
 /** `GET /state`: every stream that is starting or live. */
 export interface StreamList {
   streams: Stream[];
+  /** Where publishers connect. */
+  rtmp_port: number;
 }
 
 export const LIST_ADDRESS = "/state";

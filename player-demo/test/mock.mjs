@@ -104,7 +104,7 @@ function stateBody(streams, path) {
   const name = path.replace(/^\/state\/?/, "");
   if (name) return JSON.stringify(streams.get(name) ?? emptyStream(name));
   const shown = [...streams.values()].filter(({ state }) => state === "live" || state === "starting");
-  return JSON.stringify({ streams: shown });
+  return JSON.stringify({ streams: shown, rtmp_port: 2935 });
 }
 
 /** One ffmpeg, one rendition with sound and picture together; each of its fragments is a part. */

@@ -94,7 +94,7 @@ async function assertStill(page) {
 test("an empty server tells how to go live, and lists a stream as soon as there is one", async () => {
   const page = await visit("/");
   await inState(page, "empty");
-  assert.equal(await page.textContent("#server"), "rtmp://127.0.0.1/live");
+  assert.equal(await page.textContent("#server"), "rtmp://127.0.0.1:2935/live");
   await inspect(page, "home-empty");
 
   mock.set("live/cam", liveStream());
@@ -214,6 +214,20 @@ test("the keyboard does everything the buttons do", async () => {
   await inspect(page, "watch-help");
   await page.keyboard.press("Escape");
   await page.waitForSelector("dialog:not([open])", { state: "attached" });
+});
+
+test("Tab goes from the links of the page through every control of the player", async () => {
+  await publish("live/cam");
+  const page = await visit("/watch/live/cam");
+  await inPlayback(page, "playing");
+  const visited = new Set();
+  for (let presses = 0; presses < 20; presses += 1) {
+    await page.keyboard.press("Tab");
+    visited.add(await page.evaluate(() => document.activeElement.id || document.activeElement.localName));
+  }
+  for (const control of ["a", "media-play-button", "media-mute-button", "stats-button", "help-button"]) {
+    assert.ok(visited.has(control), `${control} is not among ${[...visited]}`);
+  }
 });
 
 test("the browser's own HLS plays when it is asked for", async () => {

@@ -63,14 +63,16 @@ impl Roles {
         let http = edge::Metrics::register(&mut metrics, catalog.clone());
         let part_target = config.hls.profile.part_target();
         let gate = Gate::new(streams.clone(), Arc::new(OneKey(key)), part_target, publications);
+        let rtmp = listen::bind("rtmp.listen", config.rtmp.listen, |address| {
+            Rtmp::bind(address, gate, limits, rtmp)
+        })?;
+        let rtmp_port = rtmp.local_addr().context("rtmp.listen")?.port();
         Ok(Self {
-            rtmp: listen::bind("rtmp.listen", config.rtmp.listen, |address| {
-                Rtmp::bind(address, gate, limits, rtmp)
-            })?,
+            rtmp,
             http: listen::bind("http.listen", config.http.listen, |address| {
                 Listener::bind(
                     address,
-                    Site::new(streams.clone(), catalog.clone()),
+                    Site::new(streams.clone(), catalog.clone(), rtmp_port),
                     connections.viewers,
                     http,
                 )

@@ -187,6 +187,11 @@ impl StreamIndex {
         }
     }
 
+    /// The renditions, in the order of the multivariant playlist.
+    pub fn renditions(&self) -> &[RenditionHeader] {
+        &self.header.renditions
+    }
+
     pub fn status(&self) -> Status {
         let announced = self.announced();
         let first = self.renditions.first();

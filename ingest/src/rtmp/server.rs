@@ -82,6 +82,8 @@ async fn accept<A: Admission>(
             }
         };
         metrics.accepted.inc();
+        // A dual-stack socket writes 192.0.2.1 as ::ffff:192.0.2.1.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         match places.take(peer.ip()) {
             Ok(place) => {
                 let connection =

@@ -8,6 +8,8 @@ import * as format from "../format.ts";
 import { Poller } from "../poll.ts";
 
 const root = document.documentElement;
+const DEFAULT_RTMP_PORT = 1935;
+const server = byId("server", HTMLElement);
 const list = byId("streams", HTMLElement);
 /** Cards stay the same elements from poll to poll: the focus, and what a screen reader reads, stay put. */
 const cards = new Map<string, Card>();
@@ -15,8 +17,9 @@ let shown: Stream[] = [];
 let failures = 0;
 
 const poller = new Poller<StreamList>(LIST_ADDRESS, {
-  onAnswer({ streams }) {
+  onAnswer({ streams, rtmp_port: port }) {
     failures = 0;
+    write(server, `rtmp://${location.hostname}${port === DEFAULT_RTMP_PORT ? "" : `:${port}`}/live`);
     shown = [...streams].sort((a, b) => key(a).localeCompare(key(b)));
     render();
   },
@@ -127,7 +130,6 @@ function write(element: Element | null | undefined, text: string): void {
   if (element && element.textContent !== text) element.textContent = text;
 }
 
-byId("server", HTMLElement).textContent = `rtmp://${location.hostname}/live`;
 for (const button of document.querySelectorAll<HTMLButtonElement>("[data-copies]")) {
   // Browsers offer the clipboard on https and localhost only.
   button.hidden = !navigator.clipboard;

@@ -66,7 +66,7 @@ function errorNotice(model: Model): Notice {
       return {
         mark: "alert",
         title: "The server cannot be reached",
-        text: "Check your connection. The picture comes back by itself once the server answers.",
+        text: "It may be restarting, or your connection is down. The picture comes back by itself.",
         retry: true,
       };
   }

@@ -5,8 +5,8 @@ export type Command = "play" | "mute" | "louder" | "quieter" | "fullscreen" | "p
 export const SHORTCUTS: { command: Command; keys: string[]; shown: string[]; label: string }[] = [
   { command: "play", keys: ["k", " "], shown: ["K", "Space"], label: "Play or pause" },
   { command: "mute", keys: ["m"], shown: ["M"], label: "Sound on or off" },
-  { command: "louder", keys: ["arrowup"], shown: ["↑"], label: "Louder" },
-  { command: "quieter", keys: ["arrowdown"], shown: ["↓"], label: "Quieter" },
+  { command: "louder", keys: ["arrowup"], shown: ["↑"], label: "Louder (in the player)" },
+  { command: "quieter", keys: ["arrowdown"], shown: ["↓"], label: "Quieter (in the player)" },
   { command: "live", keys: ["l"], shown: ["L"], label: "Go to live" },
   { command: "fullscreen", keys: ["f"], shown: ["F"], label: "Full screen" },
   { command: "pip", keys: ["p"], shown: ["P"], label: "Picture in picture" },
