@@ -53,6 +53,7 @@ stage "clippy" 30 cargo clippy --workspace --all-targets --locked -- -D warnings
 # One build for everything below: the same packages, features and profile, so that nothing is compiled twice.
 if stage "build" 30 cargo build --workspace --all-targets --locked; then
     stage "unit tests" 10 cargo test --workspace --locked --no-fail-fast --lib --bins
+    stage "doc tests" 10 cargo test --workspace --locked --doc
     stage "test media" 10 scripts/media.sh --all
     # The scenarios wait for real time far more than they compute: run all of a file at once, whatever the cores.
     stage "scenarios" 15 env RUST_TEST_THREADS=32 cargo test --workspace --locked --no-fail-fast --test '*'

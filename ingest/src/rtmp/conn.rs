@@ -177,15 +177,17 @@ async fn converse<A: Admission>(
             }
         }
         let input = tokio::select! {
+            // What has arrived counts before the deadline: we may have left it unread ourselves.
+            biased;
+            () = drain.cancelled() => {
+                session.close("the server is going down; connect again");
+                return Ok(Closed::ByDrain);
+            }
             read = io.read_buf(&mut received) => match read? {
                 0 => return Ok(Closed::ByPeer),
                 _ => Input::Bytes(&received),
             },
             () = sleep_until(deadline.into()) => Input::Deadline,
-            () = drain.cancelled() => {
-                session.close("the server is going down; connect again");
-                return Ok(Closed::ByDrain);
-            }
         };
         metrics.bytes.inc_by(received.len() as u64);
         arrived = Arrival { now: Instant::now(), wall: SystemTime::now() };

@@ -49,7 +49,7 @@ function errorNotice(model: Model): Notice {
     case "bad-name":
       return {
         mark: "alert",
-        title: "No stream can have this name",
+        title: "There is nothing at this address",
         text: "Check the address: it ends in /watch/ followed by the application and the stream, for example /watch/live/cam.",
         retry: false,
       };
