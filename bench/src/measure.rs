@@ -24,8 +24,16 @@ impl Samples {
         self.quantile(1.0)
     }
 
+    /// Of an even number the mean of the two in the middle: of two rounds it must not be the better one.
     pub(crate) fn median(&self) -> f64 {
-        self.quantile(0.5)
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let half = sorted.len() / 2;
+        match sorted.get(half) {
+            Some(upper) if sorted.len().is_multiple_of(2) => (sorted[half - 1] + upper) / 2.0,
+            Some(middle) => *middle,
+            None => f64::NAN,
+        }
     }
 
     /// The value that `share` of all are not above; NaN, which meets no target, without any.
@@ -92,4 +100,19 @@ pub(crate) fn sleep_until(time: Instant) {
 
 pub(crate) fn sleep(duration: Duration) {
     sleep_until(Instant::now() + duration);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_and_medians_of_few_samples_do_not_flatter() {
+        let samples = |values: &[f64]| Samples(values.to_vec());
+        assert_eq!(samples(&[3.0, 1.0]).median(), 2.0);
+        assert_eq!(samples(&[3.0, 1.0, 2.0]).median(), 2.0);
+        assert_eq!(samples(&[3.0, 1.0, 2.0]).quantile(0.99), 3.0);
+        assert_eq!(samples(&[3.0, 1.0, 2.0]).min(), 1.0);
+        assert!(Samples::default().median().is_nan() && Samples::default().quantile(0.5).is_nan());
+    }
 }

@@ -175,9 +175,7 @@ impl Publication {
         });
         let Some((track, key)) = usable else {
             self.metrics.unit_dropped();
-            return passed_over(&mut self.unusable_video, now)
-                .then_some(())
-                .ok_or(PublishError::Unusable("video"));
+            return pass_over("video", &mut self.unusable_video, now);
         };
         self.unusable_video = None;
         let mapped = self.clock.map(TrackKind::Video, stamp, now);
@@ -220,9 +218,7 @@ impl Publication {
         let usable = self.audio.as_mut().filter(|_| data.len() <= AUDIO_FRAME_BYTES_MAX);
         let Some(track) = usable else {
             self.metrics.unit_dropped();
-            return passed_over(&mut self.unusable_audio, now)
-                .then_some(())
-                .ok_or(PublishError::Unusable("audio"));
+            return pass_over("audio", &mut self.unusable_audio, now);
         };
         self.unusable_audio = None;
         let mapped = self.clock.map(TrackKind::Audio, stamp, now);
@@ -242,7 +238,8 @@ impl Publication {
     }
 
     fn video_config(&mut self, config: h264::Config) {
-        if config.chroma() != h264::Chroma::Yuv420 || config.bit_depth() > 8 {
+        let known = self.video.as_ref().is_some_and(|track| track.config == config);
+        if !known && (config.chroma() != h264::Chroma::Yuv420 || config.bit_depth() > 8) {
             let (chroma, bit_depth) = (config.chroma(), config.bit_depth());
             tracing::warn!(
                 ?chroma,
@@ -341,9 +338,10 @@ impl Drop for Publication {
     }
 }
 
-/// Whether a unit that cannot be used may be passed over; there have been none but such since `since`.
-fn passed_over(since: &mut Option<Instant>, now: Instant) -> bool {
-    now.saturating_duration_since(*since.get_or_insert(now)) < UNUSABLE_MAX
+/// Passes over a unit that cannot be used, as all have been since `since`, but not for ever.
+fn pass_over(what: &'static str, since: &mut Option<Instant>, now: Instant) -> Result<(), PublishError> {
+    let passed = now.saturating_duration_since(*since.get_or_insert(now));
+    if passed < UNUSABLE_MAX { Ok(()) } else { Err(PublishError::Unusable(what)) }
 }
 
 /// Why there is no playlist yet, when the newest keyframe is `age_s` old.

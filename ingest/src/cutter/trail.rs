@@ -100,7 +100,11 @@ impl Trail {
 
     fn write_until(&mut self, until: i64, out: &mut Vec<Entry>) -> u64 {
         let mut late = 0;
-        while let Some(unit) = self.held.pop_front_if(|unit| unit.dts <= until) {
+        // The unit right after a boundary opens its part whatever comes later, so it need not wait for that.
+        while let Some(unit) = self.held.pop_front_if(|unit| {
+            let opens = |mark: &Mark| (mark.start..mark.start + self.config.frame).contains(&unit.dts);
+            unit.dts <= until || self.marks.front().is_some_and(opens)
+        }) {
             let in_hole = self.marks.iter().any(|mark| (mark.hole..mark.start).contains(&unit.dts));
             if !in_hole {
                 self.reach(unit.dts, out);
