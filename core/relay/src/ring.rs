@@ -118,13 +118,13 @@ impl Ring {
 
     fn drop_oldest(&mut self) {
         let span_max = self.ticks(RING_SECONDS_MAX);
-        while let [oldest, second, ..] = self.groups.make_contiguous() {
+        while let Some(second) = self.groups.get(1) {
             let needed = self.newest_dts - second.start < span_max;
             if needed && self.bytes <= RING_BYTES_MAX {
                 break;
             }
-            self.bytes -= oldest.bytes;
-            self.groups.pop_front();
+            let oldest = self.groups.pop_front();
+            self.bytes -= oldest.map_or(0, |oldest| oldest.bytes);
         }
     }
 
