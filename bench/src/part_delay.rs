@@ -20,11 +20,14 @@ use crate::Options;
 use crate::http::Connection;
 use crate::measure::{Samples, micros, sleep_until};
 use crate::node::{DEFAULT_PART, LOW_PART, Node, Publisher};
+use crate::process::wait_for;
 use crate::synthetic::{AUDIO_HERTZ, AUDIO_SAMPLES, FRAMES_PER_SECOND, Track};
 use crate::table::{Table, Target};
 
 /// Sent at once before real time begins, so that nobody waits for the first segment.
 const HEAD_START: Duration = Duration::from_secs(10);
+
+const START_MAX: Duration = Duration::from_secs(5);
 
 /// For the server, the loopback and the scheduler, on top of the frame whose arrival ends the part.
 const SLACK_S: f64 = 0.001;
@@ -119,7 +122,9 @@ struct AnsweredAt {
 fn follow(server: SocketAddr, playlist: &str, until: Instant) -> Result<Vec<AnsweredAt>> {
     let mut connection = Connection::open(server)?;
     let mut answers = Vec::new();
-    let (mut msn, mut part) = hinted(&connection.get_ok(playlist)?.text()?)?;
+    // The origin may still be at the head start.
+    let first = wait_for("the first playlist", START_MAX, || connection.get_ok(playlist).ok())?;
+    let (mut msn, mut part) = hinted(&first.text()?)?;
     while Instant::now() < until {
         let answer = connection.get_ok(&format!("{playlist}?_HLS_msn={msn}&_HLS_part={part}"))?;
         answers.push(AnsweredAt { msn, part, at: Instant::now() });
