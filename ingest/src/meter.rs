@@ -147,6 +147,7 @@ impl Meter {
             frame_rate: (frames > 0).then(|| per_second(f64::from(frames))),
             keyframe_interval_s: self.keyframe_interval_s,
             starting,
+            interrupted_since_ms: None,
         }
     }
 }
