@@ -102,7 +102,7 @@ impl Request<'_> {
         let announced = visible(&index)?;
         match file {
             File::Playlist => self.media_playlist(&index, rendition, &announced).await,
-            File::Part(position) => self.part(rendition, &announced, position).await,
+            File::Part(position) => self.part(&index, rendition, &announced, position).await,
             File::Segment(msn) => self.segment(rendition, msn),
             File::Init(hash) => self.init(session, rendition, hash),
         }
@@ -121,7 +121,7 @@ impl Request<'_> {
                 ReloadAnswer::TooFarAhead => Some(Err(Refusal::TooFarAhead)),
                 ReloadAnswer::Hold => None,
             };
-        let snapshot = self.settle(rendition, announced, Queue::Playlist, newest_enough).await??;
+        let snapshot = self.settle(index, rendition, announced, Queue::Playlist, newest_enough).await??;
         let (viewed_ms, cache_control) = match reload {
             Reload::Plain => (announced.target_duration_s.saturating_mul(1000), BRIEFLY),
             Reload::Segment(_) | Reload::Part(_) => {
@@ -140,6 +140,7 @@ impl Request<'_> {
         position: Position,
     ) -> Result<Response<Body>, Refusal> {
         let here_or_never = |snapshot: &Arc<Snapshot>| {
+        index: &StreamIndex,
             let part = snapshot.part(position);
             match snapshot.edge()?.part_answer(position, part.is_some()) {
                 PartAnswer::Now => Some(part.map(Arc::clone)),
@@ -147,7 +148,7 @@ impl Request<'_> {
                 PartAnswer::Hold => None,
             }
         };
-        let part = self.settle(rendition, announced, Queue::Part, here_or_never).await?;
+        let part = self.settle(index, rendition, announced, Queue::Part, here_or_never).await?;
         let part = part.filter(|part| !part.gap).ok_or(Refusal::NotFound)?;
         Ok(self.media(rendition, part.body.clone(), part.bytes, part.etag.clone()))
     }
@@ -174,10 +175,11 @@ impl Request<'_> {
         queue: Queue,
         mut check: impl FnMut(&Arc<Snapshot>) -> Option<T>,
     ) -> Result<T, Refusal> {
+        index: &StreamIndex,
         if let Some(answer) = check(&rendition.snapshot()) {
             return Ok(answer);
         }
-        let _held = self.catalog.hold().ok_or(Refusal::Busy)?;
+        let _held = self.catalog.hold(index).ok_or(Refusal::Busy)?;
         // rfc8216bis §6.2.5.2: a server gives up after three target durations.
         let held_max = Duration::from_secs(3 * u64::from(announced.target_duration_s));
         tokio::time::timeout(held_max, rendition.wait(queue, check)).await.map_err(|_| Refusal::Stalled)
@@ -266,7 +268,7 @@ enum Refusal {
     Method,
     /// Held as long as allowed, and nothing came.
     Stalled,
-    /// As many requests are held as this node allows.
+    /// As many requests are held as this node, or this stream, may hold.
     Busy,
 }
 

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use ::http::HeaderValue;
 use arc_swap::ArcSwapOption;
 use media::{SessionId, StreamId};
+use tokio::sync::Semaphore;
 
-use crate::FORMAT_VERSION;
+use crate::catalog::HELD_REQUESTS_PER_STREAM_MAX;
 use crate::metrics::Metrics;
 use crate::playlist::{Rendered, multivariant};
 use crate::rendition::{Rendition, RenditionHeader, RenditionName, RenditionWriter, dimensions};
@@ -61,6 +62,8 @@ pub struct StreamIndex {
     pub(crate) renditions: Vec<Rendition>,
     announced: ArcSwapOption<Announced>,
     pub(crate) retained: Retained,
+    /// Places for held requests. Only the newest session has any use for them: an ended one answers at once.
+    pub(crate) held: Semaphore,
     pub(crate) metrics: Metrics,
     viewers: ViewerMeter,
     opened_at: Instant,
@@ -163,6 +166,7 @@ impl StreamIndex {
             retained: Retained::new(header.retain_bytes_max),
             metrics,
             viewers: ViewerMeter::default(),
+            held: Semaphore::new(HELD_REQUESTS_PER_STREAM_MAX),
             opened_at: Instant::now(),
             ended_at: OnceLock::new(),
             header,

@@ -25,6 +25,8 @@ pub struct Metrics {
     pub held_requests: Gauge,
     /// Body bytes handed to connections.
     pub sent: Counter,
+    /// Requests told 503 because this node, or their stream, held as many as it may.
+    pub held_requests_refused: Counter,
     requests: Arc<[[Counter; CLASSES.len()]; KINDS.len()]>,
 }
 
@@ -74,6 +76,11 @@ impl Metrics {
     pub(crate) fn request(&self, kind: RequestKind, status: StatusCode) {
         let class = usize::from(status.as_u16() / 100).saturating_sub(2);
         if let Some(counter) = self.requests[kind as usize].get(class) {
+        hls.register(
+            "held_requests_refused",
+            "Requests refused because too many were held",
+            metrics.held_requests_refused.clone(),
+        );
             counter.inc();
         }
     }
