@@ -28,6 +28,7 @@ use crate::catalog::Catalog;
 use crate::index::{Announced, State, StreamIndex};
 use crate::metrics::RequestKind;
 use crate::playlist::Rendered;
+use crate::playlist::filter::{Filter, FilterError};
 use crate::rendition::{Rendition, Snapshot};
 use crate::segment::{Position, etag};
 use crate::waiters::Queue;
@@ -95,7 +96,8 @@ impl Request<'_> {
     async fn answer(&self, target: Target<'_>) -> Result<Response<Body>, Refusal> {
         let Item::Rendition { session, name, file } = target.item else {
             let index = self.catalog.current(target.stream).ok_or(Refusal::NotFound)?;
-            return Ok(self.playlist(&visible(&index)?.multivariant, REVALIDATED));
+            let filter = Filter::parse(self.query.unwrap_or_default()).map_err(Refusal::Filter)?;
+            return Ok(self.playlist(visible(&index)?.multivariants.get(filter), REVALIDATED));
         };
         let index = self.catalog.session(target.stream, session).ok_or(Refusal::NotFound)?;
         let rendition = index.rendition(name).ok_or(Refusal::NotFound)?;
@@ -263,7 +265,8 @@ enum Refusal {
     NotFound,
     /// The stream is there and its first segment is not.
     Starting,
-    Directives,
+    Directives(DirectiveError),
+    Filter(FilterError),
     TooFarAhead,
     Method,
     /// Held as long as allowed, and nothing came.
@@ -274,20 +277,18 @@ enum Refusal {
 
 impl Refusal {
     fn into_response(self) -> Response<Body> {
-        let (status, cache_control, text) = match self {
-            Self::NotFound => (StatusCode::NOT_FOUND, BRIEFLY, "not found\n"),
-            Self::Starting => (StatusCode::NOT_FOUND, NOT_STORED, "the stream is starting\n"),
-            Self::Directives => {
-                (StatusCode::BAD_REQUEST, NOT_STORED, "_HLS_msn and _HLS_part are not understood\n")
-            }
-            Self::TooFarAhead => {
-                (StatusCode::BAD_REQUEST, NOT_STORED, "too far ahead of the live edge to wait for\n")
+        let (status, cache_control) = match self {
+            Self::NotFound => (StatusCode::NOT_FOUND, BRIEFLY),
+            Self::Starting => (StatusCode::NOT_FOUND, NOT_STORED),
+            Self::Directives(_) | Self::Filter(_) | Self::TooFarAhead => {
+                (StatusCode::BAD_REQUEST, NOT_STORED)
             }
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, NOT_STORED, "GET, HEAD and OPTIONS only\n"),
             Self::Stalled => (StatusCode::SERVICE_UNAVAILABLE, NOT_STORED, "no new media in time\n"),
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, NOT_STORED, "too many requests are waiting\n"),
         };
-        let mut response = Response::new(Body::new(vec![Bytes::from_static(text.as_bytes())]));
+        let text = format!("{}\n", self.words());
+        let mut response = Response::new(Body::empty());
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, cache_control);
@@ -296,13 +297,26 @@ impl Refusal {
         match self {
             Self::Starting | Self::Stalled | Self::Busy => drop(headers.insert(RETRY_AFTER, 1.into())),
             Self::Method => drop(headers.insert(ALLOW, METHODS)),
-            Self::NotFound | Self::Directives | Self::TooFarAhead => {}
+            Self::NotFound | Self::Directives(_) | Self::Filter(_) | Self::TooFarAhead => {}
         }
         response
     }
 }
 
 fn visible(index: &StreamIndex) -> Result<Arc<Announced>, Refusal> {
+
+    fn words(self) -> String {
+        match self {
+            Self::NotFound => "not found".into(),
+            Self::Starting => "the stream is starting".into(),
+            Self::Directives(error) => error.to_string(),
+            Self::Filter(error) => error.to_string(),
+            Self::TooFarAhead => "too far ahead of the live edge to wait for".into(),
+            Self::Method => "GET, HEAD and OPTIONS only".into(),
+            Self::Stalled => "no new media in time".into(),
+            Self::Busy => "too many requests are waiting".into(),
+        }
+    }
     index.visible().ok_or_else(|| match index.state() {
         // Ended before its first segment: there will never be anything.
         State::Ended => Refusal::NotFound,

@@ -1,7 +1,9 @@
 //! Playlists: text from a snapshot, and that text ready to be sent.
 
+pub(crate) mod filter;
 pub(crate) mod media;
 pub(crate) mod multivariant;
+pub(crate) mod version;
 
 use std::cell::RefCell;
 
