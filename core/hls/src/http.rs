@@ -23,7 +23,7 @@ pub use self::body::Body;
 use self::negotiate::RangeAnswer;
 pub use self::negotiate::{accepts_gzip, is_known};
 use self::target::{File, Item, Target};
-use crate::blocking::{PartAnswer, Reload, ReloadAnswer};
+use crate::blocking::{DirectiveError, Directives, PartAnswer, Reload, ReloadAnswer};
 use crate::catalog::Catalog;
 use crate::index::{Announced, State, StreamIndex};
 use crate::metrics::RequestKind;
@@ -116,7 +116,8 @@ impl Request<'_> {
         rendition: &Rendition,
         announced: &Announced,
     ) -> Result<Response<Body>, Refusal> {
-        let reload = Reload::parse(self.query.unwrap_or_default()).map_err(|_| Refusal::Directives)?;
+        let Directives { reload, skip } =
+            Directives::parse(self.query.unwrap_or_default()).map_err(Refusal::Directives)?;
         let newest_enough =
             |snapshot: &Arc<Snapshot>| match reload.decide(snapshot.edge()?, rendition.advance_part_limit) {
                 ReloadAnswer::Now => Some(Ok(Arc::clone(snapshot))),
@@ -131,18 +132,20 @@ impl Request<'_> {
             }
         };
         index.count_viewer(rendition, viewed_ms);
-        let rendered = snapshot.playlist.as_ref().ok_or(Refusal::Starting)?;
+        let version = snapshot.playlist.as_ref().ok_or(Refusal::Starting)?;
+        let deltas = &self.catalog.metrics().playlist_delta_renders;
+        let rendered = if skip { version.delta(deltas) } else { version.full() };
         Ok(self.playlist(rendered, cache_control))
     }
 
     async fn part(
         &self,
+        index: &StreamIndex,
         rendition: &Rendition,
         announced: &Announced,
         position: Position,
     ) -> Result<Response<Body>, Refusal> {
         let here_or_never = |snapshot: &Arc<Snapshot>| {
-        index: &StreamIndex,
             let part = snapshot.part(position);
             match snapshot.edge()?.part_answer(position, part.is_some()) {
                 PartAnswer::Now => Some(part.map(Arc::clone)),
@@ -172,12 +175,12 @@ impl Request<'_> {
     /// Holds this request until `check` has its answer. One that has it at once takes none of the node's places.
     async fn settle<T>(
         &self,
+        index: &StreamIndex,
         rendition: &Rendition,
         announced: &Announced,
         queue: Queue,
         mut check: impl FnMut(&Arc<Snapshot>) -> Option<T>,
     ) -> Result<T, Refusal> {
-        index: &StreamIndex,
         if let Some(answer) = check(&rendition.snapshot()) {
             return Ok(answer);
         }
@@ -283,9 +286,8 @@ impl Refusal {
             Self::Directives(_) | Self::Filter(_) | Self::TooFarAhead => {
                 (StatusCode::BAD_REQUEST, NOT_STORED)
             }
-            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, NOT_STORED, "GET, HEAD and OPTIONS only\n"),
-            Self::Stalled => (StatusCode::SERVICE_UNAVAILABLE, NOT_STORED, "no new media in time\n"),
-            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, NOT_STORED, "too many requests are waiting\n"),
+            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, NOT_STORED),
+            Self::Stalled | Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, NOT_STORED),
         };
         let text = format!("{}\n", self.words());
         let mut response = Response::new(Body::empty());
@@ -299,11 +301,9 @@ impl Refusal {
             Self::Method => drop(headers.insert(ALLOW, METHODS)),
             Self::NotFound | Self::Directives(_) | Self::Filter(_) | Self::TooFarAhead => {}
         }
+        *response.body_mut() = Body::new(vec![text.into()]);
         response
     }
-}
-
-fn visible(index: &StreamIndex) -> Result<Arc<Announced>, Refusal> {
 
     fn words(self) -> String {
         match self {
@@ -317,6 +317,9 @@ fn visible(index: &StreamIndex) -> Result<Arc<Announced>, Refusal> {
             Self::Busy => "too many requests are waiting".into(),
         }
     }
+}
+
+fn visible(index: &StreamIndex) -> Result<Arc<Announced>, Refusal> {
     index.visible().ok_or_else(|| match index.state() {
         // Ended before its first segment: there will never be anything.
         State::Ended => Refusal::NotFound,
