@@ -5,5 +5,6 @@
 mod delivery;
 mod fixture;
 mod reload;
+mod rules;
 mod sequence;
 mod sessions;

@@ -8,13 +8,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use hls::Part;
+use hls::{Announcement, Part, StreamHeader};
 use http::StatusCode;
-use http::header::{CACHE_CONTROL, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, ETAG, RETRY_AFTER};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::yield_now;
 use tokio::time::Instant;
 
-use crate::fixture::{SESSION, Stream, TARGET_DURATION_S, is_held, media_playlist, name, part};
+use crate::fixture::{
+    SESSION, Stream, TARGET_DURATION_S, announcement, header, id, is_held, media_playlist, name, other_id,
+    part, serve, video,
+};
 
 fn reload(rendition: &str, directives: &str) -> String {
     format!("{}?{directives}", media_playlist(rendition))
@@ -185,7 +189,7 @@ async fn r10_a_part_nobody_promised_is_not_found_at_once() {
 
 /// The mistake that does not scale: a playlist rendered for each of those who wait.
 #[tokio::test(start_paused = true)]
-async fn a_thousand_held_viewers_cost_one_rendering_per_part() {
+async fn mistake_4_a_thousand_held_viewers_cost_one_rendering_per_part() {
     const VIEWERS: usize = 1000;
     const PARTS: u64 = 4 * 4;
     let mut stream = Stream::live();
@@ -262,24 +266,141 @@ async fn a_hold_ends_with_its_connection() {
     assert_eq!(stream.held(), 0);
 }
 
-/// Threat: connections opened only to be held, until the node has no memory left.
+/// Threat: connections opened only to be held, until the node has no memory left. And one stream's crowd must not push
+/// another's few viewers into polling.
 #[tokio::test(start_paused = true)]
-async fn held_requests_are_bounded() {
-    let mut stream = Stream::live();
-    stream.push_through(3, 1);
-    let (viewer, path) = (stream.viewer(), reload("v", "_HLS_msn=3&_HLS_part=2"));
-    let mut requests: Vec<_> = (0..20_000).map(|_| Box::pin(viewer.get(&path))).collect();
-    for request in &mut requests {
+async fn r6_held_requests_are_bounded_for_a_stream_and_for_the_node() {
+    const NODE_MAX: usize = 20_000;
+    const STREAM_MAX: usize = 15_000;
+    let mut crowded = Stream::live();
+    crowded.push_through(3, 1);
+    let mut quiet =
+        Stream::on(crowded.catalog.clone(), StreamHeader { id: other_id(), ..header(vec![video()]) });
+    quiet.writer().announce(announcement());
+    for (msn, number) in [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0)] {
+        quiet.push("v", part(msn, number));
+    }
+
+    let (viewer, path) = (crowded.viewer(), reload("v", "_HLS_msn=3&_HLS_part=2"));
+    let mut crowd: Vec<_> = (0..STREAM_MAX).map(|_| Box::pin(viewer.get(&path))).collect();
+    for request in &mut crowd {
         assert!(is_held(request.as_mut()).await);
     }
-    let asked = Instant::now();
-    let refused = viewer.get(&path).await;
-    assert_eq!((refused.status, refused.header(RETRY_AFTER)), (StatusCode::SERVICE_UNAVAILABLE, "1"));
-    assert_eq!(asked.elapsed(), Duration::ZERO);
+    let refused = async |path: &str| {
+        let asked = Instant::now();
+        let refused = viewer.get(path).await;
+        assert_eq!((refused.status, refused.header(RETRY_AFTER)), (StatusCode::SERVICE_UNAVAILABLE, "1"));
+        assert_eq!(asked.elapsed(), Duration::ZERO);
+    };
+    refused(&path).await;
     // What needs no waiting is served all the same.
     assert_eq!(viewer.get(&media_playlist("v")).await.status, StatusCode::OK);
 
-    requests.pop();
+    let others = format!("/hls/{}/{}", other_id(), reload("v", "_HLS_msn=1&_HLS_part=1"));
+    let mut few: Vec<_> = (STREAM_MAX..NODE_MAX).map(|_| Box::pin(viewer.get(&others))).collect();
+    for request in &mut few {
+        assert!(is_held(request.as_mut()).await);
+    }
+    refused(&others).await;
+    assert_eq!(crowded.catalog.metrics().held_requests_refused.get(), 2);
+
+    few.pop();
+    refused(&path).await;
+    crowd.pop();
     let mut request = pin!(viewer.get(&path));
     assert!(is_held(request.as_mut()).await);
+}
+
+/// HTTP/1.1 answers in order, so a viewer who asks for a thousand things at once is held once.
+#[tokio::test]
+async fn r6_a_connection_is_held_once_however_many_requests_it_sends() {
+    let mut stream = Stream::live();
+    stream.push_through(3, 1);
+    let (mut client, server) = tokio::io::duplex(1 << 16);
+    tokio::spawn(serve(stream.catalog.clone(), server));
+    let target = format!("/hls/{}/{}", id(), reload("v", "_HLS_msn=3&_HLS_part=2"));
+    let request = format!("GET {target} HTTP/1.1\r\nHost: node\r\n\r\n");
+    client.write_all(request.repeat(100).as_bytes()).await.unwrap();
+    while stream.held() == 0 {
+        yield_now().await;
+    }
+    assert_eq!(stream.held(), 1);
+    stream.push_both(3, 2);
+    let mut answer = [0; 15];
+    client.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+}
+
+#[tokio::test(start_paused = true)]
+async fn r8_a_delta_update_is_held_for_as_the_full_playlist_is() {
+    let mut stream = Stream::live();
+    stream.push_through(20, 1);
+    let (viewer, path) = (stream.viewer(), reload("v", "_HLS_msn=20&_HLS_part=2&_HLS_skip=YES"));
+    let mut request = pin!(viewer.get(&path));
+    assert!(is_held(request.as_mut()).await);
+    stream.push_both(20, 2);
+    let delta = request.await;
+    assert!(delta.text().contains("#EXT-X-SKIP:SKIPPED-SEGMENTS=2\n"), "{}", delta.text());
+    assert!(delta.text().contains("URI=\"20.2.m4s\""));
+    assert_eq!(delta.header(CACHE_CONTROL), "public, max-age=24");
+
+    let full = stream.get(&media_playlist("v")).await;
+    assert_ne!(delta.header(ETAG), full.header(ETAG), "other bytes");
+    assert_eq!(stream.get(&reload("v", "_HLS_skip=v2")).await.body, delta.body);
+    assert_eq!(stream.get(&reload("v", "_HLS_skip=NO")).await.body, full.body);
+    stream.end();
+    let ended = stream.get(&reload("v", "_HLS_skip=YES")).await.text();
+    assert!(!ended.contains("EXT-X-SKIP") && ended.ends_with("#EXT-X-ENDLIST\n"), "{ended}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn r8_without_anything_beyond_the_boundary_the_full_playlist_is_the_delta() {
+    let mut stream = Stream::live();
+    stream.push_through(3, 1);
+    let full = stream.get(&media_playlist("v")).await;
+    let delta = stream.get(&reload("v", "_HLS_skip=YES")).await;
+    assert_eq!((delta.header(ETAG), &delta.body), (full.header(ETAG), &full.body));
+}
+
+/// A window of six target durations or less has nothing to skip: then nothing is promised either.
+#[tokio::test(start_paused = true)]
+async fn r8_p16_nothing_is_skipped_in_a_window_too_short_for_it() {
+    let mut stream = Stream::starting(header(vec![video()]));
+    stream.writer().announce(Announcement { window_ms: 6000 * TARGET_DURATION_S, ..announcement() });
+    for msn in 0..20 {
+        (0..=3).for_each(|number| stream.push("v", part(msn, number)));
+    }
+    let full = stream.playlist("v").await;
+    assert!(!full.contains("CAN-SKIP-UNTIL"), "{full}");
+    assert_eq!(stream.get(&reload("v", "_HLS_skip=YES")).await.text(), full);
+}
+
+/// Made for the first who asks, once for all, and for none where nobody does.
+#[tokio::test(start_paused = true)]
+async fn r8_a_delta_update_is_rendered_once_and_only_if_someone_asks() {
+    let mut stream = Stream::live();
+    stream.push_through(20, 1);
+    let rendered = |stream: &Stream| stream.catalog.metrics().playlist_delta_renders.get();
+    assert_eq!(rendered(&stream), 0);
+    for _ in 0..100 {
+        stream.get(&reload("v", "_HLS_skip=YES")).await;
+    }
+    assert_eq!(rendered(&stream), 1);
+    stream.push_both(20, 2);
+    assert_eq!(rendered(&stream), 1);
+}
+
+/// Tokens of whoever stands before us must not make another answer, or caches would keep one for each viewer.
+#[tokio::test(start_paused = true)]
+async fn r11_the_answer_does_not_depend_on_other_parameters() {
+    let mut stream = Stream::live();
+    stream.push_through(20, 1);
+    for directives in
+        ["", "_HLS_msn=20&_HLS_part=1", "_HLS_skip=YES", "_HLS_msn=20&_HLS_part=1&_HLS_skip=YES"]
+    {
+        let answer = stream.get(&reload("v", directives)).await;
+        let other = stream.get(&reload("v", &format!("A=1&{directives}&max=1&token=%2F&z"))).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        assert_eq!((answer.headers, answer.body), (other.headers, other.body), "{directives}");
+    }
 }
