@@ -1,7 +1,10 @@
 //! The HTTP service over a [`Catalog`]: everything below `/hls/{app}/{stream}/`.
 //!
-//! Here requests wait; what they wait for is decided in `blocking.rs`. Nothing is rendered or compressed here,
-//! and a part goes out in the slices it came in.
+//! Here requests wait; what they wait for is decided in `blocking.rs`. Nothing is rendered or compressed for one
+//! request alone: what is not there yet is made for the first who asks, and kept for all. A part goes out in the slices
+//! it came in.
+//!
+//! `CONFORMANCE.md` lists the rules, P, R and H with a number, and the tests named after them.
 
 mod body;
 mod negotiate;

@@ -11,6 +11,7 @@
 //! Every byte served is a function of what was pushed, so two nodes fed the same parts serve the same bytes.
 //!
 //! Section numbers of "rfc8216bis" are those of draft-pantos-hls-rfc8216bis.
+//! What it demands of us, and where each of it is tested, is listed in `CONFORMANCE.md`.
 
 pub mod blocking;
 mod catalog;

@@ -1,7 +1,6 @@
 //! The media playlist of one rendition, as text. A plain function of the segments it lists.
 //!
-//! Rules P1–P18 in the tests' names are our numbering of what rfc8216bis and Apple's authoring specification
-//! demand of a live low-latency playlist.
+//! Rules P1–P18 in the tests' names are those of `CONFORMANCE.md`.
 
 use std::fmt::Write;
 use std::ops::Range;

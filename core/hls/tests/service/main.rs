@@ -4,6 +4,7 @@
 
 mod delivery;
 mod fixture;
+mod inventory;
 mod reload;
 mod rules;
 mod sequence;
