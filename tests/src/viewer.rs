@@ -1,5 +1,5 @@
-//! A viewer that follows a stream by blocking reloads, as a player does, checks every playlist strictly, and keeps
-//! every byte for others to look into.
+//! A viewer that follows a stream by blocking reloads, as a player does, checks every playlist strictly, full and as a
+//! delta update, and keeps every byte for others to look into.
 
 use std::collections::HashSet;
 use std::fs;
@@ -12,7 +12,9 @@ use jiff::Timestamp;
 
 use crate::http::{Http, resolve};
 use crate::poll;
-use crate::strict::{MediaPlaylist, MultivariantPlaylist, Violation, check_presentation, check_reload};
+use crate::strict::{
+    MediaPlaylist, MultivariantPlaylist, Violation, check_delta, check_presentation, check_reload,
+};
 
 /// The longest a stream may be *starting*: 12 s until segment 0 is complete, and room for a loaded machine.
 const START_MAX: Duration = Duration::from_secs(25);
@@ -32,6 +34,8 @@ pub struct RecordedRendition {
     pub parts: Vec<RecordedPart>,
     /// Every version seen, in order.
     pub playlists: Vec<MediaPlaylist>,
+    /// The delta updates that came in the same version as a full playlist, and were compared with it.
+    pub deltas: Vec<MediaPlaylist>,
     violations: Vec<Violation>,
 }
 
@@ -157,6 +161,7 @@ impl<'a> Follower<'a> {
             init: Vec::new(),
             parts: Vec::new(),
             playlists: Vec::new(),
+            deltas: Vec::new(),
             violations: Vec::new(),
         };
         Self { http, path, init_uri: None, recorded }
@@ -198,6 +203,15 @@ impl<'a> Follower<'a> {
         let mut violations = playlist.check();
         if let Some(previous) = self.recorded.playlists.last() {
             violations.extend(check_reload(previous, &playlist));
+            let request = format!("{request}&_HLS_skip=YES");
+            let text = self.http.get_ok(&request)?.text();
+            let delta = MediaPlaylist::parse(&text).with_context(|| format!("{request}:\n{text}"))?;
+            violations.extend(delta.check());
+            // A part may have come in between.
+            if (delta.edge(), delta.ended) == (playlist.edge(), playlist.ended) {
+                violations.extend(check_delta(previous, &delta, &playlist));
+                self.recorded.deltas.push(delta);
+            }
         }
         let kind = self.recorded.kind.name();
         self.recorded.violations.extend(
