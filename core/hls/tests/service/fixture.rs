@@ -230,6 +230,11 @@ pub(crate) fn media_playlist(rendition: &str) -> String {
     format!("{SESSION}/{rendition}/index.m3u8")
 }
 
+/// A media playlist, with these delivery directives.
+pub(crate) fn reload(rendition: &str, directives: &str) -> String {
+    format!("{}?{directives}", media_playlist(rendition))
+}
+
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
