@@ -24,7 +24,7 @@ fn file(rendition: &str, file: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_stream_is_starting_until_every_rendition_has_a_segment() {
+async fn h4_a_stream_is_starting_until_every_rendition_has_a_segment() {
     let mut stream = Stream::starting(header(vec![video(), audio()]));
     let paths =
         ["index.m3u8".into(), media_playlist("v"), file("v", "0.0.m4s"), file("v", "init-c0ffee.mp4")];

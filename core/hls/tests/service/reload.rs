@@ -76,7 +76,7 @@ async fn r4_r5_nonsense_is_refused_at_once_and_not_cached() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn r6_a_stall_ends_in_503_after_three_target_durations() {
+async fn r6_h5_a_stall_ends_in_503_after_three_target_durations() {
     let mut stream = Stream::live();
     stream.push_through(3, 1);
     for path in [reload("v", "_HLS_msn=3&_HLS_part=2"), format!("{SESSION}/v/3.2.m4s")] {
