@@ -194,20 +194,22 @@ impl Request<'_> {
     }
 
     fn playlist(&self, rendered: &Rendered, cache_control: HeaderValue) -> Response<Body> {
-        let gzip = accepts_gzip(self.headers);
-        let encoded = if gzip { &rendered.gzip } else { &rendered.plain };
+        let gzip = rendered.gzip.as_ref().filter(|_| accepts_gzip(self.headers));
+        let encoded = gzip.unwrap_or(&rendered.plain);
         let mut response = Response::new(Body::empty());
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, cache_control);
         headers.insert(ETAG, encoded.etag.clone());
-        headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+        if rendered.gzip.is_some() {
+            headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+        }
         if is_known(self.headers, &encoded.etag) {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             return response;
         }
         headers.insert(CONTENT_TYPE, PLAYLIST);
         headers.insert(CONTENT_LENGTH, encoded.body.len().into());
-        if gzip {
+        if gzip.is_some() {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         *response.body_mut() = Body::new(vec![encoded.body.clone()]);

@@ -69,7 +69,7 @@ impl Multivariants {
         let Bandwidth { peak, average } =
             Bandwidth::total(renditions.iter().map(|(_, bandwidth)| *bandwidth));
         let text = render(self.session, &renditions, self.frame_rate);
-        Rendered::new(text, |encoding| {
+        Rendered::uncompressed(text, |encoding| {
             // Within a session only the bandwidths ever change, and they only grow.
             let Self { session, .. } = self;
             header_value(format!("\"{session}.{peak}.{average}.{selection}.{encoding}.{FORMAT_VERSION}\""))
