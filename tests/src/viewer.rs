@@ -13,7 +13,8 @@ use jiff::Timestamp;
 use crate::http::{Http, resolve};
 use crate::poll;
 use crate::strict::{
-    MediaPlaylist, MultivariantPlaylist, Violation, check_delta, check_presentation, check_reload,
+    MediaPlaylist, MultivariantPlaylist, Segment, Violation, check_bandwidth, check_delta,
+    check_presentation, check_reload,
 };
 
 /// The longest a stream may be *starting*: 12 s until segment 0 is complete, and room for a loaded machine.
@@ -94,6 +95,10 @@ pub fn follow(http: &Http, stream: &str, media: Duration) -> Result<Recording> {
     let mut violations: Vec<Violation> =
         renditions.iter().flat_map(|rendition| rendition.violations.clone()).collect();
     violations.extend(violations_between(&renditions));
+    // Bit rates are stamped again once the first keyframe intervals are known.
+    let multivariant = MultivariantPlaylist::parse(&http.get_ok(&path)?.text())?;
+    let peak = renditions.iter().map(RecordedRendition::peak_bits_per_second).sum();
+    violations.extend(multivariant.variants.iter().filter_map(|variant| check_bandwidth(variant, peak)));
     let mut told = HashSet::new();
     violations.retain(|violation| told.insert(violation.to_string()));
     Ok(Recording { multivariant, renditions, violations })
@@ -132,6 +137,17 @@ impl Kind {
 }
 
 impl RecordedRendition {
+    /// Of the complete segments.
+    fn peak_bits_per_second(&self) -> u64 {
+        let segments = self.playlists.iter().flat_map(|playlist| &playlist.segments);
+        let rate = |segment: &Segment| {
+            let parts = self.parts.iter().filter(|part| part.msn == segment.msn);
+            let bytes: usize = parts.map(|part| part.bytes.len()).sum();
+            Some((bytes as f64 * 8.0 / segment.duration()?.as_secs_f64()) as u64)
+        };
+        segments.filter_map(rate).max().unwrap_or_default()
+    }
+
     /// Init and all parts in one file, as a demuxer reads it.
     ///
     /// # Errors

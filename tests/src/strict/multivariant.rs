@@ -105,6 +105,17 @@ impl MultivariantPlaylist {
     }
 }
 
+/// What a variant says of its bit rate must hold: Apple's authoring specification allows live media a peak of 125 % of
+/// BANDWIDTH. `peak` is that of its renditions together, over single segments, in bits per second.
+#[must_use]
+pub fn check_bandwidth(variant: &Variant, peak: u64) -> Option<Violation> {
+    let allowed = variant.bandwidth.saturating_mul(5) / 4;
+    (peak > allowed).then(|| {
+        let what = format!("BANDWIDTH is {}, and a segment had {peak} bit/s (Apple)", variant.bandwidth);
+        Violation::at(&variant.uri, what)
+    })
+}
+
 /// What a filtered playlist must satisfy beside the `whole` one: it adds nothing, and names everything by the same address.
 #[must_use]
 pub fn check_filtered(whole: &MultivariantPlaylist, filtered: &MultivariantPlaylist) -> Vec<Violation> {

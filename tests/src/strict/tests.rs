@@ -240,3 +240,11 @@ fn a_filtered_playlist_leaves_out_and_changes_nothing() {
     renamed.renditions[0].channels = Some("6".to_owned());
     assert_found(&check_filtered(&whole, &renamed), "Audio: is not in the whole playlist");
 }
+
+#[test]
+fn a_peak_far_above_what_was_said_is_noticed() {
+    let whole = MultivariantPlaylist::parse(MULTIVARIANT).unwrap();
+    let found = |peak| Vec::from_iter(check_bandwidth(&whole.variants[0], peak));
+    assert_eq!(found(3_625_000), []);
+    assert_found(&found(3_625_001), "3625001 bit/s");
+}
