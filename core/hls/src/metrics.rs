@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use ::http::StatusCode;
+use net::Full;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -25,6 +26,7 @@ pub struct Metrics {
     pub held_requests: Gauge,
     /// Body bytes handed to connections.
     pub sent: Counter,
+    not_held: Family<ReasonLabel, Counter>,
     requests: Arc<[[Counter; CLASSES.len()]; KINDS.len()]>,
 }
 
@@ -43,6 +45,11 @@ pub(crate) enum RequestKind {
 struct RequestLabels {
     kind: &'static str,
     status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
 }
 
 /// As labels, in the order of [`RequestKind`].
@@ -67,8 +74,18 @@ impl Metrics {
         );
         hls.register("requests", "Requests answered, by kind and status class", requests);
         hls.register("held_requests", "Requests held for media to come", metrics.held_requests.clone());
+        let not_held = metrics.not_held.clone();
+        hls.register("not_held", "Requests refused because too many are held, by who has too many", not_held);
         hls.register_with_unit("sent", "Body bytes handed to connections", Unit::Bytes, metrics.sent.clone());
         metrics
+    }
+
+    pub(crate) fn not_held(&self, full: Full) {
+        let reason = match full {
+            Full::Total => "node",
+            Full::Address => "address",
+        };
+        self.not_held.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     pub(crate) fn request(&self, kind: RequestKind, status: StatusCode) {

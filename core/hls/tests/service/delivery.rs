@@ -1,6 +1,7 @@
 //! What an answer looks like: status, headers, bytes.
 
 use std::io::Read;
+use std::net::Ipv4Addr;
 
 use flate2::read::GzDecoder;
 use hls::{Metrics, Part};
@@ -257,9 +258,10 @@ async fn lengths_survive_a_real_connection() {
     let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let catalog = catalog.clone();
         async move {
-            let (uri, headers) = (request.uri(), request.headers());
+            let (uri, headers, viewer) = (request.uri(), request.headers(), Ipv4Addr::LOCALHOST.into());
             let response =
-                hls::http::respond(&catalog, request.method(), uri.path(), uri.query(), headers).await;
+                hls::http::respond(&catalog, viewer, request.method(), uri.path(), uri.query(), headers)
+                    .await;
             Ok::<_, std::convert::Infallible>(response)
         }
     });
@@ -327,7 +329,8 @@ proptest::proptest! {
             stream.push_through(1, 1);
             let headers = [RANGE, ACCEPT_ENCODING, IF_NONE_MATCH].map(|name| (name, value.parse().unwrap()));
             let headers = HeaderMap::from_iter(headers);
-            let response = hls::http::respond(&stream.catalog, &Method::GET, &path, Some(&query), &headers).await;
+            let (viewer, query) = (Ipv4Addr::LOCALHOST.into(), Some(&*query));
+            let response = hls::http::respond(&stream.catalog, viewer, &Method::GET, &path, query, &headers).await;
             assert!(response.status() != StatusCode::INTERNAL_SERVER_ERROR);
         });
     }

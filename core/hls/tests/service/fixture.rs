@@ -1,6 +1,7 @@
 //! A stream on a catalog, a packager's hand to feed it, and viewers that can be watched while they wait.
 
 use std::future::{Future, poll_fn};
+use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -154,7 +155,7 @@ impl Stream {
 
     /// Someone who watches; lives independently of the packager's hand.
     pub(crate) fn viewer(&self) -> Viewer {
-        Viewer { catalog: self.catalog.clone() }
+        Viewer { catalog: self.catalog.clone(), address: Ipv4Addr::LOCALHOST.into() }
     }
 
     pub(crate) async fn get(&self, path_and_query: &str) -> Answer {
@@ -188,6 +189,7 @@ impl Stream {
 #[derive(Clone)]
 pub(crate) struct Viewer {
     catalog: Catalog,
+    pub(crate) address: IpAddr,
 }
 
 impl Viewer {
@@ -211,7 +213,8 @@ impl Viewer {
             None => (&path_and_query[..], None),
         };
         let headers = headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
-        let response = respond(&self.catalog, &method, path, query, &HeaderMap::from_iter(headers)).await;
+        let response =
+            respond(&self.catalog, self.address, &method, path, query, &HeaderMap::from_iter(headers)).await;
         Answer::of(response).await
     }
 }
