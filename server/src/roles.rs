@@ -10,9 +10,10 @@ use std::sync::Arc;
 use anyhow::Context;
 use edge::{Listener, Site};
 use hls::Catalog;
-use ingest::rtmp::{Limits, Server as Rtmp};
+use ingest::rtmp::{self, Server as Rtmp};
 use ingest::{Authorize, Gate, Secret};
 use media::StreamId;
+use net::{Guesses, Limits};
 use origin::Origin;
 use prometheus_client::registry::Registry;
 use relay::StreamRegistry;
@@ -22,7 +23,7 @@ use crate::admin::Admin;
 use crate::config::Config;
 use crate::descriptors;
 use crate::keys::PublishKey;
-use crate::listen;
+use crate::listen::Handed;
 
 /// Every role of this process, bound but not running.
 pub(crate) struct Roles {
@@ -49,37 +50,44 @@ impl Authorize for OneKey {
 }
 
 impl Roles {
-    /// Binds every port.
+    /// Binds every port, but for those that are `handed` over.
     ///
     /// # Errors
     /// If one of them cannot be bound; nothing has been started then.
-    pub(crate) fn build(config: &Config, key: PublishKey, mut metrics: Registry) -> anyhow::Result<Self> {
+    pub(crate) fn build(
+        config: &Config,
+        key: PublishKey,
+        mut handed: Handed,
+        mut metrics: Registry,
+    ) -> anyhow::Result<Self> {
         let streams = StreamRegistry::new(relay::Metrics::register(&mut metrics));
-        let catalog = Catalog::new(hls::Metrics::register(&mut metrics));
+        let per_address = config.http.connections_per_address;
+        let held_per_address = per_address - per_address / 4;
+        let catalog = Catalog::with_held_per_address(hls::Metrics::register(&mut metrics), held_per_address);
         let connections = descriptors::share();
-        let limits = Limits { connections: connections.publishers, ..Limits::default() };
         let publications = ingest::Metrics::register(&mut metrics);
-        let rtmp = ingest::rtmp::Metrics::register(&mut metrics);
-        let http = edge::Metrics::register(&mut metrics, catalog.clone());
         let part_target = config.hls.profile.part_target();
         let gate = Gate::new(streams.clone(), Arc::new(OneKey(key)), part_target, publications);
-        let rtmp = listen::bind("rtmp.listen", config.rtmp.listen, |address| {
-            Rtmp::bind(address, gate, limits, rtmp)
-        })?;
+        let rtmp = Rtmp::new(
+            handed.listen("rtmp", config.rtmp.listen, rtmp::SOCKET)?,
+            gate,
+            Limits { total: connections.publishers, ..rtmp::CONNECTIONS },
+            Guesses::default(),
+            rtmp::Metrics::register(&mut metrics),
+        );
         let rtmp_port = rtmp.local_addr().context("rtmp.listen")?.port();
+        let http = Listener::new(
+            handed.listen("http", config.http.listen, edge::SOCKET)?,
+            Site::new(streams.clone(), catalog.clone(), rtmp_port),
+            Limits { total: connections.viewers, per_address },
+            edge::Metrics::register(&mut metrics, catalog.clone()),
+        );
         Ok(Self {
             rtmp,
-            http: listen::bind("http.listen", config.http.listen, |address| {
-                Listener::bind(
-                    address,
-                    Site::new(streams.clone(), catalog.clone(), rtmp_port),
-                    connections.viewers,
-                    http,
-                )
-            })?,
+            http,
             origin: Origin::new(streams, catalog),
             // Last: whoever can ask for readiness may rely on the other ports.
-            admin: Admin::bind(config.admin.listen, metrics)?,
+            admin: Admin::bind(config.admin.listen, &mut handed, metrics)?,
         })
     }
 
