@@ -1,0 +1,101 @@
+//! Restarts under a service manager that holds the listening sockets: nobody is refused, nobody hangs.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use harness::http::resolve;
+use harness::poll;
+use harness::publisher::Publisher;
+use harness::server::{Profile, Sockets, Tidecast};
+use harness::strict::{MediaPlaylist, MultivariantPlaylist};
+
+/// A request that comes while nobody is there waits for the next server to be up.
+const ANSWER_MAX: Duration = Duration::from_secs(15);
+/// Everything that is open is answered; nobody receives.
+const DRAIN_MAX: Duration = Duration::from_secs(1);
+
+/// One viewer that has just come.
+fn visit(server: SocketAddr) -> Result<()> {
+    let mut socket = TcpStream::connect(server).context("refused")?;
+    socket.set_read_timeout(Some(ANSWER_MAX))?;
+    socket.write_all(b"GET /state HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer)?;
+    ensure!(answer.starts_with("HTTP/1.1 200 "), "answered with {answer:?}");
+    Ok(())
+}
+
+#[test]
+fn a_restart_on_sockets_handed_over_refuses_nobody() -> Result<()> {
+    let sockets = Sockets::listen()?;
+    let server = Tidecast::start_on(&sockets)?;
+    let (http, rtmp) = (server.http_address(), server.rtmp_address());
+    let over = AtomicBool::new(false);
+    let server = thread::scope(|scope| {
+        let visitors: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut visits = 0;
+                    while !over.load(Ordering::Relaxed) {
+                        visit(http).with_context(|| format!("after {visits} visits"))?;
+                        TcpStream::connect(rtmp).context("publishers are refused")?;
+                        visits += 1;
+                    }
+                    Ok::<_, anyhow::Error>(visits)
+                })
+            })
+            .collect();
+        let mut server = server;
+        for _ in 0..3 {
+            server.stop()?;
+            server = Tidecast::start_on(&sockets)?;
+            ensure!((server.http_address(), server.rtmp_address()) == (http, rtmp), "other sockets");
+        }
+        over.store(true, Ordering::Relaxed);
+        for visitor in visitors {
+            let visits: u32 = visitor.join().expect("a visitor does not panic")?;
+            ensure!(visits > 3, "{visits} visits in three restarts");
+        }
+        Ok::<_, anyhow::Error>(server)
+    })?;
+    server.stop()
+}
+
+/// What is held when the server goes is answered, so that the viewer asks the next one; and a browser's connections,
+/// idle or never used, do not keep the old one alive.
+#[test]
+fn a_drain_answers_who_waits_and_takes_no_time() -> Result<()> {
+    let server = Tidecast::start(Profile::Default)?;
+    let http = server.viewer_http();
+    let publisher = Publisher::of_clip("gop-0.5", &server.publish_url("live/cam"))?;
+    let path = "/hls/live/cam/index.m3u8";
+    let text = poll::until("the first playlist", Duration::from_secs(20), || {
+        let answer = http.get(path)?;
+        Ok((answer.status == 200).then(|| answer.text()))
+    })?;
+    let variants = MultivariantPlaylist::parse(&text)?.variants;
+    let video = resolve(path, &variants.first().context("no variant")?.uri);
+    let unused = TcpStream::connect(server.http_address())?;
+
+    let playlist = MediaPlaylist::parse(&http.get_ok(&video)?.text())?;
+    let ahead = playlist.edge().context("an empty playlist")?.0 + 2;
+    let (viewer, query) = (http.clone(), format!("{video}?_HLS_msn={ahead}"));
+    let held = thread::spawn(move || viewer.get(&query));
+    poll::until("a held request", Duration::from_secs(2), || {
+        Ok((server.metric("hls_held_requests")? >= 1.0).then_some(()))
+    })?;
+    let asked = Instant::now();
+    server.stop()?;
+    let drained = asked.elapsed();
+    let answer = held.join().expect("asking does not panic")?;
+    // The stream may have ended first, with its publisher sent away.
+    ensure!(matches!(answer.status, 200 | 503), "{}: {}", answer.status, answer.text());
+    ensure!(answer.header("connection") == "close", "kept alive by a server that goes");
+    ensure!(drained < DRAIN_MAX, "drained in {drained:?}");
+    drop(unused);
+    publisher.stop()
+}
