@@ -63,7 +63,7 @@ fn threat_2_tiny_chunks_are_refused_or_cheap() -> Result<()> {
     }
     const MESSAGES: usize = 300;
     let body = vec![b'x'; 60_000];
-    let mut cost = |chunk_bytes: u32| -> Result<Duration> {
+    let cost = |chunk_bytes: u32| -> Result<Duration> {
         let mut rtmp = Rtmp::connect(server.rtmp_address())?;
         rtmp.raw(&rtmp::handshake())?;
         rtmp.set_chunk_bytes(chunk_bytes)?;
