@@ -66,13 +66,15 @@ impl Roles {
         let catalog = Catalog::with_held_per_address(hls::Metrics::register(&mut metrics), held_per_address);
         let connections = descriptors::share();
         let publications = ingest::Metrics::register(&mut metrics);
+        // One for everything that the publish key opens.
+        let guesses = Guesses::default();
         let part_target = config.hls.profile.part_target();
         let gate = Gate::new(streams.clone(), Arc::new(OneKey(key)), part_target, publications);
         let rtmp = Rtmp::new(
             handed.listen("rtmp", config.rtmp.listen, rtmp::SOCKET)?,
             gate,
             Limits { total: connections.publishers, ..rtmp::CONNECTIONS },
-            Guesses::default(),
+            guesses,
             rtmp::Metrics::register(&mut metrics),
         );
         let rtmp_port = rtmp.local_addr().context("rtmp.listen")?.port();

@@ -50,6 +50,11 @@ fn threat_13_two_thousand_slow_clients_cost_a_viewer_nothing() -> Result<()> {
             write!(reader, "GET {} HTTP/1.1\r\nHost: x\r\n\r\n", scene.video)?;
         }
         let handshake = rtmp::handshake();
+        // Thirty never finish their handshake, and twenty do and then never publish.
+        let mut quiet_publishers = slow_publishers.split_off(30);
+        for publisher in &mut quiet_publishers {
+            publisher.write_all(&handshake)?;
+        }
         let mut drip = 0;
         let mut next = Instant::now();
         let mut told = String::new();
@@ -66,7 +71,7 @@ fn threat_13_two_thousand_slow_clients_cost_a_viewer_nothing() -> Result<()> {
             told = format!("{heads} heads and {handshakes} handshakes cut off, {left} connections left");
             Ok((heads >= 1_000.0 && handshakes >= 50.0 && left < 100.0).then_some(()))
         });
-        drop(silent);
+        drop((silent, quiet_publishers));
         cut_off.context(told)
     })?;
     ensure!(started.elapsed() < Duration::from_secs(40), "they stayed for {:?}", started.elapsed());
@@ -97,6 +102,7 @@ fn threat_15_held_requests_are_few_small_and_freed_together() -> Result<()> {
     let _alone = alone();
     let scene = Scene::start()?;
     let http = scene.server.http_address();
+    let before = scene.server.resident_bytes()?;
     let mut viewers = crowd(HELD, http, None)?;
     // First an ordinary answer, so that what a connection costs at all is there already.
     ask_all(&mut viewers, &format!("{}?", scene.video))?;
@@ -109,6 +115,9 @@ fn threat_15_held_requests_are_few_small_and_freed_together() -> Result<()> {
     })?;
     let each = scene.server.resident_bytes()?.saturating_sub(idle) / HELD as u64;
     println!("{each} bytes for each of {HELD} waiters");
+    let held = scene.server.resident_bytes()?.saturating_sub(before) / HELD as u64;
+    println!("{held} bytes for each of {HELD} connections that wait");
+    ensure!(held <= 48 * KIB, "{held} bytes for each connection that waits");
     // 4 kB: the request's head, and a buffer for what its viewer may say meanwhile.
     ensure!(each <= 6 * KIB, "{each} bytes for each waiter");
 
