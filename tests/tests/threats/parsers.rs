@@ -176,24 +176,35 @@ fn threat_27_noise_ends_only_who_makes_it() -> Result<()> {
         state ^= state << 17;
         state
     };
-    let starts = [
-        (scene.server.rtmp_address(), Vec::new()),
-        (scene.server.rtmp_address(), rtmp::handshake()),
-        (scene.server.rtmp_address(), rtmp::opening("live", &format!("noise?key={PUBLISH_KEY}"))),
-        (scene.server.http_address(), Vec::new()),
-        (scene.server.http_address(), b"GET /hls/live/honest/".to_vec()),
-        (scene.server.http_address(), b"GET / HTTP/1.1\r\nHost: x\r\nRange: bytes=".to_vec()),
+    let (rtmp, http) = (scene.server.rtmp_address(), scene.server.http_address());
+    let folder = scene.video.replace("index.m3u8", "");
+    let end = " HTTP/1.1\r\nHost: x\r\n\r\n";
+    // What comes before the noise and, where it is to be text, after it.
+    let frames = [
+        (rtmp, Vec::new(), ""),
+        (rtmp, rtmp::handshake(), ""),
+        (rtmp, rtmp::opening("live", &format!("noise?key={PUBLISH_KEY}")), ""),
+        (http, Vec::new(), ""),
+        (http, b"GET /".to_vec(), end),
+        (http, b"GET /hls/~".to_vec(), end),
+        (http, format!("GET {folder}").into_bytes(), end),
+        (http, format!("GET {}?_HLS_msn=", scene.video).into_bytes(), end),
+        (http, b"GET / HTTP/1.1\r\nHost: x\r\nRange: bytes=".to_vec(), "\r\n\r\n"),
     ];
     scene.undisturbed(|| {
         for round in 0..50 {
-            for (address, start) in &starts {
+            for (address, start, end) in &frames {
                 let mut socket = TcpStream::connect(address)?;
-                let length = 1 + random() as usize % 3_000;
-                let noise: Vec<u8> = (0..length).map(|_| random() as u8).collect();
-                let flipped = start.iter().enumerate().map(|(at, byte)| {
-                    byte ^ if round > 25 && at == length % start.len() { 1 << (random() % 8) } else { 0 }
-                });
-                let _closed_already = socket.write_all(&flipped.chain(noise).collect::<Vec<u8>>());
+                let length = 1 + random() as usize % if end.is_empty() { 3_000 } else { 80 };
+                let noise: Vec<u8> = (0..length)
+                    .map(|_| if end.is_empty() { random() as u8 } else { b'!' + (random() % 94) as u8 })
+                    .collect();
+                let mut bytes = [start, &noise[..], end.as_bytes()].concat();
+                if round > 25 {
+                    let at = random() as usize % bytes.len();
+                    bytes[at] ^= 1 << (random() % 8);
+                }
+                let _closed_already = socket.write_all(&bytes);
                 let _ = socket.shutdown(Shutdown::Write);
             }
         }
