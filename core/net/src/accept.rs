@@ -73,15 +73,12 @@ impl Acceptor {
 
     fn complain(&mut self, peer: SocketAddr, full: Full) {
         let Some(left_out) = self.complaints.pass(Instant::now()) else { return };
-        let protocol = self.protocol;
-        match full {
-            Full::Total => {
-                warn!(peer.addr = %peer, left_out = (left_out > 0).then_some(left_out), "{protocol} connection refused: too many")
-            }
-            Full::Address => {
-                warn!(peer.addr = %peer, left_out = (left_out > 0).then_some(left_out), "{protocol} connection refused: too many from one address");
-            }
-        }
+        let (protocol, left_out) = (self.protocol, (left_out > 0).then_some(left_out));
+        let why = match full {
+            Full::Total => "too many",
+            Full::Address => "too many from one address",
+        };
+        warn!(peer.addr = %peer, left_out, "{protocol} connection refused: {why}");
     }
 }
 
