@@ -15,8 +15,9 @@ use harness::strict::{MediaPlaylist, MultivariantPlaylist};
 
 /// A request that comes while nobody is there waits for the next server to be up.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
-/// Everything that is open is answered; nobody receives.
-const DRAIN_MAX: Duration = Duration::from_secs(1);
+/// A publisher has two seconds to read that it must go, and ffmpeg on a loaded machine takes some of that. Whoever was
+/// held by then, or cut off only after the drain's five seconds, would take longer.
+const DRAIN_MAX: Duration = Duration::from_secs(4);
 
 /// One viewer that has just come.
 fn visit(server: SocketAddr) -> Result<()> {
@@ -68,7 +69,7 @@ fn a_restart_on_sockets_handed_over_refuses_nobody() -> Result<()> {
 /// What is held when the server goes is answered, so that the viewer asks the next one; and a browser's connections,
 /// idle or never used, do not keep the old one alive.
 #[test]
-fn a_drain_answers_who_waits_and_takes_no_time() -> Result<()> {
+fn a_drain_answers_who_waits_and_waits_for_no_idle_connection() -> Result<()> {
     let server = Tidecast::start(Profile::Default)?;
     let http = server.viewer_http();
     let publisher = Publisher::of_clip("gop-0.5", &server.publish_url("live/cam"))?;
