@@ -6,6 +6,6 @@ mod metrics;
 mod site;
 mod state;
 
-pub use listener::Listener;
+pub use listener::{Listener, SOCKET};
 pub use metrics::Metrics;
 pub use site::Site;

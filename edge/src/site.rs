@@ -1,5 +1,8 @@
 //! What a viewer's URL leads to.
 
+use std::borrow::Cow;
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use hls::Catalog;
 use hls::http::{accepts_gzip, is_known};
@@ -14,6 +17,7 @@ use player_demo::{Asset, Page};
 use relay::StreamRegistry;
 use serde::Serialize;
 
+use crate::listener::Respond;
 use crate::state;
 
 pub(crate) type Body = Either<hls::http::Body, Full<Bytes>>;
@@ -23,6 +27,9 @@ const REVALIDATED: HeaderValue = HeaderValue::from_static("no-cache");
 /// The name holds a hash of the content.
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 const NOT_FOUND_BRIEFLY: HeaderValue = HeaderValue::from_static("public, max-age=1");
+
+/// The longest viewing token: a signed claim or two in base64 fits many times.
+const TOKEN_BYTES_MAX: usize = 1_024;
 
 /// Everything the viewers' listener serves.
 pub struct Site {
@@ -37,11 +44,12 @@ impl Site {
         Self { registry, catalog, rtmp_port }
     }
 
-    pub(crate) async fn respond<B>(&self, request: &Request<B>) -> Response<Body> {
-        let (path, headers) = (request.uri().path(), request.headers());
+    async fn answer<B>(&self, viewer: IpAddr, request: &Request<B>) -> Response<Body> {
+        let path = without_token(request.uri().path());
+        let (path, method, headers) = (path.as_ref(), request.method(), request.headers());
         if path.starts_with("/hls/") {
             let query = request.uri().query();
-            let response = hls::http::respond(&self.catalog, request.method(), path, query, headers).await;
+            let response = hls::http::respond(&self.catalog, viewer, method, path, query, headers).await;
             return response.map(Either::Left);
         }
         let response = match *request.method() {
@@ -77,6 +85,29 @@ impl Site {
                 None => text(StatusCode::NOT_FOUND, "nothing here; the live streams are at /\n"),
             },
         }
+    }
+}
+
+impl Respond for Site {
+    async fn respond<B: Send + Sync>(&self, viewer: IpAddr, request: &Request<B>) -> Response<Body> {
+        self.answer(viewer, request).await
+    }
+
+    fn drain(&self) {
+        self.catalog.drain();
+    }
+}
+
+/// The path with a viewing token taken out: `/hls/~{token}/…` is `/hls/…`. Before anything else, so that whatever is
+/// made for one viewer is made for all; relative URLs in playlists inherit the token by themselves. No token is
+/// checked yet: any is as good as none. One that is empty or too long leads nowhere.
+fn without_token(path: &str) -> Cow<'_, str> {
+    let token_and_rest = path.strip_prefix("/hls/~").and_then(|rest| rest.split_once('/'));
+    match token_and_rest {
+        Some((token, rest)) if (1..=TOKEN_BYTES_MAX).contains(&token.len()) => {
+            Cow::Owned(format!("/hls/{rest}"))
+        }
+        _ => Cow::Borrowed(path),
     }
 }
 
@@ -158,6 +189,8 @@ fn hash(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use http::header::{IF_NONE_MATCH, LOCATION};
     use http_body_util::BodyExt;
     use media::SessionId;
@@ -173,7 +206,8 @@ mod tests {
     }
 
     async fn ask(site: &Site, request: http::request::Builder) -> (StatusCode, HeaderMap, Bytes) {
-        let response = site.respond(&request.body(()).unwrap()).await;
+        let viewer = Ipv4Addr::LOCALHOST.into();
+        let response = site.respond(viewer, &request.body(()).unwrap()).await;
         let (head, body) = response.into_parts();
         (head.status, head.headers, body.collect().await.unwrap().to_bytes())
     }
@@ -256,6 +290,25 @@ mod tests {
         assert_eq!(list["streams"], serde_json::json!([state]));
         drop(writer);
         assert_eq!(get(&site, "/state").await.2, br#"{"streams":[],"rtmp_port":1935}"#.as_slice());
+    }
+
+    /// Threat 22: a playlist made for one token and kept by a cache for another.
+    #[test]
+    fn a_token_is_gone_before_anything_is_looked_up() {
+        let long = format!("/hls/~{}/live/cam1/index.m3u8", "t".repeat(TOKEN_BYTES_MAX + 1));
+        for (path, meant) in [
+            ("/hls/~abc.def-_/live/cam1/index.m3u8", "/hls/live/cam1/index.m3u8"),
+            ("/hls/~~/live/cam1/index.m3u8", "/hls/live/cam1/index.m3u8"),
+            // Once only: what is left is a name, and no name has a tilde.
+            ("/hls/~a/~b/live/cam1/index.m3u8", "/hls/~b/live/cam1/index.m3u8"),
+            ("/hls/live/cam1/index.m3u8", "/hls/live/cam1/index.m3u8"),
+            ("/hls/~/live/cam1/index.m3u8", "/hls/~/live/cam1/index.m3u8"),
+            ("/hls/~abc", "/hls/~abc"),
+            ("/watch/~abc/live/cam1", "/watch/~abc/live/cam1"),
+            (&long, &long),
+        ] {
+            assert_eq!(without_token(path), meant);
+        }
     }
 
     #[tokio::test]

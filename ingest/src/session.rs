@@ -28,10 +28,6 @@ const SILENCE_MIN: Duration = Duration::from_secs(2);
 /// The same for sources slower than that, in units of their longest frame.
 const SILENCE_INTERVALS: f64 = 1.5;
 
-/// Gaps that stand in a playlist from the first moment after a restart, in milliseconds: a whole segment fits, or there
-/// would be no playlist until one has passed.
-const RESTART_GAP_MS: i64 = 3_000;
-
 pub(crate) struct Session {
     writer: StreamWriter,
     metrics: StreamMetrics,
@@ -65,13 +61,10 @@ impl Session {
         let mut session = Self::new(writer, shared, now);
         let wall_ms = unix_ms(wall);
         // A wall clock that was set back meanwhile must not take the stream clock with it.
-        let earliest_ms = checkpoint.position_ms + 1 + RESTART_GAP_MS;
-        let millis = (wall_ms - checkpoint.anchor_ms).max(earliest_ms);
+        let millis = (wall_ms - checkpoint.anchor_ms).max(checkpoint.position_ms);
         let zero = StreamTime { at: now, millis };
-        let start_ms = millis - RESTART_GAP_MS;
         let checkpoints = session.checkpoints.clone();
-        let mut log = Log::resume(checkpoint, start_ms, checkpoints, &mut session.writer);
-        log.silence(millis, &session.writer);
+        let log = Log::resume(checkpoint, millis, checkpoints, &mut session.writer);
         session.facts = Facts {
             since_ms: checkpoint.since_ms,
             interrupted_since_ms: Some(checkpoint.written_ms()),

@@ -21,6 +21,7 @@ use ingest::OnConflict;
 pub(crate) use problem::{Origin, Problem, Problems};
 pub(crate) use value::{LoopbackAddr, Profile};
 
+use crate::descriptors::VIEWER_CONNECTIONS_MAX;
 use crate::keys::PublishKey;
 
 /// Begins the name of every environment variable that sets a key. The underscore is doubled because
@@ -42,6 +43,8 @@ pub(crate) struct Config {
 /// Viewers: playlists, media and the watch page.
 pub(crate) struct Http {
     pub(crate) listen: SocketAddr,
+    /// Of one IPv4 address or one IPv6 /64.
+    pub(crate) connections_per_address: usize,
 }
 
 /// Publishers over RTMP.
@@ -99,6 +102,15 @@ pub(crate) const KEYS: &[Key] = &[
         show: |config| Some(value::show_listen(config.http.listen)),
     },
     Key {
+        name: "http.connections_per_address",
+        allowed: "a number from 6 (what one browser opens) to 20000 (as many as there can be)",
+        set: |config, text| {
+            value::number(text, 6..=VIEWER_CONNECTIONS_MAX as usize)
+                .map(|connections| config.http.connections_per_address = connections)
+        },
+        show: |config| Some(config.http.connections_per_address.to_string()),
+    },
+    Key {
         name: "rtmp.listen",
         allowed: LISTEN_ALLOWED,
         set: |config, text| value::listen(text).map(|listen| config.rtmp.listen = listen),
@@ -141,6 +153,11 @@ pub(crate) const KEYS: &[Key] = &[
 impl Key {
     fn named(name: &str) -> Option<&'static Self> {
         KEYS.iter().find(|key| key.name == name)
+    }
+
+    /// Written without quotes in the file.
+    fn is_number(&self) -> bool {
+        self.allowed.starts_with("a number ")
     }
 
     /// The environment variable that sets this key.
@@ -199,6 +216,7 @@ impl Effective {
     /// The effective values as a file that could be loaded again, each with its origin; secrets are hidden.
     pub(crate) fn show(&self) -> String {
         let lines = KEYS.iter().map(|key| match (key.show)(&self.config) {
+            Some(text) if key.is_number() => (format!("{} = {text}", key.name), self.origin(key.name)),
             Some(text) => (format!("{} = {}", key.name, toml_edit::Value::from(text)), self.origin(key.name)),
             None => (format!("# {} is not set", key.name), self.origin(key.name)),
         });
@@ -238,7 +256,7 @@ impl Config {
     fn defaults(environment: &Environment) -> Self {
         Self {
             data_dir: environment.data_dir_default(),
-            http: Http { listen: value::every_address(8080) },
+            http: Http { listen: value::every_address(8080), connections_per_address: 1_000 },
             rtmp: Rtmp { listen: value::every_address(1935) },
             admin: Admin { listen: LoopbackAddr::v4(9090) },
             auth: Auth { publish_key: None },

@@ -18,12 +18,14 @@ mod telemetry;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use cli::{Cli, Command, ConfigCommand, KeysCommand};
 use config::Effective;
 use keys::{KeyFile, PublishKey};
+use listen::Handed;
 use roles::Roles;
 use shutdown::{Outcome, Signals};
 
@@ -61,17 +63,18 @@ fn refuse(error: &anyhow::Error) -> ExitCode {
 fn serve(cli: &Cli) -> ExitCode {
     let prepared = commands::load(cli.config.as_ref()).and_then(|loaded| {
         telemetry::init(cli.log_format)?;
-        Ok(loaded)
+        // Before the runtime makes threads: it changes the environment.
+        Ok((loaded, Handed::of_process()?))
     });
-    let loaded = match prepared {
-        Ok(loaded) => loaded,
+    let (loaded, handed) = match prepared {
+        Ok(prepared) => prepared,
         Err(error) => return refuse(&error),
     };
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&anyhow::Error::new(error).context("cannot start the runtime")),
     };
-    let outcome = runtime.block_on(run(&loaded));
+    let outcome = runtime.block_on(run(&loaded, handed));
     // Does not wait: what is still open after the drain was given its time.
     runtime.shutdown_background();
     match outcome {
@@ -87,15 +90,28 @@ fn serve(cli: &Cli) -> ExitCode {
 
 /// # Errors
 /// If the process cannot start; after that every end is an [`Outcome`].
-async fn run(loaded: &Effective) -> anyhow::Result<Outcome> {
+async fn run(loaded: &Effective, handed: Handed) -> anyhow::Result<Outcome> {
     // First, so that a signal during the start is not lost.
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let key = publish_key(loaded)?;
-    let roles = Roles::build(&loaded.config, key, metrics::registry())?;
+    let roles = Roles::build(&loaded.config, key, handed, metrics::registry())?;
     announce(&roles)?;
+    tell_service_manager(NotifyState::Ready);
     let drain = CancellationToken::new();
     let running = roles.run(drain.clone());
-    Ok(shutdown::run_until_drained(running, drain, async || signals.next().await).await)
+    Ok(shutdown::run_until_drained(running, drain, async || {
+        let signal = signals.next().await;
+        tell_service_manager(NotifyState::Stopping);
+        signal
+    })
+    .await)
+}
+
+/// `sd_notify(3)`; nothing if nobody asked to be told.
+fn tell_service_manager(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        warn!(%error, "cannot tell the service manager");
+    }
 }
 
 /// The configured key, else the kept one, else a new one.

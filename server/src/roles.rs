@@ -2,8 +2,8 @@
 //!
 //!   rtmp ─▶ ingest ─▶ live log ─▶ origin ─▶ segment index ─▶ edge ─▶ http
 //!
-//! Drained from the left: publishers leave, then the origin stands still, then viewers get what they are being sent. No
-//! session ends by it: the next process goes on with those that were open.
+//! A drain ends no session: publishers are told to connect again, viewers get what they are being sent, and the next
+//! process goes on with what was open.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,9 +12,10 @@ use std::time::{Instant, SystemTime};
 use anyhow::Context;
 use edge::{Listener, Site};
 use hls::Catalog;
-use ingest::rtmp::{Limits, Server as Rtmp};
+use ingest::rtmp::{self, Server as Rtmp};
 use ingest::{Authorize, Checkpoints, Gate, NoCheckpoints, Policy, Secret};
 use media::StreamId;
+use net::{Guesses, Limits};
 use origin::Origin;
 use prometheus_client::registry::Registry;
 use relay::StreamRegistry;
@@ -26,7 +27,7 @@ use crate::checkpoints::FileCheckpoints;
 use crate::config::Config;
 use crate::descriptors;
 use crate::keys::PublishKey;
-use crate::listen;
+use crate::listen::Handed;
 
 /// Every role of this process, bound but not running.
 pub(crate) struct Roles {
@@ -78,37 +79,46 @@ fn gate(config: &Config, key: PublishKey, streams: StreamRegistry, metrics: inge
 }
 
 impl Roles {
-    /// Binds every port.
+    /// Binds every port, but for those that are `handed` over.
     ///
     /// # Errors
     /// If one of them cannot be bound; nothing has been started then.
-    pub(crate) fn build(config: &Config, key: PublishKey, mut metrics: Registry) -> anyhow::Result<Self> {
+    pub(crate) fn build(
+        config: &Config,
+        key: PublishKey,
+        mut handed: Handed,
+        mut metrics: Registry,
+    ) -> anyhow::Result<Self> {
         let streams = StreamRegistry::new(relay::Metrics::register(&mut metrics));
-        let catalog = Catalog::new(hls::Metrics::register(&mut metrics));
+        let per_address = config.http.connections_per_address;
+        let held_per_address = per_address - per_address / 4;
+        let catalog = Catalog::with_held_per_address(hls::Metrics::register(&mut metrics), held_per_address);
         let connections = descriptors::share();
-        let limits = Limits { connections: connections.publishers, ..Limits::default() };
         let publications = ingest::Metrics::register(&mut metrics);
-        let rtmp = ingest::rtmp::Metrics::register(&mut metrics);
-        let http = edge::Metrics::register(&mut metrics, catalog.clone());
+        // One for everything that the publish key opens.
+        let guesses = Guesses::default();
         let gate = gate(config, key, streams.clone(), publications);
-        let rtmp = listen::bind("rtmp.listen", config.rtmp.listen, |address| {
-            Rtmp::bind(address, gate.clone(), limits, rtmp)
-        })?;
+        let rtmp = Rtmp::new(
+            handed.listen("rtmp", config.rtmp.listen, rtmp::SOCKET)?,
+            gate.clone(),
+            Limits { total: connections.publishers, ..rtmp::CONNECTIONS },
+            guesses,
+            rtmp::Metrics::register(&mut metrics),
+        );
         let rtmp_port = rtmp.local_addr().context("rtmp.listen")?.port();
+        let http = Listener::new(
+            handed.listen("http", config.http.listen, edge::SOCKET)?,
+            Site::new(streams.clone(), catalog.clone(), rtmp_port),
+            Limits { total: connections.viewers, per_address },
+            edge::Metrics::register(&mut metrics, catalog.clone()),
+        );
         Ok(Self {
             gate,
             rtmp,
-            http: listen::bind("http.listen", config.http.listen, |address| {
-                Listener::bind(
-                    address,
-                    Site::new(streams.clone(), catalog.clone(), rtmp_port),
-                    connections.viewers,
-                    http,
-                )
-            })?,
+            http,
             origin: Origin::new(streams, catalog),
             // Last: whoever can ask for readiness may rely on the other ports.
-            admin: Admin::bind(config.admin.listen, metrics)?,
+            admin: Admin::bind(config.admin.listen, &mut handed, metrics)?,
         })
     }
 
@@ -120,24 +130,19 @@ impl Roles {
         })
     }
 
-    /// Runs until `drain`, then finishes what is open, role after role.
+    /// Runs until `drain`, then finishes what is open. The admin port tells how it goes until the end.
     pub(crate) async fn run(self, drain: CancellationToken) {
-        let (origin_stop, http_drain, admin_stop) =
-            (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
-        let keeper = ingest::keep(self.gate.clone(), drain.clone());
-        let rtmp = async {
-            self.rtmp.run(drain.clone()).await;
-            origin_stop.cancel();
-        };
-        let origin = async {
-            self.origin.run(origin_stop.clone()).await;
-            http_drain.cancel();
-        };
-        let http = async {
-            self.http.run(http_drain.clone()).await;
+        let admin_stop = CancellationToken::new();
+        let roles = async {
+            tokio::join!(
+                ingest::keep(self.gate.clone(), drain.clone()),
+                self.rtmp.run(drain.clone()),
+                self.origin.run(drain.clone()),
+                self.http.run(drain.clone()),
+            );
             admin_stop.cancel();
         };
-        tokio::join!(keeper, rtmp, origin, http, self.admin.run(drain.clone(), admin_stop.clone()));
+        tokio::join!(roles, self.admin.run(drain.clone(), admin_stop.clone()));
         // Not before: with it go the sessions, and viewers would be told that they are over.
         drop(self.gate);
     }

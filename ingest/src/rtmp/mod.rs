@@ -12,12 +12,10 @@ mod conn;
 mod handshake;
 mod message;
 mod metrics;
-mod places;
 mod server;
 mod session;
 #[cfg(test)]
 mod testing;
 
 pub use metrics::Metrics;
-pub use places::Limits;
-pub use server::Server;
+pub use server::{CONNECTIONS, SOCKET, Server};
