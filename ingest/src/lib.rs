@@ -8,6 +8,7 @@
 mod cutter;
 mod error;
 mod grid;
+mod health;
 mod hold;
 mod log;
 mod meter;

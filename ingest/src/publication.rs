@@ -17,6 +17,7 @@ use relay::{StreamRegistry, StreamWriter};
 use crate::Secret;
 use crate::cutter::Counts;
 use crate::error::{PublishError, Refusal};
+use crate::health::{Circumstances, Health, KEYFRAME_INTERVAL_GOOD_S};
 use crate::hold::{Held, Hold};
 use crate::log::Log;
 use crate::meter::Meter;
@@ -33,9 +34,6 @@ const AUDIO_FRAME_BYTES_MAX: usize = 16 * 1024;
 /// Media may run this far ahead of the wall clock before the publisher is slowed down: it is live, and who reads the log
 /// must keep up.
 const LEAD_MAX: Duration = Duration::from_secs(5);
-
-/// A keyframe distance above this, in seconds, makes every join slow; the broadcaster should know.
-const KEYFRAME_INTERVAL_GOOD_S: f64 = 4.0;
 
 /// Decides who may publish. `server` plugs in the real one.
 pub trait Authorize: Send + Sync {
@@ -58,6 +56,8 @@ pub struct Announced {
     pub audio: bool,
     /// Of all tracks together.
     pub bits_per_second: Option<u32>,
+    /// Rounded: 30 for 29.97.
+    pub frames_per_second: Option<u32>,
 }
 
 impl Gate {
@@ -96,6 +96,7 @@ pub struct Publication {
     /// The timeline broke, and the lead has had no unit since.
     broken: bool,
     meter: Option<Meter>,
+    health: Health,
     /// Since when nothing of a track could be used.
     unusable_video: Option<Instant>,
     unusable_audio: Option<Instant>,
@@ -131,6 +132,7 @@ impl Publication {
             audio: None,
             broken: false,
             meter: None,
+            health: Health::new(),
             unusable_video: None,
             unusable_audio: None,
         }
@@ -181,6 +183,7 @@ impl Publication {
         let mapped = self.clock.map(TrackKind::Video, stamp, now);
         self.broken |= mapped.rebased;
         let (dts, pts) = track.clock.map(mapped.millis, offset_ms, key);
+        self.health.picture(mapped.millis, self.clock.elapsed_ms(now), Timescale::VIDEO.seconds(pts - dts));
         let config = if key { track.next.take() } else { None };
         if let Some(config) = &config {
             track.config = config.clone();
@@ -227,6 +230,7 @@ impl Publication {
             self.metrics.unit_dropped();
             return Ok(());
         };
+        self.health.sound(mapped.millis, self.clock.elapsed_ms(now), data.len());
         let held = Held {
             kind: TrackKind::Audio,
             unit: AccessUnit { dts, pts: dts, duration: track.config.samples_per_frame(), key: true, data },
@@ -239,7 +243,7 @@ impl Publication {
 
     fn video_config(&mut self, config: h264::Config) {
         let known = self.video.as_ref().is_some_and(|track| track.config == config);
-        if !known && (config.chroma() != h264::Chroma::Yuv420 || config.bit_depth() > 8) {
+        if !known && is_rare(&config) {
             let (chroma, bit_depth) = (config.chroma(), config.bit_depth());
             tracing::warn!(
                 ?chroma,
@@ -300,6 +304,7 @@ impl Publication {
                 tracing::info!(?kind, "announced, but did not come in the first seconds: left out");
             }
         }
+        self.health.open(opening.frame_rate);
         let log = Log::open(opening, self.announced.bits_per_second, &mut self.writer);
         self.stage = Stage::Open(Box::new(log));
     }
@@ -308,13 +313,24 @@ impl Publication {
     fn tell(&mut self, millis: i64) {
         let Some(meter) = &self.meter else { return };
         let (starting, counts) = match &self.stage {
-            Stage::Holding(_) => (Some("Waiting for the first two seconds of media.".to_owned()), None),
-            Stage::Open(log) if log.is_live() => (None, Some(log.counts())),
-            Stage::Open(log) => (Some(waiting(meter.keyframe_age_s(millis))), Some(log.counts())),
+            Stage::Holding(_) => {
+                (Some("Waiting for the first two seconds of media.".to_owned()), Counts::default())
+            }
+            Stage::Open(log) if log.is_live() => (None, log.counts()),
+            Stage::Open(log) => (Some(waiting(meter.keyframe_age_s(millis))), log.counts()),
         };
-        let facts = meter.facts(starting);
+        let circumstances = Circumstances {
+            now_ms: millis,
+            keyframe_interval_s: meter.keyframe_interval_s(millis),
+            counts,
+            announced: self.announced,
+            rare_pixels: self.video.as_ref().is_some_and(|track| is_rare(&track.config)),
+            audio_channels: self.audio.as_ref().map(|track| track.config.channels()),
+        };
+        let report = self.health.second(meter.newest(), &circumstances);
+        let facts = meter.facts(starting, report);
         let anchors = self.audio.as_ref().map_or(0, |track| track.clock.anchors());
-        self.metrics.tell(&facts, counts.unwrap_or_default(), anchors);
+        self.metrics.tell(&facts, counts, anchors);
         self.writer.set_facts(facts);
     }
 }
@@ -342,6 +358,11 @@ impl Drop for Publication {
 fn pass_over(what: &'static str, since: &mut Option<Instant>, now: Instant) -> Result<(), PublishError> {
     let passed = now.saturating_duration_since(*since.get_or_insert(now));
     if passed < UNUSABLE_MAX { Ok(()) } else { Err(PublishError::Unusable(what)) }
+}
+
+/// Whether many devices cannot play such pixels.
+fn is_rare(config: &h264::Config) -> bool {
+    config.chroma() != h264::Chroma::Yuv420 || config.bit_depth() > 8
 }
 
 /// Why there is no playlist yet, when the newest keyframe is `age_s` old.
@@ -515,7 +536,7 @@ mod tests {
     fn a_track_that_is_announced_but_does_not_come_is_left_out() {
         let server = Server::new();
         let mut encoder = started(&server);
-        encoder.publication.announce(Announced { video: true, audio: true, bits_per_second: None });
+        encoder.publication.announce(Announced { video: true, audio: true, ..Announced::default() });
         while encoder.picture < 60 {
             encoder.picture().unwrap();
         }

@@ -80,8 +80,16 @@ impl Clock {
 
     /// How far the newest stamp runs ahead of the time since the first.
     pub(crate) fn lead(&self, now: Instant) -> Duration {
-        let elapsed = self.started.map_or(Duration::ZERO, |started| now.saturating_duration_since(started));
-        self.newest().saturating_sub(elapsed)
+        self.newest().saturating_sub(self.elapsed(now))
+    }
+
+    /// Milliseconds since the first stamp, which is stream time zero.
+    pub(crate) fn elapsed_ms(&self, now: Instant) -> i64 {
+        i64::try_from(self.elapsed(now).as_millis()).unwrap_or(i64::MAX)
+    }
+
+    fn elapsed(&self, now: Instant) -> Duration {
+        self.started.map_or(Duration::ZERO, |started| now.saturating_duration_since(started))
     }
 
     /// The newest stream time of any track.
