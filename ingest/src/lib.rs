@@ -14,11 +14,13 @@ mod log;
 mod meter;
 mod metrics;
 mod publication;
+mod refusals;
 pub mod rtmp;
 mod secret;
 mod timeline;
 
-pub use error::{PublishError, Refusal};
+pub use error::{KeyFault, PublishError, Refusal};
 pub use metrics::Metrics;
 pub use publication::{Announced, Authorize, Gate, Publication};
+pub use refusals::{Refusals, Refused};
 pub use secret::Secret;

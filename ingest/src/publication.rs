@@ -16,12 +16,13 @@ use relay::{StreamRegistry, StreamWriter};
 
 use crate::Secret;
 use crate::cutter::Counts;
-use crate::error::{PublishError, Refusal};
+use crate::error::{KeyFault, PublishError, Refusal};
 use crate::health::{Circumstances, Health, KEYFRAME_INTERVAL_GOOD_S};
 use crate::hold::{Held, Hold};
 use crate::log::Log;
 use crate::meter::Meter;
 use crate::metrics::{Metrics, StreamMetrics};
+use crate::refusals::{Refusals, Refused};
 use crate::timeline::{AudioClock, Clock, VideoClock};
 
 /// A publisher of whose video, or audio, nothing could be used for this long is told so.
@@ -47,6 +48,7 @@ pub struct Gate {
     authorize: Arc<dyn Authorize>,
     part_target: Duration,
     metrics: Metrics,
+    refusals: Refusals,
 }
 
 /// What the publisher said it would send.
@@ -68,18 +70,39 @@ impl Gate {
         part_target: Duration,
         metrics: Metrics,
     ) -> Self {
-        Self { registry, authorize, part_target, metrics }
+        Self { registry, authorize, part_target, metrics, refusals: Refusals::default() }
+    }
+
+    /// Whom this gate turned away lately.
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    pub(crate) fn turned_away(&self, refused: Refused) {
+        self.refusals.note(refused);
     }
 
     /// # Errors
     /// [`Refusal`], in words meant for the broadcaster.
     pub fn publish(&self, id: &StreamId, key: &Secret) -> Result<Publication, Refusal> {
         if !self.authorize.may_publish(id, key) {
-            return Err(Refusal::WrongKey);
+            return Err(Refusal::WrongKey(self.fault(id, key)));
         }
         let session = SessionId::from_random(getrandom::u64().map_err(|_| Refusal::NoRandomness)?);
         let writer = self.registry.open(id.clone(), session).map_err(|_| Refusal::NameTaken(id.clone()))?;
         Ok(Publication::new(writer, self.part_target, self.metrics.stream(id)))
+    }
+
+    fn fault(&self, id: &StreamId, key: &Secret) -> KeyFault {
+        let is_key = |name: &str| self.authorize.may_publish(id, &Secret::new(name.to_owned()));
+        // Both are compared whatever the first one says.
+        if is_key(id.app()) | is_key(id.stream()) {
+            KeyFault::InName
+        } else if key.expose().is_empty() {
+            KeyFault::Missing
+        } else {
+            KeyFault::Wrong
+        }
     }
 }
 
@@ -508,11 +531,31 @@ mod tests {
     #[test]
     fn only_the_right_key_publishes_and_only_once_at_a_time() {
         let server = Server::new();
-        assert!(matches!(server.publish("wrong"), Err(Refusal::WrongKey)));
+        assert!(matches!(server.publish("wrong"), Err(Refusal::WrongKey(KeyFault::Wrong))));
+        assert!(matches!(server.publish(""), Err(Refusal::WrongKey(KeyFault::Missing))));
         let first = server.publish("right").unwrap();
         assert!(matches!(server.publish("right"), Err(Refusal::NameTaken(_))));
         drop(first);
         assert!(server.publish("right").is_ok());
+    }
+
+    /// The broadcaster who pastes the key alone is told so; the stranger who guesses is told what every stranger is.
+    #[test]
+    fn a_key_in_the_place_of_a_name_is_noticed_and_refused_in_the_same_words() {
+        let server = Server::new();
+        let refusal = |app: &str, stream: &str, key: &str| {
+            let id = StreamId::new(app, stream).unwrap();
+            server.gate.publish(&id, &Secret::new(key.to_owned())).err().unwrap()
+        };
+        for (app, stream, key, fault) in [
+            ("live", "right", "", KeyFault::InName),
+            ("right", "cam", "wrong", KeyFault::InName),
+            ("live", "cam", "wrong", KeyFault::Wrong),
+        ] {
+            let refused = refusal(app, stream, key);
+            assert!(matches!(refused, Refusal::WrongKey(found) if found == fault), "{app}/{stream}");
+            assert_eq!(refused.to_string(), "the publish key is missing or wrong");
+        }
     }
 
     #[test]
@@ -542,6 +585,19 @@ mod tests {
         }
         assert_eq!(server.record().unwrap().tracks.len(), 1);
         encoder.sound().unwrap();
+    }
+
+    #[test]
+    fn the_broadcaster_is_told_how_the_stream_is() {
+        let server = Server::new();
+        let mut encoder = started(&server);
+        encoder.run_until(8.0).unwrap();
+        let facts = server.registry.get(&server.id).unwrap().facts();
+        assert_eq!(facts.health.samples.len(), 7);
+        // Of two bytes a frame.
+        assert_eq!(facts.health.sound, relay::Sound::ProbablySilent);
+        let [silent] = facts.warnings.as_slice() else { panic!("{:?}", facts.warnings) };
+        assert!(silent.contains("probably silent"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Drives one session over its socket.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -11,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Span, field, info};
 
 use super::metrics::{Metrics, Reason};
-use super::session::{Event, Input, Output, RefusalCode, Session, SessionError};
-use crate::{Announced, Gate, Publication, PublishError, Refusal, Secret};
+use super::session::{Attempt, Event, Input, Output, RefusalCode, Session, SessionError};
+use crate::refusals::may_be_told;
+use crate::{Announced, Gate, KeyFault, Publication, PublishError, Refusal, Refused, Secret};
 
 /// One read. 20 ms at 6 Mbit/s; more would only sit idle in every connection.
 const READ_BYTES: usize = 16 * 1024;
@@ -27,6 +29,9 @@ pub(super) trait Admission: Clone + Send + Sync + 'static {
     type Stream: StreamSink;
 
     fn publish(&self, id: &StreamId, key: &Secret) -> Result<Self::Stream, Refusal>;
+
+    /// A publisher was turned away.
+    fn turned_away(&self, refused: Refused);
 }
 
 /// Where a publisher's media goes; dropping it ends the stream.
@@ -53,6 +58,10 @@ impl Admission for Gate {
         let publication = Self::publish(self, id, key)?;
         Span::current().record("session", field::display(publication.session()));
         Ok(publication)
+    }
+
+    fn turned_away(&self, refused: Refused) {
+        Self::turned_away(self, refused);
     }
 }
 
@@ -114,7 +123,7 @@ impl ConnError {
                 | SessionError::Message(_)
                 | SessionError::OutOfOrder => Reason::Protocol,
             },
-            Self::Refused(Refusal::WrongKey) => Reason::WrongKey,
+            Self::Refused(Refusal::WrongKey(_)) => Reason::WrongKey,
             Self::Refused(Refusal::NameTaken(_)) => Reason::NameTaken,
             Self::Refused(Refusal::NoRandomness) => Reason::Failed,
             Self::Publish(_) => Reason::Unsupported,
@@ -122,22 +131,35 @@ impl ConnError {
             Self::Lost(_) => return None,
         })
     }
+
+    /// What there is to tell the holder of the key about it.
+    pub(super) fn refused(&self, attempt: &Attempt, peer: IpAddr, at: SystemTime) -> Option<Refused> {
+        self.reason()?;
+        let stream = attempt.stream.as_ref().filter(|id| !attempt.keyless || may_be_told(id));
+        let (stream, words) = match self {
+            Self::Refused(Refusal::WrongKey(KeyFault::InName)) => (None, KeyFault::InName.to_string()),
+            Self::Refused(Refusal::WrongKey(fault)) => (stream, fault.to_string()),
+            error => (stream, error.to_string()),
+        };
+        let encoder = attempt.encoder.clone();
+        Some(Refused { at, times: 1, peer, stream: stream.cloned(), encoder, words })
+    }
 }
 
 /// Drives one publisher until it leaves, we drain, or the protocol is broken; then lets it read why.
 pub(super) async fn run<A: Admission>(
     mut io: impl AsyncRead + AsyncWrite + Unpin,
-    mut session: Session,
+    session: &mut Session,
     admission: &A,
     metrics: &Metrics,
     drain: &CancellationToken,
 ) -> Result<Closed, ConnError> {
     // The stream ends with this call, before the last words and not after them.
-    let ended = converse(&mut io, &mut session, admission, metrics, drain).await;
+    let ended = converse(&mut io, session, admission, metrics, drain).await;
     match &ended {
         Err(ConnError::Lost(_) | ConnError::WriteTimeout) => {}
-        Ok(Closed::ByPeer) => part(&mut io, &mut session, false).await,
-        _ => part(&mut io, &mut session, true).await,
+        Ok(Closed::ByPeer) => part(&mut io, session, false).await,
+        _ => part(&mut io, session, true).await,
     }
     ended
 }
@@ -211,7 +233,7 @@ fn admit<A: Admission>(
         }
         Err(refusal) => {
             let code = match refusal {
-                Refusal::WrongKey => RefusalCode::Denied,
+                Refusal::WrongKey(_) => RefusalCode::Denied,
                 Refusal::NameTaken(_) => RefusalCode::BadName,
                 Refusal::NoRandomness => RefusalCode::Rejected,
             };
@@ -286,10 +308,10 @@ mod tests {
     fn connect() -> Pipe {
         let (client, io) = duplex(64 * 1024);
         let (studio, drain) = (Studio::default(), CancellationToken::new());
-        let session = Session::new(Box::new([0; _]), Instant::now().into_std());
+        let mut session = Session::new(Box::new([0; _]), Instant::now().into_std());
         let server = tokio::spawn({
             let (studio, drain) = (studio.clone(), drain.clone());
-            async move { run(io, session, &studio, &Metrics::default(), &drain).await }
+            async move { run(io, &mut session, &studio, &Metrics::default(), &drain).await }
         });
         Pipe { client, studio, drain, server }
     }
