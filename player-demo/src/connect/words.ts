@@ -1,0 +1,95 @@
+// What arrives, in words. Pure.
+
+import type { ConnectReport, Refusal, Stream } from "../api.ts";
+import * as format from "../format.ts";
+
+/** A refusal this young is what the broadcaster is looking at right now, in milliseconds. */
+const FRESH = 60_000;
+
+/** `now` is the server's time, in Unix milliseconds. */
+export function stateWords(stream: Stream, now: number): string {
+  switch (stream.state as string) {
+    case "live":
+      return stream.since === null ? "On the air." : `On the air for ${format.elapsed(now - stream.since)}.`;
+    case "starting":
+      return stream.reason ?? "The first seconds have arrived and are being prepared.";
+    case "interrupted":
+      return stream.reason ?? "Nothing arrives any more. Viewers wait, and go on as soon as your encoder is back.";
+    case "ended":
+      return stream.reason ?? "The stream has ended. Start the encoder again, and it goes on under the same link.";
+    default:
+      return "Nothing arrives yet. What your encoder sends shows here within a second or two.";
+  }
+}
+
+export function badge(state: string): [look: string, text: string] {
+  const known: Record<string, [string, string]> = {
+    live: ["live", "Live"],
+    starting: ["busy", "Starting"],
+    interrupted: ["alert", "Interrupted"],
+    ended: ["quiet", "Ended"],
+  };
+  return known[state] ?? ["quiet", "Offline"];
+}
+
+/** Whether media is arriving, so that there is something to measure. */
+export function isArriving(state: string): boolean {
+  return state === "live" || state === "starting";
+}
+
+export function numbers(report: ConnectReport): [label: string, value: string][] {
+  const { stream } = report;
+  const arriving = isArriving(stream.state);
+  const unless = (value: string) => (arriving ? value : format.UNKNOWN);
+  return [
+    ["Bitrate", unless(format.bitrate(stream.bitrate))],
+    ["Frame rate", report.frame_rate === null ? format.UNKNOWN : unless(`${report.frame_rate.toFixed(1)} fps`)],
+    ["Keyframe every", unless(format.seconds(stream.keyframe_interval))],
+    ["Picture", stream.video ? `${format.resolution(stream.video)} ${format.codecName(stream.video.codec)}` : format.UNKNOWN],
+    ["Sound", arriving ? sound(report) : format.UNKNOWN],
+    ["Watching", format.viewers(stream.viewers)],
+  ];
+}
+
+/** Nothing is decoded on the server, so no more is claimed than frame sizes tell. */
+export function sound({ sound: heard, stream }: ConnectReport): string {
+  switch (heard.state) {
+    case "arriving":
+      return [format.bitrate(heard.bitrate), stream.audio ? format.audio(stream.audio) : ""].filter(Boolean).join(" ");
+    case "silent":
+      return "Probably silent";
+    case "stopped":
+      return `None for ${heard.seconds} s`;
+    case "none":
+      return "None";
+  }
+}
+
+/** `12 s ago`, `4 min ago`, `3 h ago`. */
+export function ago(milliseconds: number): string {
+  const seconds = Math.max(0, Math.round(milliseconds / 1000));
+  if (seconds < 100) return `${seconds} s ago`;
+  if (seconds < 100 * 60) return `${Math.round(seconds / 60)} min ago`;
+  return `${Math.round(seconds / 3600)} h ago`;
+}
+
+/** When, how often, what and who: the small print of a refusal. */
+export function circumstances(refusal: Refusal, now: number): string {
+  return [
+    ago(now - refusal.at),
+    refusal.times > 1 ? `${refusal.times} times` : "",
+    refusal.stream ?? "",
+    `from ${refusal.from}`,
+    refusal.encoder ?? "",
+  ]
+    .filter(Boolean)
+    .join(" · ");
+}
+
+/** The refusal to put before everything else: the newest, if it is fresh and this stream is not on the air. */
+export function urgent(report: ConnectReport, now: number): Refusal | null {
+  if (isArriving(report.stream.state)) return null;
+  const name = `${report.stream.app}/${report.stream.stream}`;
+  const mine = report.refusals.find(({ stream }) => stream === null || stream === name);
+  return mine && now - mine.at < FRESH ? mine : null;
+}
