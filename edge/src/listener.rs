@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use crate::connect::Peer;
 use crate::metrics::Metrics;
 use crate::site::Site;
 
@@ -87,11 +89,11 @@ impl Listener {
                 accepted = self.accept(&permits) => accepted,
                 () = drain.cancelled() => break,
             };
-            let Some((stream, permit)) = accepted else { continue };
+            let Some((stream, peer, permit)) = accepted else { continue };
             let (site, metrics, drain) = (self.site.clone(), self.metrics.clone(), drain.clone());
             connections.spawn(async move {
                 metrics.connections.inc();
-                serve(stream, site, drain).await;
+                serve(stream, peer, site, drain).await;
                 metrics.connections.dec();
                 drop(permit);
             });
@@ -104,10 +106,10 @@ impl Listener {
     async fn accept(
         &self,
         permits: &Arc<Semaphore>,
-    ) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    ) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
         let permit = permits.clone().acquire_owned().await.ok()?;
         match self.tcp.accept().await {
-            Ok((stream, _)) => Some((stream, permit)),
+            Ok((stream, peer)) => Some((stream, peer, permit)),
             Err(error) => {
                 warn!(%error, "accept failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -117,10 +119,13 @@ impl Listener {
     }
 }
 
-async fn serve(stream: TcpStream, site: Arc<Site>, drain: CancellationToken) {
+async fn serve(stream: TcpStream, peer: SocketAddr, site: Arc<Site>, drain: CancellationToken) {
     // A playlist and the part after it are small writes in a row; Nagle's algorithm would hold the second back.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request| {
+    // A dual-stack socket writes 192.0.2.1 as ::ffff:192.0.2.1.
+    let peer = Peer(peer.ip().to_canonical());
+    let service = service_fn(move |mut request| {
+        Request::extensions_mut(&mut request).insert(peer);
         let site = site.clone();
         async move { Ok::<_, std::convert::Infallible>(site.respond(&request).await) }
     });

@@ -15,6 +15,7 @@ use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use edge::Unlisted;
 pub(crate) use file::Source;
 pub(crate) use problem::{Origin, Problem, Problems};
 pub(crate) use value::{LoopbackAddr, Profile};
@@ -34,6 +35,7 @@ pub(crate) struct Config {
     pub(crate) admin: Admin,
     pub(crate) auth: Auth,
     pub(crate) hls: Hls,
+    pub(crate) streams: Streams,
 }
 
 /// Viewers: playlists, media and the watch page.
@@ -58,6 +60,11 @@ pub(crate) struct Auth {
 
 pub(crate) struct Hls {
     pub(crate) profile: Profile,
+}
+
+pub(crate) struct Streams {
+    /// On no list; watched by who has the link.
+    pub(crate) unlisted: Unlisted,
 }
 
 /// One thing that can be set.
@@ -112,6 +119,12 @@ pub(crate) const KEYS: &[Key] = &[
         allowed: "\"default\" (parts of 500 ms) or \"low\" (parts of 200 ms)",
         set: |config, text| Profile::parse(text).map(|profile| config.hls.profile = profile),
         show: |config| Some(config.hls.profile.as_str().to_owned()),
+    },
+    Key {
+        name: "streams.unlisted",
+        allowed: "APP/STREAM, or APP/* for every stream of an application, with commas between",
+        set: |config, text| text.parse().map(|unlisted| config.streams.unlisted = unlisted),
+        show: |config| Some(config.streams.unlisted.to_string()),
     },
 ];
 
@@ -220,6 +233,7 @@ impl Config {
             admin: Admin { listen: LoopbackAddr::v4(9090) },
             auth: Auth { publish_key: None },
             hls: Hls { profile: Profile::Default },
+            streams: Streams { unlisted: Unlisted::default() },
         }
     }
 }

@@ -10,15 +10,15 @@ use std::sync::Arc;
 use anyhow::Context;
 use edge::{Listener, Site};
 use hls::Catalog;
+use ingest::Gate;
 use ingest::rtmp::{Limits, Server as Rtmp};
-use ingest::{Authorize, Gate, Secret};
-use media::StreamId;
 use origin::Origin;
 use prometheus_client::registry::Registry;
 use relay::StreamRegistry;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
+use crate::backstage::{Backstage, OneKey};
 use crate::config::Config;
 use crate::descriptors;
 use crate::keys::PublishKey;
@@ -39,15 +39,6 @@ pub(crate) struct Addresses {
     pub(crate) admin: SocketAddr,
 }
 
-/// One key for every stream.
-struct OneKey(PublishKey);
-
-impl Authorize for OneKey {
-    fn may_publish(&self, _: &StreamId, key: &Secret) -> bool {
-        self.0.verify(key.expose())
-    }
-}
-
 impl Roles {
     /// Binds every port.
     ///
@@ -62,20 +53,20 @@ impl Roles {
         let rtmp = ingest::rtmp::Metrics::register(&mut metrics);
         let http = edge::Metrics::register(&mut metrics, catalog.clone());
         let part_target = config.hls.profile.part_target();
-        let gate = Gate::new(streams.clone(), Arc::new(OneKey(key)), part_target, publications);
+        let key = OneKey(key);
+        let gate = Gate::new(streams.clone(), Arc::new(key.clone()), part_target, publications);
+        let backstage = Backstage::new(key, gate.refusals().clone(), &mut metrics);
         let rtmp = listen::bind("rtmp.listen", config.rtmp.listen, |address| {
             Rtmp::bind(address, gate, limits, rtmp)
         })?;
         let rtmp_port = rtmp.local_addr().context("rtmp.listen")?.port();
+        let site = Site::new(streams.clone(), catalog.clone(), rtmp_port)
+            .with_unlisted(config.streams.unlisted.clone())
+            .with_backstage(Arc::new(backstage));
         Ok(Self {
             rtmp,
             http: listen::bind("http.listen", config.http.listen, |address| {
-                Listener::bind(
-                    address,
-                    Site::new(streams.clone(), catalog.clone(), rtmp_port),
-                    connections.viewers,
-                    http,
-                )
+                Listener::bind(address, site, connections.viewers, http)
             })?,
             origin: Origin::new(streams, catalog),
             // Last: whoever can ask for readiness may rely on the other ports.

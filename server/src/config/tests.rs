@@ -32,6 +32,7 @@ fn nothing_set_gives_the_documented_defaults() {
             "admin.listen = \"127.0.0.1:9090\"               # default",
             "# auth.publish_key is not set                 # default",
             "hls.profile = \"default\"                       # default",
+            "streams.unlisted = \"\"                         # default",
         ]
     );
 }
@@ -116,15 +117,15 @@ parts = "200ms"
             "tidecast.toml:13:15: auth.publish_key: has 5 characters; allowed: 16 to 128 of the characters \
              A-Z a-z 0-9 - . _ ~",
             "tidecast.toml:15:2: htpp: unknown key; the keys are data_dir, http.listen, rtmp.listen, admin.listen, \
-             auth.publish_key, hls.profile",
+             auth.publish_key, hls.profile, streams.unlisted",
             "tidecast.toml:17:1: hls.profile.parts: unknown key; did you mean hls.profile?",
             "tidecast.toml:19:3: metrics: unknown key; the keys are data_dir, http.listen, rtmp.listen, \
-             admin.listen, auth.publish_key, hls.profile",
+             admin.listen, auth.publish_key, hls.profile, streams.unlisted",
             "environment TIDECAST__HLS__PROFILE: hls.profile: \"lowest\" is no profile; allowed: \"default\" (parts \
              of 500 ms) or \"low\" (parts of 200 ms)",
             "environment TIDECAST__HTTP_LISTEN: sets no key; did you mean TIDECAST__HTTP__LISTEN?",
             "environment TIDECAST__METRICS: sets no key; the keys are data_dir, http.listen, rtmp.listen, \
-             admin.listen, auth.publish_key, hls.profile",
+             admin.listen, auth.publish_key, hls.profile, streams.unlisted",
         ]
     );
 }
@@ -143,7 +144,7 @@ fn columns_count_characters_not_bytes() {
         problems(load("# größe\nhls = { \"größe\" = 1 }")),
         [
             "tidecast.toml:2:9: hls.größe: unknown key; the keys are data_dir, http.listen, rtmp.listen, admin.listen, \
-          auth.publish_key, hls.profile"
+          auth.publish_key, hls.profile, streams.unlisted"
         ]
     );
 }
@@ -206,7 +207,7 @@ fn two_listeners_on_one_address_are_refused_at_a_line_the_operator_wrote() {
 #[test]
 fn what_show_prints_can_be_loaded_again() {
     let loaded =
-        load("http.listen = \"[::1]:80\"\ndata_dir = '/srv/a \"quoted\" dir'\nhls.profile = 'low'").unwrap();
+        load("http.listen = \"[::1]:80\"\ndata_dir = '/srv/a \"quoted\" dir'\nhls.profile = 'low'\nstreams.unlisted = 'a/b,c/*'").unwrap();
     let again = load(&loaded.show()).unwrap();
     for key in KEYS {
         assert_eq!((key.show)(&loaded.config), (key.show)(&again.config), "{}", key.name);
