@@ -146,6 +146,7 @@ function renderSetup(): void {
   setText("snippet", setup.embedSnippet(location.origin, name));
   byId("watch", HTMLAnchorElement).href = watchAddress(name);
   drawQr(byId("qr", SVGElement), link);
+  byId("loopback", HTMLElement).hidden = !words.isLoopback(location.hostname);
 }
 
 /** A text with the key in it: hidden until asked for, copied whole. */
@@ -191,7 +192,7 @@ function render(): void {
   setText("badge", text);
   document.title = `${text}: ${stream.stream} · Go live · Tidecast`;
   setText("listed", report.listed ? "" : "This stream is unlisted: only who has its link finds it.");
-  renderNumbers(words.numbers(report));
+  renderDials(words.dials(report));
   const arriving = words.isArriving(stream.state);
   renderAdvice("warnings", arriving ? report.warnings : []);
   renderAdvice("hints", arriving ? report.hints : []);
@@ -200,18 +201,18 @@ function render(): void {
   tick();
 }
 
-function renderNumbers(shown: [label: string, value: string][]): void {
-  const box = byId("numbers", HTMLElement);
-  if (box.childElementCount === 0) {
-    box.append(
-      ...shown.map(([label]) => {
-        const row = document.createElement("div");
-        row.append(part("dt", "", label), part("dd", ""));
-        return row;
-      }),
-    );
-  }
-  shown.forEach(([, value], i) => write(box.children[i]?.lastElementChild, value));
+function renderDials(dials: words.Dial[]): void {
+  const box = byId("dials", HTMLElement);
+  dials.forEach(({ label, value, detail }, i) => {
+    let row = box.children[i];
+    if (!row) {
+      row = part("div", "");
+      row.append(part("dt", "", label), part("dd", ""), part("dd", "dial-detail"));
+      box.append(row);
+    }
+    write(row.children[1], value);
+    write(row.children[2], detail);
+  });
 }
 
 /** Lines stay the same elements while they say the same, so that nobody is told twice. */
@@ -228,7 +229,8 @@ function renderGraphs({ samples, stream }: ConnectReport): void {
   const span = `the last ${format.elapsed(total)} minutes`;
   const graph = (id: string, points: Point[], caption: string, text: (value: number) => string) => {
     const drawn = shape(points);
-    const range = drawn ? `${text(drawn.lowest)} to ${text(drawn.highest)}` : format.UNKNOWN;
+    const [lowest, highest] = drawn ? [text(drawn.lowest), text(drawn.highest)] : [format.UNKNOWN, format.UNKNOWN];
+    const range = lowest === highest ? highest : `${lowest} to ${highest}`;
     setText(`${id}-range`, range);
     draw(byId(`${id}-graph`, SVGElement), drawn, `${caption} over ${span}: ${range}`);
   };

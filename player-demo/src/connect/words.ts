@@ -1,6 +1,6 @@
 // What arrives, in words. Pure.
 
-import type { ConnectReport, Refusal, Stream } from "../api.ts";
+import type { ConnectReport, Refusal, Sound, Stream } from "../api.ts";
 import * as format from "../format.ts";
 
 /** A refusal this young is what the broadcaster is looking at right now, in milliseconds. */
@@ -37,25 +37,34 @@ export function isArriving(state: string): boolean {
   return state === "live" || state === "starting";
 }
 
-export function numbers(report: ConnectReport): [label: string, value: string][] {
+export interface Dial {
+  label: string;
+  value: string;
+  detail: string;
+}
+
+export function dials(report: ConnectReport): Dial[] {
   const { stream } = report;
-  const arriving = isArriving(stream.state);
-  const unless = (value: string) => (arriving ? value : format.UNKNOWN);
+  const { video, audio } = stream;
+  const measured = (label: string, value: string, detail = ""): Dial => {
+    return isArriving(stream.state) ? { label, value, detail } : { label, value: format.UNKNOWN, detail: "" };
+  };
+  const frameRate = report.frame_rate === null ? format.UNKNOWN : `${report.frame_rate.toFixed(1)} fps`;
   return [
-    ["Bitrate", unless(format.bitrate(stream.bitrate))],
-    ["Frame rate", report.frame_rate === null ? format.UNKNOWN : unless(`${report.frame_rate.toFixed(1)} fps`)],
-    ["Keyframe every", unless(format.seconds(stream.keyframe_interval))],
-    ["Picture", stream.video ? `${format.resolution(stream.video)} ${format.codecName(stream.video.codec)}` : format.UNKNOWN],
-    ["Sound", arriving ? sound(report) : format.UNKNOWN],
-    ["Watching", format.viewers(stream.viewers)],
+    measured("Bitrate", format.bitrate(stream.bitrate)),
+    measured("Frame rate", frameRate),
+    measured("Keyframe every", format.seconds(stream.keyframe_interval)),
+    measured("Picture", video ? format.resolution(video) : format.UNKNOWN, video ? format.codecName(video.codec) : ""),
+    measured("Sound", sound(report.sound), audio ? format.audio(audio) : ""),
+    { label: "Watching", value: format.viewers(stream.viewers), detail: "" },
   ];
 }
 
 /** Nothing is decoded on the server, so no more is claimed than frame sizes tell. */
-export function sound({ sound: heard, stream }: ConnectReport): string {
+export function sound(heard: Sound): string {
   switch (heard.state) {
     case "arriving":
-      return [format.bitrate(heard.bitrate), stream.audio ? format.audio(stream.audio) : ""].filter(Boolean).join(" ");
+      return format.bitrate(heard.bitrate);
     case "silent":
       return "Probably silent";
     case "stopped":
@@ -63,6 +72,11 @@ export function sound({ sound: heard, stream }: ConnectReport): string {
     case "none":
       return "None";
   }
+}
+
+/** Whether an address leads here from this machine only, so that a link with it is of no use to anybody else. */
+export function isLoopback(hostname: string): boolean {
+  return hostname === "localhost" || hostname.endsWith(".localhost") || hostname.startsWith("127.") || hostname === "[::1]";
 }
 
 /** `12 s ago`, `4 min ago`, `3 h ago`. */
