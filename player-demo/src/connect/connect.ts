@@ -267,9 +267,10 @@ function tick(): void {
   const list = byId("refusals", HTMLElement);
   report.refusals.forEach((refusal, i) => write(list.children[i]?.lastElementChild, words.circumstances(refusal, now)));
   const urgent = words.urgent(report, now);
-  const banner = byId("banner", HTMLElement);
-  banner.hidden = urgent === null;
-  write(banner, urgent ? `Turned away ${words.ago(now - urgent.at)}: ${urgent.reason}.` : "");
+  byId("banner", HTMLElement).hidden = urgent === null;
+  // Apart, so that a screen reader does not read the alarm out again every second.
+  setText("banner-words", urgent ? `Turned away: ${urgent.reason} (${words.who(urgent)}).` : "");
+  setText("banner-age", urgent ? words.ago(now - urgent.at) : "");
 }
 
 // Start

@@ -89,15 +89,13 @@ export function ago(milliseconds: number): string {
 
 /** When, how often, what and who: the small print of a refusal. */
 export function circumstances(refusal: Refusal, now: number): string {
-  return [
-    ago(now - refusal.at),
-    refusal.times > 1 ? `${refusal.times} times` : "",
-    refusal.stream ?? "",
-    `from ${refusal.from}`,
-    refusal.encoder ?? "",
-  ]
-    .filter(Boolean)
-    .join(" · ");
+  const times = refusal.times > 1 ? [`${refusal.times} times`] : [];
+  return [ago(now - refusal.at), ...times, who(refusal)].join(", ");
+}
+
+/** `live/cam1, from 203.0.113.7, ffmpeg` */
+export function who({ stream, from, encoder }: Refusal): string {
+  return [stream, `from ${from}`, encoder].filter(Boolean).join(", ");
 }
 
 /** The refusal to put before everything else: the newest, if it is fresh and this stream is not on the air. */
