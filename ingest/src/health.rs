@@ -188,9 +188,10 @@ impl Health {
         let channels = now.audio_channels.filter(|&channels| channels > 2).map(|channels| {
             format!("The sound has {channels} channels; some phones and browsers play only stereo well.")
         });
-        let no_sound = (sound == Sound::None && !now.announced.audio)
-            .then(|| "The stream has no sound. If it should have some, add a source of sound in the encoder.")
-            .map(str::to_owned);
+        let no_sound = (sound == Sound::None && !now.announced.audio).then(|| {
+            "The stream has no sound. If it should have some, add a source of sound in the encoder."
+                .to_owned()
+        });
         [b_frames, channels, no_sound].into_iter().flatten().collect()
     }
 
