@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Result;
 use hls::Catalog;
-use ingest::{Authorize, Gate, Publication, Secret};
+use ingest::{Authorize, Gate, NoCheckpoints, OnConflict, Policy, Publication, Secret};
 use media::StreamId;
 use origin::Origin;
 use relay::StreamRegistry;
@@ -41,7 +41,10 @@ impl Authorize for Anybody {
 impl Node {
     pub(crate) fn new(part_target: Duration) -> Self {
         let registry = StreamRegistry::default();
-        let gate = Gate::new(registry.clone(), Arc::new(Anybody), part_target, ingest::Metrics::default());
+        let policy = Policy { part_target, on_conflict: OnConflict::Refuse, linger: Duration::from_secs(20) };
+        let checkpoints = Arc::new(NoCheckpoints);
+        let metrics = ingest::Metrics::default();
+        let gate = Gate::new(registry.clone(), Arc::new(Anybody), policy, checkpoints, metrics);
         Self { catalog: Catalog::new(hls::Metrics::default()), registry, gate }
     }
 
@@ -51,7 +54,7 @@ impl Node {
 
     /// Begins the stream as if it had begun `age` ago.
     pub(crate) fn publish(&self, id: &StreamId, age: Duration) -> Result<Publisher> {
-        let mut publication = self.gate.publish(id, &Secret::new(String::new()))?;
+        let mut publication = self.gate.publish(id, &Secret::new(String::new()), Instant::now())?;
         let (started, started_wall) = (Instant::now() - age, SystemTime::now() - age);
         publication.video(0, video_config(), started, started_wall)?;
         publication.audio(0, audio_config(), started, started_wall)?;

@@ -21,8 +21,10 @@ pub(crate) struct Entry {
     app: String,
     stream: String,
     state: Phase,
-    /// For people: what a starting stream waits for.
+    /// For people: what a starting stream waits for, or why an interrupted one has no picture.
     reason: Option<String>,
+    /// Since when there has been no media, in milliseconds since the Unix epoch.
+    interrupted_since: Option<i64>,
     session: Option<String>,
     /// URL of the multivariant playlist, whether there is one now or not.
     playlist: String,
@@ -44,6 +46,8 @@ enum Phase {
     /// Published, but there is no playlist yet.
     Starting,
     Live,
+    /// No media comes: the publisher is gone, and may come back.
+    Interrupted,
     /// Over; its last window can still be watched.
     Ended,
 }
@@ -86,13 +90,20 @@ impl Entry {
         let session = published.as_ref().map(|stream| stream.session());
         let current =
             status.as_ref().filter(|status| session.is_none_or(|session| status.session == session));
+        let facts = published.as_ref().map(|stream| stream.facts());
+        let interrupted_since = facts.as_ref().and_then(|facts| facts.interrupted_since_ms);
         let state = match (current.map(|status| status.state), session) {
+            (Some(State::Live), _) if interrupted_since.is_some() => Phase::Interrupted,
             (Some(State::Live), _) => Phase::Live,
             (_, Some(_)) => Phase::Starting,
             (Some(State::Ended), None) => Phase::Ended,
             (_, None) => Phase::Offline,
         };
-        let facts = published.as_ref().map(|stream| stream.facts());
+        let reason = match state {
+            Phase::Starting => facts.as_ref().and_then(|facts| facts.starting.clone()),
+            Phase::Interrupted => Some("Nothing comes from the broadcaster at the moment.".to_owned()),
+            _ => None,
+        };
         let (video, audio) = match (&published, &index) {
             (Some(stream), _) => tracks(codecs_of(stream), record_rate(stream)),
             (None, Some(index)) => {
@@ -105,10 +116,8 @@ impl Entry {
             app: id.app().to_owned(),
             stream: id.stream().to_owned(),
             state,
-            reason: facts
-                .as_ref()
-                .and_then(|facts| facts.starting.clone())
-                .filter(|_| state == Phase::Starting),
+            reason,
+            interrupted_since,
             session: session.or(current.map(|status| status.session)).map(|session| session.to_string()),
             playlist: format!("/hls/{id}/index.m3u8"),
             since: facts.as_ref().map(|facts| facts.since_ms),

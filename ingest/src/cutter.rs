@@ -9,6 +9,8 @@
 
 mod trail;
 
+use std::time::Duration;
+
 use media::{AccessUnit, CodecConfig, MediaTime, Timescale};
 use relay::{Boundary, GROUP_BYTES_MAX};
 
@@ -85,11 +87,20 @@ pub(crate) struct Counts {
     pub(crate) late_units: u64,
 }
 
+/// Where the numbers of a session stand: what its first boundary, or its next one after a restart, is called.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Numbers {
+    pub(crate) msn: u64,
+    pub(crate) group: u32,
+    pub(crate) discontinuity_sequence: u64,
+}
+
 pub(crate) struct Cutter {
     grid: Grid,
     /// Wall-clock time of stream time zero, in milliseconds since the Unix epoch.
     anchor_ms: i64,
     target_duration_s: Option<u32>,
+    first: Numbers,
     /// Came with a unit that was passed over.
     config_next: Option<CodecConfig>,
     /// `None` before the first unit.
@@ -98,6 +109,8 @@ pub(crate) struct Cutter {
     group_start: i64,
     group_bytes: usize,
     follower: Option<Trail>,
+    /// All tracks are silent: what comes of the follower alone belongs to no part until the lead is back.
+    silent: bool,
     counts: Counts,
 }
 
@@ -167,18 +180,56 @@ impl Cutter {
             grid,
             anchor_ms,
             target_duration_s: None,
+            first: Numbers::default(),
             config_next: None,
             open: None,
             group: 0,
             group_start: 0,
             group_bytes: 0,
             follower,
+            silent: false,
             counts: Counts::default(),
         }
     }
 
+    /// Goes on with a session whose process has died: numbers run on from `first`, and from `start`, in the lead's
+    /// ticks, there are gaps until the publisher is back.
+    pub(crate) fn resume(
+        grid: Grid,
+        anchor_ms: i64,
+        target_duration_s: u32,
+        first: Numbers,
+        start: i64,
+        out: &mut Vec<Entry>,
+    ) -> Self {
+        let mut cutter = Self::new(grid, anchor_ms);
+        (cutter.target_duration_s, cutter.first, cutter.group) =
+            (Some(target_duration_s), first, first.group);
+        (cutter.group_start, cutter.group_bytes) = (start, 0);
+        out.push(Entry::Group { lane: Lane::Lead, id: first.group, start });
+        cutter.cut(Cut::Segment { broken: false }, start, false, true, out);
+        cutter
+    }
+
     pub(crate) fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// Where the lead's newest unit ends, or its newest gap begins. `None` before the first unit.
+    pub(crate) fn edge(&self) -> Option<MediaTime> {
+        let open = self.open.as_ref()?;
+        Some(MediaTime::new(open.last_end.max(open.part_start), self.grid.scale))
+    }
+
+    /// Whether the parts of the lead are gaps at the moment: what it lacks is a keyframe behind [`Cutter::edge`].
+    pub(crate) fn is_in_gap(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.gap)
+    }
+
+    /// The longest distance of two units of the lead lately.
+    pub(crate) fn interval(&self) -> Duration {
+        let ticks = self.open.as_ref().map_or(self.grid.frame, |open| open.interval.get());
+        self.grid.scale.duration(ticks)
     }
 
     /// A unit of the lead. `broken`: the timeline breaks before it. `config`: its decoder configuration, if it
@@ -208,6 +259,7 @@ impl Cutter {
             out.push(Entry::Config { codec, dts: unit.dts });
         }
         self.cut(cut, unit.dts, unit.key, false, out);
+        self.silent = false;
         if let Some(open) = &mut self.open {
             open.last = unit.dts;
             open.last_end = unit.dts + i64::from(unit.duration);
@@ -226,8 +278,31 @@ impl Cutter {
     pub(crate) fn push_follower(&mut self, unit: AccessUnit, out: &mut Vec<Entry>) {
         let Some(trail) = &mut self.follower else { return };
         let newest = trail.hold(unit).ticks_in(self.grid.scale);
-        self.fill(newest - PATIENCE_S * i64::from(self.grid.scale.hertz()), out);
+        let patience = PATIENCE_S * i64::from(self.grid.scale.hertz());
+        if let Some(open) = self.open.as_ref().filter(|_| self.silent) {
+            self.counts.late_units += trail.forget(MediaTime::new(open.part_start, self.grid.scale));
+            // The sound alone is back: from here on the boundaries follow its clock.
+            self.silent = newest - open.part_start <= patience;
+            if self.silent {
+                return;
+            }
+        }
+        self.fill(newest - patience, out);
         self.release(out);
+    }
+
+    /// Nothing has come of any track for too long: the parts of all of them up to `now` are gaps.
+    pub(crate) fn silence(&mut self, now: MediaTime, out: &mut Vec<Entry>) {
+        let Some(edge) = self.edge() else { return };
+        if let Some(trail) = &mut self.follower {
+            self.counts.late_units += trail.release(edge, PATIENCE_S, out);
+        }
+        self.fill(now.ticks_in(self.grid.scale), out);
+        let part = MediaTime::new(self.grid.part, self.grid.scale);
+        self.silent = self.is_in_gap();
+        if let Some(trail) = self.follower.as_mut().filter(|_| self.silent) {
+            self.counts.late_units += trail.fall_silent(part, out);
+        }
     }
 
     /// The publisher has left: what was held goes out.
@@ -271,7 +346,10 @@ impl Cutter {
         let Some(open) = &mut self.open else { return Cut::Segment { broken: false } };
         let interval = unit.dts - open.last;
         let hole = interval > open.silence_max(&self.grid);
-        open.interval.note(interval.min(INTERVAL_MAX_S * second), unit.dts);
+        // How long a gap lasted says nothing of the frame rate.
+        if !open.gap {
+            open.interval.note(interval.min(INTERVAL_MAX_S * second), unit.dts);
+        }
         let ends_after = |end: i64| {
             let target_duration_s = self.target_duration_s.unwrap_or(TARGET_DURATION_MAX_S);
             // The follower's segment may begin on the boundary and end two of its frames behind.
@@ -319,9 +397,9 @@ impl Cutter {
             (_, Cut::No) => return,
             (open @ None, _) => {
                 *open = Some(Open {
-                    msn: 0,
+                    msn: self.first.msn,
                     part: 0,
-                    discontinuity_sequence: 0,
+                    discontinuity_sequence: self.first.discontinuity_sequence,
                     segment_start: start,
                     segment_bytes: 0,
                     part_start: start,
@@ -342,7 +420,7 @@ impl Cutter {
             (Some(open), cut) => {
                 let broken = cut == Cut::Segment { broken: true };
                 let end = if broken && !open.gap { open.last_end } else { start };
-                hole = end;
+                hole = if self.silent && !gap { open.part_start } else { end };
                 let part_ms = MediaTime::new(end - open.part_start, scale).millis();
                 self.counts.parts_over_target += u64::from(part_ms > i64::from(self.grid.part_target_ms));
                 open.part_start = start;

@@ -65,4 +65,9 @@ pub enum PublishError {
     Unusable(&'static str),
     #[error("the audio format changed; stop and start the stream")]
     AudioChanged,
+    #[error("another publisher has taken over this stream")]
+    TakenOver,
+    /// Connected, but without media for so long that the session was given up.
+    #[error("no media came for so long that the stream was ended; connect again")]
+    Over,
 }

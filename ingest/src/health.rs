@@ -2,6 +2,7 @@
 //! mend it. Pure: told of every unit, asked once a second.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use relay::{HEALTH_SAMPLES_MAX, Sample, Sound};
 
@@ -28,6 +29,8 @@ const SILENT_SECONDS: u32 = 5;
 
 /// Samples for judging the frame rate, and the bit rate; about as many seconds.
 const FRAME_RATE_SAMPLES: usize = 10;
+/// Fewer say nothing: the first seconds of a publisher come as they can.
+const FRAME_RATE_SAMPLES_MIN: usize = 5;
 const BIT_RATE_SAMPLES: usize = 60;
 /// The bit rate is judged by blocks that hold two keyframes of a good stream.
 const BIT_RATE_BLOCK: usize = 4;
@@ -46,9 +49,12 @@ const FRAME_RATE_MAX: u32 = 240;
 /// Parts over target in a minute that are told: one may be a hiccup.
 const PARTS_OVER_TARGET_TOLD: u64 = 3;
 
+#[derive(Default)]
 pub(crate) struct Health {
     /// The oldest first.
     seconds: VecDeque<Second>,
+    /// How many of them are this publisher's.
+    own: usize,
     video_last_ms: Option<i64>,
     audio_last_ms: Option<i64>,
     /// Since the last second was complete.
@@ -66,7 +72,8 @@ pub(crate) struct Health {
 
 struct Second {
     sample: Sample,
-    delay_ms: i64,
+    /// `None` where nothing came, and of a publisher before this one: clocks differ.
+    delay_ms: Option<i64>,
     audio_bytes: usize,
     /// As they stood at its end.
     counts: Counts,
@@ -93,18 +100,23 @@ pub(crate) struct Report {
 }
 
 impl Health {
-    pub(crate) fn new() -> Self {
-        Self {
-            seconds: VecDeque::new(),
-            video_last_ms: None,
-            audio_last_ms: None,
-            audio_bytes: 0,
-            audio_frame_bytes_max: 0,
-            silent_seconds: 0,
-            delay_ms: None,
-            reorder_s: 0.0,
-            frame_rate: None,
+    /// Of a publisher that goes on after one that was gone for `silence`: its last minutes are the stream's. `counts` are
+    /// the session's as they stand.
+    pub(crate) fn after(before: &relay::Health, silence: Duration, counts: Counts) -> Self {
+        let mut health = Self::default();
+        let span_ms = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
+        let gap = Sample { span_ms, ..Sample::default() };
+        for sample in before.samples.iter().copied().chain([gap]) {
+            health.push(Second { sample, delay_ms: None, audio_bytes: 0, counts });
         }
+        health
+    }
+
+    fn push(&mut self, second: Second) {
+        if self.seconds.len() == HEALTH_SAMPLES_MAX {
+            self.seconds.pop_front();
+        }
+        self.seconds.push_back(second);
     }
 
     /// The first seconds are over; `frame_rate` is what was measured in them.
@@ -139,11 +151,9 @@ impl Health {
         let frame_bytes_max = std::mem::take(&mut self.audio_frame_bytes_max);
         let silent = audio_bytes > 0 && frame_bytes_max <= silent_bytes_max(now.audio_channels.unwrap_or(1));
         self.silent_seconds = if silent { self.silent_seconds.saturating_add(1) } else { 0 };
-        let delay_ms = self.delay_ms.take().or(self.seconds.back().map(|last| last.delay_ms)).unwrap_or(0);
-        if self.seconds.len() == HEALTH_SAMPLES_MAX {
-            self.seconds.pop_front();
-        }
-        self.seconds.push_back(Second { sample, delay_ms, audio_bytes, counts: now.counts });
+        let delay_ms = self.delay_ms.take();
+        self.push(Second { sample, delay_ms, audio_bytes, counts: now.counts });
+        self.own = self.seconds.len().min(self.own + 1);
         let sound = self.heard(now.now_ms);
         Report {
             warnings: self.warnings(sound, now),
@@ -211,15 +221,17 @@ impl Health {
         Sound::Arriving { bits_per_second }
     }
 
-    /// The newest `count` seconds, the newest first.
+    /// The newest `count` seconds of this publisher, the newest first: it is not judged by the one before, nor by the time
+    /// between them.
     fn last(&self, count: usize) -> impl Iterator<Item = &Second> {
-        self.seconds.iter().rev().take(count)
+        self.seconds.iter().rev().take(count.min(self.own))
     }
 
     /// Clocks drift apart by less than this tells in the minutes that are kept.
     fn late_ms(&self) -> i64 {
-        let least = self.seconds.iter().map(|second| second.delay_ms).min().unwrap_or(0);
-        self.seconds.back().map_or(0, |newest| newest.delay_ms - least)
+        let least = self.seconds.iter().filter_map(|second| second.delay_ms).min();
+        let newest = self.seconds.iter().rev().find_map(|second| second.delay_ms);
+        newest.zip(least).map_or(0, |(newest, least)| newest - least)
     }
 
     fn late(&self) -> Option<String> {
@@ -245,6 +257,9 @@ impl Health {
 
     fn frames_missing(&self, now: &Circumstances) -> Option<String> {
         let announced = now.announced.frames_per_second.filter(|rate| *rate <= FRAME_RATE_MAX).map(f64::from);
+        if self.own < FRAME_RATE_SAMPLES_MIN {
+            return None;
+        }
         let expected = self.frame_rate?.max(announced.unwrap_or(0.0));
         let arriving = mean(self.last(FRAME_RATE_SAMPLES))?;
         (arriving > 0.0 && arriving < expected * FRAME_RATE_SHARE_MIN).then(|| {
@@ -256,7 +271,7 @@ impl Health {
     }
 
     fn frames_unsteady(&self, now: &Circumstances) -> Option<String> {
-        if self.frames_missing(now).is_some() {
+        if self.own < FRAME_RATE_SAMPLES_MIN || self.frames_missing(now).is_some() {
             return None;
         }
         let rate = mean(self.last(FRAME_RATE_SAMPLES)).filter(|rate| *rate > 0.0)?;
@@ -314,7 +329,8 @@ impl Health {
 
     /// How much a count has risen within the newest `samples`.
     fn since(&self, samples: usize, count: impl Fn(&Counts) -> u64) -> u64 {
-        let (Some(newest), Some(oldest)) = (self.seconds.back(), self.last(samples).last()) else { return 0 };
+        let oldest = self.seconds.iter().rev().take(samples).last();
+        let (Some(newest), Some(oldest)) = (self.seconds.back(), oldest) else { return 0 };
         count(&newest.counts).saturating_sub(count(&oldest.counts))
     }
 }

@@ -7,6 +7,7 @@ use media::codec::{aac, h264};
 use media::{AccessUnit, CodecConfig, MediaTime, Timescale, TrackId, TrackKind};
 use relay::TrackRecord;
 
+use crate::checkpoint::track_name;
 use crate::error::PublishError;
 use crate::grid::{Cadence, Grid};
 
@@ -112,10 +113,15 @@ impl Hold {
         }
     }
 
+    /// Whether anything usable of a track has come.
+    pub(crate) fn has(&self, kind: TrackKind) -> bool {
+        self.units.iter().any(|held| held.kind == kind)
+    }
+
     /// Fixes tracks and grid. `None` if nothing was held.
     pub(crate) fn open(self, audio: Option<&aac::Config>, part_target: Duration) -> Option<Opening> {
         let video = self.video.as_ref();
-        let audio = audio.filter(|_| self.units.iter().any(|held| held.kind == TrackKind::Audio));
+        let audio = audio.filter(|_| self.has(TrackKind::Audio));
         let audio_frames = audio.map(|config| (config.timescale(), config.samples_per_frame()));
         let cadence = video.map(|config| {
             // A single frame in two seconds: as good as one a second.
@@ -129,14 +135,14 @@ impl Hold {
         };
         let video = video.map(|config| TrackRecord {
             id: TrackId(0),
-            name: "v",
+            name: track_name(TrackKind::Video),
             codec: CodecConfig::H264(config.clone()),
             part_target_ms: grid.part_target_ms,
             reorder_delay: self.reorder_delay(),
         });
         let audio = audio.map(|config| TrackRecord {
             id: TrackId(1),
-            name: "a",
+            name: track_name(TrackKind::Audio),
             codec: CodecConfig::Aac(config.clone()),
             part_target_ms: grid.follower.map_or(grid.part_target_ms, |follower| follower.part_target_ms),
             reorder_delay: 0,

@@ -1,15 +1,20 @@
-//! Publishers in. A protocol session (`rtmp/`) hands FLV messages to a [`Publication`], which puts them on
-//! the stream's clock, lets the cutter draw the boundaries, and writes the live log.
+//! Publishers in. A protocol session (`rtmp/`) hands FLV messages to a [`Publication`], which puts them on the stream's
+//! clock and hands them to the session: that lets the cutter draw the boundaries, and writes the live log. Publishers
+//! come and go; the session stays until its last one has been gone for too long.
 //!
-//!   rtmp/ ─▶ publication.rs ─▶ timeline.rs ─▶ hold.rs (the first 2 s) ─▶ cutter.rs on grid.rs ─▶ log.rs ─▶ relay
+//!   rtmp/ ─▶ gate.rs ─▶ publication.rs ─▶ hold.rs (the first 2 s) ─▶ session.rs ─▶ log.rs ─▶ relay
+//!             who may      timeline.rs     tracks, frame rate          gaps       cutter.rs, grid.rs
 //!
-//! All but `rtmp/conn.rs` and `rtmp/server.rs` is pure: bytes and time in, log entries out.
+//! All but `keeper.rs`, `rtmp/conn.rs` and `rtmp/server.rs` is pure: bytes and time in, log entries out.
 
+mod checkpoint;
 mod cutter;
 mod error;
+mod gate;
 mod grid;
 mod health;
 mod hold;
+mod keeper;
 mod log;
 mod meter;
 mod metrics;
@@ -17,10 +22,16 @@ mod publication;
 mod refusals;
 pub mod rtmp;
 mod secret;
+mod session;
+#[cfg(test)]
+mod testing;
 mod timeline;
 
+pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, NoCheckpoints};
 pub use error::{KeyFault, PublishError, Refusal};
+pub use gate::{Authorize, Gate, OnConflict, Policy};
+pub use keeper::keep;
 pub use metrics::Metrics;
-pub use publication::{Announced, Authorize, Gate, Publication};
+pub use publication::{Announced, Publication};
 pub use refusals::{Refusals, Refused};
 pub use secret::Secret;

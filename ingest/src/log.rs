@@ -1,11 +1,15 @@
 //! The open log of a publication: runs units through the cutter and writes what comes out.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
 
-use media::TrackKind;
-use relay::{Live, STORE_BYTES_MAX, StreamRecord, StreamWriter, TrackWriter};
+use media::{CodecConfig, MediaTime, Timescale, TrackKind};
+use relay::{Boundary, Live, STORE_BYTES_MAX, StreamRecord, StreamWriter, TrackWriter};
 
-use crate::cutter::{Counts, Cutter, Entry, Lane};
+use crate::checkpoint::{Checkpoint, Checkpoints};
+use crate::cutter::{Counts, Cutter, Entry, Lane, Numbers};
+use crate::grid::Grid;
 use crate::hold::{Held, Opening};
 use crate::meter::Weight;
 
@@ -21,6 +25,8 @@ pub(crate) struct Log {
     cutter: Cutter,
     lead: TrackKind,
     lead_frame: u32,
+    keep: Keep,
+    group: u32,
     /// The lead first, as in the stream record.
     tracks: Vec<Output>,
     announced_bits_per_second: Option<u32>,
@@ -36,12 +42,30 @@ struct Output {
     weight: Weight,
 }
 
+/// What a checkpoint is made of, besides the numbers.
+struct Keep {
+    checkpoints: Arc<dyn Checkpoints>,
+    /// With the codec configurations in force.
+    record: StreamRecord,
+    grid: Grid,
+    since_ms: i64,
+    anchor_ms: i64,
+}
+
+/// What became of a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Placed {
+    Written,
+    /// Its time was published as a gap already.
+    Late,
+}
+
 enum Stage {
     /// Segment 0 is incomplete.
     Starting,
     Live(Live),
     /// As `Live`, with its last bandwidth.
-    Settled,
+    Settled(Live),
 }
 
 impl Log {
@@ -49,37 +73,69 @@ impl Log {
     pub(crate) fn open(
         opening: Opening,
         announced_bits_per_second: Option<u32>,
+        since_ms: i64,
+        checkpoints: Arc<dyn Checkpoints>,
         writer: &mut StreamWriter,
     ) -> Self {
-        let lead = opening.tracks.first().map_or(TrackKind::Video, |track| track.codec.kind());
-        let scales: Vec<_> = opening.tracks.iter().map(|track| track.codec.timescale()).collect();
-        let writers = writer.open(StreamRecord {
+        let record = StreamRecord {
             session: writer.session(),
             epoch: 1,
             part_hold_back_ms: opening.grid.part_hold_back_ms(),
             frame_rate: opening.frame_rate,
             tracks: opening.tracks,
             live: None,
-        });
-        let tracks = writers.into_iter().zip(scales);
-        let mut log = Self {
-            lead,
-            lead_frame: u32::try_from(opening.grid.frame).unwrap_or(u32::MAX),
-            cutter: Cutter::new(opening.grid, opening.anchor_ms),
-            tracks: tracks.map(|(writer, scale)| Output { writer, weight: Weight::new(scale) }).collect(),
-            announced_bits_per_second,
-            stage: Stage::Starting,
-            keyframes: 0,
-            entries: Vec::new(),
         };
+        let cutter = Cutter::new(opening.grid.clone(), opening.anchor_ms);
+        let keep = Keep { checkpoints, record, grid: opening.grid, since_ms, anchor_ms: opening.anchor_ms };
+        let mut log = Self::new(cutter, keep, Stage::Starting, writer);
+        log.announced_bits_per_second = announced_bits_per_second;
         let mut broken = false;
         for mut held in opening.units {
             // A break noticed on the follower is the lead's to draw.
             broken |= held.broken;
-            held.broken = held.kind == lead && std::mem::take(&mut broken);
+            held.broken = held.kind == log.lead && std::mem::take(&mut broken);
             log.push(held, writer);
         }
         log
+    }
+
+    /// Goes on with the session of a process before this one; gaps begin at `start_ms` on the stream clock.
+    pub(crate) fn resume(
+        checkpoint: &Checkpoint,
+        start_ms: i64,
+        checkpoints: Arc<dyn Checkpoints>,
+        writer: &mut StreamWriter,
+    ) -> Self {
+        let Checkpoint { grid, live, since_ms, anchor_ms, .. } = checkpoint.clone();
+        let record = StreamRecord { epoch: checkpoint.record.epoch + 1, ..checkpoint.record.clone() };
+        let start = MediaTime::new(start_ms, Timescale::MILLIS).ticks_in(grid.scale);
+        let mut entries = Vec::new();
+        let numbers = checkpoint.next_numbers();
+        let cutter =
+            Cutter::resume(grid.clone(), anchor_ms, live.target_duration_s, numbers, start, &mut entries);
+        let keep = Keep { checkpoints, record, grid, since_ms, anchor_ms };
+        let mut log = Self::new(cutter, keep, Stage::Settled(live.clone()), writer);
+        writer.go_live(live);
+        log.write(&mut entries, writer);
+        log
+    }
+
+    fn new(cutter: Cutter, keep: Keep, stage: Stage, writer: &mut StreamWriter) -> Self {
+        let lead = keep.record.tracks.first().map_or(TrackKind::Video, |track| track.codec.kind());
+        let scales: Vec<_> = keep.record.tracks.iter().map(|track| track.codec.timescale()).collect();
+        let tracks = writer.open(keep.record.clone()).into_iter().zip(scales);
+        Self {
+            cutter,
+            lead,
+            lead_frame: u32::try_from(keep.grid.frame).unwrap_or(u32::MAX),
+            keep,
+            group: 0,
+            tracks: tracks.map(|(writer, scale)| Output { writer, weight: Weight::new(scale) }).collect(),
+            announced_bits_per_second: None,
+            stage,
+            keyframes: 0,
+            entries: Vec::new(),
+        }
     }
 
     pub(crate) fn lead(&self) -> TrackKind {
@@ -94,18 +150,59 @@ impl Log {
         self.cutter.counts()
     }
 
-    pub(crate) fn push(&mut self, held: Held, writer: &StreamWriter) {
+    pub(crate) fn anchor_ms(&self) -> i64 {
+        self.keep.anchor_ms
+    }
+
+    pub(crate) fn frame_rate(&self) -> Option<f64> {
+        self.keep.record.frame_rate
+    }
+
+    /// The configuration in force of the track of this kind, if there is one.
+    pub(crate) fn codec(&self, kind: TrackKind) -> Option<&CodecConfig> {
+        self.keep.record.tracks.iter().map(|track| &track.codec).find(|codec| codec.kind() == kind)
+    }
+
+    /// Stream time in milliseconds up to which there is media, or a gap has begun; rounded up.
+    pub(crate) fn taken_ms(&self) -> i64 {
+        self.cutter.edge().map_or(0, |edge| edge.millis() + 1)
+    }
+
+    /// See [`Cutter::interval`].
+    pub(crate) fn interval(&self) -> Duration {
+        self.cutter.interval()
+    }
+
+    pub(crate) fn is_in_gap(&self) -> bool {
+        self.cutter.is_in_gap()
+    }
+
+    pub(crate) fn push(&mut self, held: Held, writer: &StreamWriter) -> Placed {
         let Held { kind, mut unit, broken, config, .. } = held;
         let mut entries = std::mem::take(&mut self.entries);
+        let mut placed = Placed::Written;
         if kind == self.lead {
             if unit.duration == 0 {
                 unit.duration = self.lead_frame;
             }
             self.keyframes += u32::from(unit.key);
+            let start = MediaTime::new(unit.dts, self.keep.grid.scale);
+            if self.cutter.is_in_gap() && self.cutter.edge().is_some_and(|edge| start <= edge) {
+                placed = Placed::Late;
+            }
             self.cutter.push_lead(unit, broken, config, &mut entries);
         } else if self.tracks.len() > 1 {
             self.cutter.push_follower(unit, &mut entries);
         }
+        self.write(&mut entries, writer);
+        self.entries = entries;
+        placed
+    }
+
+    /// Nothing comes: gaps up to `now_ms` on the stream clock.
+    pub(crate) fn silence(&mut self, now_ms: i64, writer: &StreamWriter) {
+        let mut entries = std::mem::take(&mut self.entries);
+        self.cutter.silence(MediaTime::new(now_ms, Timescale::MILLIS), &mut entries);
         self.write(&mut entries, writer);
         self.entries = entries;
     }
@@ -120,12 +217,25 @@ impl Log {
     fn write(&mut self, entries: &mut Vec<Entry>, writer: &StreamWriter) {
         for entry in entries.drain(..) {
             match entry {
-                Entry::Group { lane, id, start } => self.output(lane).writer.open_group(id, start),
-                Entry::Config { codec, dts } => self.output(Lane::Lead).writer.push_config(dts, &codec),
+                Entry::Group { lane, id, start } => {
+                    if lane == Lane::Lead {
+                        self.group = id;
+                    }
+                    self.output(lane).writer.open_group(id, start);
+                }
+                Entry::Config { codec, dts } => {
+                    self.output(Lane::Lead).writer.push_config(dts, &codec);
+                    if let Some(lead) = self.keep.record.tracks.first_mut() {
+                        lead.codec = codec;
+                    }
+                }
                 Entry::FirstSegment { target_duration_s, keyframe_interval_s } => {
                     self.go_live(target_duration_s, keyframe_interval_s, writer);
                 }
                 Entry::Boundary { lane, boundary } => {
+                    if lane == Lane::Lead && boundary.part == 0 {
+                        self.keep(&boundary, writer);
+                    }
                     let output = self.output(lane);
                     output.weight.boundary(boundary.start, boundary.part == 0);
                     output.writer.push_boundary(&boundary);
@@ -140,6 +250,26 @@ impl Log {
                 }
             }
         }
+    }
+
+    /// Before anybody can see the segment that begins here.
+    fn keep(&self, boundary: &Boundary, writer: &StreamWriter) {
+        let (Stage::Live(live) | Stage::Settled(live)) = &self.stage else { return };
+        let Keep { checkpoints, record, grid, since_ms, anchor_ms } = &self.keep;
+        checkpoints.store(&Checkpoint {
+            id: writer.id().clone(),
+            record: record.clone(),
+            live: live.clone(),
+            grid: grid.clone(),
+            since_ms: *since_ms,
+            anchor_ms: *anchor_ms,
+            position_ms: MediaTime::new(boundary.start, grid.scale).millis(),
+            numbers: Numbers {
+                msn: boundary.msn,
+                group: self.group,
+                discontinuity_sequence: boundary.discontinuity_sequence,
+            },
+        });
     }
 
     fn output(&mut self, lane: Lane) -> &mut Output {
@@ -178,7 +308,7 @@ impl Log {
             stamped.average = measured.average;
         }
         writer.go_live(live.clone());
-        self.stage = Stage::Settled;
+        self.stage = Stage::Settled(live.clone());
     }
 }
 

@@ -169,6 +169,7 @@ impl Meter {
             starting,
             warnings: report.warnings,
             health: report.health,
+            interrupted_since_ms: None,
         }
     }
 }

@@ -59,9 +59,12 @@ impl Metrics {
         StreamMetrics {
             metrics: self.clone(),
             labels: StreamLabels { app: id.app().to_owned(), stream: id.stream().to_owned() },
-            audio_anchors: 0,
             told: Counts::default(),
         }
+    }
+
+    pub(crate) fn unit_dropped(&self) {
+        self.units_dropped.inc();
     }
 }
 
@@ -69,16 +72,12 @@ impl Metrics {
 pub(crate) struct StreamMetrics {
     metrics: Metrics,
     labels: StreamLabels,
-    audio_anchors: u32,
     /// Counts already added to the node's counters.
     told: Counts,
 }
 
 impl StreamMetrics {
-    pub(crate) fn unit_dropped(&self) {
-        self.metrics.units_dropped.inc();
-    }
-
+    /// `audio_anchors`: since the last call; the counts are all there have been.
     pub(crate) fn tell(&mut self, facts: &Facts, counts: Counts, audio_anchors: u32) {
         let metrics = &self.metrics;
         metrics.bits_per_second.get_or_create(&self.labels).set(i64::from(facts.bits_per_second));
@@ -92,8 +91,8 @@ impl StreamMetrics {
         metrics.segments_forced.inc_by(counts.segments_forced - self.told.segments_forced);
         metrics.discontinuities.inc_by(counts.discontinuities - self.told.discontinuities);
         metrics.late_units.inc_by(counts.late_units - self.told.late_units);
-        metrics.audio_anchors.inc_by(u64::from(audio_anchors - self.audio_anchors));
-        (self.told, self.audio_anchors) = (counts, audio_anchors);
+        metrics.audio_anchors.inc_by(audio_anchors.into());
+        self.told = counts;
     }
 }
 

@@ -30,6 +30,20 @@ const WRAP_24: i64 = 1 << 24;
 /// milliseconds must not reach the decoder.
 const AUDIO_SLACK: Duration = Duration::from_millis(30);
 
+/// A moment of the stream clock, and the same moment of ours: where the stream clock stands without any media.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StreamTime {
+    pub(crate) at: Instant,
+    /// Stream time at that moment.
+    pub(crate) millis: i64,
+}
+
+impl StreamTime {
+    pub(crate) fn millis(self, now: Instant) -> i64 {
+        self.millis + now.saturating_duration_since(self.at).as_millis() as i64
+    }
+}
+
 /// Maps the stamps of one publisher, all tracks together, onto the stream clock.
 #[derive(Default)]
 pub(crate) struct Clock {
@@ -37,13 +51,15 @@ pub(crate) struct Clock {
     unwrapped: Option<i64>,
     /// Stream time of stamp zero: of the clock in force, and of the one before it, which a track may still
     /// be sending for a moment after the other has changed over.
-    offset: i64,
+    offset: Option<i64>,
     offset_previous: Option<i64>,
     /// The newest stream time of each track.
     video: Option<i64>,
     audio: Option<i64>,
-    /// Arrival of the first stamp, which is stream time zero.
-    started: Option<Instant>,
+    /// What publishers before this one have filled of the stream.
+    taken: Option<i64>,
+    /// The first stamp of the stream is its time zero.
+    zero: Option<StreamTime>,
 }
 
 /// Which elementary stream a stamp belongs to.
@@ -58,44 +74,49 @@ pub(crate) struct Mapped {
 }
 
 impl Clock {
+    /// For a publisher that goes on with a stream: its first stamp is now, and behind what is `taken`.
+    pub(crate) fn joining(zero: StreamTime, taken: i64) -> Self {
+        Self { taken: Some(taken), zero: Some(zero), ..Self::default() }
+    }
+
     pub(crate) fn map(&mut self, kind: TrackKind, stamp: u32, now: Instant) -> Mapped {
         let unwrapped = self.unwrap(stamp);
-        let started = *self.started.get_or_insert(now);
-        let newest = self.video.max(self.audio);
-        let Some(newest) = newest else {
-            self.offset = -unwrapped;
+        let zero = *self.zero.get_or_insert(StreamTime { at: now, millis: 0 });
+        let Some(newest) = self.video.max(self.audio).max(self.taken) else {
+            self.offset = Some(-unwrapped);
             return self.accept(kind, 0, false);
         };
         let last = self.track(kind).unwrap_or(newest);
         let fits = |offset: &i64| (-REWIND_MS..=JUMP_MS).contains(&(unwrapped + offset - last));
-        if let Some(offset) = [Some(self.offset), self.offset_previous].into_iter().flatten().find(fits) {
+        if let Some(offset) = [self.offset, self.offset_previous].into_iter().flatten().find(fits) {
             return self.accept(kind, unwrapped + offset, false);
         }
-        let elapsed = now.saturating_duration_since(started).as_millis() as i64;
-        let millis = elapsed.max(newest + REBASE_STEP_MS);
-        self.offset_previous = Some(self.offset);
-        self.offset = millis - unwrapped;
+        let millis = zero.millis(now).max(newest + REBASE_STEP_MS);
+        self.offset_previous = self.offset;
+        self.offset = Some(millis - unwrapped);
         self.accept(kind, millis, true)
     }
 
-    /// How far the newest stamp runs ahead of the time since the first.
+    /// Whatever stamp comes next is now. For a publisher that has fallen behind the clock for good.
+    pub(crate) fn catch_up(&mut self, taken: i64) {
+        (self.offset, self.offset_previous, self.taken) = (None, None, Some(taken));
+    }
+
+    /// Stream time zero; `None` before the first stamp.
+    pub(crate) fn zero(&self) -> Option<StreamTime> {
+        self.zero
+    }
+
+    /// Where the stream clock stands without any media; zero before the first stamp.
+    pub(crate) fn now_ms(&self, now: Instant) -> i64 {
+        self.zero.map_or(0, |zero| zero.millis(now))
+    }
+
+    /// How far the newest stamp runs ahead of the clock.
     pub(crate) fn lead(&self, now: Instant) -> Duration {
-        self.newest().saturating_sub(self.elapsed(now))
-    }
-
-    /// Milliseconds since the first stamp, which is stream time zero.
-    pub(crate) fn elapsed_ms(&self, now: Instant) -> i64 {
-        i64::try_from(self.elapsed(now).as_millis()).unwrap_or(i64::MAX)
-    }
-
-    fn elapsed(&self, now: Instant) -> Duration {
-        self.started.map_or(Duration::ZERO, |started| now.saturating_duration_since(started))
-    }
-
-    /// The newest stream time of any track.
-    pub(crate) fn newest(&self) -> Duration {
-        let millis = self.video.max(self.audio).unwrap_or(0);
-        Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+        let newest = self.video.max(self.audio).unwrap_or(0);
+        let lead = self.zero.map_or(0, |zero| newest - zero.millis(now));
+        Duration::from_millis(u64::try_from(lead).unwrap_or(0))
     }
 
     /// The stamp as a point of an endless clock: the one nearest to the newest stamp seen, on any track.
@@ -266,6 +287,36 @@ mod tests {
             rebased += usize::from(clock.map(kind, stamp as u32, at(start, real)).rebased);
         }
         assert_eq!(rebased, 1);
+    }
+
+    /// The stamps of a publisher that comes back may be anything; its first picture is now, its others follow it.
+    #[test]
+    fn a_publisher_that_joins_begins_now_and_behind_what_is_taken() {
+        let start = Instant::now();
+        let zero = StreamTime { at: start, millis: 100_000 };
+        for first in [0, 100_900, 4_000_000_000] {
+            let mut clock = Clock::joining(zero, 100_950);
+            let video = clock.map(TrackKind::Video, first, at(start, 2_000));
+            assert_eq!(video, Mapped { millis: 102_000, rebased: true }, "first stamp {first}");
+            let audio = clock.map(TrackKind::Audio, first + 10, at(start, 2_000));
+            assert_eq!(audio, Mapped { millis: 102_010, rebased: false }, "first stamp {first}");
+        }
+        let mut early = Clock::joining(zero, 103_000);
+        assert_eq!(early.map(TrackKind::Video, 5, at(start, 2_000)).millis, 103_000 + REBASE_STEP_MS);
+    }
+
+    #[test]
+    fn a_publisher_that_fell_behind_catches_up_with_both_tracks() {
+        let (mut clock, start) = (Clock::default(), Instant::now());
+        assert_eq!(clock.map(TrackKind::Video, 0, start).millis, 0);
+        assert_eq!(clock.map(TrackKind::Audio, 33, at(start, 5_000)).millis, 33);
+        clock.catch_up(4_900);
+        let video = clock.map(TrackKind::Video, 66, at(start, 5_000));
+        assert_eq!(video, Mapped { millis: 5_000, rebased: true });
+        assert_eq!(
+            clock.map(TrackKind::Audio, 70, at(start, 5_000)),
+            Mapped { millis: 5_004, rebased: false }
+        );
     }
 
     #[test]

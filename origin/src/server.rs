@@ -1,4 +1,4 @@
-//! Packages every stream of the registry, one task each, from publish to ENDLIST.
+//! Packages every stream of the registry, one task each, from the opening of its log to ENDLIST.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,7 +39,7 @@ impl Origin {
         Self { registry, catalog }
     }
 
-    /// Runs until `stop`, then until the streams still open have ended.
+    /// Runs until `stop`. Streams that are open then stand still and do not end: another process may go on with them.
     pub async fn run(self, stop: CancellationToken) {
         let tasks = TaskTracker::new();
         let mut streams = self.registry.watch();
@@ -49,7 +49,8 @@ impl Origin {
             let now = streams.borrow_and_update().clone();
             for stream in now.values().filter(|stream| !known.contains(&stream.session())) {
                 let span = info_span!("stream", stream.id = %stream.id(), session = %stream.session());
-                tasks.spawn(run(stream.clone(), self.catalog.clone()).instrument(span));
+                let running = run(stream.clone(), self.catalog.clone(), stop.clone());
+                tasks.spawn(running.instrument(span));
             }
             known = now.values().map(|stream| stream.session()).collect();
             tokio::select! {
@@ -63,13 +64,20 @@ impl Origin {
     }
 }
 
-async fn run(stream: Arc<Stream>, catalog: Catalog) {
+async fn run(stream: Arc<Stream>, catalog: Catalog, stop: CancellationToken) {
     let mut record = stream.record();
     // Closes when the publisher leaves before its log opened.
-    let Ok(opened) = record.wait_for(Option::is_some).await.map(|record| record.clone()) else { return };
+    let opened = tokio::select! {
+        opened = record.wait_for(Option::is_some) => opened.ok().and_then(|record| record.clone()),
+        () = stop.cancelled() => return,
+    };
     let Some(opened) = opened else { return };
     let mut packaging = Packaging::open(&stream, &opened, &catalog);
-    match packaging.run(&stream).await {
+    let packaged = tokio::select! {
+        packaged = packaging.run(&stream) => packaged,
+        () = stop.cancelled() => return packaging.writer.abandon(),
+    };
+    match packaged {
         Ok(()) => debug!("packaged to the end"),
         Err(error) => error!(%error, "packaging stopped: viewers see the end of the stream"),
     }

@@ -14,9 +14,11 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use edge::Unlisted;
 pub(crate) use file::Source;
+use ingest::OnConflict;
 pub(crate) use problem::{Origin, Problem, Problems};
 pub(crate) use value::{LoopbackAddr, Profile};
 
@@ -34,6 +36,7 @@ pub(crate) struct Config {
     pub(crate) rtmp: Rtmp,
     pub(crate) admin: Admin,
     pub(crate) auth: Auth,
+    pub(crate) publish: Publish,
     pub(crate) hls: Hls,
     pub(crate) streams: Streams,
 }
@@ -56,6 +59,12 @@ pub(crate) struct Admin {
 pub(crate) struct Auth {
     /// Wins over the key kept in `data_dir`.
     pub(crate) publish_key: Option<PublishKey>,
+}
+
+/// Publishers that go, come back, or get in each other's way.
+pub(crate) struct Publish {
+    pub(crate) linger: Duration,
+    pub(crate) on_conflict: OnConflict,
 }
 
 pub(crate) struct Hls {
@@ -113,6 +122,20 @@ pub(crate) const KEYS: &[Key] = &[
         allowed: "16 to 128 of the characters A-Z a-z 0-9 - . _ ~",
         set: |config, text| PublishKey::parse(text).map(|key| config.auth.publish_key = Some(key)),
         show: |config| config.auth.publish_key.as_ref().map(|_| "(hidden)".to_owned()),
+    },
+    Key {
+        name: "publish.linger",
+        allowed: "1s to 120s",
+        set: |config, text| value::linger(text).map(|linger| config.publish.linger = linger),
+        show: |config| Some(format!("{}s", config.publish.linger.as_secs())),
+    },
+    Key {
+        name: "publish.on_conflict",
+        allowed: "\"refuse\" (the second publisher) or \"takeover\" (by the second publisher)",
+        set: |config, text| {
+            value::on_conflict(text).map(|on_conflict| config.publish.on_conflict = on_conflict)
+        },
+        show: |config| Some(value::show_on_conflict(config.publish.on_conflict).to_owned()),
     },
     Key {
         name: "hls.profile",
@@ -232,6 +255,7 @@ impl Config {
             rtmp: Rtmp { listen: value::every_address(1935) },
             admin: Admin { listen: LoopbackAddr::v4(9090) },
             auth: Auth { publish_key: None },
+            publish: Publish { linger: Duration::from_secs(20), on_conflict: OnConflict::Refuse },
             hls: Hls { profile: Profile::Default },
             streams: Streams { unlisted: Unlisted::default() },
         }

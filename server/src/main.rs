@@ -4,6 +4,7 @@
 
 mod admin;
 mod backstage;
+mod checkpoints;
 mod cli;
 mod commands;
 mod config;

@@ -79,6 +79,21 @@ impl Process {
         let _gone_already = kill_process(Pid::from_child(&self.child), Signal::TERM);
     }
 
+    /// Ends it without asking, and waits until it is gone.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.child.kill().context("cannot kill")?;
+        self.child.wait().context("cannot wait").map(drop)
+    }
+
+    /// # Errors
+    /// If it is gone already.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        kill_process(Pid::from_child(&self.child), signal).context("cannot signal")
+    }
+
     /// # Errors
     /// If the process still runs after `within`.
     pub(crate) fn wait(&mut self, within: Duration) -> Result<ExitStatus> {

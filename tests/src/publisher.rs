@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
+use rustix::process::Signal;
 
 use crate::media::{clip, root};
 use crate::process::Process;
@@ -58,6 +59,30 @@ impl Publisher {
     pub fn stop(mut self) -> Result<()> {
         self.process.terminate();
         self.process.wait(STOP_MAX).map(drop)
+    }
+
+    /// Ends it as a crash or a lost network does: nobody is told.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn kill(mut self) -> Result<()> {
+        self.process.kill()
+    }
+
+    /// Stands still, with its connection open: what a half-open connection looks like from the other end.
+    ///
+    /// # Errors
+    /// If it is gone already.
+    pub fn freeze(&self) -> Result<()> {
+        self.process.signal(Signal::STOP)
+    }
+
+    /// Goes on after [`Publisher::freeze`], and sends at once what it could not.
+    ///
+    /// # Errors
+    /// If it is gone already.
+    pub fn thaw(&self) -> Result<()> {
+        self.process.signal(Signal::CONT)
     }
 
     /// Waits until it gives up by itself, and returns what it said.

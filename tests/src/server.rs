@@ -21,7 +21,8 @@ const STOP_MAX: Duration = Duration::from_secs(15);
 
 pub struct Tidecast {
     process: Process,
-    _data_dir: TempDir,
+    setup: Setup,
+    data_dir: TempDir,
     rtmp: SocketAddr,
     http: SocketAddr,
     admin: SocketAddr,
@@ -34,20 +35,69 @@ pub enum Profile {
     Low,
 }
 
+/// What a server is told, beyond what all of them are.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    environment: Vec<(String, String)>,
+}
+
+/// How a server ends before it is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// As an operator does: SIGTERM, and the drain is waited for.
+    Drained,
+    /// SIGKILL: it has no time to do anything.
+    Killed,
+}
+
+impl Setup {
+    /// Sets a configuration key, as in "publish.linger".
+    #[must_use]
+    pub fn set(mut self, key: &str, value: &str) -> Self {
+        let variable = format!("TIDECAST__{}", key.replace('.', "__").to_uppercase());
+        self.environment.push((variable, value.to_owned()));
+        self
+    }
+
+    /// # Errors
+    /// If it is not ready within ten seconds.
+    pub fn start(self) -> Result<Tidecast> {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Tidecast::run(self, TempDir::new()?, [any; 3])
+    }
+}
+
 impl Tidecast {
     /// # Errors
     /// If it is not ready within ten seconds.
     pub fn start(profile: Profile) -> Result<Self> {
-        let data_dir = TempDir::new()?;
+        let setup = Setup::default();
+        match profile {
+            Profile::Default => setup.start(),
+            Profile::Low => setup.set("hls.profile", "low").start(),
+        }
+    }
+
+    /// Ends it, and starts it again with the same data directory on the same ports.
+    ///
+    /// # Errors
+    /// If it does not end clean, or does not start.
+    pub fn restart(mut self, end: End) -> Result<Self> {
+        match end {
+            End::Drained => self.drain()?,
+            End::Killed => self.process.kill()?,
+        }
+        Self::run(self.setup, self.data_dir, [self.rtmp, self.http, self.admin])
+    }
+
+    fn run(setup: Setup, data_dir: TempDir, [rtmp, http, admin]: [SocketAddr; 3]) -> Result<Self> {
         let mut command = Command::new(binary()?);
         command.env_clear().envs(env::vars_os().filter(|(name, _)| name == "PATH" || name == "HOME"));
-        for listener in ["RTMP", "HTTP", "ADMIN"] {
-            command.env(format!("TIDECAST__{listener}__LISTEN"), "127.0.0.1:0");
+        for (listener, address) in [("RTMP", rtmp), ("HTTP", http), ("ADMIN", admin)] {
+            command.env(format!("TIDECAST__{listener}__LISTEN"), address.to_string());
         }
         command.env("TIDECAST__DATA_DIR", data_dir.path()).env("TIDECAST__AUTH__PUBLISH_KEY", PUBLISH_KEY);
-        if profile == Profile::Low {
-            command.env("TIDECAST__HLS__PROFILE", "low");
-        }
+        command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
         let process = Process::spawn("tidecast", &mut command)?;
         let address = |key: &str| {
             process.wait_for(&format!("address as {key}="), START_MAX, |line| {
@@ -57,7 +107,7 @@ impl Tidecast {
         };
         let (rtmp, http, admin) =
             (address("rtmp.listen")?, address("http.listen")?, address("admin.listen")?);
-        Ok(Self { process, _data_dir: data_dir, rtmp, http, admin })
+        Ok(Self { process, setup, data_dir, rtmp, http, admin })
     }
 
     /// Where to publish `stream` ("live/name") with a right key.
@@ -114,6 +164,10 @@ impl Tidecast {
     /// # Errors
     /// If it does not end, or not clean.
     pub fn stop(mut self) -> Result<()> {
+        self.drain()
+    }
+
+    fn drain(&mut self) -> Result<()> {
         self.process.terminate();
         let status = self.process.wait(STOP_MAX)?;
         ensure!(status.success(), "tidecast ended with {status}:\n{}", self.process.lines().join("\n"));

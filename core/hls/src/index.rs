@@ -52,6 +52,7 @@ pub struct Bandwidth {
 pub struct StreamWriter {
     index: Arc<StreamIndex>,
     renditions: Vec<RenditionWriter>,
+    abandoned: bool,
 }
 
 /// One session of a stream, as readers see it.
@@ -113,7 +114,7 @@ impl StreamWriter {
     pub(crate) fn new(index: Arc<StreamIndex>) -> Self {
         let renditions = 0..index.renditions.len();
         let renditions = renditions.map(|number| RenditionWriter::new(Arc::clone(&index), number)).collect();
-        Self { index, renditions }
+        Self { index, renditions, abandoned: false }
     }
 
     /// Makes the playlists visible: each rendition's once its first segment is complete, the stream's once all
@@ -141,10 +142,18 @@ impl StreamWriter {
     pub fn end(self) {
         drop(self);
     }
+
+    /// Stands still instead: nothing more comes from here, and the session may go on in the next process.
+    pub fn abandon(mut self) {
+        self.abandoned = true;
+    }
 }
 
 impl Drop for StreamWriter {
     fn drop(&mut self) {
+        if self.abandoned {
+            return;
+        }
         self.renditions.iter_mut().for_each(RenditionWriter::end);
         // Set only here, and the writer is dropped once.
         let _ = self.index.ended_at.set(Instant::now());

@@ -7,8 +7,7 @@
 //! Little endian; `length` counts header and payload. Times are in ticks of the track's timescale.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use media::codec::{aac, h264};
-use media::{AccessUnit, CodecConfig, TrackId};
+use media::{AccessUnit, CodecConfig, TrackId, codec};
 
 /// Bytes before a frame's payload.
 pub const HEADER_BYTES: usize = 32;
@@ -70,10 +69,8 @@ pub enum FrameError {
     Kind { kind: Kind },
     #[error("a {kind:?} payload of {bytes} bytes is malformed")]
     Payload { kind: Kind, bytes: usize },
-    #[error("H.264 configuration: {0}")]
-    H264(#[from] h264::ConfigError),
-    #[error("AAC configuration: {0}")]
-    Aac(#[from] aac::ConfigError),
+    #[error("{0}")]
+    Config(#[from] codec::ConfigError),
 }
 
 /// Where a frame stands in the log.
@@ -94,11 +91,8 @@ impl Frame {
     }
 
     pub(crate) fn config(place: Place, dts: i64, codec: &CodecConfig) -> Self {
-        let (tag, record) = match codec {
-            CodecConfig::H264(config) => (b"avc1", config.avcc()),
-            CodecConfig::Aac(config) => (b"mp4a", config.asc()),
-        };
-        let payload = [tag.as_slice(), record].concat();
+        let (sample_entry, record) = codec.record();
+        let payload = [sample_entry.as_slice(), record].concat();
         Self::build(Kind::Config, 0, place, dts, 0, 0, &payload)
     }
 
@@ -215,9 +209,8 @@ impl Frame {
         self.expect(Kind::Config)?;
         let record = self.wire.slice(HEADER_BYTES..);
         match record.get(..4) {
-            Some(b"avc1") => Ok(CodecConfig::H264(h264::Config::parse(record.slice(4..))?)),
-            Some(b"mp4a") => Ok(CodecConfig::Aac(aac::Config::parse(record.slice(4..))?)),
-            _ => Err(FrameError::Payload { kind: self.kind, bytes: record.len() }),
+            Some(sample_entry) => Ok(CodecConfig::from_record(sample_entry, record.slice(4..))?),
+            None => Err(FrameError::Payload { kind: self.kind, bytes: record.len() }),
         }
     }
 

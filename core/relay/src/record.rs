@@ -65,6 +65,8 @@ pub struct Facts {
     pub keyframe_interval_s: Option<f64>,
     /// Why there is no playlist yet, in words for the broadcaster and the waiting viewer.
     pub starting: Option<String>,
+    /// Since when no media has come, in milliseconds since the Unix epoch: the publisher is gone, and may come back.
+    pub interrupted_since_ms: Option<i64>,
     /// What is wrong with what arrives and how to mend it, in words for the broadcaster.
     pub warnings: Vec<String>,
     pub health: Health,

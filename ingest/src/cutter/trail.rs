@@ -93,6 +93,27 @@ impl Trail {
         late
     }
 
+    /// Lets go of what begins before `time`; returns how many units that were.
+    pub(super) fn forget(&mut self, time: MediaTime) -> u64 {
+        let start = time.ticks_in(self.config.scale);
+        let before = self.held.len();
+        self.held.retain(|unit| unit.dts >= start);
+        (before - self.held.len()) as u64
+    }
+
+    /// Nothing will come of any track for a while: the boundaries not reached yet begin gaps, each of a nominal `part`,
+    /// so that both renditions go on at the same moment. Returns how many units had come too early for that.
+    pub(super) fn fall_silent(&mut self, part: MediaTime, out: &mut Vec<Entry>) -> u64 {
+        let early = self.held.len() as u64;
+        self.held.clear();
+        let part = part.ticks_in(self.config.scale);
+        while let Some(mark) = self.marks.pop_front() {
+            let end = self.marks.front().map_or(mark.start + part, |next| next.hole);
+            self.write_gap(mark, end, out);
+        }
+        early
+    }
+
     /// Writes what is held; there will be no more of the lead.
     pub(super) fn finish(&mut self, out: &mut Vec<Entry>) -> u64 {
         self.write_until(i64::MAX, out)

@@ -15,7 +15,7 @@ struct Studio {
 
 impl Studio {
     fn new() -> Self {
-        let mut health = Health::new();
+        let mut health = Health::default();
         health.open(Some(30.0));
         let now = Circumstances {
             now_ms: 0,
@@ -198,6 +198,26 @@ fn jumps_of_the_clock_and_long_parts_are_told_while_they_are_recent() {
     studio.now.counts.parts_over_target = 9;
     assert!(studio.run(1).warned().contains("9 parts of the last minute"));
     assert!(studio.run(60).is_well());
+}
+
+/// The graph goes on over an interruption, and who comes back is not judged by it.
+#[test]
+fn a_publisher_that_comes_back_has_the_history_of_the_one_before() {
+    let mut before = Studio::new();
+    before.now.counts.discontinuities = 3;
+    before.frames = 12;
+    before.run(20);
+    let counts = before.now.counts;
+    let mut studio = Studio::new();
+    studio.health = Health::after(&before.report.health, Duration::from_secs(7), counts);
+    studio.health.open(Some(30.0));
+    studio.now.counts = counts;
+    assert!(studio.run(20).is_well(), "{:?}", studio.report.warnings);
+    let samples = &studio.report.health.samples;
+    assert_eq!(samples.len(), 20 + 1 + 20);
+    assert_eq!((samples[20].span_ms, samples[20].bits_per_second), (7_000, 0));
+    studio.now.counts.discontinuities = 4;
+    assert!(studio.run(1).warned().contains("jumped once"));
 }
 
 #[test]

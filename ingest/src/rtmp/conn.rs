@@ -42,6 +42,9 @@ pub(super) trait StreamSink: Send + 'static {
 
     /// How long to leave the publisher unread.
     fn lead(&self, now: Instant) -> Duration;
+
+    /// The publisher says that it is over, and did not merely lose its connection.
+    fn goodbye(self);
 }
 
 /// When bytes came out of the socket, on both clocks.
@@ -55,9 +58,7 @@ impl Admission for Gate {
     type Stream = Publication;
 
     fn publish(&self, id: &StreamId, key: &Secret) -> Result<Publication, Refusal> {
-        let publication = Self::publish(self, id, key)?;
-        Span::current().record("session", field::display(publication.session()));
-        Ok(publication)
+        Self::publish(self, id, key, Instant::now().into_std())
     }
 
     fn turned_away(&self, refused: Refused) {
@@ -80,6 +81,10 @@ impl StreamSink for Publication {
 
     fn lead(&self, now: Instant) -> Duration {
         Self::lead(self, now.into_std())
+    }
+
+    fn goodbye(self) {
+        Self::goodbye(self);
     }
 }
 
@@ -126,6 +131,8 @@ impl ConnError {
             Self::Refused(Refusal::WrongKey(_)) => Reason::WrongKey,
             Self::Refused(Refusal::NameTaken(_)) => Reason::NameTaken,
             Self::Refused(Refusal::NoRandomness) => Reason::Failed,
+            Self::Publish(PublishError::TakenOver) => Reason::TakenOver,
+            Self::Publish(PublishError::Over) => Reason::Timeout,
             Self::Publish(_) => Reason::Unsupported,
             Self::WriteTimeout => Reason::Timeout,
             Self::Lost(_) => return None,
@@ -181,7 +188,12 @@ async fn converse<A: Admission>(
                 Output::Event(Event::PublishRequest { id, key }) => {
                     stream = Some(admit(session, admission, &id, &key)?);
                 }
-                Output::Event(Event::Unpublished) => return Ok(Closed::ByPeer),
+                Output::Event(Event::Unpublished) => {
+                    if let Some(stream) = stream {
+                        stream.goodbye();
+                    }
+                    return Ok(Closed::ByPeer);
+                }
                 Output::Event(event) => {
                     let stream = stream.as_mut().expect("a session hands out media only after accept");
                     apply(session, stream, event, arrived)?;

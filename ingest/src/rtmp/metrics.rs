@@ -30,6 +30,7 @@ pub(super) enum Reason {
     Protocol,
     Timeout,
     Unsupported,
+    TakenOver,
     Failed,
 }
 
@@ -50,6 +51,7 @@ impl EncodeLabelValue for Reason {
             Self::Protocol => "protocol",
             Self::Timeout => "timeout",
             Self::Unsupported => "unsupported",
+            Self::TakenOver => "taken_over",
             Self::Failed => "failed",
         };
         EncodeLabelValue::encode(&text, encoder)

@@ -303,6 +303,10 @@ impl StreamSink for Recording {
     fn lead(&self, _now: Instant) -> Duration {
         Duration::ZERO
     }
+
+    fn goodbye(self) {
+        self.studio.note(format!("{} goodbye", self.id));
+    }
 }
 
 impl Drop for Recording {

@@ -14,7 +14,8 @@ export function stateWords(stream: Stream, now: number): string {
     case "starting":
       return stream.reason ?? "The first seconds have arrived and are being prepared.";
     case "interrupted":
-      return stream.reason ?? "Nothing arrives any more. Viewers wait, and go on as soon as your encoder is back.";
+      // The server's reason is for viewers.
+      return "Nothing arrives any more. Viewers wait, and go on by themselves as soon as your encoder is back.";
     case "ended":
       return stream.reason ?? "The stream has ended. Start the encoder again, and it goes on under the same link.";
     default:

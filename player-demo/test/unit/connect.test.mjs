@@ -47,7 +47,7 @@ test("the state of a stream is said in words, with the server's reason where the
   const at = (state, changes) => words.stateWords({ ...name, state, since: null, reason: null, ...changes }, 65_000);
   assert.equal(at("live", { since: 5000 }), "On the air for 1:00.");
   assert.equal(at("starting", { reason: "Waiting for a keyframe." }), "Waiting for a keyframe.");
-  assert.match(at("interrupted"), /go on as soon as your encoder is back/);
+  assert.match(at("interrupted"), /go on by themselves as soon as your encoder is back/);
   assert.match(at("ended"), /has ended/);
   assert.match(at("offline"), /Nothing arrives yet/);
   assert.deepEqual(words.badge("interrupted"), ["alert", "Interrupted"]);

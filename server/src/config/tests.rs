@@ -31,6 +31,8 @@ fn nothing_set_gives_the_documented_defaults() {
             "rtmp.listen = \":1935\"                         # default",
             "admin.listen = \"127.0.0.1:9090\"               # default",
             "# auth.publish_key is not set                 # default",
+            "publish.linger = \"20s\"                        # default",
+            "publish.on_conflict = \"refuse\"                # default",
             "hls.profile = \"default\"                       # default",
             "streams.unlisted = \"\"                         # default",
         ]
@@ -116,16 +118,13 @@ parts = "200ms"
              authentication here; allowed: a loopback IP:PORT such as 127.0.0.1:9090 or [::1]:9090",
             "tidecast.toml:13:15: auth.publish_key: has 5 characters; allowed: 16 to 128 of the characters \
              A-Z a-z 0-9 - . _ ~",
-            "tidecast.toml:15:2: htpp: unknown key; the keys are data_dir, http.listen, rtmp.listen, admin.listen, \
-             auth.publish_key, hls.profile, streams.unlisted",
+            &format!("tidecast.toml:15:2: htpp: unknown key; the keys are {}", problem::key_names()),
             "tidecast.toml:17:1: hls.profile.parts: unknown key; did you mean hls.profile?",
-            "tidecast.toml:19:3: metrics: unknown key; the keys are data_dir, http.listen, rtmp.listen, \
-             admin.listen, auth.publish_key, hls.profile, streams.unlisted",
+            &format!("tidecast.toml:19:3: metrics: unknown key; the keys are {}", problem::key_names()),
             "environment TIDECAST__HLS__PROFILE: hls.profile: \"lowest\" is no profile; allowed: \"default\" (parts \
              of 500 ms) or \"low\" (parts of 200 ms)",
             "environment TIDECAST__HTTP_LISTEN: sets no key; did you mean TIDECAST__HTTP__LISTEN?",
-            "environment TIDECAST__METRICS: sets no key; the keys are data_dir, http.listen, rtmp.listen, \
-             admin.listen, auth.publish_key, hls.profile, streams.unlisted",
+            &format!("environment TIDECAST__METRICS: sets no key; the keys are {}", problem::key_names()),
         ]
     );
 }
@@ -142,10 +141,7 @@ fn a_section_without_its_key_is_explained() {
 fn columns_count_characters_not_bytes() {
     assert_eq!(
         problems(load("# größe\nhls = { \"größe\" = 1 }")),
-        [
-            "tidecast.toml:2:9: hls.größe: unknown key; the keys are data_dir, http.listen, rtmp.listen, admin.listen, \
-          auth.publish_key, hls.profile, streams.unlisted"
-        ]
+        [format!("tidecast.toml:2:9: hls.größe: unknown key; the keys are {}", problem::key_names())]
     );
 }
 

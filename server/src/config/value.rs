@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ingest::OnConflict;
+
 /// An address that only programs of this machine reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LoopbackAddr(SocketAddr);
@@ -85,6 +87,29 @@ pub(super) fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
         ip => ip == narrow.to_canonical(),
     };
     a.port() == b.port() && a.port() != 0 && (takes(a.ip(), b.ip()) || takes(b.ip(), a.ip()))
+}
+
+/// Longest time a session waits for its publisher. Beyond it most players have given up.
+const LINGER_MAX_S: u64 = 120;
+
+pub(super) fn linger(text: &str) -> Result<Duration, String> {
+    let seconds = text.strip_suffix('s').and_then(|seconds| seconds.parse().ok());
+    match seconds.filter(|seconds| (1..=LINGER_MAX_S).contains(seconds)) {
+        Some(seconds) => Ok(Duration::from_secs(seconds)),
+        None => Err(format!("{text:?} is no such time")),
+    }
+}
+
+const ON_CONFLICT: [(&str, OnConflict); 2] =
+    [("refuse", OnConflict::Refuse), ("takeover", OnConflict::Takeover)];
+
+pub(super) fn on_conflict(text: &str) -> Result<OnConflict, String> {
+    let found = ON_CONFLICT.into_iter().find(|(name, _)| *name == text);
+    found.map(|(_, value)| value).ok_or_else(|| format!("{text:?} is no way to settle it"))
+}
+
+pub(super) fn show_on_conflict(value: OnConflict) -> &'static str {
+    ON_CONFLICT.into_iter().find(|(_, other)| *other == value).map_or("", |(name, _)| name)
 }
 
 pub(super) fn directory(text: &str) -> Result<PathBuf, String> {

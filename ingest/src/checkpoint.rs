@@ -1,0 +1,350 @@
+//! What must survive the process, so that the next one can go on with a session: the same URLs, numbers that rise,
+//! and the same stream clock. Written before a segment's first part appears, so nothing a viewer saw is newer.
+
+use bytes::Bytes;
+use media::{CodecConfig, NameError, SessionId, StreamId, TrackId, TrackKind, codec};
+use relay::{Bandwidth, Live, StreamRecord, TrackRecord};
+use serde::{Deserialize, Serialize};
+
+use crate::cutter::Numbers;
+use crate::grid::{Follower, Grid};
+
+/// Version of the text. A process of another version starts new sessions instead of misreading old ones.
+const FORMAT: u32 = 1;
+
+/// Between the newest segment a viewer can have heard of and the first one after a restart: the one that was hinted
+/// may have been asked for.
+const MSN_STEP: u64 = 2;
+
+/// The same for groups: any number of them may have been written within one segment.
+const GROUP_STEP: u32 = 1_000;
+
+/// Keeps the newest checkpoint of every session that is open. `server` plugs in the real one.
+pub trait Checkpoints: Send + Sync {
+    /// Called on the way of the media, once per segment: must not wait for a disk to spin.
+    fn store(&self, checkpoint: &Checkpoint);
+
+    /// The session is over.
+    fn remove(&self, id: &StreamId);
+}
+
+/// For those who need none: a restart begins new sessions.
+pub struct NoCheckpoints;
+
+impl Checkpoints for NoCheckpoints {
+    fn store(&self, _: &Checkpoint) {}
+
+    fn remove(&self, _: &StreamId) {}
+}
+
+/// A session as of the beginning of one of its segments.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint {
+    pub(crate) id: StreamId,
+    pub(crate) record: StreamRecord,
+    pub(crate) live: Live,
+    pub(crate) grid: Grid,
+    /// When the first publisher was accepted, Unix time.
+    pub(crate) since_ms: i64,
+    /// Wall-clock time of stream time zero, in milliseconds since the Unix epoch.
+    pub(crate) anchor_ms: i64,
+    /// Stream time at which the segment begins, in milliseconds.
+    pub(crate) position_ms: i64,
+    pub(crate) numbers: Numbers,
+}
+
+/// Why a text is no checkpoint: it was damaged, or written by another version.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    #[error("not a checkpoint: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("of format {0}, not {FORMAT}")]
+    Format(u32),
+    #[error("a name in it: {0}")]
+    Name(#[from] NameError),
+    #[error("{0}")]
+    Config(#[from] codec::ConfigError),
+    #[error("{0} is out of range")]
+    Value(&'static str),
+}
+
+impl Checkpoint {
+    pub fn id(&self) -> &StreamId {
+        &self.id
+    }
+
+    pub(crate) fn session(&self) -> SessionId {
+        self.record.session
+    }
+
+    /// When the segment began, in milliseconds since the Unix epoch.
+    pub fn written_ms(&self) -> i64 {
+        self.anchor_ms + self.position_ms
+    }
+
+    /// Where the next process goes on.
+    pub(crate) fn next_numbers(&self) -> Numbers {
+        Numbers {
+            msn: self.numbers.msn.saturating_add(MSN_STEP),
+            group: self.numbers.group.saturating_add(GROUP_STEP),
+            discontinuity_sequence: self.numbers.discontinuity_sequence.saturating_add(1),
+        }
+    }
+
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(&Saved::from(self)).expect("a checkpoint has only strings, numbers and lists")
+    }
+
+    /// # Errors
+    /// [`CheckpointError`]: the session cannot be continued.
+    pub fn from_json(text: &[u8]) -> Result<Self, CheckpointError> {
+        let saved: Saved = serde_json::from_slice(text)?;
+        if saved.format != FORMAT {
+            return Err(CheckpointError::Format(saved.format));
+        }
+        saved.restore()
+    }
+}
+
+/// The text's shape. Times are in milliseconds, or in ticks of the lead track.
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    format: u32,
+    app: String,
+    stream: String,
+    session: String,
+    epoch: u32,
+    since_ms: i64,
+    anchor_ms: i64,
+    position_ms: i64,
+    msn: u64,
+    group: u32,
+    discontinuity_sequence: u64,
+    frame_rate: Option<f64>,
+    frame: i64,
+    part: i64,
+    target_duration_s: u32,
+    window_ms: u32,
+    /// The lead first.
+    tracks: Vec<SavedTrack>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SavedTrack {
+    sample_entry: String,
+    /// The decoder's own record, in hexadecimal.
+    config: String,
+    part_target_ms: u32,
+    reorder_delay: u32,
+    bandwidth_peak: u32,
+    bandwidth_average: u32,
+}
+
+impl From<&Checkpoint> for Saved {
+    fn from(checkpoint: &Checkpoint) -> Self {
+        let Checkpoint { id, record, live, grid, numbers, .. } = checkpoint;
+        let tracks = record.tracks.iter().zip(&live.bandwidth).map(|(track, bandwidth)| {
+            let (sample_entry, config) = track.codec.record();
+            SavedTrack {
+                sample_entry: String::from_utf8_lossy(sample_entry).into_owned(),
+                config: hex(config),
+                part_target_ms: track.part_target_ms,
+                reorder_delay: track.reorder_delay,
+                bandwidth_peak: bandwidth.peak,
+                bandwidth_average: bandwidth.average,
+            }
+        });
+        Self {
+            format: FORMAT,
+            app: id.app().to_owned(),
+            stream: id.stream().to_owned(),
+            session: record.session.to_string(),
+            epoch: record.epoch,
+            since_ms: checkpoint.since_ms,
+            anchor_ms: checkpoint.anchor_ms,
+            position_ms: checkpoint.position_ms,
+            msn: numbers.msn,
+            group: numbers.group,
+            discontinuity_sequence: numbers.discontinuity_sequence,
+            frame_rate: record.frame_rate,
+            frame: grid.frame,
+            part: grid.part,
+            target_duration_s: live.target_duration_s,
+            window_ms: live.window_ms,
+            tracks: tracks.collect(),
+        }
+    }
+}
+
+impl Saved {
+    fn restore(self) -> Result<Checkpoint, CheckpointError> {
+        let session: SessionId = self.session.parse()?;
+        let mut tracks = Vec::with_capacity(self.tracks.len());
+        for (number, track) in (0..).zip(&self.tracks) {
+            let record = unhex(&track.config).ok_or(CheckpointError::Value("a configuration"))?;
+            let codec = CodecConfig::from_record(track.sample_entry.as_bytes(), record)?;
+            tracks.push(TrackRecord {
+                id: TrackId(number),
+                name: track_name(codec.kind()),
+                codec,
+                part_target_ms: track.part_target_ms,
+                reorder_delay: track.reorder_delay,
+            });
+        }
+        let (lead, follower) = match tracks.as_slice() {
+            [lead] => (lead, None),
+            [lead, follower] if lead.codec.kind() != follower.codec.kind() => (lead, Some(follower)),
+            _ => return Err(CheckpointError::Value("the number of tracks")),
+        };
+        if self.frame <= 0 || self.part < self.frame || !(1..=60).contains(&self.target_duration_s) {
+            return Err(CheckpointError::Value("the part grid"));
+        }
+        let follower = follower.map(|track| {
+            let CodecConfig::Aac(config) = &track.codec else {
+                return Err(CheckpointError::Value("the second track"));
+            };
+            Ok(Follower {
+                scale: track.codec.timescale(),
+                frame: config.samples_per_frame().into(),
+                part_target_ms: track.part_target_ms,
+            })
+        });
+        let grid = Grid {
+            scale: lead.codec.timescale(),
+            frame: self.frame,
+            part: self.part,
+            part_target_ms: lead.part_target_ms,
+            follower: follower.transpose()?,
+        };
+        let bandwidth = self
+            .tracks
+            .iter()
+            .map(|track| Bandwidth { peak: track.bandwidth_peak, average: track.bandwidth_average });
+        Ok(Checkpoint {
+            id: StreamId::new(&self.app, &self.stream)?,
+            record: StreamRecord {
+                session,
+                epoch: self.epoch,
+                part_hold_back_ms: grid.part_hold_back_ms(),
+                frame_rate: self.frame_rate,
+                tracks,
+                live: None,
+            },
+            live: Live {
+                target_duration_s: self.target_duration_s,
+                window_ms: self.window_ms,
+                bandwidth: bandwidth.collect(),
+            },
+            grid,
+            since_ms: self.since_ms,
+            anchor_ms: self.anchor_ms,
+            position_ms: self.position_ms,
+            numbers: Numbers {
+                msn: self.msn,
+                group: self.group,
+                discontinuity_sequence: self.discontinuity_sequence,
+            },
+        })
+    }
+}
+
+/// The rendition that a track of a publisher becomes, in URLs.
+pub(crate) fn track_name(kind: TrackKind) -> &'static str {
+    match kind {
+        TrackKind::Video => "v",
+        TrackKind::Audio => "a",
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<Bytes> {
+    let digits = text.as_bytes();
+    if !digits.len().is_multiple_of(2) {
+        return None;
+    }
+    digits
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok())
+        .collect::<Option<Vec<u8>>>()
+        .map(Bytes::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use media::Timescale;
+    use media::codec::aac;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::grid::Cadence;
+    use crate::testing::avcc;
+
+    fn checkpoint() -> Checkpoint {
+        let audio = aac::Config::parse(Bytes::from_static(&[0x11, 0x90])).unwrap();
+        let cadence = Cadence { frames_per_second: 30.0, longest_s: 0.034 };
+        let scale = Timescale::from_hertz(48_000).unwrap();
+        let grid = Grid::video(cadence, Some((scale, 1024)), Duration::from_millis(500));
+        let track = |number, codec: CodecConfig, part_target_ms| TrackRecord {
+            id: TrackId(number),
+            name: track_name(codec.kind()),
+            codec,
+            part_target_ms,
+            reorder_delay: 0,
+        };
+        Checkpoint {
+            id: StreamId::new("live", "cam").unwrap(),
+            record: StreamRecord {
+                session: SessionId::from_random(0xAB),
+                epoch: 3,
+                part_hold_back_ms: grid.part_hold_back_ms(),
+                frame_rate: Some(30.0),
+                tracks: vec![
+                    track(0, CodecConfig::H264(avcc()), 501),
+                    track(1, CodecConfig::Aac(audio), 512),
+                ],
+                live: None,
+            },
+            live: Live {
+                target_duration_s: 4,
+                window_ms: 28_000,
+                bandwidth: vec![Bandwidth { peak: 3_000_000, average: 2_500_000 }; 2],
+            },
+            grid,
+            since_ms: 1_800_000_000_000,
+            anchor_ms: 1_800_000_000_123,
+            position_ms: 40_000,
+            numbers: Numbers { msn: 20, group: 21, discontinuity_sequence: 1 },
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_survives_its_text() {
+        let checkpoint = checkpoint();
+        assert_eq!(Checkpoint::from_json(&checkpoint.to_json()).unwrap(), checkpoint);
+        assert_eq!(checkpoint.written_ms(), 1_800_000_040_123);
+        let next = checkpoint.next_numbers();
+        assert_eq!((next.msn, next.group, next.discontinuity_sequence), (22, 1_021, 2));
+    }
+
+    #[test]
+    fn another_version_is_refused_and_not_misread() {
+        let text = String::from_utf8(checkpoint().to_json()).unwrap().replace("\"format\":1", "\"format\":2");
+        assert!(matches!(Checkpoint::from_json(text.as_bytes()), Err(CheckpointError::Format(2))));
+    }
+
+    proptest! {
+        /// A file that was cut off or damaged costs the session, never the start of the process.
+        #[test]
+        fn damage_is_an_error_and_no_panic(at in 0_usize..1_200, byte: u8, cut: bool) {
+            let mut text = checkpoint().to_json();
+            let at = at % text.len();
+            if cut { text.truncate(at) } else { text[at] = byte }
+            let _ = Checkpoint::from_json(&text);
+        }
+    }
+}

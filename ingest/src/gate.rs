@@ -1,0 +1,265 @@
+//! The owner of all sessions on this node: who may publish which stream, who takes over from whom, and when a session
+//! that nobody publishes is over.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use media::{SessionId, StreamId};
+use relay::StreamRegistry;
+
+use crate::Secret;
+use crate::checkpoint::{Checkpoint, Checkpoints};
+use crate::error::{KeyFault, PublishError, Refusal};
+use crate::metrics::Metrics;
+use crate::publication::Publication;
+use crate::refusals::{Refusals, Refused};
+use crate::session::Session;
+
+/// A publisher that sent media within this time is there, and keeps its name against a second one.
+const PRESENT: Duration = Duration::from_secs(3);
+
+/// Decides who may publish. `server` plugs in the real one.
+pub trait Authorize: Send + Sync {
+    fn may_publish(&self, id: &StreamId, key: &Secret) -> bool;
+}
+
+/// What happens to a second publisher of a name, with a right key, while the first is sending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnConflict {
+    /// The second is refused.
+    #[default]
+    Refuse,
+    /// The second takes over at its first keyframe, and the first is sent away.
+    Takeover,
+}
+
+/// How this node publishes.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// How long a part should be; the part grid rounds it to whole frames.
+    pub part_target: Duration,
+    pub on_conflict: OnConflict,
+    /// How long a session waits for its publisher to come back.
+    pub linger: Duration,
+}
+
+/// Decides who may publish, and opens publications. Cloning shares it.
+#[derive(Clone)]
+pub struct Gate {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) registry: StreamRegistry,
+    pub(crate) policy: Policy,
+    pub(crate) metrics: Metrics,
+    pub(crate) checkpoints: Arc<dyn Checkpoints>,
+    authorize: Arc<dyn Authorize>,
+    /// Locked before a slot, never after.
+    slots: Mutex<HashMap<StreamId, Arc<Slot>>>,
+    claims: AtomicU64,
+    refusals: Refusals,
+}
+
+/// A name that is being published, or was until a moment ago.
+pub(crate) struct Slot {
+    id: StreamId,
+    shared: Arc<Shared>,
+    claims: Mutex<Claims>,
+}
+
+/// Who publishes under a name, and what. Publishers are numbered; 0 is none.
+pub(crate) struct Claims {
+    /// The newest that was let in and is still connected.
+    newest: u64,
+    /// Whose media is written. It stays in place until a newer one has shown a keyframe.
+    owner: u64,
+    /// When a message of media came of anybody who was let in.
+    heard: Instant,
+    session: Option<Session>,
+}
+
+impl Gate {
+    pub fn new(
+        registry: StreamRegistry,
+        authorize: Arc<dyn Authorize>,
+        policy: Policy,
+        checkpoints: Arc<dyn Checkpoints>,
+        metrics: Metrics,
+    ) -> Self {
+        let slots = Mutex::default();
+        let claims = AtomicU64::new(1);
+        let refusals = Refusals::default();
+        let shared = Shared { registry, policy, metrics, checkpoints, authorize, slots, claims, refusals };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Whom this gate turned away lately.
+    pub fn refusals(&self) -> &Refusals {
+        &self.shared.refusals
+    }
+
+    pub(crate) fn turned_away(&self, refused: Refused) {
+        self.shared.refusals.note(refused);
+    }
+
+    /// # Errors
+    /// [`Refusal`], in words meant for the broadcaster.
+    pub fn publish(&self, id: &StreamId, key: &Secret, now: Instant) -> Result<Publication, Refusal> {
+        if !self.shared.authorize.may_publish(id, key) {
+            return Err(Refusal::WrongKey(self.fault(id, key)));
+        }
+        // Not used if the publisher goes on with a session that is there.
+        let session = SessionId::from_random(getrandom::u64().map_err(|_| Refusal::NoRandomness)?);
+        let claim = self.shared.claims.fetch_add(1, Ordering::Relaxed);
+        let mut slots = self.lock();
+        let slot = slots.entry(id.clone()).or_insert_with(|| Slot::new(id.clone(), self.shared.clone(), now));
+        let mut claims = slot.lock();
+        if !claims.admit(claim, now, self.shared.policy.on_conflict) {
+            return Err(Refusal::NameTaken(id.clone()));
+        }
+        // A session that nobody could see yet is not worth going on with.
+        if !claims.session.as_ref().is_some_and(Session::is_live) {
+            slot.begin(&mut claims, claim, session, now);
+        }
+        Ok(Publication::new(slot.clone(), claim, session))
+    }
+
+    fn fault(&self, id: &StreamId, key: &Secret) -> KeyFault {
+        let is_key = |name: &str| self.shared.authorize.may_publish(id, &Secret::new(name.to_owned()));
+        // Both are compared whatever the first one says.
+        if is_key(id.app()) | is_key(id.stream()) {
+            KeyFault::InName
+        } else if key.expose().is_empty() {
+            KeyFault::Missing
+        } else {
+            KeyFault::Wrong
+        }
+    }
+
+    /// Goes on with the session of a process before this one. To be called before the first publisher comes.
+    pub fn restore(&self, checkpoint: &Checkpoint, now: Instant, wall: SystemTime) {
+        let id = checkpoint.id().clone();
+        let Ok(writer) = self.shared.registry.open(id.clone(), checkpoint.session()) else { return };
+        let slot = Slot::new(id.clone(), self.shared.clone(), now);
+        slot.lock().session = Some(Session::restore(writer, &self.shared, checkpoint, now, wall));
+        self.lock().insert(id, slot);
+    }
+
+    /// Lets the clock of every session run on. To be called several times a part.
+    pub fn tick(&self, now: Instant, wall: SystemTime) {
+        let linger = self.shared.policy.linger;
+        self.lock().retain(|_, slot| {
+            let mut claims = slot.lock();
+            if now.saturating_duration_since(claims.heard) >= linger {
+                claims.end();
+            }
+            if let Some(session) = &mut claims.session {
+                session.tick(now, wall);
+            }
+            claims.session.is_some() || claims.newest != 0
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<StreamId, Arc<Slot>>> {
+        self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slot {
+    fn new(id: StreamId, shared: Arc<Shared>, now: Instant) -> Arc<Self> {
+        let claims = Mutex::new(Claims { newest: 0, owner: 0, heard: now, session: None });
+        Arc::new(Self { id, shared, claims })
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Claims> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn policy(&self) -> &Policy {
+        &self.shared.policy
+    }
+
+    pub(crate) fn unit_dropped(&self) {
+        self.shared.metrics.unit_dropped();
+    }
+
+    /// A new session in place of whatever there was, which ends.
+    pub(crate) fn begin(&self, claims: &mut Claims, claim: u64, session: SessionId, now: Instant) {
+        claims.end();
+        let writer = self.shared.registry.open(self.id.clone(), session);
+        // Every publisher of this node came through this slot, and what it had open has just ended.
+        let writer = writer.expect("the slot is the only one that opens its name");
+        claims.session = Some(Session::new(writer, &self.shared, now));
+        claims.owner = claim;
+    }
+}
+
+impl Claims {
+    /// Lets a publisher in, unless another one is there and must not be disturbed.
+    fn admit(&mut self, claim: u64, now: Instant, on_conflict: OnConflict) -> bool {
+        let connected = self.newest != 0 || self.owner != 0;
+        let present = connected && now.saturating_duration_since(self.heard) < PRESENT;
+        if present && on_conflict == OnConflict::Refuse {
+            return false;
+        }
+        (self.newest, self.heard) = (claim, now);
+        true
+    }
+
+    /// The session, for a publisher that does not own it yet: to see whether it could go on with it.
+    ///
+    /// # Errors
+    /// [`PublishError::TakenOver`] if a newer one was let in.
+    pub(crate) fn candidate(
+        &mut self,
+        claim: u64,
+        now: Instant,
+    ) -> Result<Option<&mut Session>, PublishError> {
+        if self.newest != claim {
+            return Err(PublishError::TakenOver);
+        }
+        self.heard = now;
+        Ok(self.session.as_mut())
+    }
+
+    /// The session, for the publisher whose media is written.
+    ///
+    /// # Errors
+    /// [`PublishError::TakenOver`] if that is another one, [`PublishError::Over`] if the session has ended.
+    pub(crate) fn owned(&mut self, claim: u64, now: Instant) -> Result<&mut Session, PublishError> {
+        if self.owner != claim {
+            return Err(if self.session.is_some() { PublishError::TakenOver } else { PublishError::Over });
+        }
+        self.heard = now;
+        self.session.as_mut().ok_or(PublishError::Over)
+    }
+
+    /// From here on the media of `claim` is written, and nobody else's.
+    pub(crate) fn take_over(&mut self, claim: u64) {
+        self.owner = claim;
+    }
+
+    /// A publisher has gone. If it said goodbye, or nobody has seen anything of it yet, its session is over.
+    pub(crate) fn leave(&mut self, claim: u64, goodbye: bool) {
+        if self.newest == claim {
+            self.newest = 0;
+        }
+        if self.owner == claim {
+            self.owner = 0;
+            let visible = self.session.as_ref().is_some_and(Session::is_live);
+            if goodbye || !visible {
+                self.end();
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        self.owner = 0;
+        if let Some(session) = self.session.take() {
+            session.end();
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! One session of a stream, from its first publisher to ENDLIST, whoever publishes it meanwhile.
+//!
+//! While media comes, this hands it to the log. When none comes, the clock runs on: every part is a gap, on all
+//! renditions, until the publisher is back or the session is given up (`gate.rs` decides that). Reads no clock.
+//!
+//! [`Session::end`] forgets the checkpoint; a session that is merely dropped, because the process goes, leaves it to
+//! the next one.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use media::codec::{aac, h264};
+use media::{CodecConfig, SessionId, TrackKind};
+use relay::{Facts, StreamWriter};
+
+use crate::checkpoint::{Checkpoint, Checkpoints};
+use crate::cutter::Counts;
+use crate::gate::Shared;
+use crate::hold::{Held, Opening};
+use crate::log::{Log, Placed};
+use crate::metrics::StreamMetrics;
+use crate::timeline::StreamTime;
+
+/// No media of any track for this long, and the parts that are missing are published as gaps. A stall of the uplink
+/// that is over before costs viewers nothing but the wait.
+const SILENCE_MIN: Duration = Duration::from_secs(2);
+
+/// The same for sources slower than that, in units of their longest frame.
+const SILENCE_INTERVALS: f64 = 1.5;
+
+/// Gaps that stand in a playlist from the first moment after a restart, in milliseconds: a whole segment fits, or there
+/// would be no playlist until one has passed.
+const RESTART_GAP_MS: i64 = 3_000;
+
+pub(crate) struct Session {
+    writer: StreamWriter,
+    metrics: StreamMetrics,
+    checkpoints: Arc<dyn Checkpoints>,
+    /// `None` while the first publisher's media is held back.
+    open: Option<Open>,
+    media_last: Instant,
+    facts: Facts,
+}
+
+struct Open {
+    log: Log,
+    zero: StreamTime,
+}
+
+impl Session {
+    pub(crate) fn new(writer: StreamWriter, shared: &Shared, now: Instant) -> Self {
+        let metrics = shared.metrics.stream(writer.id());
+        let checkpoints = shared.checkpoints.clone();
+        Self { writer, metrics, checkpoints, open: None, media_last: now, facts: Facts::default() }
+    }
+
+    /// Goes on where a process before this one was, with gaps from now on.
+    pub(crate) fn restore(
+        writer: StreamWriter,
+        shared: &Shared,
+        checkpoint: &Checkpoint,
+        now: Instant,
+        wall: SystemTime,
+    ) -> Self {
+        let mut session = Self::new(writer, shared, now);
+        let wall_ms = unix_ms(wall);
+        // A wall clock that was set back meanwhile must not take the stream clock with it.
+        let earliest_ms = checkpoint.position_ms + 1 + RESTART_GAP_MS;
+        let millis = (wall_ms - checkpoint.anchor_ms).max(earliest_ms);
+        let zero = StreamTime { at: now, millis };
+        let start_ms = millis - RESTART_GAP_MS;
+        let checkpoints = session.checkpoints.clone();
+        let mut log = Log::resume(checkpoint, start_ms, checkpoints, &mut session.writer);
+        log.silence(millis, &session.writer);
+        session.facts = Facts {
+            since_ms: checkpoint.since_ms,
+            interrupted_since_ms: Some(checkpoint.written_ms()),
+            ..Facts::default()
+        };
+        session.writer.set_facts(session.facts.clone());
+        session.open = Some(Open { log, zero });
+        tracing::info!(
+            stream.id = %session.writer.id(),
+            session = %session.writer.session(),
+            "session of the last run goes on: waiting for its publisher"
+        );
+        session
+    }
+
+    pub(crate) fn id(&self) -> SessionId {
+        self.writer.session()
+    }
+
+    /// When its first publisher was accepted, Unix time; zero if that has told nothing yet.
+    pub(crate) fn since_ms(&self) -> i64 {
+        self.facts.since_ms
+    }
+
+    /// What was told last.
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// How long no media has come.
+    pub(crate) fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.media_last)
+    }
+
+    /// Of the video, as measured when the log opened.
+    pub(crate) fn frame_rate(&self) -> Option<f64> {
+        self.open.as_ref().and_then(|open| open.log.frame_rate())
+    }
+
+    /// Viewers have a playlist.
+    pub(crate) fn is_live(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.log.is_live())
+    }
+
+    /// Whether a publisher with these tracks, and no others, can go on with this session: players have set up their
+    /// decoders for its tracks, and timescales cannot change.
+    pub(crate) fn fits(&self, video: Option<&h264::Config>, audio: Option<&aac::Config>) -> bool {
+        let Some(open) = self.open.as_ref().filter(|open| open.log.is_live()) else { return false };
+        let video_fits = match open.log.codec(TrackKind::Video) {
+            Some(CodecConfig::H264(_)) => video.is_some(),
+            _ => video.is_none(),
+        };
+        let audio_fits = match open.log.codec(TrackKind::Audio) {
+            Some(CodecConfig::Aac(config)) => audio == Some(config),
+            _ => audio.is_none(),
+        };
+        video_fits && audio_fits
+    }
+
+    /// Where a publisher that goes on with this session begins: the stream clock, and what of it is taken. And the
+    /// configuration of the video that was there before.
+    pub(crate) fn resume(&self) -> Option<(StreamTime, i64, Option<&CodecConfig>)> {
+        let open = self.open.as_ref()?;
+        Some((open.zero, open.log.taken_ms(), open.log.codec(TrackKind::Video)))
+    }
+
+    /// The tracks are known: the log opens.
+    pub(crate) fn open(
+        &mut self,
+        opening: Opening,
+        announced_bits_per_second: Option<u32>,
+        zero: StreamTime,
+        now: Instant,
+    ) {
+        let since_ms = self.facts.since_ms;
+        let checkpoints = self.checkpoints.clone();
+        let log = Log::open(opening, announced_bits_per_second, since_ms, checkpoints, &mut self.writer);
+        self.open = Some(Open { log, zero });
+        self.media_last = now;
+    }
+
+    pub(crate) fn push(&mut self, held: Held, now: Instant) -> Placed {
+        self.media_last = now;
+        let Some(open) = &mut self.open else { return Placed::Written };
+        let placed = open.log.push(held, &self.writer);
+        if placed == Placed::Written
+            && let Some(since_ms) = self.facts.interrupted_since_ms.filter(|_| !open.log.is_in_gap())
+        {
+            let seconds = open.zero.millis(now) + open.log.anchor_ms() - since_ms;
+            tracing::info!(seconds = seconds / 1000, "media is back");
+            self.facts.interrupted_since_ms = None;
+            self.writer.set_facts(self.facts.clone());
+        }
+        placed
+    }
+
+    pub(crate) fn lead(&self) -> TrackKind {
+        self.open.as_ref().map_or(TrackKind::Video, |open| open.log.lead())
+    }
+
+    /// Lets the clock run on where media does not.
+    pub(crate) fn tick(&mut self, now: Instant, wall: SystemTime) {
+        let silent = self.silence(now);
+        let Some(open) = self.open.as_mut().filter(|open| open.log.is_live()) else { return };
+        let silence = SILENCE_MIN.max(open.log.interval().mul_f64(SILENCE_INTERVALS));
+        if silent < silence {
+            return;
+        }
+        open.log.silence(open.zero.millis(now), &self.writer);
+        if self.facts.interrupted_since_ms.is_none() {
+            let since = wall.checked_sub(silent).unwrap_or(wall);
+            tracing::info!(stream.id = %self.writer.id(), "no media: gaps until it is back");
+            self.facts = Facts {
+                bits_per_second: 0,
+                frame_rate: None,
+                interrupted_since_ms: Some(unix_ms(since)),
+                ..self.facts.clone()
+            };
+            self.writer.set_facts(self.facts.clone());
+        }
+    }
+
+    /// What people see of the publication, about once a second of media.
+    pub(crate) fn tell(&mut self, facts: Facts, audio_anchors: u32) {
+        self.facts = Facts { interrupted_since_ms: self.facts.interrupted_since_ms, ..facts };
+        self.metrics.tell(&self.facts, self.counts(), audio_anchors);
+        self.writer.set_facts(self.facts.clone());
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.open.as_ref().map_or_else(Counts::default, |open| open.log.counts())
+    }
+
+    /// Nobody will go on with it: viewers are told that it is over.
+    pub(crate) fn end(mut self) {
+        self.checkpoints.remove(self.writer.id());
+        if let Some(open) = &mut self.open {
+            open.log.finish(&self.writer);
+        }
+        let counts = self.counts();
+        let edge_ms = self.open.as_ref().map_or(0, |open| open.log.taken_ms());
+        tracing::info!(
+            stream.id = %self.writer.id(),
+            session = %self.writer.session(),
+            seconds = edge_ms / 1000,
+            discontinuities = counts.discontinuities,
+            parts_over_target = counts.parts_over_target,
+            segments_forced = counts.segments_forced,
+            "publication ended"
+        );
+    }
+}
+
+pub(crate) fn unix_ms(wall: SystemTime) -> i64 {
+    wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
