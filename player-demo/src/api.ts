@@ -1,14 +1,17 @@
 // What the server tells a page: the JSON behind `/state` and `/state/{app}/{stream}`.
 // Names are the server's; times are in seconds unless the name or comment says otherwise.
 
-export type StreamState = "offline" | "starting" | "live" | "ended";
+/** `interrupted`: the broadcaster's media does not come at the moment; the session waits for it. */
+export type StreamState = "offline" | "starting" | "live" | "interrupted" | "ended";
 
 export interface Stream {
   app: string;
   stream: string;
   state: StreamState;
-  /** One sentence for people: why the stream is still starting, or how it ended. */
+  /** One sentence for people: why the stream is still starting, or has no picture. */
   reason: string | null;
+  /** Since when nothing comes from the broadcaster, in Unix milliseconds. */
+  interrupted_since: number | null;
   /** Changes whenever a new programme begins under the same name. */
   session: string | null;
   /** Address of the multivariant playlist. */
@@ -38,7 +41,7 @@ export interface AudioTrack {
   channels: number;
 }
 
-/** `GET /state`: every stream that is starting or live. */
+/** `GET /state`: every stream that is starting, live or interrupted. */
 export interface StreamList {
   streams: Stream[];
   /** Where publishers connect. */

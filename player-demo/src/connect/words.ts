@@ -8,7 +8,7 @@ const FRESH = 60_000;
 
 /** `now` is the server's time, in Unix milliseconds. */
 export function stateWords(stream: Stream, now: number): string {
-  switch (stream.state as string) {
+  switch (stream.state) {
     case "live":
       return stream.since === null ? "On the air." : `On the air for ${format.elapsed(now - stream.since)}.`;
     case "starting":

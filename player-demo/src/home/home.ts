@@ -89,7 +89,7 @@ class Card {
     this.stream = stream;
     const live = stream.state === "live";
     this.badge.dataset.look = live ? "live" : "busy";
-    write(this.badge, live ? "Live" : "Starting");
+    write(this.badge, live ? "Live" : stream.state === "interrupted" ? "Interrupted" : "Starting");
     this.reason.hidden = live;
     write(this.reason, live ? "" : (stream.reason ?? "The first seconds are being prepared."));
     const facts: [string, string][] = [

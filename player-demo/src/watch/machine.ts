@@ -6,7 +6,7 @@
 
 import type { Stream } from "../api.ts";
 
-export type Phase = "loading" | "offline" | "starting" | "live" | "ended" | "error";
+export type Phase = "loading" | "offline" | "starting" | "live" | "interrupted" | "ended" | "error";
 
 /** How the media element is doing while the phase is live. `blocked`: the browser wants a tap before it plays. */
 export type Playback = "loading" | "playing" | "stalled" | "paused" | "blocked";
@@ -107,7 +107,13 @@ export function step(model: Model, event: Event): Step {
 
 /** Whether nothing is expected to change soon, so that polling may be slow. */
 export function isSettled(model: Model): boolean {
+  if (model.stream?.state === "interrupted") return false;
   return model.phase === "live" && !model.finishing && !model.drained && ["playing", "paused"].includes(model.playback);
+}
+
+/** The player is kept, since it goes on by itself when the broadcaster is back; but it has nothing more to show. */
+export function isWaitingForBroadcaster(model: Model): boolean {
+  return model.phase === "live" && model.stream?.state === "interrupted" && ["loading", "stalled"].includes(model.playback);
 }
 
 function onAnswer(model: Model): Step {
@@ -123,7 +129,7 @@ function onAnswer(model: Model): Step {
 }
 
 function onAnswerWhilePlaying(model: Model, stream: Stream): Step {
-  const same = stream.state === "live" && sessionOf(stream) === model.playing;
+  const same = isOn(stream) && sessionOf(stream) === model.playing;
   if (model.drained) {
     return same ? onPlayerFailed(model, "the playlist ended although the stream is live") : conclude(model);
   }
@@ -141,7 +147,8 @@ function follow(model: Model, stream: Stream): Step {
     case "live":
       return start(model, stream);
     case "starting":
-      return rest(model, "starting");
+    case "interrupted":
+      return rest(model, stream.state);
     case "ended":
       return rest(model, "ended");
     case "offline":
@@ -190,7 +197,8 @@ function onPollFailed(model: Model, status: number | null): Step {
 
 function onPlayerFailed(model: Model, detail: string): Step {
   if (model.phase !== "live") return stay(model);
-  if (model.finishing) return conclude(model);
+  // Not its fault: there is nothing to play.
+  if (model.finishing || model.stream?.state === "interrupted") return conclude(model);
   const playbackFailures = model.playbackFailures + 1;
   const halted = halt({ ...model, playbackFailures }, { kind: "playback", detail });
   return {
@@ -207,6 +215,10 @@ function onRetry(model: Model): Step {
 
 function stay(model: Model): Step {
   return { model, effects: [] };
+}
+
+function isOn(stream: Stream): boolean {
+  return stream.state === "live" || stream.state === "interrupted";
 }
 
 /** A server that names no session still has one programme per playlist. */

@@ -1,7 +1,7 @@
 // The words that stand in the picture's place while there is none.
 
 import type { StreamName } from "../api.ts";
-import type { Model } from "./machine.ts";
+import { type Model, isWaitingForBroadcaster } from "./machine.ts";
 
 export interface Notice {
   mark: "spinner" | "moon" | "check" | "alert";
@@ -11,11 +11,20 @@ export interface Notice {
   retry: boolean;
 }
 
+const INTERRUPTED: Notice = {
+  mark: "spinner",
+  title: "Interrupted",
+  text: "The broadcaster's connection was lost. The picture comes back by itself.",
+  retry: false,
+};
+
 /** Null while the picture has the stage to itself. */
 export function noticeFor(model: Model, name: StreamName): Notice | null {
   switch (model.phase) {
     case "live":
-      return null;
+      return isWaitingForBroadcaster(model) ? INTERRUPTED : null;
+    case "interrupted":
+      return INTERRUPTED;
     case "loading":
       return { mark: "spinner", title: "Connecting", text: "", retry: false };
     case "offline":

@@ -24,6 +24,7 @@ const TITLES: Record<Model["phase"], string> = {
   offline: "Offline: ",
   starting: "Starting: ",
   live: "Live: ",
+  interrupted: "Interrupted: ",
   ended: "Ended: ",
   error: "Problem: ",
 };
@@ -33,12 +34,13 @@ const BADGES: Record<Model["phase"], [look: string, text: string]> = {
   offline: ["quiet", "Offline"],
   starting: ["busy", "Starting"],
   live: ["live", "Live"],
+  interrupted: ["busy", "Interrupted"],
   ended: ["quiet", "Ended"],
   error: ["alert", "Problem"],
 };
 
 function renderAbout(model: Model): void {
-  const [look, text] = BADGES[model.phase];
+  const [look, text] = BADGES[model.stream?.state === "interrupted" ? "interrupted" : model.phase];
   byId("badge", HTMLElement).dataset.look = look;
   setText("badge", text);
   const stream = model.stream;

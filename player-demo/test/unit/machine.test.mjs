@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { initial, isSettled, step } from "../../src/watch/machine.ts";
+import { initial, isSettled, isWaitingForBroadcaster, step } from "../../src/watch/machine.ts";
 
 const says = (state, changes = {}) => ({
   type: "answer",
@@ -61,6 +61,31 @@ test("an ended page stays ended when the server forgets, and comes back with the
 
 test("the server restarting with an empty memory ends what was being watched, it was not offline all along", () => {
   assert.equal(after(says("live"), playback("stalled"), says("offline")).phase, "ended");
+});
+
+test("an interruption keeps the player, which goes on by itself, and is told once there is nothing left to show", () => {
+  const buffered = after(says("live"), playback("playing"), says("interrupted"));
+  assert.deepEqual([buffered.phase, buffered.effects], ["live", []]);
+  assert.equal(isWaitingForBroadcaster(buffered.model), false);
+  assert.equal(isSettled(buffered.model), false, "the return must not be noticed late");
+  const dry = after(says("live"), playback("playing"), says("interrupted"), playback("stalled"));
+  assert.equal(isWaitingForBroadcaster(dry.model), true);
+  const back = step(dry.model, says("live"));
+  assert.deepEqual([back.model.phase, back.effects], ["live", []]);
+  assert.equal(isWaitingForBroadcaster(step(back.model, playback("playing")).model), false);
+});
+
+test("a page opened during an interruption waits, and starts when the broadcaster is back", () => {
+  const waiting = after(says("interrupted"));
+  assert.deepEqual([waiting.phase, waiting.effects], ["interrupted", []]);
+  assert.deepEqual(after(says("interrupted"), says("live")).effects, ["play"]);
+  assert.equal(after(says("interrupted"), says("ended")).phase, "ended");
+});
+
+test("a player that gives up during an interruption is no fault of its own", () => {
+  const failed = after(says("live"), playback("stalled"), says("interrupted"), { type: "player-failed", detail: "fragGap" });
+  assert.deepEqual([failed.phase, failed.effects], ["interrupted", ["stop"]]);
+  assert.deepEqual(step(failed.model, says("live")).effects.map(({ type }) => type), ["play"]);
 });
 
 test("a new session replaces the old one even if the page never saw it end", () => {
