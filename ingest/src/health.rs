@@ -329,7 +329,7 @@ impl Health {
 
     /// How much a count has risen within the newest `samples`.
     fn since(&self, samples: usize, count: impl Fn(&Counts) -> u64) -> u64 {
-        let oldest = self.seconds.iter().rev().take(samples).last();
+        let oldest = self.seconds.get(self.seconds.len().saturating_sub(samples));
         let (Some(newest), Some(oldest)) = (self.seconds.back(), oldest) else { return 0 };
         count(&newest.counts).saturating_sub(count(&oldest.counts))
     }

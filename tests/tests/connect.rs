@@ -5,8 +5,9 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use harness::browser::Browser;
 use harness::media::output_dir;
+use harness::poll;
 use harness::publisher::Publisher;
-use harness::server::{PUBLISH_KEY, Profile, Tidecast};
+use harness::server::{PUBLISH_KEY, Profile, Setup, Tidecast};
 use serde::Deserialize;
 
 const STEP_MAX: Duration = Duration::from_secs(60);
@@ -91,4 +92,20 @@ fn a_broadcaster_learns_why_the_encoder_is_refused_and_then_how_the_stream_is() 
     ensure!(leak.is_none(), "a key is in {leak:?}");
     ensure!(texts[3].contains("connect_wrong_keys_total 1"), "{}", texts[3]);
     Ok(())
+}
+
+#[test]
+fn an_unlisted_stream_is_watched_by_its_link_alone() -> Result<()> {
+    let server = Setup::default().set("streams.unlisted", "live/backstage, test/*").start()?;
+    let publisher = Publisher::of_clip("gop-0.5", &server.publish_url("live/backstage"))?;
+    let http = server.viewer_http();
+    poll::until("live/backstage live", Duration::from_secs(20), || {
+        let state = http.get_ok("/state/live/backstage")?.text();
+        Ok(state.contains(r#""state":"live""#).then_some(()))
+    })?;
+    http.get_ok("/hls/live/backstage/index.m3u8")?;
+    http.get_ok("/watch/live/backstage")?;
+    let list = http.get_ok("/state")?.text();
+    ensure!(list.starts_with(r#"{"streams":[],"#), "{list}");
+    publisher.stop()
 }
