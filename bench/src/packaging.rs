@@ -38,6 +38,8 @@ const ROUND: Duration = Duration::from_secs(20);
 /// After this much media the store holds as much as it ever will.
 const STORE_FULL: Duration = Duration::from_secs(80);
 
+const DELTA: Option<&str> = Some("_HLS_skip=YES");
+
 const COLUMNS: &[&str] = &["min", "median"];
 
 pub(crate) fn run(options: &Options) -> Result<Vec<Table>> {
@@ -201,18 +203,26 @@ async fn push(publisher: &mut Publisher, messages: Vec<Message>) {
 fn playlist(rounds: usize) -> Result<Table> {
     let mut table = Table::new("playlist of one rendition, CPU us per part", COLUMNS);
     for (profile, part_target) in [("default", DEFAULT_PART), ("low", LOW_PART)] {
-        let (mut plain, mut announced) =
-            (Pushing::new(part_target, false)?, Pushing::new(part_target, true)?);
-        let text = announced.playlist()?;
-        let [stored, rendered, gzipped] = interleaved(
+        let (mut plain, mut announced, mut asked) = (
+            Pushing::new(part_target, false)?,
+            Pushing::new(part_target, true)?,
+            Pushing::new(part_target, true)?,
+        );
+        let text = announced.open_for_viewers().and_then(|()| announced.playlist(None))?;
+        let delta = asked.open_for_viewers().and_then(|()| asked.playlist(DELTA))?;
+        let [stored, rendered, with_delta, gzipped] = interleaved(
             rounds,
-            [&mut || plain.micros_per_part(), &mut || announced.micros_per_part(), &mut || {
-                micros(cpu_time_of(|| drop(black_box(gzip(text.as_bytes())))))
-            }],
+            [
+                &mut || plain.micros_per_part(),
+                &mut || announced.micros_per_part(),
+                &mut || asked.micros_per_part_and_delta(),
+                &mut || micros(cpu_time_of(|| drop(black_box(gzip(text.as_bytes()))))),
+            ],
         );
         let row = |samples: &Samples| [samples.min(), samples.median()];
         table.tell(format!("{profile}: part stored, {} bytes of playlist made", text.len()), &row(&rendered));
         table.tell("    of it, storing without a playlist", &row(&stored));
+        table.tell(format!("    with its delta update asked for, {} bytes", delta.len()), &row(&with_delta));
         table.tell(
             format!("    reference: gzip to {} bytes by a new encoder", gzip(text.as_bytes()).len()),
             &row(&gzipped),
@@ -301,8 +311,19 @@ impl Pushing {
         self.pushed += parts;
     }
 
-    /// As viewers get it, with a segment half done. Needs the other rendition's first segment, too.
-    fn playlist(&mut self) -> Result<String> {
+    /// As [`Self::micros_per_part`], and for each part one viewer who asks for the delta update.
+    fn micros_per_part_and_delta(&mut self) -> f64 {
+        let time = cpu_time_of(|| {
+            for _ in 0..Self::PARTS_PER_ROUND {
+                self.push(1);
+                black_box(self.playlist(DELTA).expect("it was there before"));
+            }
+        });
+        micros(time) / f64::from(Self::PARTS_PER_ROUND)
+    }
+
+    /// Playlists appear with the other rendition's first segment. A segment is half done then.
+    fn open_for_viewers(&mut self) -> Result<()> {
         self.push(self.parts_per_segment / 2);
         let audio = self.writer.rendition(&"a".parse()?).context("it was opened")?;
         audio.push(Part {
@@ -319,10 +340,15 @@ impl Pushing {
                 init: self.init.clone(),
             },
         })?;
+        Ok(())
+    }
+
+    /// As viewers get it.
+    fn playlist(&self, query: Option<&str>) -> Result<String> {
         let path = format!("/hls/live/bench/{}/v/index.m3u8", SessionId::from_random(1));
         let body = self.runtime.block_on(async {
             let answer =
-                hls::http::respond(&self.catalog, &Method::GET, &path, None, &HeaderMap::new()).await;
+                hls::http::respond(&self.catalog, &Method::GET, &path, query, &HeaderMap::new()).await;
             answer.into_body().collect().await
         })?;
         let text = String::from_utf8(body.to_bytes().to_vec())?;

@@ -1,5 +1,5 @@
-//! A viewer that follows a stream by blocking reloads, as a player does, checks every playlist strictly, and keeps
-//! every byte for others to look into.
+//! A viewer that follows a stream by blocking reloads, as a player does, checks every playlist strictly, full and as a
+//! delta update, and keeps every byte for others to look into.
 
 use std::collections::HashSet;
 use std::fs;
@@ -12,7 +12,10 @@ use jiff::Timestamp;
 
 use crate::http::{Http, resolve};
 use crate::poll;
-use crate::strict::{MediaPlaylist, MultivariantPlaylist, Violation, check_presentation, check_reload};
+use crate::strict::{
+    MediaPlaylist, MultivariantPlaylist, Segment, Violation, check_bandwidth, check_delta,
+    check_presentation, check_reload,
+};
 
 /// The longest a stream may be *starting*: 12 s until segment 0 is complete, and room for a loaded machine.
 const START_MAX: Duration = Duration::from_secs(25);
@@ -32,6 +35,8 @@ pub struct RecordedRendition {
     pub parts: Vec<RecordedPart>,
     /// Every version seen, in order.
     pub playlists: Vec<MediaPlaylist>,
+    /// The delta updates that came in the same version as a full playlist, and were compared with it.
+    pub deltas: Vec<MediaPlaylist>,
     violations: Vec<Violation>,
 }
 
@@ -90,6 +95,10 @@ pub fn follow(http: &Http, stream: &str, media: Duration) -> Result<Recording> {
     let mut violations: Vec<Violation> =
         renditions.iter().flat_map(|rendition| rendition.violations.clone()).collect();
     violations.extend(violations_between(&renditions));
+    // Bit rates are stamped again once the first keyframe intervals are known.
+    let multivariant = MultivariantPlaylist::parse(&http.get_ok(&path)?.text())?;
+    let peak = renditions.iter().map(RecordedRendition::peak_bits_per_second).sum();
+    violations.extend(multivariant.variants.iter().filter_map(|variant| check_bandwidth(variant, peak)));
     let mut told = HashSet::new();
     violations.retain(|violation| told.insert(violation.to_string()));
     Ok(Recording { multivariant, renditions, violations })
@@ -128,6 +137,17 @@ impl Kind {
 }
 
 impl RecordedRendition {
+    /// Of the complete segments.
+    fn peak_bits_per_second(&self) -> u64 {
+        let segments = self.playlists.iter().flat_map(|playlist| &playlist.segments);
+        let rate = |segment: &Segment| {
+            let parts = self.parts.iter().filter(|part| part.msn == segment.msn);
+            let bytes: usize = parts.map(|part| part.bytes.len()).sum();
+            Some((bytes as f64 * 8.0 / segment.duration()?.as_secs_f64()) as u64)
+        };
+        segments.filter_map(rate).max().unwrap_or_default()
+    }
+
     /// Init and all parts in one file, as a demuxer reads it.
     ///
     /// # Errors
@@ -157,6 +177,7 @@ impl<'a> Follower<'a> {
             init: Vec::new(),
             parts: Vec::new(),
             playlists: Vec::new(),
+            deltas: Vec::new(),
             violations: Vec::new(),
         };
         Self { http, path, init_uri: None, recorded }
@@ -198,6 +219,15 @@ impl<'a> Follower<'a> {
         let mut violations = playlist.check();
         if let Some(previous) = self.recorded.playlists.last() {
             violations.extend(check_reload(previous, &playlist));
+            let request = format!("{request}&_HLS_skip=YES");
+            let text = self.http.get_ok(&request)?.text();
+            let delta = MediaPlaylist::parse(&text).with_context(|| format!("{request}:\n{text}"))?;
+            violations.extend(delta.check());
+            // A part may have come in between.
+            if (delta.edge(), delta.ended) == (playlist.edge(), playlist.ended) {
+                violations.extend(check_delta(previous, &delta, &playlist));
+                self.recorded.deltas.push(delta);
+            }
         }
         let kind = self.recorded.kind.name();
         self.recorded.violations.extend(

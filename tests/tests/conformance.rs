@@ -58,8 +58,9 @@ fn keyframes_every_8_3_seconds_as_obs_sends_them_set_the_segments() -> Result<()
     conforms(&Fixture { media: Duration::from_secs_f64(17.2), ..Fixture::new("gop-8.3", 25.0 / 3.0, 11) })
 }
 
+/// Another server measured parts by presentation times, and cut them out of order.
 #[test]
-fn b_frames_keep_their_order_and_times() -> Result<()> {
+fn mistake_2_mistake_9_b_frames_keep_their_order_and_times() -> Result<()> {
     conforms(&Fixture::new("b-frames", 2.0, 4))
 }
 

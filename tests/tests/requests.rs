@@ -3,12 +3,15 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use harness::http::{Answer, Http, resolve};
 use harness::poll;
 use harness::publisher::Publisher;
 use harness::server::{Profile, Tidecast};
-use harness::strict::{MediaPlaylist, MultivariantPlaylist};
+use harness::strict::{MediaPlaylist, MultivariantPlaylist, check_filtered};
+use harness::viewer::follow;
+use jiff::fmt::rfc2822;
+use jiff::{SignedDuration, Timestamp};
 
 /// A stream of two-second segments that just went live.
 struct Live {
@@ -22,7 +25,11 @@ struct Live {
 
 impl Live {
     fn start() -> Result<Self> {
-        let server = Tidecast::start(Profile::Default)?;
+        Self::start_with(Profile::Default)
+    }
+
+    fn start_with(profile: Profile) -> Result<Self> {
+        let server = Tidecast::start(profile)?;
         let http = server.viewer_http();
         let publisher = Publisher::of_clip("gop-0.5", &server.publish_url("live/cam"))?;
         let multivariant = "/hls/live/cam/index.m3u8";
@@ -56,9 +63,9 @@ fn expect_header(answer: &Answer, name: &str, value: &str) {
     assert!(answer.header(name).contains(value), "{name} is {:?}, without {value:?}", answer.header(name));
 }
 
-/// R1: the answer is the whole newest playlist, with the part that was asked for or something later.
+/// The answer is the whole newest playlist, with the part that was asked for or something later.
 #[test]
-fn a_reload_is_held_until_its_part_is_there() -> Result<()> {
+fn r1_a_reload_is_held_until_its_part_is_there() -> Result<()> {
     let live = Live::start()?;
     let (msn, part) = live.playlist("")?.edge().context("an empty playlist")?;
     let next = (msn + 1, Some(1));
@@ -72,9 +79,9 @@ fn a_reload_is_held_until_its_part_is_there() -> Result<()> {
     Ok(())
 }
 
-/// R2: Safari asks so at segment boundaries, and spins if it is answered early.
+/// Safari asks so at segment boundaries, and spins if it is answered early.
 #[test]
-fn a_reload_for_a_segment_is_held_until_it_is_complete() -> Result<()> {
+fn r2_mistake_3_a_reload_for_a_segment_is_held_until_it_is_complete() -> Result<()> {
     let live = Live::start()?;
     let msn = live.newest_msn()? + 1;
     let playlist = live.playlist(&format!("?_HLS_msn={msn}"))?;
@@ -83,9 +90,9 @@ fn a_reload_for_a_segment_is_held_until_it_is_complete() -> Result<()> {
     Ok(())
 }
 
-/// R3: past the last part of a segment means the first of the next.
+/// Past the last part of a segment means the first of the next.
 #[test]
-fn a_part_after_the_last_of_its_segment_is_the_first_of_the_next() -> Result<()> {
+fn r3_a_part_after_the_last_of_its_segment_is_the_first_of_the_next() -> Result<()> {
     let live = Live::start()?;
     let msn = live.newest_msn()?;
     let playlist = live.playlist(&format!("?_HLS_msn={msn}&_HLS_part=4"))?;
@@ -93,9 +100,9 @@ fn a_part_after_the_last_of_its_segment_is_the_first_of_the_next() -> Result<()>
     Ok(())
 }
 
-/// R4, R5: such a request would be held for ever, or pin memory. R11: what else is in the query does not matter.
+/// Such a request would be held for ever, or pin memory. What else is in the query does not matter.
 #[test]
-fn directives_that_make_no_sense_are_refused_at_once() -> Result<()> {
+fn r4_r5_r11_directives_that_make_no_sense_are_refused_at_once() -> Result<()> {
     let live = Live::start()?;
     let msn = live.newest_msn()?;
     for query in [
@@ -116,9 +123,9 @@ fn directives_that_make_no_sense_are_refused_at_once() -> Result<()> {
     live.playlist("?token=abc&_HLS_what=ever").map(drop)
 }
 
-/// R7: players must learn of the end at once, whatever they asked for.
+/// Players must learn of the end at once, whatever they asked for.
 #[test]
-fn the_end_wakes_every_held_request_and_then_holds_none() -> Result<()> {
+fn r7_mistake_6_the_end_wakes_every_held_request_and_then_holds_none() -> Result<()> {
     let live = Live::start()?;
     // Two segments ahead is as far as may be asked for, and seconds away.
     let ahead = live.newest_msn()? + 2;
@@ -151,9 +158,9 @@ fn the_end_wakes_every_held_request_and_then_holds_none() -> Result<()> {
     Ok(())
 }
 
-/// R10, and whatever strangers try: nothing but 4xx, nothing kept by caches.
+/// Whatever strangers try: nothing but 4xx, nothing kept by caches.
 #[test]
-fn what_is_not_there_is_not_found() -> Result<()> {
+fn r10_h4_what_is_not_there_is_not_found() -> Result<()> {
     let live = Live::start()?;
     let msn = live.newest_msn()?;
     let folder = live.video.trim_end_matches("index.m3u8");
@@ -182,7 +189,7 @@ fn what_is_not_there_is_not_found() -> Result<()> {
 }
 
 #[test]
-fn browsers_and_caches_are_told_what_they_need() -> Result<()> {
+fn h2_h3_h7_h8_h9_h10_browsers_and_caches_are_told_what_they_need() -> Result<()> {
     let live = Live::start()?;
     let part = live.part()?;
     for (path, content_type, cache_control) in [
@@ -195,7 +202,10 @@ fn browsers_and_caches_are_told_what_they_need() -> Result<()> {
         expect_header(&answer, "cache-control", cache_control);
         expect_header(&answer, "access-control-allow-origin", "*");
         expect_header(&answer, "access-control-expose-headers", "Date");
-        ensure!(!answer.header("date").is_empty(), "{path}: no Date, which players estimate latency from");
+        // Players estimate latency from it.
+        let date = rfc2822::parse(answer.header("date")).with_context(|| format!("{path}: Date"))?;
+        let off = date.timestamp().duration_since(Timestamp::now()).abs();
+        ensure!(off < SignedDuration::from_secs(5), "{path}: Date is {off:?} off");
         let etag = answer.header("etag").to_owned();
         ensure!(!etag.is_empty(), "{path}: no ETag");
         // The playlist may have grown in between, and then is another one.
@@ -209,7 +219,7 @@ fn browsers_and_caches_are_told_what_they_need() -> Result<()> {
 }
 
 #[test]
-fn playlists_are_compressed_for_those_who_can_and_media_never() -> Result<()> {
+fn h6_playlists_are_compressed_for_those_who_can_and_media_never() -> Result<()> {
     let live = Live::start()?;
     let plain = live.http.get_ok(&live.video)?;
     expect_header(&plain, "vary", "Accept-Encoding");
@@ -219,6 +229,76 @@ fn playlists_are_compressed_for_those_who_can_and_media_never() -> Result<()> {
     ensure!(packed.body.len() < plain.body.len(), "{} bytes, plain {}", packed.body.len(), plain.body.len());
     let part = live.http.get_with(&live.part()?, &[("accept-encoding", "gzip")])?;
     ensure!(part.header("content-encoding").is_empty(), "media is compressed");
+    Ok(())
+}
+
+/// Followed for longer than six target durations, which delta updates never skip.
+#[test]
+fn p16_p17_r8_every_delta_update_makes_the_full_playlist_of_its_version() -> Result<()> {
+    let live = Live::start()?;
+    let boundary = live.playlist("")?.server_control.can_skip_until.context("CAN-SKIP-UNTIL is missing")?;
+    let recording = follow(&live.http, "live/cam", boundary + Duration::from_secs(3))?;
+    let told: Vec<String> = recording.violations.iter().map(ToString::to_string).collect();
+    ensure!(told.is_empty(), "{} violations:\n{}", told.len(), told.join("\n"));
+    for rendition in &recording.renditions {
+        let (compared, seen) = (rendition.deltas.len(), rendition.playlists.len());
+        let kind = rendition.kind.name();
+        ensure!(compared * 2 > seen, "{kind}: only {compared} of {seen} versions were compared");
+        ensure!(rendition.deltas.iter().any(|delta| delta.skipped > 0), "{kind}: nothing was ever skipped");
+    }
+    Ok(())
+}
+
+#[test]
+fn filters_leave_what_a_viewer_wants_or_what_comes_closest() -> Result<()> {
+    let live = Live::start()?;
+    let filtered = |query: &str| -> Result<(Answer, MultivariantPlaylist)> {
+        let answer = live.http.get_ok(&format!("{}{query}", live.multivariant))?;
+        let playlist = MultivariantPlaylist::parse(&answer.text())?;
+        Ok((answer, playlist))
+    };
+    let (_, whole) = filtered("")?;
+    let mut etags = Vec::new();
+    for (query, variant, renditions) in [
+        ("?only=audio", "/a/index.m3u8", 0),
+        ("?only=video", "/v/index.m3u8", 0),
+        // The film is 360 lines high, so nothing is lower, and it stays.
+        ("?max=240", "/v/index.m3u8", 1),
+        ("?max=240&only=audio", "/a/index.m3u8", 0),
+    ] {
+        let (answer, playlist) = filtered(query)?;
+        let [only] = playlist.variants.as_slice() else { bail!("{query}: {playlist:?}") };
+        ensure!(
+            only.uri.ends_with(variant) && playlist.renditions.len() == renditions,
+            "{query}: {playlist:?}"
+        );
+        let violations = check_filtered(&whole, &playlist);
+        ensure!(violations.is_empty(), "{query}: {violations:?}");
+        ensure!(live.http.get(&resolve(live.multivariant, &only.uri))?.status == 200, "{query}");
+        etags.push(answer.header("etag").to_owned());
+    }
+    ensure!(etags[0] == etags[3] && etags[0] != etags[1] && etags[1] != etags[2], "{etags:?}");
+    for query in ["?max=big", "?only=words", "?max=0"] {
+        let answer = live.http.get(&format!("{}{query}", live.multivariant))?;
+        ensure!(
+            answer.status == 400 && answer.text().contains(' '),
+            "{query}: {} {}",
+            answer.status,
+            answer.text()
+        );
+        expect_header(&answer, "cache-control", "no-store");
+    }
+    Ok(())
+}
+
+/// Half a second suits the public internet, where one in twenty round trips takes 150 ms; a fifth suits nearby viewers.
+#[test]
+fn p6_parts_are_half_a_second_or_by_configuration_a_fifth() -> Result<()> {
+    for (profile, expected) in [(Profile::Default, 0.5), (Profile::Low, 0.2)] {
+        let live = Live::start_with(profile)?;
+        let target = live.playlist("")?.part_target.context("PART-TARGET is missing")?.as_secs_f64();
+        ensure!((target - expected).abs() < 0.015, "{profile:?}: PART-TARGET is {target}");
+    }
     Ok(())
 }
 

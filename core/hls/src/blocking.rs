@@ -4,6 +4,14 @@
 
 use crate::segment::Position;
 
+/// The delivery directives of a media playlist request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Directives {
+    pub reload: Reload,
+    /// `_HLS_skip=YES` or `v2`: the viewer has what a delta update leaves out.
+    pub skip: bool,
+}
+
 /// What a media playlist request asks to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reload {
@@ -55,13 +63,13 @@ pub enum PartAnswer {
     NotFound,
 }
 
-impl Reload {
+impl Directives {
     /// Reads the directives out of a query; other parameters are the business of whoever put them there.
     ///
     /// # Errors
     /// [`DirectiveError`], all of them to be answered with 400.
     pub fn parse(query: &str) -> Result<Self, DirectiveError> {
-        let (mut msn, mut part) = (None, None);
+        let (mut msn, mut part, mut skip) = (None, None, None);
         for pair in query.split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             match name {
@@ -71,17 +79,22 @@ impl Reload {
                     let part_number = u32::try_from(number(value)?).unwrap_or(u32::MAX);
                     set_once(&mut part, part_number)?;
                 }
+                // A value of the future asks for a saving that is not made: the full playlist is right for anybody.
+                "_HLS_skip" => set_once(&mut skip, matches!(value, "YES" | "v2"))?,
                 _ => {}
             }
         }
-        match (msn, part) {
-            (None, None) => Ok(Self::Plain),
-            (Some(msn), None) => Ok(Self::Segment(msn)),
-            (Some(msn), Some(part)) => Ok(Self::Part(Position { msn, part })),
-            (None, Some(_)) => Err(DirectiveError::PartWithoutMsn),
-        }
+        let reload = match (msn, part) {
+            (None, None) => Reload::Plain,
+            (Some(msn), None) => Reload::Segment(msn),
+            (Some(msn), Some(part)) => Reload::Part(Position { msn, part }),
+            (None, Some(_)) => return Err(DirectiveError::PartWithoutMsn),
+        };
+        Ok(Self { reload, skip: skip.unwrap_or(false) })
     }
+}
 
+impl Reload {
     /// Whether the playlist that ends at `edge` answers this reload. `advance_limit` is
     /// [`advance_part_limit`] of the rendition.
     pub fn decide(self, edge: LiveEdge, advance_limit: u32) -> ReloadAnswer {
@@ -194,7 +207,7 @@ mod tests {
 
     fn check(edge: LiveEdge, cases: &[(&str, ReloadAnswer)]) {
         for (query, expected) in cases {
-            let reload = Reload::parse(query).unwrap();
+            let reload = Directives::parse(query).unwrap().reload;
             assert_eq!(reload.decide(edge, LIMIT), *expected, "{query} at {edge:?}");
         }
     }
@@ -230,12 +243,12 @@ mod tests {
 
     #[test]
     fn r4_a_part_without_an_msn_is_refused() {
-        assert_eq!(Reload::parse("_HLS_part=1"), Err(DirectiveError::PartWithoutMsn));
+        assert_eq!(Directives::parse("_HLS_part=1"), Err(DirectiveError::PartWithoutMsn));
         for query in ["_HLS_msn=", "_HLS_msn", "_HLS_msn=+1", "_HLS_msn=-1", "_HLS_msn=1e3", "_HLS_msn=%31"] {
-            assert_eq!(Reload::parse(query), Err(DirectiveError::NotANumber), "{query}");
+            assert_eq!(Directives::parse(query), Err(DirectiveError::NotANumber), "{query}");
         }
-        assert_eq!(Reload::parse("_HLS_msn=18446744073709551616"), Err(DirectiveError::NotANumber));
-        assert_eq!(Reload::parse("_HLS_msn=1&_HLS_msn=2"), Err(DirectiveError::Twice));
+        assert_eq!(Directives::parse("_HLS_msn=18446744073709551616"), Err(DirectiveError::NotANumber));
+        assert_eq!(Directives::parse("_HLS_msn=1&_HLS_msn=2"), Err(DirectiveError::Twice));
     }
 
     #[test]
@@ -271,8 +284,15 @@ mod tests {
     }
 
     #[test]
-    fn r8_delta_updates_are_not_offered_so_the_full_playlist_is_sent() {
+    fn r8_a_skip_is_asked_for_by_yes_or_v2_and_never_waited_for() {
+        for (value, expected) in
+            [("YES", true), ("v2", true), ("yes", false), ("NO", false), ("v3", false), ("", false)]
+        {
+            let directives = Directives::parse(&format!("_HLS_skip={value}")).unwrap();
+            assert_eq!(directives, Directives { reload: Reload::Plain, skip: expected }, "{value}");
+        }
         check(OPEN, &[("_HLS_skip=YES", Now), ("_HLS_msn=10&_HLS_part=3&_HLS_skip=v2", Hold)]);
+        assert_eq!(Directives::parse("_HLS_skip=YES&_HLS_skip=YES"), Err(DirectiveError::Twice));
     }
 
     #[test]
@@ -295,21 +315,22 @@ mod tests {
 
     #[test]
     fn r11_other_parameters_are_left_alone() {
-        let reload = Reload::parse("_HLS_msn=4&token=a%3Db&_HLS_part=1&x&=&_HLS_push=1");
-        assert_eq!(reload, Ok(Reload::Part(Position { msn: 4, part: 1 })));
+        let directives = Directives::parse("_HLS_msn=4&token=a%3Db&_HLS_part=1&x&=&_HLS_push=1");
+        let reload = Reload::Part(Position { msn: 4, part: 1 });
+        assert_eq!(directives, Ok(Directives { reload, skip: false }));
     }
 
     proptest! {
         /// Threat: bytes of a stranger. Nothing in a query may panic, and what is held is always near the edge.
         #[test]
         fn any_query_is_answered(
-            query in "(_HLS_(msn|part)=[0-9]{0,21}|[ -~]{0,12}|&){0,6}",
+            query in "(_HLS_(msn|part|skip)=(YES|v2|[0-9]{0,21})|[ -~]{0,12}|&){0,6}",
             msn: u64,
             parts in 1_u32..,
             complete: bool,
         ) {
             let edge = LiveEdge { msn, parts, complete, ended: false };
-            let Ok(reload) = Reload::parse(&query) else { return Ok(()) };
+            let Ok(Directives { reload, .. }) = Directives::parse(&query) else { return Ok(()) };
             if reload.decide(edge, LIMIT) == Hold {
                 let wanted = match reload {
                     Reload::Plain => unreachable!("a plain reload is never held"),

@@ -15,6 +15,11 @@ use crate::metrics::Metrics;
 /// costs about 45 KB with TLS, so this is 0.9 GB: more than any audience one node can serve parts to.
 pub(crate) const HELD_REQUESTS_MAX: usize = 20_000;
 
+/// Of these places, how many one stream may take. The rest is for the others: viewers of a hundred quiet streams do
+/// not fall back to polling because one has an audience beyond this node's means, or a crowd of strangers that
+/// wants them to.
+pub(crate) const HELD_REQUESTS_PER_STREAM_MAX: usize = HELD_REQUESTS_MAX / 4 * 3;
+
 /// Sessions of one name that can be fetched from. A publisher that comes and goes every second must not pile up
 /// a window of media each time; beyond this the oldest goes at once.
 const SESSIONS_PER_STREAM_MAX: usize = 4;
@@ -109,11 +114,21 @@ impl Catalog {
         streams.get(name)?.iter().find(|index| index.session() == session).cloned()
     }
 
-    /// Leave to hold one request; `None` if the node holds as many as it may.
-    pub(crate) fn hold(&self) -> Option<Held<'_>> {
-        let permit = self.shared.held.try_acquire().ok()?;
-        self.shared.metrics.held_requests.inc();
-        Some(Held { metrics: &self.shared.metrics, _permit: permit })
+    /// Leave to hold one request; `None` if the node, or the stream, holds as many as it may.
+    pub(crate) fn hold<'a>(&'a self, index: &'a StreamIndex) -> Option<Held<'a>> {
+        let metrics = &self.shared.metrics;
+        let permits =
+            index.held.try_acquire().and_then(|stream| Ok([stream, self.shared.held.try_acquire()?]));
+        match permits {
+            Ok(permits) => {
+                metrics.held_requests.inc();
+                Some(Held { metrics, _permits: permits })
+            }
+            Err(_) => {
+                metrics.held_requests_refused.inc();
+                None
+            }
+        }
     }
 
     fn change(&self, change: impl FnOnce(&mut HashMap<Arc<str>, Vec<Arc<StreamIndex>>>)) {
@@ -128,7 +143,7 @@ impl Catalog {
 #[derive(Debug)]
 pub(crate) struct Held<'a> {
     metrics: &'a Metrics,
-    _permit: SemaphorePermit<'a>,
+    _permits: [SemaphorePermit<'a>; 2],
 }
 
 impl Drop for Held<'_> {

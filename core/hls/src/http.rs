@@ -1,7 +1,10 @@
 //! The HTTP service over a [`Catalog`]: everything below `/hls/{app}/{stream}/`.
 //!
-//! Here requests wait; what they wait for is decided in `blocking.rs`. Nothing is rendered or compressed here,
-//! and a part goes out in the slices it came in.
+//! Here requests wait; what they wait for is decided in `blocking.rs`. Nothing is rendered or compressed for one
+//! request alone: what is not there yet is made for the first who asks, and kept for all. A part goes out in the slices
+//! it came in.
+//!
+//! `CONFORMANCE.md` lists the rules, P, R and H with a number, and the tests named after them.
 
 mod body;
 mod negotiate;
@@ -23,11 +26,12 @@ pub use self::body::Body;
 use self::negotiate::RangeAnswer;
 pub use self::negotiate::{accepts_gzip, is_known};
 use self::target::{File, Item, Target};
-use crate::blocking::{PartAnswer, Reload, ReloadAnswer};
+use crate::blocking::{DirectiveError, Directives, PartAnswer, Reload, ReloadAnswer};
 use crate::catalog::Catalog;
 use crate::index::{Announced, State, StreamIndex};
 use crate::metrics::RequestKind;
 use crate::playlist::Rendered;
+use crate::playlist::filter::{Filter, FilterError};
 use crate::rendition::{Rendition, Snapshot};
 use crate::segment::{Position, etag};
 use crate::waiters::Queue;
@@ -95,14 +99,15 @@ impl Request<'_> {
     async fn answer(&self, target: Target<'_>) -> Result<Response<Body>, Refusal> {
         let Item::Rendition { session, name, file } = target.item else {
             let index = self.catalog.current(target.stream).ok_or(Refusal::NotFound)?;
-            return Ok(self.playlist(&visible(&index)?.multivariant, REVALIDATED));
+            let filter = Filter::parse(self.query.unwrap_or_default()).map_err(Refusal::Filter)?;
+            return Ok(self.playlist(visible(&index)?.multivariants.get(filter), REVALIDATED));
         };
         let index = self.catalog.session(target.stream, session).ok_or(Refusal::NotFound)?;
         let rendition = index.rendition(name).ok_or(Refusal::NotFound)?;
         let announced = visible(&index)?;
         match file {
             File::Playlist => self.media_playlist(&index, rendition, &announced).await,
-            File::Part(position) => self.part(rendition, &announced, position).await,
+            File::Part(position) => self.part(&index, rendition, &announced, position).await,
             File::Segment(msn) => self.segment(rendition, msn),
             File::Init(hash) => self.init(session, rendition, hash),
         }
@@ -114,14 +119,15 @@ impl Request<'_> {
         rendition: &Rendition,
         announced: &Announced,
     ) -> Result<Response<Body>, Refusal> {
-        let reload = Reload::parse(self.query.unwrap_or_default()).map_err(|_| Refusal::Directives)?;
+        let Directives { reload, skip } =
+            Directives::parse(self.query.unwrap_or_default()).map_err(Refusal::Directives)?;
         let newest_enough =
             |snapshot: &Arc<Snapshot>| match reload.decide(snapshot.edge()?, rendition.advance_part_limit) {
                 ReloadAnswer::Now => Some(Ok(Arc::clone(snapshot))),
                 ReloadAnswer::TooFarAhead => Some(Err(Refusal::TooFarAhead)),
                 ReloadAnswer::Hold => None,
             };
-        let snapshot = self.settle(rendition, announced, Queue::Playlist, newest_enough).await??;
+        let snapshot = self.settle(index, rendition, announced, Queue::Playlist, newest_enough).await??;
         let (viewed_ms, cache_control) = match reload {
             Reload::Plain => (announced.target_duration_s.saturating_mul(1000), BRIEFLY),
             Reload::Segment(_) | Reload::Part(_) => {
@@ -129,12 +135,15 @@ impl Request<'_> {
             }
         };
         index.count_viewer(rendition, viewed_ms);
-        let rendered = snapshot.playlist.as_ref().ok_or(Refusal::Starting)?;
+        let version = snapshot.playlist.as_ref().ok_or(Refusal::Starting)?;
+        let deltas = &self.catalog.metrics().playlist_delta_renders;
+        let rendered = if skip { version.delta(deltas) } else { version.full() };
         Ok(self.playlist(rendered, cache_control))
     }
 
     async fn part(
         &self,
+        index: &StreamIndex,
         rendition: &Rendition,
         announced: &Announced,
         position: Position,
@@ -147,7 +156,7 @@ impl Request<'_> {
                 PartAnswer::Hold => None,
             }
         };
-        let part = self.settle(rendition, announced, Queue::Part, here_or_never).await?;
+        let part = self.settle(index, rendition, announced, Queue::Part, here_or_never).await?;
         let part = part.filter(|part| !part.gap).ok_or(Refusal::NotFound)?;
         Ok(self.media(rendition, part.body.clone(), part.bytes, part.etag.clone()))
     }
@@ -169,6 +178,7 @@ impl Request<'_> {
     /// Holds this request until `check` has its answer. One that has it at once takes none of the node's places.
     async fn settle<T>(
         &self,
+        index: &StreamIndex,
         rendition: &Rendition,
         announced: &Announced,
         queue: Queue,
@@ -177,27 +187,29 @@ impl Request<'_> {
         if let Some(answer) = check(&rendition.snapshot()) {
             return Ok(answer);
         }
-        let _held = self.catalog.hold().ok_or(Refusal::Busy)?;
+        let _held = self.catalog.hold(index).ok_or(Refusal::Busy)?;
         // rfc8216bis §6.2.5.2: a server gives up after three target durations.
         let held_max = Duration::from_secs(3 * u64::from(announced.target_duration_s));
         tokio::time::timeout(held_max, rendition.wait(queue, check)).await.map_err(|_| Refusal::Stalled)
     }
 
     fn playlist(&self, rendered: &Rendered, cache_control: HeaderValue) -> Response<Body> {
-        let gzip = accepts_gzip(self.headers);
-        let encoded = if gzip { &rendered.gzip } else { &rendered.plain };
+        let gzip = rendered.gzip.as_ref().filter(|_| accepts_gzip(self.headers));
+        let encoded = gzip.unwrap_or(&rendered.plain);
         let mut response = Response::new(Body::empty());
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, cache_control);
         headers.insert(ETAG, encoded.etag.clone());
-        headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+        if rendered.gzip.is_some() {
+            headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+        }
         if is_known(self.headers, &encoded.etag) {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             return response;
         }
         headers.insert(CONTENT_TYPE, PLAYLIST);
         headers.insert(CONTENT_LENGTH, encoded.body.len().into());
-        if gzip {
+        if gzip.is_some() {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         *response.body_mut() = Body::new(vec![encoded.body.clone()]);
@@ -261,31 +273,29 @@ enum Refusal {
     NotFound,
     /// The stream is there and its first segment is not.
     Starting,
-    Directives,
+    Directives(DirectiveError),
+    Filter(FilterError),
     TooFarAhead,
     Method,
     /// Held as long as allowed, and nothing came.
     Stalled,
-    /// As many requests are held as this node allows.
+    /// As many requests are held as this node, or this stream, may hold.
     Busy,
 }
 
 impl Refusal {
     fn into_response(self) -> Response<Body> {
-        let (status, cache_control, text) = match self {
-            Self::NotFound => (StatusCode::NOT_FOUND, BRIEFLY, "not found\n"),
-            Self::Starting => (StatusCode::NOT_FOUND, NOT_STORED, "the stream is starting\n"),
-            Self::Directives => {
-                (StatusCode::BAD_REQUEST, NOT_STORED, "_HLS_msn and _HLS_part are not understood\n")
+        let (status, cache_control) = match self {
+            Self::NotFound => (StatusCode::NOT_FOUND, BRIEFLY),
+            Self::Starting => (StatusCode::NOT_FOUND, NOT_STORED),
+            Self::Directives(_) | Self::Filter(_) | Self::TooFarAhead => {
+                (StatusCode::BAD_REQUEST, NOT_STORED)
             }
-            Self::TooFarAhead => {
-                (StatusCode::BAD_REQUEST, NOT_STORED, "too far ahead of the live edge to wait for\n")
-            }
-            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, NOT_STORED, "GET, HEAD and OPTIONS only\n"),
-            Self::Stalled => (StatusCode::SERVICE_UNAVAILABLE, NOT_STORED, "no new media in time\n"),
-            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, NOT_STORED, "too many requests are waiting\n"),
+            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, NOT_STORED),
+            Self::Stalled | Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, NOT_STORED),
         };
-        let mut response = Response::new(Body::new(vec![Bytes::from_static(text.as_bytes())]));
+        let text = format!("{}\n", self.words());
+        let mut response = Response::new(Body::empty());
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, cache_control);
@@ -294,9 +304,23 @@ impl Refusal {
         match self {
             Self::Starting | Self::Stalled | Self::Busy => drop(headers.insert(RETRY_AFTER, 1.into())),
             Self::Method => drop(headers.insert(ALLOW, METHODS)),
-            Self::NotFound | Self::Directives | Self::TooFarAhead => {}
+            Self::NotFound | Self::Directives(_) | Self::Filter(_) | Self::TooFarAhead => {}
         }
+        *response.body_mut() = Body::new(vec![text.into()]);
         response
+    }
+
+    fn words(self) -> String {
+        match self {
+            Self::NotFound => "not found".into(),
+            Self::Starting => "the stream is starting".into(),
+            Self::Directives(error) => error.to_string(),
+            Self::Filter(error) => error.to_string(),
+            Self::TooFarAhead => "too far ahead of the live edge to wait for".into(),
+            Self::Method => "GET, HEAD and OPTIONS only".into(),
+            Self::Stalled => "no new media in time".into(),
+            Self::Busy => "too many requests are waiting".into(),
+        }
     }
 }
 

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use ::http::HeaderValue;
 use arc_swap::ArcSwapOption;
 use media::{SessionId, StreamId};
+use tokio::sync::Semaphore;
 
-use crate::FORMAT_VERSION;
+use crate::catalog::HELD_REQUESTS_PER_STREAM_MAX;
 use crate::metrics::Metrics;
-use crate::playlist::{Rendered, multivariant};
+use crate::playlist::multivariant::Multivariants;
 use crate::rendition::{Rendition, RenditionHeader, RenditionName, RenditionWriter, dimensions};
 use crate::segment::{Position, header_value};
 use crate::viewers::ViewerMeter;
@@ -62,6 +63,8 @@ pub struct StreamIndex {
     pub(crate) renditions: Vec<Rendition>,
     announced: ArcSwapOption<Announced>,
     pub(crate) retained: Retained,
+    /// Places for held requests. Only the newest session has any use for them: an ended one answers at once.
+    pub(crate) held: Semaphore,
     pub(crate) metrics: Metrics,
     viewers: ViewerMeter,
     opened_at: Instant,
@@ -75,7 +78,9 @@ pub(crate) struct Announced {
     frame_rate: Option<f64>,
     /// In the order of the header's renditions.
     bandwidths: Vec<Bandwidth>,
-    pub(crate) multivariant: Rendered,
+    pub(crate) multivariants: Multivariants,
+    /// CAN-SKIP-UNTIL; `None` where the window is too short for anything to lie beyond it.
+    pub(crate) skip_boundary_ms: Option<u32>,
     /// Cache-Control of an answer to a blocking reload.
     pub(crate) blocking_cache_control: HeaderValue,
 }
@@ -170,6 +175,7 @@ impl StreamIndex {
             renditions: renditions.collect(),
             announced: ArcSwapOption::empty(),
             retained: Retained::new(header.retain_bytes_max),
+            held: Semaphore::new(HELD_REQUESTS_PER_STREAM_MAX),
             metrics,
             viewers: ViewerMeter::default(),
             opened_at: Instant::now(),
@@ -212,7 +218,9 @@ impl StreamIndex {
             codecs: codecs.join(","),
             resolution: self.header.renditions.iter().find_map(|rendition| dimensions(&rendition.codec)),
             frame_rate: announced.as_ref().and_then(|announced| announced.frame_rate),
-            bandwidth: announced.as_ref().map(|announced| total(&announced.bandwidths)),
+            bandwidth: announced
+                .as_ref()
+                .map(|announced| Bandwidth::total(announced.bandwidths.iter().copied())),
             target_duration_s: announced.as_ref().map(|announced| announced.target_duration_s),
             part_target_ms: first.map_or(0, |rendition| rendition.header.part_target_ms),
             part_hold_back_ms: self.header.part_hold_back_ms,
@@ -278,12 +286,11 @@ impl StreamIndex {
                 (target_duration_s, u64::from(announcement.window_ms).max(shortest), announcement.frame_rate)
             }
         };
-        let text = multivariant::render(self.session(), &self.header.renditions, &bandwidths, frame_rate);
-        let Bandwidth { peak, average } = total(&bandwidths);
-        let multivariant = Rendered::new(text, |encoding| {
-            // Within a session only the bandwidths ever change, and they only grow.
-            header_value(format!("\"{}.{peak}.{average}.{encoding}.{FORMAT_VERSION}\"", self.session()))
-        });
+        let renditions = self.header.renditions.iter().cloned().zip(bandwidths.iter().copied()).collect();
+        let multivariants = Multivariants::new(self.session(), renditions, frame_rate);
+        // Six target durations, the least that rfc8216bis §4.4.3.8 allows.
+        let boundary_ms = target_duration_s.saturating_mul(6000);
+        let skip_boundary_ms = (window_ms > u64::from(boundary_ms)).then_some(boundary_ms);
         // A blocking reload has a URL of its own for each part, so it may be kept; rfc8216bis §6.2.5.2.
         let blocking_cache_control =
             header_value(format!("public, max-age={}", 6 * u64::from(target_duration_s)));
@@ -292,17 +299,20 @@ impl StreamIndex {
             window_ms,
             frame_rate,
             bandwidths,
-            multivariant,
+            multivariants,
+            skip_boundary_ms,
             blocking_cache_control,
         }
     }
 }
 
-fn total(bandwidths: &[Bandwidth]) -> Bandwidth {
-    bandwidths.iter().fold(Bandwidth::default(), |sum, one| Bandwidth {
-        peak: sum.peak.saturating_add(one.peak),
-        average: sum.average.saturating_add(one.average),
-    })
+impl Bandwidth {
+    pub(crate) fn total(all: impl Iterator<Item = Self>) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            peak: sum.peak.saturating_add(one.peak),
+            average: sum.average.saturating_add(one.average),
+        })
+    }
 }
 
 /// Bytes kept for a stream, and which segments all its renditions give up to stay within the bound.

@@ -11,6 +11,7 @@
 //! Every byte served is a function of what was pushed, so two nodes fed the same parts serve the same bytes.
 //!
 //! Section numbers of "rfc8216bis" are those of draft-pantos-hls-rfc8216bis.
+//! What it demands of us, and where each of it is tested, is listed in `CONFORMANCE.md`.
 
 pub mod blocking;
 mod catalog;
@@ -31,4 +32,4 @@ pub use segment::{Part, Position, SegmentStart};
 
 /// Version of everything a viewer can fetch: the text of playlists and the bytes of parts. Part of every ETag,
 /// because two nodes of different versions may write the same part differently; raise it with any such change.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;

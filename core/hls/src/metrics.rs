@@ -16,6 +16,8 @@ pub struct Metrics {
     /// Media playlists rendered. Equals parts published after the first playlist, plus one rendering per
     /// rendition for the first and the last playlist: if it grows with the audience, something renders per viewer.
     pub playlist_renders: Counter,
+    /// Delta updates rendered: at most one for each playlist rendered, and none where nobody asks.
+    pub playlist_delta_renders: Counter,
     pub parts_published: Counter,
     /// Parts longer than the part target their playlist promises.
     pub parts_over_target: Counter,
@@ -23,6 +25,8 @@ pub struct Metrics {
     pub segments_evicted: Counter,
     /// Requests being held for a part or segment that does not exist yet.
     pub held_requests: Gauge,
+    /// Requests told 503 because this node, or their stream, held as many as it may.
+    pub held_requests_refused: Counter,
     /// Body bytes handed to connections.
     pub sent: Counter,
     requests: Arc<[[Counter; CLASSES.len()]; KINDS.len()]>,
@@ -58,6 +62,11 @@ impl Metrics {
         let metrics = Self { requests: Arc::new(table), ..Self::default() };
         let hls = registry.sub_registry_with_prefix("hls");
         hls.register("playlist_renders", "Media playlists rendered", metrics.playlist_renders.clone());
+        hls.register(
+            "playlist_delta_renders",
+            "Delta updates of media playlists rendered",
+            metrics.playlist_delta_renders.clone(),
+        );
         hls.register("parts_published", "Parts published", metrics.parts_published.clone());
         hls.register("parts_over_target", "Parts longer than PART-TARGET", metrics.parts_over_target.clone());
         hls.register(
@@ -67,6 +76,11 @@ impl Metrics {
         );
         hls.register("requests", "Requests answered, by kind and status class", requests);
         hls.register("held_requests", "Requests held for media to come", metrics.held_requests.clone());
+        hls.register(
+            "held_requests_refused",
+            "Requests refused because too many were held",
+            metrics.held_requests_refused.clone(),
+        );
         hls.register_with_unit("sent", "Body bytes handed to connections", Unit::Bytes, metrics.sent.clone());
         metrics
     }

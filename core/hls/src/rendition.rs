@@ -11,8 +11,8 @@ use media::{CodecConfig, Timescale};
 
 use crate::blocking::{LiveEdge, advance_part_limit};
 use crate::index::{Announced, StreamIndex};
-use crate::playlist::Rendered;
 use crate::playlist::media::MediaPlaylist;
+use crate::playlist::version::Version;
 use crate::segment::{self, Part, Position, Segment, StoredPart};
 use crate::waiters::{Queue, Waiters};
 
@@ -93,7 +93,7 @@ pub(crate) struct Snapshot {
     segments: Vec<Arc<Segment>>,
     pub(crate) ended: bool,
     /// From the first complete segment after the announcement on.
-    pub(crate) playlist: Option<Rendered>,
+    pub(crate) playlist: Option<Version>,
 }
 
 impl Snapshot {
@@ -390,27 +390,24 @@ impl RenditionWriter {
         rendition.waiters.ring();
     }
 
-    fn render(&self, announced: &Announced, segments: &[Arc<Segment>], ended: bool) -> Rendered {
+    fn render(&self, announced: &Announced, segments: &[Arc<Segment>], ended: bool) -> Version {
         let Rendition { header, siblings, .. } = self.rendition();
         let listed = segments.partition_point(|segment| segment.msn < self.listed_from);
-        let text = MediaPlaylist {
+        let playlist = MediaPlaylist {
             target_duration_s: announced.target_duration_s,
             part_target_ms: header.part_target_ms,
             part_hold_back_ms: self.index.part_hold_back_ms(),
+            skip_boundary_ms: announced.skip_boundary_ms,
             timescale: header.codec.timescale(),
             segments: &segments[listed..],
             siblings,
             ended,
-        }
-        .render();
+        };
         self.index.metrics.playlist_renders.inc();
-        let newest =
+        let (msn, part) =
             segments.last().map_or((0, 0), |newest| (newest.msn, newest.parts.len().saturating_sub(1)));
         let state = if ended { "ended" } else { "live" };
-        Rendered::new(text, |encoding| {
-            let (msn, part) = newest;
-            segment::etag(self.index.session(), &header.name, format_args!("{msn}.{part}.{state}.{encoding}"))
-        })
+        Version::new(&playlist, format!("{}.{}.{msn}.{part}.{state}", self.index.session(), header.name))
     }
 
     fn rendition(&self) -> &Rendition {

@@ -8,6 +8,12 @@ use super::{MediaPlaylist, Segment, Violation};
 /// EXTINF, part durations and dates are rounded on their own, to a millisecond or finer; that much apart is equal.
 const ROUNDING: Duration = Duration::from_millis(1);
 
+/// Sound is cut at the first frame after the picture's boundary: a frame of AAC at 8 kHz is the longest there is.
+const DATES_APART_MAX: Duration = Duration::from_millis(128 + 1);
+
+/// Services with longer windows should offer delta updates.
+const WINDOW_WITHOUT_SKIP_MAX: Duration = Duration::from_secs(120);
+
 /// Collects violations about one place.
 struct Findings {
     found: Vec<Violation>,
@@ -38,6 +44,9 @@ impl MediaPlaylist {
         findings.expect(self.version >= 6, header, || {
             format!("EXT-X-VERSION {} is below 6, which EXT-X-MAP needs (§8)", self.version)
         });
+        findings.expect(self.version >= 9 || self.skipped == 0, header, || {
+            format!("EXT-X-VERSION {} is below 9, which EXT-X-SKIP needs (§8)", self.version)
+        });
         findings.expect(self.target_duration > 0, header, || "TARGETDURATION is 0".to_owned());
         let target = Duration::from_secs(self.target_duration);
         let control = &self.server_control;
@@ -46,10 +55,14 @@ impl MediaPlaylist {
                 format!("HOLD-BACK {hold_back:?} is below three target durations (§4.4.3.8)")
             });
         }
-        if let Some(skip) = control.can_skip_until {
-            findings.expect(skip >= 6 * target, header, || {
+        match control.can_skip_until {
+            Some(skip) => findings.expect(skip >= 6 * target, header, || {
                 format!("CAN-SKIP-UNTIL {skip:?} is below six target durations (§4.4.3.8)")
-            });
+            }),
+            // Apple's authoring specification, 14.4.
+            None => findings.expect(self.duration() <= WINDOW_WITHOUT_SKIP_MAX, header, || {
+                format!("{:?} are listed, and no delta updates offered (Apple 14.4)", self.duration())
+            }),
         }
         let Some(part_target) = self.part_target else {
             findings
@@ -110,18 +123,32 @@ impl MediaPlaylist {
                 findings.expect(part.duration <= part_target, &place, || {
                     format!("DURATION {:?} is above PART-TARGET {part_target:?} (§4.4.4.9)", part.duration)
                 });
-                // The newest part of a growing segment may turn out to be its last.
-                let may_be_short = index + 1 == segment.parts.len() || part.gap;
+                // The newest part of a growing segment may turn out to be its last. Nothing is known of how long what
+                // was lost would have been, or what came before it.
+                let next = segment.parts.get(index + 1);
+                let may_be_short = part.gap || next.is_none_or(|next| next.gap);
                 findings.expect(may_be_short || part.duration >= shortest, &place, || {
                     format!(
                         "DURATION {:?} is below 85 % of PART-TARGET {part_target:?} (§4.4.3.7)",
                         part.duration
                     )
                 });
-                findings.expect(!segment.gap || part.gap, &place, || {
-                    "has media in an EXT-X-GAP segment".to_owned()
+                findings.expect(!(part.gap && part.independent), &place, || {
+                    "GAP and INDEPENDENT: nothing is there that could be decoded (§4.4.4.9)".to_owned()
                 });
             }
+            let has_gap = segment.parts.iter().any(|part| part.gap);
+            findings.expect(
+                !has_gap || segment.gap || segment.finished.is_none(),
+                &place_of(segment),
+                || {
+                    "a part is GAP, but the segment is not EXT-X-GAP, and cannot be whole (§4.4.4.7)"
+                        .to_owned()
+                },
+            );
+            findings.expect(!segment.gap || has_gap || segment.parts.is_empty(), &place_of(segment), || {
+                "EXT-X-GAP, but all its parts are there (§4.4.4.7)".to_owned()
+            });
             if let (Some(duration), false) = (segment.duration(), segment.parts.is_empty()) {
                 let apart = duration.abs_diff(segment.parts_duration());
                 findings.expect(
@@ -237,6 +264,9 @@ fn check_same(old: &Segment, new: &Segment, findings: &mut Findings) {
     findings.expect(old.finished.is_none() || old.finished == new.finished, &place, || {
         format!("went from {:?} to {:?}", old.finished, new.finished)
     });
+    findings.expect(old.finished.is_none() || old.gap == new.gap, &place, || {
+        format!("EXT-X-GAP went from {} to {}", old.gap, new.gap)
+    });
     let parts_left_together = new.parts.is_empty() && old.finished.is_some();
     let parts_grew =
         new.parts.starts_with(&old.parts) && (old.finished.is_none() || old.parts.len() == new.parts.len());
@@ -274,6 +304,12 @@ pub fn check_presentation(playlists: &[(&str, &MediaPlaylist)]) -> Vec<Violation
         for segment in &first.segments {
             let Some(twin) = other.segment(segment.msn) else { continue };
             let place = format!("{place}, {}", place_of(segment));
+            if let (Some(date), Some(twin_date)) = (segment.program_date_time, twin.program_date_time) {
+                let apart = Duration::try_from(date.duration_since(twin_date).abs()).unwrap_or_default();
+                findings.expect(apart <= DATES_APART_MAX, &place, || {
+                    format!("dates are {apart:?} apart, {date} and {twin_date} (§6.2.4)")
+                });
+            }
             let numbers = (segment.discontinuity_sequence, twin.discontinuity_sequence);
             findings.expect(numbers.0 == numbers.1, &place, || {
                 format!("discontinuities {} and {}", numbers.0, numbers.1)

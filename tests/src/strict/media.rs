@@ -17,7 +17,11 @@ pub struct MediaPlaylist {
     pub part_target: Option<Duration>,
     pub server_control: ServerControl,
     pub media_sequence: u64,
-    /// Oldest first. Only the last may be unfinished: it then has parts, but no EXTINF yet.
+    /// As the tag has it: of the oldest segment, skipped or not.
+    pub discontinuity_sequence: u64,
+    /// Of a delta update: how many of the oldest segments it leaves out. Zero makes it a full playlist.
+    pub skipped: u64,
+    /// Without the skipped ones, oldest first. Only the last may be unfinished: it then has parts, but no EXTINF yet.
     pub segments: Vec<Segment>,
     pub preload_hint: Option<String>,
     pub rendition_reports: Vec<RenditionReport>,
@@ -39,7 +43,8 @@ pub struct Segment {
     /// How many discontinuities came before its first byte since the stream began: the header's number, and the tags.
     pub discontinuity_sequence: u64,
     pub gap: bool,
-    /// URI of the initialization segment that applies; carried over from segment to segment.
+    /// URI of the initialization segment that applies; carried over from segment to segment, but not from what a delta
+    /// update skips.
     pub map: Option<String>,
     pub parts: Vec<Part>,
     /// EXTINF and URI, once the segment is complete.
@@ -115,6 +120,9 @@ struct Reader {
     server_control: Option<ServerControl>,
     media_sequence: u64,
     discontinuity_sequence: u64,
+    /// The tags so far.
+    discontinuities: u64,
+    skipped: u64,
     segments: Vec<Segment>,
     map: Option<String>,
     preload_hint: Option<String>,
@@ -201,6 +209,7 @@ impl Reader {
             "#EXT-X-PART-INF" => self.part_target = Some(part_inf(line, value)?),
             "#EXT-X-MEDIA-SEQUENCE" => self.media_sequence = integer(line, value)?,
             "#EXT-X-DISCONTINUITY-SEQUENCE" => self.discontinuity_sequence = integer(line, value)?,
+            "#EXT-X-SKIP" => self.skip(line, value)?,
             "#EXT-X-MAP" => self.map(line, value)?,
             "#EXT-X-PROGRAM-DATE-TIME" => self.program_date_time(line, value)?,
             "#EXT-X-DISCONTINUITY" => self.discontinuity(line)?,
@@ -226,17 +235,40 @@ impl Reader {
 
     /// Moves what was collected into a segment.
     fn close(&mut self, finished: Option<(Duration, String)>) {
-        let msn = self.media_sequence + self.segments.len() as u64;
-        self.discontinuity_sequence += u64::from(std::mem::take(&mut self.discontinuity));
+        let msn = self.media_sequence + self.skipped + self.segments.len() as u64;
+        self.discontinuities += u64::from(std::mem::take(&mut self.discontinuity));
         self.segments.push(Segment {
             msn,
             program_date_time: self.program_date_time.take(),
-            discontinuity_sequence: self.discontinuity_sequence,
+            discontinuity_sequence: self.discontinuity_sequence + self.discontinuities,
             gap: std::mem::take(&mut self.gap),
             map: self.map.clone(),
             parts: std::mem::take(&mut self.parts),
             finished,
         });
+    }
+
+    fn skip(&mut self, line: usize, value: &str) -> Result<(), Violation> {
+        let mut attributes = Attributes::parse(line, value)?;
+        let skipped = attributes.integer("SKIPPED-SEGMENTS")?;
+        let skipped = attributes.required("SKIPPED-SEGMENTS", skipped)?;
+        // No RECENTLY-REMOVED-DATERANGES: there are no date ranges.
+        attributes.finish()?;
+        if self.skipped > 0 {
+            return Err(Violation::at_line(line, "two EXT-X-SKIP (§4.4.5.2)"));
+        }
+        let is_first = self.segments.is_empty() && self.parts.is_empty() && self.map.is_none();
+        if !is_first || self.discontinuity || self.program_date_time.is_some() || self.gap {
+            return Err(Violation::at_line(
+                line,
+                "EXT-X-SKIP replaces the oldest segments, so it comes before all others",
+            ));
+        }
+        if skipped == 0 {
+            return Err(Violation::at_line(line, "EXT-X-SKIP replaces nothing"));
+        }
+        self.skipped = skipped;
+        Ok(())
     }
 
     fn map(&mut self, line: usize, value: &str) -> Result<(), Violation> {
@@ -377,6 +409,8 @@ impl Reader {
             part_target: self.part_target,
             server_control: self.server_control.ok_or_else(|| missing("EXT-X-SERVER-CONTROL"))?,
             media_sequence: self.media_sequence,
+            discontinuity_sequence: self.discontinuity_sequence,
+            skipped: self.skipped,
             segments: self.segments,
             preload_hint: self.preload_hint,
             rendition_reports: self.rendition_reports,

@@ -3,12 +3,18 @@
 //!   text ─▶ [`MediaPlaylist::parse`]      syntax, order of tags, required attributes; a tag we never write is refused
 //!        ─▶ [`MediaPlaylist::check`]      what one playlist must satisfy by itself
 //!        ─▶ [`check_reload`]              what a playlist must satisfy after the one before it
+//!        ─▶ [`check_delta`]               what a delta update must satisfy beside the full playlist
 //!        ─▶ [`check_presentation`]        what all playlists of one presentation must agree on
+//!
+//!   text ─▶ [`MultivariantPlaylist::parse`]
+//!        ─▶ [`check_bandwidth`]           what a variant says of its bit rate, beside what was measured
+//!        ─▶ [`check_filtered`]            a filtered one beside the whole
 //!
 //! Sections are those of draft-pantos-hls-rfc8216bis. Where the draft says SHOULD and players break, we say must.
 
 mod attributes;
 mod check;
+mod delta;
 mod media;
 mod multivariant;
 #[cfg(test)]
@@ -17,8 +23,9 @@ mod tests;
 use std::time::Duration;
 
 pub use check::{check_presentation, check_reload};
+pub use delta::check_delta;
 pub use media::{MediaPlaylist, Part, RenditionReport, Segment, ServerControl};
-pub use multivariant::{MultivariantPlaylist, Rendition, Variant};
+pub use multivariant::{MultivariantPlaylist, Rendition, Variant, check_bandwidth, check_filtered};
 
 /// One broken rule, in words that name the place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -105,6 +105,49 @@ impl MultivariantPlaylist {
     }
 }
 
+/// What a variant says of its bit rate must hold: Apple's authoring specification allows live media a peak of 125 % of
+/// BANDWIDTH. `peak` is that of its renditions together, over single segments, in bits per second.
+#[must_use]
+pub fn check_bandwidth(variant: &Variant, peak: u64) -> Option<Violation> {
+    let allowed = variant.bandwidth.saturating_mul(5) / 4;
+    (peak > allowed).then(|| {
+        let what = format!("BANDWIDTH is {}, and a segment had {peak} bit/s (Apple)", variant.bandwidth);
+        Violation::at(&variant.uri, what)
+    })
+}
+
+/// What a filtered playlist must satisfy beside the `whole` one: it adds nothing, and names everything by the same address.
+#[must_use]
+pub fn check_filtered(whole: &MultivariantPlaylist, filtered: &MultivariantPlaylist) -> Vec<Violation> {
+    let address = |variant: &Variant| variant.uri.clone();
+    let known: Vec<String> = whole
+        .variants
+        .iter()
+        .map(address)
+        .chain(whole.renditions.iter().filter_map(|r| r.uri.clone()))
+        .collect();
+    let mut found = Vec::new();
+    for variant in &filtered.variants {
+        if !known.contains(&variant.uri) {
+            found.push(Violation::at(&variant.uri, "is not in the whole playlist"));
+        }
+        if let Some(same) = whole.variants.iter().find(|same| same.uri == variant.uri) {
+            let is_less = variant.bandwidth <= same.bandwidth
+                && variant.codecs.iter().all(|codec| same.codecs.contains(codec));
+            if !is_less || variant.resolution != same.resolution || variant.frame_rate != same.frame_rate {
+                found.push(Violation::at(
+                    &variant.uri,
+                    format!("is {variant:?}, in the whole playlist {same:?}"),
+                ));
+            }
+        }
+    }
+    for rendition in filtered.renditions.iter().filter(|rendition| !whole.renditions.contains(rendition)) {
+        found.push(Violation::at(&rendition.name, "is not in the whole playlist"));
+    }
+    found
+}
+
 fn variant(line: usize, value: &str) -> Result<Variant, Violation> {
     let mut attributes = Attributes::parse(line, value)?;
     let (bandwidth, codecs) = (attributes.integer("BANDWIDTH")?, attributes.quoted("CODECS")?);
@@ -124,6 +167,14 @@ fn variant(line: usize, value: &str) -> Result<Variant, Violation> {
     if variant.bandwidth == 0 || variant.average_bandwidth.is_some_and(|average| average > variant.bandwidth)
     {
         return Err(Violation::at_line(line, "BANDWIDTH is 0 or below AVERAGE-BANDWIDTH"));
+    }
+    // Apple's authoring specification asks for these of every stream that adapts.
+    if variant.average_bandwidth.is_none() {
+        return Err(Violation::at_line(line, "AVERAGE-BANDWIDTH is missing (Apple)"));
+    }
+    let has_picture = variant.codecs.iter().any(|codec| codec.starts_with("avc1"));
+    if has_picture && (variant.resolution.is_none() || variant.frame_rate.is_none()) {
+        return Err(Violation::at_line(line, "RESOLUTION or FRAME-RATE is missing beside a picture (Apple)"));
     }
     if let Some(codec) = variant.codecs.iter().find(|codec| !is_codec(codec)) {
         return Err(Violation::at_line(line, format!("{codec:?} is not a codec as RFC 6381 writes it")));

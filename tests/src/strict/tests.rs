@@ -1,4 +1,6 @@
-//! The reader itself: one playlist it must accept, and one small damage for every rule it must notice.
+//! The reader itself: one playlist it must accept, and one small damage for everything it must notice.
+
+mod rules;
 
 use std::time::Duration;
 
@@ -127,77 +129,19 @@ fn tags_in_the_wrong_order_are_refused() {
     }
 }
 
-#[test]
-fn a_playlist_that_breaks_a_rule_by_itself_is_noticed() {
-    for (find, replacement, words) in [
-        ("VERSION:9", "VERSION:5", "below 6"),
-        ("CAN-BLOCK-RELOAD=YES,", "", "CAN-BLOCK-RELOAD=YES is missing"),
-        ("CAN-SKIP-UNTIL=12.0", "CAN-SKIP-UNTIL=11.9", "six target durations"),
-        ("CAN-SKIP-UNTIL=12.0", "HOLD-BACK=5.9", "three target durations"),
-        (",PART-HOLD-BACK=1.536", "", "PART-HOLD-BACK is missing"),
-        ("PART-HOLD-BACK=1.536", "PART-HOLD-BACK=1.5", "three part targets"),
-        ("PART-TARGET=0.501", "PART-TARGET=0.499", "above PART-TARGET"),
-        ("0.50000,URI=\"7.0", "0.42000,URI=\"7.0", "below 85 %"),
-        ("EXTINF:1.00000", "EXTINF:2.50000", "rounds above TARGETDURATION"),
-        ("EXTINF:1.00000", "EXTINF:1.00400", "and its parts"),
-        ("#EXT-X-MAP:URI=\"init-5f2a.mp4\"\n", "", "no EXT-X-MAP applies"),
-        ("#EXT-X-PROGRAM-DATE-TIME:2026-11-21T08:10:31.000Z\n", "", "PROGRAM-DATE-TIME is missing"),
-        ("08:10:31.000Z", "08:10:31.003Z", "after the one before"),
-        ("08:10:31.000Z", "08:10:29.000Z", "is not after"),
-        ("8.m4s\n", "7.m4s\n", "listed twice"),
-        ("8.1.m4s", "7.1.m4s", "listed twice"),
-        ("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"9.1.m4s\"\n", "", "PRELOAD-HINT is missing"),
-        ("\"9.1.m4s\"", "\"9.0.m4s\"", "already listed"),
-        ("#EXT-X-RENDITION", "#EXT-X-ENDLIST\n#", "a PRELOAD-HINT after the end"),
-        ("#EXT-X-RENDITION", "#EXT-X-ENDLIST\n#", "belong to no segment"),
-        ("VERSION:9", "VERSION:9\n#EXT-X-INDEPENDENT-SEGMENTS", ""),
-    ] {
-        let violations = parse(&damaged(find, replacement)).check();
-        if words.is_empty() {
-            assert_eq!(violations, [], "{replacement}");
-        } else {
-            assert_found(&violations, words);
-        }
+/// Finds `words` among what is against the good playlist, once this is replaced in it.
+#[track_caller]
+fn says_no(cases: &[(&str, &str, &str)]) {
+    for (find, replacement, words) in cases {
+        assert_found(&parse(&damaged(find, replacement)).check(), words);
     }
-    let dependent = damaged("VERSION:9", "VERSION:9\n#EXT-X-INDEPENDENT-SEGMENTS")
-        .replace("\"8.0.m4s\",INDEPENDENT=YES", "\"8.0.m4s\"");
-    assert_found(&parse(&dependent).check(), "its first part is not INDEPENDENT");
 }
 
-#[test]
-fn parts_must_stay_for_three_target_durations_and_then_go() {
-    let without = damaged(
-        "#EXT-X-PART:DURATION=0.50000,URI=\"7.0.m4s\",INDEPENDENT=YES\n#EXT-X-PART:DURATION=0.50000,URI=\"7.1.m4s\"\n",
-        "",
-    );
-    assert_found(&parse(&without).check(), "has no parts, although");
-
-    let long_ago = parse(&damaged("TARGETDURATION:2", "TARGETDURATION:1"));
-    let mut grown = long_ago.clone();
-    grown.segments = (0..10).map(|_| long_ago.segments[0].clone()).collect();
-    assert_found(&grown.check(), "has parts, although");
-}
-
-#[test]
-fn a_reload_may_only_add_at_the_end_and_remove_at_the_head() {
+/// The same for the playlist a part later, loaded after the good one.
+#[track_caller]
+fn says_no_on_reload(cases: &[(&str, &str, &str)]) {
     let good = parse(GOOD);
-    assert_eq!(check_reload(&good, &parse(&next_of_good())), []);
-    assert_eq!(check_reload(&good, &good), []);
-    assert_found(&check_reload(&parse(&next_of_good()), &good), "the end went back");
-
-    for (find, replacement, words) in [
-        ("TARGETDURATION:2", "TARGETDURATION:3", "TARGETDURATION went"),
-        ("PART-TARGET=0.501", "PART-TARGET=0.502", "PART-TARGET went"),
-        ("PART-HOLD-BACK=1.536", "PART-HOLD-BACK=1.6", "SERVER-CONTROL went"),
-        ("MEDIA-SEQUENCE:7", "MEDIA-SEQUENCE:6", "MEDIA-SEQUENCE went back"),
-        ("DISCONTINUITY-SEQUENCE:1", "DISCONTINUITY-SEQUENCE:0", "discontinuity 1 to 0"),
-        ("init-5f2a", "init-0000", "EXT-X-MAP went"),
-        ("08:10:31.000Z", "08:10:31.001Z", "PROGRAM-DATE-TIME went"),
-        ("EXTINF:0.80000", "EXTINF:0.80001", "segment 8 after reload"),
-        ("8.1.m4s", "8.5.m4s", "its parts changed"),
-        ("DURATION=0.50000,URI=\"9.0", "DURATION=0.49999,URI=\"9.0", "its parts changed"),
-        ("URI=\"9.1.m4s\"\n#EXT-X-PRELOAD", "URI=\"9.x.m4s\"\n#EXT-X-PRELOAD", "where 9.1.m4s was hinted"),
-    ] {
+    for (find, replacement, words) in cases {
         let next = next_of_good();
         assert!(next.contains(find), "{find:?}");
         assert_found(&check_reload(&good, &parse(&next.replacen(find, replacement, 1))), words);
@@ -205,20 +149,29 @@ fn a_reload_may_only_add_at_the_end_and_remove_at_the_head() {
 }
 
 #[test]
-fn segments_leave_only_when_enough_remains() {
-    let old = parse(GOOD);
-    let mut new = old.clone();
-    new.media_sequence = 8;
-    new.segments.remove(0);
-    assert_found(&check_reload(&old, &new), "segments were removed although only");
+fn a_playlist_that_breaks_a_rule_by_itself_is_noticed() {
+    says_no(&[
+        ("VERSION:9", "VERSION:5", "below 6"),
+        ("CAN-BLOCK-RELOAD=YES,", "", "CAN-BLOCK-RELOAD=YES is missing"),
+        ("EXTINF:1.00000", "EXTINF:1.00400", "and its parts"),
+        ("8.m4s\n", "7.m4s\n", "listed twice"),
+        ("8.1.m4s", "7.1.m4s", "listed twice"),
+        ("#EXT-X-RENDITION", "#EXT-X-ENDLIST\n#", "belong to no segment"),
+    ]);
 }
 
 #[test]
-fn a_discontinuity_may_move_from_its_tag_into_the_header_but_not_vanish() {
-    let tagged = parse(&damaged("#EXT-X-MAP", "#EXT-X-DISCONTINUITY\n#EXT-X-MAP"));
-    assert_eq!(tagged.segment(7).unwrap().discontinuity_sequence, 2);
-    assert_eq!(check_reload(&tagged, &parse(&damaged("SEQUENCE:1", "SEQUENCE:2"))), []);
-    assert_found(&check_reload(&tagged, &parse(GOOD)), "discontinuity 2 to 1");
+fn a_reload_may_only_add_at_the_end() {
+    let good = parse(GOOD);
+    assert_eq!(check_reload(&good, &parse(&next_of_good())), []);
+    assert_eq!(check_reload(&good, &good), []);
+    assert_found(&check_reload(&parse(&next_of_good()), &good), "the end went back");
+    says_no_on_reload(&[
+        ("EXTINF:0.80000", "EXTINF:0.80001", "segment 8 after reload"),
+        ("8.1.m4s", "8.5.m4s", "its parts changed"),
+        ("DURATION=0.50000,URI=\"9.0", "DURATION=0.49999,URI=\"9.0", "its parts changed"),
+        ("#EXTINF:1.0", "#EXT-X-GAP\n#EXTINF:1.0", "EXT-X-GAP went from false to true"),
+    ]);
 }
 
 #[test]
@@ -228,31 +181,10 @@ fn nothing_may_follow_the_end() {
     assert_found(&check_reload(&ended, &parse(&next_of_good())), "after ENDLIST");
 }
 
-#[test]
-fn renditions_share_control_grid_and_reports() {
-    let video = parse(GOOD);
-    let audio = parse(&GOOD.replace("../a/", "../v/"));
-    assert_eq!(check_presentation(&[("video", &video), ("audio", &audio)]), []);
-
-    let mut odd = audio.clone();
-    odd.target_duration = 3;
-    odd.server_control.part_hold_back = None;
-    odd.segments[0].parts.pop();
-    odd.rendition_reports[0].last_part = Some(4);
-    let violations = check_presentation(&[("video", &video), ("audio", &odd)]);
-    for words in
-        ["TARGETDURATION 2 and 3", "SERVER-CONTROL", "2 parts and 1 parts", "reports ../v/index.m3u8"]
-    {
-        assert_found(&violations, words);
-    }
-    odd.rendition_reports.clear();
-    assert_found(&check_presentation(&[("video", &video), ("audio", &odd)]), "0 rendition reports");
-}
-
 const MULTIVARIANT: &str = r#"#EXTM3U
 #EXT-X-VERSION:6
 #EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="audio",NAME="Audio",DEFAULT=YES,AUTOSELECT=YES,CHANNELS="2",URI="s1/a/index.m3u8"
-#EXT-X-STREAM-INF:BANDWIDTH=2900000,CODECS="avc1.64001f,mp4a.40.2",RESOLUTION=1280x720,FRAME-RATE=30.000,AUDIO="audio"
+#EXT-X-STREAM-INF:BANDWIDTH=2900000,AVERAGE-BANDWIDTH=2500000,CODECS="avc1.64001f,mp4a.40.2",RESOLUTION=1280x720,FRAME-RATE=30.000,AUDIO="audio"
 s1/v/index.m3u8
 "#;
 
@@ -265,7 +197,10 @@ fn a_multivariant_playlist_is_read_as_strictly() {
     assert_eq!(playlist.renditions.first().unwrap().uri.as_deref(), Some("s1/a/index.m3u8"));
 
     for (find, replacement, words) in [
-        ("BANDWIDTH=2900000,", "", "BANDWIDTH is missing"),
+        (":BANDWIDTH=2900000,", ":", "BANDWIDTH is missing"),
+        ("AVERAGE-BANDWIDTH=2500000,", "", "AVERAGE-BANDWIDTH is missing"),
+        ("RESOLUTION=1280x720,", "", "RESOLUTION or FRAME-RATE is missing"),
+        ("FRAME-RATE=30.000,", "", "RESOLUTION or FRAME-RATE is missing"),
         ("CODECS=\"avc1.64001f,mp4a.40.2\",", "", "CODECS is missing"),
         ("avc1.64001f", "avc1.64001F", "not a codec"),
         ("avc1.64001f", "h264", "not a codec"),
@@ -282,4 +217,34 @@ fn a_multivariant_playlist_is_read_as_strictly() {
             MultivariantPlaylist::parse(&MULTIVARIANT.replacen(find, replacement, 1)).expect_err(replacement);
         assert_found(&[violation], words);
     }
+}
+
+#[test]
+fn a_filtered_playlist_leaves_out_and_changes_nothing() {
+    let whole = MultivariantPlaylist::parse(MULTIVARIANT).unwrap();
+    let text = |rendition, codecs: &str| {
+        format!(
+            "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-STREAM-INF:BANDWIDTH=200000,AVERAGE-BANDWIDTH=128000,CODECS=\"{codecs}\"\n\
+             s1/{rendition}/index.m3u8\n"
+        )
+    };
+    let audio = MultivariantPlaylist::parse(&text("a", "mp4a.40.2")).unwrap();
+    assert_eq!(check_filtered(&whole, &whole), []);
+    assert_eq!(check_filtered(&whole, &audio), []);
+    let unknown = MultivariantPlaylist::parse(&text("b", "mp4a.40.2")).unwrap();
+    assert_found(&check_filtered(&whole, &unknown), "s1/b/index.m3u8: is not in the whole playlist");
+    // It says it is the whole stream's video, and is not.
+    let other = MultivariantPlaylist::parse(&text("v", "mp4a.40.2")).unwrap();
+    assert_found(&check_filtered(&whole, &other), "s1/v/index.m3u8: is Variant");
+    let mut renamed = whole.clone();
+    renamed.renditions[0].channels = Some("6".to_owned());
+    assert_found(&check_filtered(&whole, &renamed), "Audio: is not in the whole playlist");
+}
+
+#[test]
+fn a_peak_far_above_what_was_said_is_noticed() {
+    let whole = MultivariantPlaylist::parse(MULTIVARIANT).unwrap();
+    let found = |peak| Vec::from_iter(check_bandwidth(&whole.variants[0], peak));
+    assert_eq!(found(3_625_000), []);
+    assert_found(&found(3_625_001), "3625001 bit/s");
 }

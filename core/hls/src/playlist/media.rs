@@ -1,9 +1,9 @@
 //! The media playlist of one rendition, as text. A plain function of the segments it lists.
 //!
-//! Rules P1–P18 in the tests' names are our numbering of what rfc8216bis and Apple's authoring specification
-//! demand of a live low-latency playlist.
+//! Rules P1–P18 in the tests' names are those of `CONFORMANCE.md`.
 
 use std::fmt::Write;
+use std::ops::Range;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -19,6 +19,8 @@ pub(crate) struct MediaPlaylist<'a> {
     pub(crate) target_duration_s: u32,
     pub(crate) part_target_ms: u32,
     pub(crate) part_hold_back_ms: u32,
+    /// CAN-SKIP-UNTIL; `None` offers no delta updates.
+    pub(crate) skip_boundary_ms: Option<u32>,
     pub(crate) timescale: Timescale,
     /// The window, oldest first; the last one may still be growing.
     pub(crate) segments: &'a [Arc<Segment>],
@@ -27,18 +29,28 @@ pub(crate) struct MediaPlaylist<'a> {
     pub(crate) ended: bool,
 }
 
+/// First lines of a full playlist. EXT-X-MAP in an ordinary media playlist needs version 6 (rfc8216bis §8), and no
+/// tag of low latency needs more.
+const HEAD: &str = "#EXTM3U\n#EXT-X-VERSION:6\n";
+
 impl MediaPlaylist<'_> {
-    pub(crate) fn render(&self) -> String {
+    /// The full playlist, and what a delta update of it leaves out.
+    pub(crate) fn render(&self) -> (String, Option<Skip>) {
         let mut text = String::with_capacity(4096);
-        self.write(&mut text).expect("writing to a string cannot fail");
-        text
+        let skip = self.write(&mut text).expect("writing to a string cannot fail");
+        (text, skip)
     }
 
-    fn write(&self, out: &mut String) -> std::fmt::Result {
+    fn write(&self, out: &mut String) -> Result<Option<Skip>, std::fmt::Error> {
         self.write_header(out)?;
         let with_parts = self.segments_with_parts();
+        let skipped = self.skipped_segments();
+        let (skip_from, mut skip) = (out.len(), None);
         let mut previous: Option<&Segment> = None;
         for (index, segment) in self.segments.iter().enumerate() {
+            if let Some(last_skipped) = previous.filter(|_| index == skipped) {
+                skip = Some(Skip::new(skipped, skip_from..out.len(), last_skipped, segment));
+            }
             self.write_segment_tags(out, segment, previous)?;
             if with_parts.contains(&index) {
                 self.write_parts(out, segment)?;
@@ -52,16 +64,20 @@ impl MediaPlaylist<'_> {
             }
             previous = Some(segment);
         }
-        self.write_tail(out)
+        self.write_tail(out)?;
+        Ok(skip)
     }
 
     fn write_header(&self, out: &mut String) -> std::fmt::Result {
         let hold_back = Millis(self.part_hold_back_ms);
         let part_target = Millis(self.part_target_ms);
-        // EXT-X-MAP in an ordinary media playlist needs version 6 (rfc8216bis §8); nothing here needs more.
-        writeln!(out, "#EXTM3U\n#EXT-X-VERSION:6")?;
+        out.push_str(HEAD);
         writeln!(out, "#EXT-X-TARGETDURATION:{}", self.target_duration_s)?;
-        writeln!(out, "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK={hold_back}")?;
+        write!(out, "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES")?;
+        if let Some(boundary) = self.skip_boundary_ms {
+            write!(out, ",CAN-SKIP-UNTIL={}", Millis(boundary))?;
+        }
+        writeln!(out, ",PART-HOLD-BACK={hold_back}")?;
         writeln!(out, "#EXT-X-PART-INF:PART-TARGET={part_target}")?;
         if let Some(first) = self.segments.first() {
             writeln!(out, "#EXT-X-MEDIA-SEQUENCE:{}", first.msn)?;
@@ -92,7 +108,7 @@ impl MediaPlaylist<'_> {
         }
         let init = &segment.start.init.hash;
         if previous.is_none_or(|previous| previous.start.init.hash != *init) {
-            writeln!(out, "#EXT-X-MAP:URI=\"init-{init}.mp4\"")?;
+            out.push_str(&map_tag(init));
         }
         // A wall clock beyond the year 9999 is not worth a failure: the segment goes without.
         if let Ok(time) = Timestamp::from_millisecond(segment.start.program_date_time_ms) {
@@ -146,9 +162,33 @@ impl MediaPlaylist<'_> {
         Ok(())
     }
 
+    /// How many of the oldest segments a delta update leaves out: those that end at the skip boundary or before it,
+    /// measured from the end of the last complete segment (rfc8216bis §6.2.5.1).
+    ///
+    /// None at or after a discontinuity. The draft would allow it, but shaka numbers discontinuities from the header
+    /// and the tags it sees, and would give segments after a skipped one the number of another timeline.
+    fn skipped_segments(&self) -> usize {
+        let (Some(boundary_ms), false) = (self.skip_boundary_ms, self.ended) else { return 0 };
+        // In durations as printed, so that a player adding them up finds the rule kept to the last digit.
+        let boundary = 1000 * u64::from(boundary_ms);
+        let mut from_end = 0;
+        let complete = self.segments.iter().rev().skip_while(|segment| !segment.complete);
+        let beyond = complete
+            .skip_while(|segment| {
+                let kept = from_end < boundary;
+                from_end += Seconds::from_ticks(segment.duration, self.timescale).micros;
+                kept
+            })
+            .count();
+        let sequence = |segment: &Arc<Segment>| segment.start.discontinuity_sequence;
+        let timeline =
+            self.segments.iter().take_while(|segment| sequence(segment) == sequence(&self.segments[0]));
+        beyond.min(timeline.count())
+    }
+
     /// Parts are listed within three target durations of the end, rfc8216bis §6.2.2, and for whole segments only:
     /// players take the first part they see as the start of its segment.
-    fn segments_with_parts(&self) -> std::ops::Range<usize> {
+    fn segments_with_parts(&self) -> Range<usize> {
         // In durations as printed, so that a player adding them up finds the rule kept to the last digit.
         let reach = 3_000_000 * u64::from(self.target_duration_s);
         let mut from_end = 0;
@@ -165,6 +205,38 @@ impl MediaPlaylist<'_> {
         let open = usize::from(self.segments.last().is_some_and(|segment| !segment.complete));
         self.segments.len() - listed.max(open)..self.segments.len()
     }
+}
+
+/// What a delta update leaves out of the full playlist: a run of its text, rfc8216bis §4.4.5.2.
+#[derive(Debug)]
+pub(crate) struct Skip {
+    segments: usize,
+    text: Range<usize>,
+    /// EXT-X-MAP, if it was left out although it applies to what follows.
+    map: String,
+}
+
+impl Skip {
+    fn new(segments: usize, text: Range<usize>, last_skipped: &Segment, first_kept: &Segment) -> Self {
+        // Players should carry it over from what they have, and shaka does not: without it here, every segment it
+        // learns of from a delta update lacks its init segment. Said twice it means the same to all.
+        let init = &first_kept.start.init.hash;
+        let map = if last_skipped.start.init.hash == *init { map_tag(init) } else { String::new() };
+        Self { segments, text, map }
+    }
+
+    /// The delta update of the playlist that was rendered with this. EXT-X-SKIP needs version 9, rfc8216bis §8.
+    ///
+    /// It answers `_HLS_skip=v2`, too: there are no date ranges that a v2 update could leave out.
+    pub(crate) fn delta(&self, full: &str) -> String {
+        let (header, kept) = (&full[HEAD.len()..self.text.start], &full[self.text.end..]);
+        let Self { segments, map, .. } = self;
+        format!("#EXTM3U\n#EXT-X-VERSION:9\n{header}#EXT-X-SKIP:SKIPPED-SEGMENTS={segments}\n{map}{kept}")
+    }
+}
+
+fn map_tag(init: &str) -> String {
+    format!("#EXT-X-MAP:URI=\"init-{init}.mp4\"\n")
 }
 
 /// A span in the notation of a playlist, to the microsecond: finer than any part of ours can be off.
@@ -196,255 +268,4 @@ impl std::fmt::Display for Millis {
 }
 
 #[cfg(test)]
-mod tests {
-    use ::http::HeaderValue;
-    use bytes::Bytes;
-    use media::cmaf::Init;
-
-    use super::*;
-    use crate::segment::{SegmentStart, StoredPart};
-
-    /// 2026-11-21T08:00:00Z.
-    const NOON_MS: i64 = 1_795_248_000_000;
-
-    fn part(duration: u32, independent: bool) -> StoredPart {
-        let etag = HeaderValue::from_static("\"\"");
-        StoredPart { duration, independent, gap: false, body: Vec::new(), bytes: 0, etag }
-    }
-
-    fn gap(duration: u32) -> StoredPart {
-        StoredPart { gap: true, ..part(duration, false) }
-    }
-
-    /// Segments of four half-second parts follow each other every two seconds.
-    fn segment(msn: u64, parts: Vec<StoredPart>) -> Segment {
-        Segment {
-            msn,
-            start: SegmentStart {
-                program_date_time_ms: NOON_MS + 2000 * i64::try_from(msn).unwrap(),
-                discontinuity_sequence: 0,
-                init: Arc::new(Init { bytes: Bytes::new(), hash: "c0ffee".into() }),
-            },
-            duration: parts.iter().map(|part| u64::from(part.duration)).sum(),
-            parts: parts.into_iter().map(Arc::new).collect(),
-            bytes: 0,
-            complete: true,
-            etag: HeaderValue::from_static("\"\""),
-        }
-    }
-
-    fn two_seconds(msn: u64) -> Segment {
-        segment(msn, vec![part(45_000, true), part(45_000, false), part(45_000, false), part(45_000, false)])
-    }
-
-    fn open(segment: Segment) -> Segment {
-        Segment { complete: false, ..segment }
-    }
-
-    fn render(segments: Vec<Segment>) -> String {
-        rendered(segments, |_| {})
-    }
-
-    fn rendered(segments: Vec<Segment>, change: impl FnOnce(&mut MediaPlaylist<'_>)) -> String {
-        let segments: Vec<_> = segments.into_iter().map(Arc::new).collect();
-        let siblings = ["a".parse().unwrap()];
-        let mut playlist = MediaPlaylist {
-            target_duration_s: 4,
-            part_target_ms: 501,
-            part_hold_back_ms: 1536,
-            timescale: Timescale::VIDEO,
-            segments: &segments,
-            siblings: &siblings,
-            ended: false,
-        };
-        change(&mut playlist);
-        playlist.render()
-    }
-
-    fn lines<'a>(playlist: &'a str, tag: &str) -> Vec<&'a str> {
-        playlist.lines().filter(|line| line.starts_with(tag)).collect()
-    }
-
-    #[test]
-    fn golden_live() {
-        let newest = open(segment(9, vec![part(45_000, true), part(45_000, false)]));
-        let expected = "\
-#EXTM3U
-#EXT-X-VERSION:6
-#EXT-X-TARGETDURATION:4
-#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=1.536
-#EXT-X-PART-INF:PART-TARGET=0.501
-#EXT-X-MEDIA-SEQUENCE:8
-#EXT-X-DISCONTINUITY-SEQUENCE:0
-#EXT-X-INDEPENDENT-SEGMENTS
-#EXT-X-MAP:URI=\"init-c0ffee.mp4\"
-#EXT-X-PROGRAM-DATE-TIME:2026-11-21T08:00:16.000Z
-#EXT-X-PART:DURATION=0.500000,URI=\"8.0.m4s\",INDEPENDENT=YES
-#EXT-X-PART:DURATION=0.500000,URI=\"8.1.m4s\"
-#EXT-X-PART:DURATION=0.500000,URI=\"8.2.m4s\"
-#EXT-X-PART:DURATION=0.500000,URI=\"8.3.m4s\"
-#EXTINF:2.000000,
-8.m4s
-#EXT-X-PROGRAM-DATE-TIME:2026-11-21T08:00:18.000Z
-#EXT-X-PART:DURATION=0.500000,URI=\"9.0.m4s\",INDEPENDENT=YES
-#EXT-X-PART:DURATION=0.500000,URI=\"9.1.m4s\"
-#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"9.2.m4s\"
-#EXT-X-RENDITION-REPORT:URI=\"../a/index.m3u8\",LAST-MSN=9,LAST-PART=1
-";
-        assert_eq!(render(vec![two_seconds(8), newest]), expected);
-    }
-
-    #[test]
-    fn golden_ended() {
-        let expected = "\
-#EXTM3U
-#EXT-X-VERSION:6
-#EXT-X-TARGETDURATION:4
-#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=1.536
-#EXT-X-PART-INF:PART-TARGET=0.501
-#EXT-X-MEDIA-SEQUENCE:3
-#EXT-X-DISCONTINUITY-SEQUENCE:0
-#EXT-X-INDEPENDENT-SEGMENTS
-#EXT-X-MAP:URI=\"init-c0ffee.mp4\"
-#EXT-X-PROGRAM-DATE-TIME:2026-11-21T08:00:06.000Z
-#EXT-X-PART:DURATION=0.500000,URI=\"3.0.m4s\",INDEPENDENT=YES
-#EXTINF:0.500000,
-3.m4s
-#EXT-X-ENDLIST
-";
-        let last = segment(3, vec![part(45_000, true)]);
-        assert_eq!(rendered(vec![last], |playlist| playlist.ended = true), expected);
-    }
-
-    #[test]
-    fn golden_gap_and_return() {
-        let lost = segment(6, vec![gap(45_000)]);
-        let mut back = open(segment(7, vec![part(45_000, true)]));
-        back.start.discontinuity_sequence = 1;
-        back.start.program_date_time_ms += 123;
-        let playlist = render(vec![two_seconds(5), lost, back]);
-        let from_the_gap = playlist.split_once("5.m4s\n").unwrap().1;
-        let expected = "\
-#EXT-X-PROGRAM-DATE-TIME:2026-11-21T08:00:12.000Z
-#EXT-X-PART:DURATION=0.500000,URI=\"6.0.m4s\",GAP=YES
-#EXT-X-GAP
-#EXTINF:0.500000,
-6.m4s
-#EXT-X-DISCONTINUITY
-#EXT-X-PROGRAM-DATE-TIME:2026-11-21T08:00:14.123Z
-#EXT-X-PART:DURATION=0.500000,URI=\"7.0.m4s\",INDEPENDENT=YES
-#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"7.1.m4s\"
-#EXT-X-RENDITION-REPORT:URI=\"../a/index.m3u8\",LAST-MSN=7,LAST-PART=0
-";
-        assert_eq!(from_the_gap, expected);
-    }
-
-    #[test]
-    fn p1_control_attributes_do_not_depend_on_the_rendition() {
-        let video = render(vec![two_seconds(0)]);
-        let audio = rendered(vec![two_seconds(0)], |playlist| playlist.part_target_ms = 512);
-        let control = |playlist: &str| lines(playlist, "#EXT-X-SERVER-CONTROL").join("\n");
-        assert_eq!(control(&video), control(&audio));
-    }
-
-    /// 29.97 fps at 90 kHz: a third of a second is no whole number of anything.
-    #[test]
-    fn p4_no_part_is_printed_above_the_target_by_rounding() {
-        for (duration, hertz, target_ms) in
-            [(45_045, 90_000, 501), (24_576, 48_000, 512), (9_438, 44_100, 215)]
-        {
-            // An odd part first, so that every later end is rounded.
-            let mut parts = vec![part(duration - 1001, true)];
-            parts.extend((0..20).map(|_| part(duration, false)));
-            let segments = vec![segment(0, parts)];
-            let playlist = rendered(segments, |playlist| {
-                playlist.part_target_ms = target_ms;
-                playlist.timescale = Timescale::from_hertz(hertz).unwrap();
-            });
-            for line in lines(&playlist, "#EXT-X-PART:") {
-                let printed: f64 =
-                    line["#EXT-X-PART:DURATION=".len()..].split(',').next().unwrap().parse().unwrap();
-                assert!(printed <= f64::from(target_ms) / 1000.0, "{line}");
-            }
-        }
-    }
-
-    #[test]
-    fn p10_there_is_one_hint_for_the_very_next_part() {
-        let hint = |segments| lines(&render(segments), "#EXT-X-PRELOAD-HINT").join("|");
-        let half = open(segment(9, vec![part(45_000, true), part(45_000, false)]));
-        assert_eq!(hint(vec![two_seconds(8), half]), "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"9.2.m4s\"");
-        assert_eq!(hint(vec![two_seconds(8)]), "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"9.0.m4s\"");
-    }
-
-    #[test]
-    fn p11_every_other_rendition_is_reported_at_this_ones_position() {
-        let siblings = ["a".parse().unwrap(), "v720".parse().unwrap()];
-        let segments = [Arc::new(two_seconds(8))];
-        let playlist = MediaPlaylist {
-            target_duration_s: 4,
-            part_target_ms: 501,
-            part_hold_back_ms: 1536,
-            timescale: Timescale::VIDEO,
-            segments: &segments,
-            siblings: &siblings,
-            ended: false,
-        };
-        let expected = [
-            "#EXT-X-RENDITION-REPORT:URI=\"../a/index.m3u8\",LAST-MSN=8,LAST-PART=3",
-            "#EXT-X-RENDITION-REPORT:URI=\"../v720/index.m3u8\",LAST-MSN=8,LAST-PART=3",
-        ];
-        assert_eq!(lines(&playlist.render(), "#EXT-X-RENDITION-REPORT"), expected);
-    }
-
-    #[test]
-    fn p12_parts_are_listed_within_three_target_durations_of_the_end() {
-        let playlist = render((0..14).map(two_seconds).collect());
-        let with_parts = lines(&playlist, "#EXT-X-PART:");
-        // Twelve seconds are the last six segments.
-        assert_eq!((with_parts.len(), with_parts[0].contains("\"8.0.m4s\"")), (24, true), "{playlist}");
-        assert_eq!(lines(&playlist, "#EXTINF").len(), 14);
-    }
-
-    #[test]
-    fn p12_an_open_segment_is_listed_however_long_it_grows() {
-        let endless = open(segment(1, vec![part(14 * 90_000, true)]));
-        assert_eq!(lines(&render(vec![two_seconds(0), endless]), "#EXT-X-PART:").len(), 1);
-    }
-
-    /// The tag that started the oldest segment has left: it is in the number instead.
-    #[test]
-    fn p14_a_discontinuity_that_left_is_counted() {
-        let after = |discontinuity_sequence, mut segment: Segment| {
-            segment.start.discontinuity_sequence = discontinuity_sequence;
-            segment
-        };
-        let all = render(vec![two_seconds(0), after(1, two_seconds(1)), after(1, two_seconds(2))]);
-        assert_eq!(
-            lines(&all, "#EXT-X-DISCONTINUITY"),
-            ["#EXT-X-DISCONTINUITY-SEQUENCE:0", "#EXT-X-DISCONTINUITY"]
-        );
-        let moved_on = render(vec![after(1, two_seconds(1)), after(1, two_seconds(2))]);
-        assert_eq!(lines(&moved_on, "#EXT-X-DISCONTINUITY"), ["#EXT-X-DISCONTINUITY-SEQUENCE:1"]);
-    }
-
-    #[test]
-    fn independent_segments_is_claimed_only_while_it_is_true() {
-        let claimed = |segments| !lines(&render(segments), "#EXT-X-INDEPENDENT-SEGMENTS").is_empty();
-        let continued = |msn| segment(msn, vec![part(45_000, false)]);
-        assert!(claimed(vec![two_seconds(0), two_seconds(1)]));
-        assert!(!claimed(vec![two_seconds(0), continued(1)]));
-        assert!(!claimed(vec![two_seconds(0), open(continued(1))]));
-        assert!(claimed(vec![two_seconds(0), segment(1, vec![gap(45_000)]), two_seconds(2)]));
-    }
-
-    /// Mistakes of other servers that cost players dearly: a start offset beside PART-HOLD-BACK, byte ranges in
-    /// parts, delta updates that were never offered.
-    #[test]
-    fn nothing_is_there_that_breaks_players() {
-        let playlist = render((0..14).map(two_seconds).collect());
-        for tag in ["EXT-X-START", "BYTERANGE", "EXT-X-SKIP", "CAN-SKIP-UNTIL", "PLAYLIST-TYPE"] {
-            assert!(!playlist.contains(tag), "{tag}");
-        }
-    }
-}
+mod tests;

@@ -1,7 +1,9 @@
 //! Playlists: text from a snapshot, and that text ready to be sent.
 
+pub(crate) mod filter;
 pub(crate) mod media;
 pub(crate) mod multivariant;
+pub(crate) mod version;
 
 use std::cell::RefCell;
 
@@ -13,7 +15,8 @@ use flate2::{Compress, Compression, Crc, FlushCompress, Status};
 #[derive(Debug)]
 pub(crate) struct Rendered {
     pub(crate) plain: Encoded,
-    pub(crate) gzip: Encoded,
+    /// `None` if it is never sent compressed.
+    pub(crate) gzip: Option<Encoded>,
 }
 
 #[derive(Debug)]
@@ -27,7 +30,15 @@ impl Rendered {
     /// RFC 9110 §8.8.3.
     pub(crate) fn new(text: String, etag: impl Fn(&str) -> HeaderValue) -> Self {
         let gzip = Encoded { body: gzip(text.as_bytes()), etag: etag("gzip") };
-        Self { plain: Encoded { body: text.into(), etag: etag("identity") }, gzip }
+        Self { gzip: Some(gzip), ..Self::uncompressed(text, etag) }
+    }
+
+    /// As [`Self::new`], for what is small and kept in caches by an ETag.
+    ///
+    /// Chromium's native player asks for `bytes=0-` of everything. What its cache holds compressed, left there by hls.js
+    /// for one, and has just revalidated, it is given as a range of compressed bytes, and fails to decompress it.
+    pub(crate) fn uncompressed(text: String, etag: impl Fn(&str) -> HeaderValue) -> Self {
+        Self { plain: Encoded { body: text.into(), etag: etag("identity") }, gzip: None }
     }
 }
 

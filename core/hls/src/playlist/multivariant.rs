@@ -1,29 +1,109 @@
 //! The multivariant playlist: which renditions there are, and what a player must be able to do to play them.
 
+use std::fmt;
+use std::sync::OnceLock;
+
 use m3u8_rs::{AlternativeMedia, AlternativeMediaType, MasterPlaylist, Resolution, VariantStream};
 use media::{CodecConfig, SessionId, TrackKind};
 
+use super::Rendered;
+use super::filter::{Filter, Selection};
+use crate::FORMAT_VERSION;
 use crate::index::Bandwidth;
-use crate::rendition::{RenditionHeader, RenditionName};
+use crate::rendition::{RenditionHeader, RenditionName, dimensions};
+use crate::segment::header_value;
 
 /// Name of the one group of audio renditions.
 const AUDIO_GROUP: &str = "audio";
 
-/// Renders the playlist. `bandwidths` are those of `renditions`, in the same order.
+/// The multivariant playlist of a stream, whole and filtered, each rendered for the first who asks.
+///
+/// Kept by what is left, not by what was asked for: there is one slot for each outcome a filter can have, so a stranger
+/// who asks for `?max=1`, `?max=2`, … fills none but these.
+#[derive(Debug)]
+pub(crate) struct Multivariants {
+    session: SessionId,
+    renditions: Vec<(RenditionHeader, Bandwidth)>,
+    frame_rate: Option<f64>,
+    /// Different ones, lowest first.
+    heights: Vec<u32>,
+    has_audio: bool,
+    slots: Vec<OnceLock<Rendered>>,
+}
+
+impl Multivariants {
+    pub(crate) fn new(
+        session: SessionId,
+        renditions: Vec<(RenditionHeader, Bandwidth)>,
+        frame_rate: Option<f64>,
+    ) -> Self {
+        let heights = renditions.iter().filter_map(|(rendition, _)| height(rendition));
+        let mut heights: Vec<_> = heights.collect();
+        heights.sort_unstable();
+        heights.dedup();
+        let has_audio = renditions.iter().any(|(rendition, _)| rendition.codec.kind() == TrackKind::Audio);
+        // Audio, and each height with it and without it.
+        let slots = (0..1 + 2 * heights.len()).map(|_| OnceLock::new()).collect();
+        Self { session, renditions, frame_rate, heights, has_audio, slots }
+    }
+
+    pub(crate) fn get(&self, filter: Filter) -> &Rendered {
+        let selection = filter.select(&self.heights, self.has_audio);
+        let slot = match selection {
+            Selection::Audio => 0,
+            Selection::Video { level, with_audio } => 1 + 2 * level + usize::from(with_audio),
+        };
+        self.slots[slot].get_or_init(|| self.render(selection))
+    }
+
+    fn render(&self, selection: Selection) -> Rendered {
+        let selected = |rendition: &RenditionHeader| match (selection, rendition.codec.kind()) {
+            (Selection::Audio, kind) => kind == TrackKind::Audio,
+            (Selection::Video { with_audio, .. }, TrackKind::Audio) => with_audio,
+            (Selection::Video { level, .. }, TrackKind::Video) => {
+                height(rendition) <= Some(self.heights[level])
+            }
+        };
+        let renditions = self.renditions.iter().filter(|(rendition, _)| selected(rendition));
+        let renditions: Vec<_> = renditions.map(|(rendition, bandwidth)| (rendition, *bandwidth)).collect();
+        let Bandwidth { peak, average } =
+            Bandwidth::total(renditions.iter().map(|(_, bandwidth)| *bandwidth));
+        let text = render(self.session, &renditions, self.frame_rate);
+        Rendered::uncompressed(text, |encoding| {
+            // Within a session only the bandwidths ever change, and they only grow.
+            let Self { session, .. } = self;
+            header_value(format!("\"{session}.{peak}.{average}.{selection}.{encoding}.{FORMAT_VERSION}\""))
+        })
+    }
+}
+
+/// As part of an ETag.
+impl fmt::Display for Selection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Audio => f.write_str("a"),
+            Self::Video { level, with_audio: true } => write!(f, "v{level}a"),
+            Self::Video { level, with_audio: false } => write!(f, "v{level}"),
+        }
+    }
+}
+
+fn height(rendition: &RenditionHeader) -> Option<u32> {
+    dimensions(&rendition.codec).map(|(_, height)| height)
+}
+
+/// Renders the playlist of these renditions.
 ///
 /// Each video rendition is a variant, with the first audio rendition beside it; without video, the audio is the
 /// variant. EXT-X-INDEPENDENT-SEGMENTS is left to the media playlists: it would bind every rendition for good,
 /// and a pass-through one cannot promise it.
-pub(crate) fn render(
+fn render(
     session: SessionId,
-    renditions: &[RenditionHeader],
-    bandwidths: &[Bandwidth],
+    renditions: &[(&RenditionHeader, Bandwidth)],
     frame_rate: Option<f64>,
 ) -> String {
-    let of_kind = |kind| {
-        let tracks = renditions.iter().zip(bandwidths.iter().copied());
-        tracks.filter(move |(rendition, _)| rendition.codec.kind() == kind)
-    };
+    let of_kind =
+        |kind| renditions.iter().copied().filter(move |(rendition, _)| rendition.codec.kind() == kind);
     let uri = |name: &RenditionName| format!("{session}/{name}/index.m3u8");
     let audio = of_kind(TrackKind::Audio).next();
     let variant = |(rendition, bandwidth): (&RenditionHeader, Bandwidth)| VariantStream {
@@ -73,7 +153,7 @@ pub(crate) fn render(
 }
 
 fn resolution(codec: &CodecConfig) -> Option<Resolution> {
-    let (width, height) = crate::rendition::dimensions(codec)?;
+    let (width, height) = dimensions(codec)?;
     Some(Resolution { width: width.into(), height: height.into() })
 }
 
@@ -85,77 +165,4 @@ fn channels(codec: &CodecConfig) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use media::codec::{aac, h264};
-
-    use super::*;
-
-    /// x264, High profile, 1280x720; AAC-LC, 48 kHz, stereo.
-    const AVCC: &[u8] =
-        b"\x01\x64\x00\x1f\xff\xe1\x00\x18\x67\x64\x00\x1f\xac\xb2\x00\xa0\x0b\x76\x02\x20\x00\x00\x03\
-        \x00\x20\x00\x00\x07\x81\xe3\x06\x49\x01\x00\x06\x68\xeb\xc3\xcb\x22\xc0\xfd\xf8\xf8\x00";
-    const AUDIO_SPECIFIC_CONFIG: &[u8] = &[0x11, 0x90];
-
-    fn video(name: &str) -> RenditionHeader {
-        let codec = CodecConfig::H264(h264::Config::parse(Bytes::from_static(AVCC)).unwrap());
-        RenditionHeader { name: name.parse().unwrap(), codec, part_target_ms: 501 }
-    }
-
-    fn audio() -> RenditionHeader {
-        let codec = CodecConfig::Aac(aac::Config::parse(Bytes::from_static(AUDIO_SPECIFIC_CONFIG)).unwrap());
-        RenditionHeader { name: "a".parse().unwrap(), codec, part_target_ms: 512 }
-    }
-
-    fn rendered(renditions: &[RenditionHeader], bandwidths: &[Bandwidth]) -> String {
-        render(SessionId::from_random(0xAB), renditions, bandwidths, Some(30_000.0 / 1001.0))
-    }
-
-    const VIDEO: Bandwidth = Bandwidth { peak: 3_000_000, average: 2_500_000 };
-    const AUDIO: Bandwidth = Bandwidth { peak: 200_000, average: 128_000 };
-
-    #[test]
-    fn golden_video_and_audio() {
-        let expected = "\
-#EXTM3U
-#EXT-X-VERSION:6
-#EXT-X-MEDIA:TYPE=AUDIO,URI=\"00000000000000ab/a/index.m3u8\",GROUP-ID=\"audio\",NAME=\"Audio\",DEFAULT=YES,AUTOSELECT=YES,CHANNELS=\"2\"
-#EXT-X-STREAM-INF:BANDWIDTH=3200000,AVERAGE-BANDWIDTH=2628000,CODECS=\"avc1.64001f,mp4a.40.2\",RESOLUTION=1280x720,FRAME-RATE=29.97,AUDIO=\"audio\"
-00000000000000ab/v/index.m3u8
-";
-        assert_eq!(rendered(&[video("v"), audio()], &[VIDEO, AUDIO]), expected);
-    }
-
-    #[test]
-    fn golden_video_only() {
-        let expected = "\
-#EXTM3U
-#EXT-X-VERSION:6
-#EXT-X-STREAM-INF:BANDWIDTH=3000000,AVERAGE-BANDWIDTH=2500000,CODECS=\"avc1.64001f\",RESOLUTION=1280x720,FRAME-RATE=29.97
-00000000000000ab/v/index.m3u8
-";
-        assert_eq!(rendered(&[video("v")], &[VIDEO]), expected);
-    }
-
-    #[test]
-    fn golden_audio_only() {
-        let expected = "\
-#EXTM3U
-#EXT-X-VERSION:6
-#EXT-X-STREAM-INF:BANDWIDTH=200000,AVERAGE-BANDWIDTH=128000,CODECS=\"mp4a.40.2\"
-00000000000000ab/a/index.m3u8
-";
-        assert_eq!(rendered(&[audio()], &[AUDIO]), expected);
-    }
-
-    #[test]
-    fn every_rung_is_a_variant_with_the_same_audio() {
-        let text = rendered(&[video("v"), audio(), video("v480")], &[VIDEO, AUDIO, AUDIO]);
-        let Ok((_, parsed)) = m3u8_rs::parse_master_playlist(text.as_bytes()) else { panic!("{text}") };
-        let uris: Vec<_> = parsed.variants.iter().map(|variant| &variant.uri[17..]).collect();
-        assert_eq!(uris, ["v/index.m3u8", "v480/index.m3u8"]);
-        assert!(parsed.variants.iter().all(|variant| variant.audio.as_deref() == Some("audio")));
-        assert_eq!(parsed.alternatives.len(), 1);
-        assert!(!parsed.independent_segments);
-    }
-}
+mod tests;

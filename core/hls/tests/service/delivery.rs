@@ -15,14 +15,16 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use prometheus_client::registry::Registry;
 
-use crate::fixture::{SESSION, Stream, announcement, audio, header, media_playlist, name, part, video};
+use crate::fixture::{
+    SESSION, Stream, announcement, audio, header, media_playlist, name, part, serve, video,
+};
 
 fn file(rendition: &str, file: &str) -> String {
     format!("{SESSION}/{rendition}/{file}")
 }
 
 #[tokio::test]
-async fn a_stream_is_starting_until_every_rendition_has_a_segment() {
+async fn h4_a_stream_is_starting_until_every_rendition_has_a_segment() {
     let mut stream = Stream::starting(header(vec![video(), audio()]));
     let paths =
         ["index.m3u8".into(), media_playlist("v"), file("v", "0.0.m4s"), file("v", "init-c0ffee.mp4")];
@@ -49,7 +51,7 @@ async fn a_stream_is_starting_until_every_rendition_has_a_segment() {
 }
 
 #[tokio::test]
-async fn what_does_not_exist_is_not_found_for_a_second() {
+async fn h4_what_does_not_exist_is_not_found_for_a_second() {
     let mut stream = Stream::live();
     stream.push_through(1, 3);
     let other_session = media_playlist("v").replace("ab", "cd");
@@ -75,7 +77,7 @@ async fn what_does_not_exist_is_not_found_for_a_second() {
 }
 
 #[tokio::test]
-async fn parts_segments_and_inits_are_immutable_and_typed() {
+async fn h3_h7_parts_segments_and_inits_are_immutable_and_typed() {
     let mut stream = Stream::live();
     stream.push_through(2, 1);
     let cases = [
@@ -101,7 +103,67 @@ async fn parts_segments_and_inits_are_immutable_and_typed() {
 }
 
 #[tokio::test]
-async fn players_elsewhere_may_read_everything_they_measure_with() {
+async fn h1_h2_playlists_are_kept_as_long_as_they_are_good_for() {
+    let mut stream = Stream::live();
+    stream.push_through(3, 1);
+    let blocking = format!("{}?_HLS_msn=3&_HLS_part=1", media_playlist("v"));
+    let msn_alone = format!("{}?_HLS_msn=2", media_playlist("v"));
+    let cases = [
+        // Six target durations: such a URL names one version, and caches answer everybody with it.
+        (blocking.as_str(), "public, max-age=24"),
+        (&msn_alone, "public, max-age=24"),
+        // Less than half a target duration.
+        (&media_playlist("v"), "public, max-age=1"),
+        ("index.m3u8", "no-cache"),
+        ("index.m3u8?only=audio", "no-cache"),
+    ];
+    for (path, cache_control) in cases {
+        let answer = stream.get(path).await;
+        assert_eq!((answer.status, answer.header(CACHE_CONTROL)), (StatusCode::OK, cache_control), "{path}");
+        assert_eq!(answer.header(CONTENT_TYPE), "application/vnd.apple.mpegurl", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn h5_what_is_refused_is_not_stored_and_says_why() {
+    let mut stream = Stream::live();
+    stream.push_through(3, 1);
+    let media = |query: &str| format!("{}?{query}", media_playlist("v"));
+    let cases = [
+        (media("_HLS_part=1"), "_HLS_part needs _HLS_msn\n"),
+        (media("_HLS_msn=x"), "a delivery directive is not a decimal number\n"),
+        (media("_HLS_skip=YES&_HLS_skip=v2"), "a delivery directive is given twice\n"),
+        (media("_HLS_msn=99"), "too far ahead of the live edge to wait for\n"),
+        (
+            "index.m3u8?max=480p".into(),
+            "max is the greatest picture height, in lines: a whole number from 1 on\n",
+        ),
+        ("index.m3u8?only=sound".into(), "only is audio or video\n"),
+        ("index.m3u8?only=audio&only=video".into(), "max and only may be given once each\n"),
+    ];
+    for (path, words) in cases {
+        let answer = stream.get(&path).await;
+        assert_eq!((answer.status, answer.text().as_str()), (StatusCode::BAD_REQUEST, words), "{path}");
+        assert_eq!(answer.header(CACHE_CONTROL), "no-store", "{path}");
+        assert_eq!(answer.header(CONTENT_LENGTH), words.len().to_string(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn filters_leave_what_a_viewer_wants() {
+    let mut stream = Stream::live();
+    stream.push_through(3, 1);
+    let whole = stream.get("index.m3u8").await;
+    let audio = stream.get("index.m3u8?only=audio").await;
+    assert!(audio.text().ends_with("00000000000000ab/a/index.m3u8\n") && !audio.text().contains("/v/"));
+    assert_ne!(audio.header(ETAG), whole.header(ETAG));
+    // One rendition of 720 lines: the closest to 480 that still plays is all there is.
+    let small = stream.get("index.m3u8?max=480&token=x").await;
+    assert_eq!((small.header(ETAG), &small.body), (whole.header(ETAG), &whole.body));
+}
+
+#[tokio::test]
+async fn h8_players_elsewhere_may_read_everything_they_measure_with() {
     let mut stream = Stream::live();
     stream.push_through(1, 3);
     let answer = stream.get(&file("v", "1.0.m4s")).await;
@@ -140,10 +202,11 @@ async fn head_is_get_without_the_body() {
 }
 
 #[tokio::test]
-async fn playlists_are_compressed_for_those_who_accept_it() {
+async fn h6_media_playlists_are_compressed_for_those_who_accept_it() {
     let mut stream = Stream::live();
     stream.push_through(3, 1);
-    for path in ["index.m3u8".into(), media_playlist("v")] {
+    let delta = format!("{}?_HLS_skip=YES", media_playlist("v"));
+    for path in [media_playlist("v"), delta] {
         let plain = stream.get(&path).await;
         let gzip = stream.request(Method::GET, &path, &[(ACCEPT_ENCODING, "gzip, deflate, br, zstd")]).await;
         assert_eq!((plain.header(CONTENT_ENCODING), gzip.header(CONTENT_ENCODING)), ("", "gzip"));
@@ -155,24 +218,38 @@ async fn playlists_are_compressed_for_those_who_accept_it() {
         GzDecoder::new(&gzip.body[..]).read_to_string(&mut text).unwrap();
         assert_eq!(text, plain.text());
     }
-    let refused = stream.request(Method::GET, "index.m3u8", &[(ACCEPT_ENCODING, "br, gzip;q=0")]).await;
+    let refused =
+        stream.request(Method::GET, &media_playlist("v"), &[(ACCEPT_ENCODING, "br, gzip;q=0")]).await;
     assert_eq!(refused.header(CONTENT_ENCODING), "");
 }
 
+/// Chromium's native player cannot play what its cache holds compressed and revalidates.
 #[tokio::test]
-async fn a_copy_is_revalidated_and_stale_after_the_next_part() {
+async fn h6_the_multivariant_playlist_is_never_compressed() {
+    let mut stream = Stream::live();
+    stream.push_through(3, 1);
+    for path in ["index.m3u8", "index.m3u8?only=audio"] {
+        let answer =
+            stream.request(Method::GET, path, &[(ACCEPT_ENCODING, "gzip, identity;q=1, *;q=0")]).await;
+        assert_eq!((answer.header(CONTENT_ENCODING), answer.header(VARY)), ("", ""), "{path}");
+        assert!(answer.text().starts_with("#EXTM3U\n"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn h10_a_copy_is_revalidated_and_stale_after_the_next_part() {
     let mut stream = Stream::live();
     stream.push_through(3, 1);
     let playlist = stream.get(&media_playlist("v")).await;
-    assert_eq!(playlist.header(ETAG), "\"00000000000000ab.v.3.1.live.identity.1\"");
-    let known = &[(IF_NONE_MATCH, "\"00000000000000ab.v.3.1.live.identity.1\"")];
+    assert_eq!(playlist.header(ETAG), "\"00000000000000ab.v.3.1.live.full.identity.2\"");
+    let known = &[(IF_NONE_MATCH, "\"00000000000000ab.v.3.1.live.full.identity.2\"")];
     let same = stream.request(Method::GET, &media_playlist("v"), known).await;
     assert_eq!((same.status, same.body.len()), (StatusCode::NOT_MODIFIED, 0));
     assert_eq!(same.header(ETAG), playlist.header(ETAG));
     stream.push_both(3, 2);
     assert_eq!(stream.request(Method::GET, &media_playlist("v"), known).await.status, StatusCode::OK);
 
-    let known = &[(IF_NONE_MATCH, "\"00000000000000ab.v.3.1.1\"")];
+    let known = &[(IF_NONE_MATCH, "\"00000000000000ab.v.3.1.2\"")];
     let same = stream.request(Method::GET, &file("v", "3.1.m4s"), known).await;
     assert_eq!(same.status, StatusCode::NOT_MODIFIED);
 }
@@ -190,7 +267,7 @@ async fn the_last_playlist_differs_from_the_one_before_it() {
 /// No sticky sessions: a viewer may ask another node next time. It may have joined late, and hold other
 /// renditions further or less far.
 #[tokio::test]
-async fn every_node_serves_the_same_bytes_under_the_same_tag() {
+async fn h10_every_node_serves_the_same_bytes_under_the_same_tag() {
     let mut origin = Stream::live();
     origin.push_through(30, 2);
     let mut edge = Stream::live();
@@ -200,13 +277,17 @@ async fn every_node_serves_the_same_bytes_under_the_same_tag() {
     }
     (0..=3).for_each(|number| edge.push("a", part(oldest_listed, number)));
 
-    for path in [media_playlist("v"), file("v", "30.2.m4s"), file("v", "29.m4s"), "index.m3u8".into()] {
+    let delta = format!("{}?_HLS_skip=YES", media_playlist("v"));
+    let filtered = "index.m3u8?only=audio";
+    for path in
+        [&media_playlist("v"), &delta, &file("v", "30.2.m4s"), &file("v", "29.m4s"), "index.m3u8", filtered]
+    {
         for encoding in ["gzip", "identity"] {
             let headers = &[(ACCEPT_ENCODING, encoding)];
             let (origin, edge) = (origin.viewer(), edge.viewer());
             let answers = [
-                origin.request(Method::GET, &path, headers).await,
-                edge.request(Method::GET, &path, headers).await,
+                origin.request(Method::GET, path, headers).await,
+                edge.request(Method::GET, path, headers).await,
             ];
             assert_eq!(answers[0].status, StatusCode::OK, "{path}");
             assert_eq!(answers[0].headers, answers[1].headers, "{path}");
@@ -233,7 +314,7 @@ async fn native_players_may_ask_for_a_range() {
 }
 
 #[tokio::test]
-async fn lost_media_is_listed_as_a_gap_and_not_found() {
+async fn p15_lost_media_is_listed_as_a_gap_and_not_found() {
     let mut stream = Stream::live();
     stream.push_through(0, 3);
     for number in 0..=3 {
@@ -253,17 +334,7 @@ async fn lengths_survive_a_real_connection() {
     let mut stream = Stream::live();
     stream.push_through(1, 3);
     let (client, server) = tokio::io::duplex(1 << 16);
-    let catalog = stream.catalog.clone();
-    let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
-        let catalog = catalog.clone();
-        async move {
-            let (uri, headers) = (request.uri(), request.headers());
-            let response =
-                hls::http::respond(&catalog, request.method(), uri.path(), uri.query(), headers).await;
-            Ok::<_, std::convert::Infallible>(response)
-        }
-    });
-    tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(server), service));
+    tokio::spawn(serve(stream.catalog.clone(), server));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(client)).await.unwrap();
     tokio::spawn(connection);
 
@@ -318,7 +389,7 @@ proptest::proptest! {
     #[test]
     fn no_request_panics(
         path in "(/hls/live/cam1/)?(00000000000000ab/v/)?([0-9.]{0,24}(\\.m4s)?|index\\.m3u8|\\PC{0,20})",
-        query in "(_HLS_(msn|part)=[0-9]{0,21}&?){0,3}|\\PC{0,20}",
+        query in "((_HLS_(msn|part|skip)|max|only)=([0-9]{0,21}|YES|audio|video)&?){0,3}|\\PC{0,20}",
         value in "[ -~]{0,30}|bytes=[0-9]{0,21}-[0-9]{0,21}",
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();

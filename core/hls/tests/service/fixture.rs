@@ -1,5 +1,6 @@
 //! A stream on a catalog, a packager's hand to feed it, and viewers that can be watched while they wait.
 
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,11 +12,16 @@ use hls::{
     Announcement, Bandwidth, Catalog, Metrics, Part, PushError, RenditionHeader, RenditionName, SegmentStart,
     StreamHeader, StreamWriter,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use media::cmaf::Init;
 use media::codec::{aac, h264};
 use media::{CodecConfig, SessionId, StreamId};
+use tokio::io::DuplexStream;
 
 pub(crate) const SESSION: SessionId = SessionId::from_random(0xAB);
 pub(crate) const TARGET_DURATION_S: u32 = 4;
@@ -45,6 +51,10 @@ pub(crate) fn name(text: &str) -> RenditionName {
 
 pub(crate) fn id() -> StreamId {
     StreamId::new("live", "cam1").unwrap()
+}
+
+pub(crate) fn other_id() -> StreamId {
+    StreamId::new("live", "cam2").unwrap()
 }
 
 pub(crate) fn video() -> RenditionHeader {
@@ -220,6 +230,11 @@ pub(crate) fn media_playlist(rendition: &str) -> String {
     format!("{SESSION}/{rendition}/index.m3u8")
 }
 
+/// A media playlist, with these delivery directives.
+pub(crate) fn reload(rendition: &str, directives: &str) -> String {
+    format!("{}?{directives}", media_playlist(rendition))
+}
+
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
@@ -240,6 +255,20 @@ impl Answer {
     pub(crate) fn header(&self, name: impl http::header::AsHeaderName) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
+}
+
+/// The service behind a connection of HTTP/1.1, as the role that mounts it does.
+pub(crate) async fn serve(catalog: Catalog, connection: DuplexStream) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let catalog = catalog.clone();
+        async move {
+            let (uri, headers) = (request.uri(), request.headers());
+            Ok::<_, Infallible>(respond(&catalog, request.method(), uri.path(), uri.query(), headers).await)
+        }
+    });
+    let served = http1::Builder::new().serve_connection(TokioIo::new(connection), service).await;
+    // A test that is over hangs up, whatever is still being sent.
+    drop(served);
 }
 
 /// Polls once: whether the request is still held.

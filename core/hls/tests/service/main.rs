@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "the exception for tests does not reach the helpers of a test crate")]
 
 mod delivery;
+mod delta;
 mod fixture;
+mod inventory;
 mod reload;
+mod rules;
 mod sequence;
 mod sessions;

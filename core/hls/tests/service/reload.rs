@@ -8,17 +8,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use hls::Part;
+use hls::{Part, StreamHeader};
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, RETRY_AFTER};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::yield_now;
 use tokio::time::Instant;
 
-use crate::fixture::{SESSION, Stream, TARGET_DURATION_S, is_held, media_playlist, name, part};
-
-fn reload(rendition: &str, directives: &str) -> String {
-    format!("{}?{directives}", media_playlist(rendition))
-}
+use crate::fixture::{
+    SESSION, Stream, TARGET_DURATION_S, announcement, header, id, is_held, media_playlist, name, other_id,
+    part, reload, serve, video,
+};
 
 #[tokio::test(start_paused = true)]
 async fn r1_a_reload_is_answered_by_the_part_it_waits_for() {
@@ -76,7 +76,7 @@ async fn r4_r5_nonsense_is_refused_at_once_and_not_cached() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn r6_a_stall_ends_in_503_after_three_target_durations() {
+async fn r6_h5_a_stall_ends_in_503_after_three_target_durations() {
     let mut stream = Stream::live();
     stream.push_through(3, 1);
     for path in [reload("v", "_HLS_msn=3&_HLS_part=2"), format!("{SESSION}/v/3.2.m4s")] {
@@ -185,7 +185,7 @@ async fn r10_a_part_nobody_promised_is_not_found_at_once() {
 
 /// The mistake that does not scale: a playlist rendered for each of those who wait.
 #[tokio::test(start_paused = true)]
-async fn a_thousand_held_viewers_cost_one_rendering_per_part() {
+async fn mistake_4_a_thousand_held_viewers_cost_one_rendering_per_part() {
     const VIEWERS: usize = 1000;
     const PARTS: u64 = 4 * 4;
     let mut stream = Stream::live();
@@ -262,24 +262,67 @@ async fn a_hold_ends_with_its_connection() {
     assert_eq!(stream.held(), 0);
 }
 
-/// Threat: connections opened only to be held, until the node has no memory left.
+/// Threat: connections opened only to be held, until the node has no memory left. And one stream's crowd must not push
+/// another's few viewers into polling.
 #[tokio::test(start_paused = true)]
-async fn held_requests_are_bounded() {
-    let mut stream = Stream::live();
-    stream.push_through(3, 1);
-    let (viewer, path) = (stream.viewer(), reload("v", "_HLS_msn=3&_HLS_part=2"));
-    let mut requests: Vec<_> = (0..20_000).map(|_| Box::pin(viewer.get(&path))).collect();
-    for request in &mut requests {
+async fn r6_held_requests_are_bounded_for_a_stream_and_for_the_node() {
+    const NODE_MAX: usize = 20_000;
+    const STREAM_MAX: usize = 15_000;
+    let mut crowded = Stream::live();
+    crowded.push_through(3, 1);
+    let mut quiet =
+        Stream::on(crowded.catalog.clone(), StreamHeader { id: other_id(), ..header(vec![video()]) });
+    quiet.writer().announce(announcement());
+    for (msn, number) in [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0)] {
+        quiet.push("v", part(msn, number));
+    }
+
+    let (viewer, path) = (crowded.viewer(), reload("v", "_HLS_msn=3&_HLS_part=2"));
+    let mut crowd: Vec<_> = (0..STREAM_MAX).map(|_| Box::pin(viewer.get(&path))).collect();
+    for request in &mut crowd {
         assert!(is_held(request.as_mut()).await);
     }
-    let asked = Instant::now();
-    let refused = viewer.get(&path).await;
-    assert_eq!((refused.status, refused.header(RETRY_AFTER)), (StatusCode::SERVICE_UNAVAILABLE, "1"));
-    assert_eq!(asked.elapsed(), Duration::ZERO);
+    let refused = async |path: &str| {
+        let asked = Instant::now();
+        let refused = viewer.get(path).await;
+        assert_eq!((refused.status, refused.header(RETRY_AFTER)), (StatusCode::SERVICE_UNAVAILABLE, "1"));
+        assert_eq!(asked.elapsed(), Duration::ZERO);
+    };
+    refused(&path).await;
     // What needs no waiting is served all the same.
     assert_eq!(viewer.get(&media_playlist("v")).await.status, StatusCode::OK);
 
-    requests.pop();
+    let others = format!("/hls/{}/{}", other_id(), reload("v", "_HLS_msn=1&_HLS_part=1"));
+    let mut few: Vec<_> = (STREAM_MAX..NODE_MAX).map(|_| Box::pin(viewer.get(&others))).collect();
+    for request in &mut few {
+        assert!(is_held(request.as_mut()).await);
+    }
+    refused(&others).await;
+    assert_eq!(crowded.catalog.metrics().held_requests_refused.get(), 2);
+
+    few.pop();
+    refused(&path).await;
+    crowd.pop();
     let mut request = pin!(viewer.get(&path));
     assert!(is_held(request.as_mut()).await);
+}
+
+/// HTTP/1.1 answers in order, so a viewer who asks for a thousand things at once is held once.
+#[tokio::test]
+async fn r6_a_connection_is_held_once_however_many_requests_it_sends() {
+    let mut stream = Stream::live();
+    stream.push_through(3, 1);
+    let (mut client, server) = tokio::io::duplex(1 << 16);
+    tokio::spawn(serve(stream.catalog.clone(), server));
+    let target = format!("/hls/{}/{}", id(), reload("v", "_HLS_msn=3&_HLS_part=2"));
+    let request = format!("GET {target} HTTP/1.1\r\nHost: node\r\n\r\n");
+    client.write_all(request.repeat(100).as_bytes()).await.unwrap();
+    while stream.held() == 0 {
+        yield_now().await;
+    }
+    assert_eq!(stream.held(), 1);
+    stream.push_both(3, 2);
+    let mut answer = [0; 15];
+    client.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
 }

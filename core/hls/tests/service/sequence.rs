@@ -7,7 +7,9 @@ use hls::{Part, SegmentStart};
 use http::StatusCode;
 use proptest::prelude::*;
 
-use crate::fixture::{SESSION, Stream, TARGET_DURATION_S, announcement, header, init, part, video};
+use crate::fixture::{
+    SESSION, Stream, TARGET_DURATION_S, announcement, header, init, media_playlist, part, video,
+};
 
 const SECOND: u64 = 1_000_000;
 const TARGET_DURATION: u64 = TARGET_DURATION_S as u64 * SECOND;
@@ -50,7 +52,9 @@ impl Playlist {
             match tag {
                 "#EXT-X-VERSION" | "#EXT-X-INDEPENDENT-SEGMENTS" => {}
                 "#EXT-X-TARGETDURATION" => assert_eq!(value, "4"),
-                "#EXT-X-SERVER-CONTROL" => assert_eq!(value, "CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=1.536"),
+                "#EXT-X-SERVER-CONTROL" => {
+                    assert_eq!(value, "CAN-BLOCK-RELOAD=YES,CAN-SKIP-UNTIL=24.000,PART-HOLD-BACK=1.536");
+                }
                 "#EXT-X-PART-INF" => assert_eq!(value, "PART-TARGET=0.501"),
                 "#EXT-X-MEDIA-SEQUENCE" => playlist.media_sequence = value.parse().unwrap(),
                 "#EXT-X-DISCONTINUITY-SEQUENCE" => playlist.discontinuity_sequence = value.parse().unwrap(),
@@ -133,8 +137,32 @@ struct Truth {
     longest_playlist: u64,
 }
 
+/// P17: with the segments a viewer has, a delta update is the full playlist again; and it reaches beyond the boundary.
+async fn check_delta(stream: &Stream, full: &str) {
+    const BOUNDARY: u64 = 6 * TARGET_DURATION;
+    let delta = stream.get(&format!("{}?_HLS_skip=YES", media_playlist("v"))).await.text();
+    let Some((header, kept)) = delta.split_once("#EXT-X-SKIP:SKIPPED-SEGMENTS=") else {
+        return assert_eq!(delta, full);
+    };
+    let (skipped, kept) = kept.split_once('\n').unwrap();
+    let skipped: usize = skipped.parse().unwrap();
+    let header = header.replace("EXT-X-VERSION:9", "EXT-X-VERSION:6");
+    let known = full.strip_prefix(&header).unwrap();
+    let uris = known.match_indices(".m4s\n").map(|(at, uri)| at + uri.len());
+    let known = &known[..uris.take(skipped).last().unwrap()];
+    let again = |kept: &str| format!("{header}{known}{kept}") == full;
+    // The init segment in force is named again; those who have it need not be told.
+    assert!(again(kept) || again(kept.split_once('\n').unwrap().1), "{delta}\nis not\n{full}");
+
+    let segments = Playlist::parse(full).segments;
+    let kept: u64 = segments[skipped..].iter().map(|segment| segment.duration).sum();
+    assert!(kept >= BOUNDARY, "{kept} of {BOUNDARY}: {delta}");
+    assert!(segments[1..skipped].iter().all(|segment| segment.discontinuities == 0), "{full}");
+}
+
 async fn check(stream: &Stream, truth: &mut Truth, before: &Playlist, next: (u64, usize)) -> Playlist {
     let text = stream.playlist("v").await;
+    check_delta(stream, &text).await;
     let playlist = Playlist::parse(&text);
 
     // P14: numbers never go back, and every segment's discontinuity sequence is the one it was pushed with.

@@ -19,7 +19,7 @@ fn next_header() -> StreamHeader {
 }
 
 #[tokio::test]
-async fn a_new_session_takes_the_stable_url_at_once_and_the_old_one_keeps_its_own() {
+async fn mistake_5_a_new_session_takes_the_stable_url_and_shares_no_other_with_the_last() {
     let mut first = Stream::live();
     first.push_through(1, 3);
     assert!(first.get("index.m3u8").await.text().contains(&media_playlist("v")));
@@ -150,21 +150,29 @@ async fn numbers_must_run_on() {
     stream.push("v", part(6, 0));
 }
 
+fn with(discontinuity_sequence: u64, hash: &str) -> Part {
+    let first = part(1, 0);
+    let segment = SegmentStart { discontinuity_sequence, init: init(hash), ..first.segment.clone() };
+    Part { segment, ..first }
+}
+
 #[tokio::test]
-async fn p14_p18_a_discontinuity_counts_by_one_and_alone_may_change_the_init() {
+async fn p14_a_discontinuity_counts_by_one() {
     let mut stream = Stream::live();
     stream.push_through(0, 3);
-    let with = |discontinuity_sequence, hash| {
-        let first = part(1, 0);
-        Part {
-            segment: SegmentStart { discontinuity_sequence, init: init(hash), ..first.segment.clone() },
-            ..first
-        }
-    };
     assert_eq!(
         stream.try_push("v", with(2, "c0ffee")),
         Err(PushError::DiscontinuitySequence { msn: 1, previous: 0, got: 2 })
     );
+    stream.push("v", with(1, "c0ffee"));
+    let playlist = stream.playlist("v").await;
+    assert!(playlist.contains("#EXT-X-DISCONTINUITY\n#EXT-X-PROGRAM-DATE-TIME"), "{playlist}");
+}
+
+#[tokio::test]
+async fn p18_the_init_segment_changes_at_a_discontinuity_only_and_both_can_be_fetched() {
+    let mut stream = Stream::live();
+    stream.push_through(0, 3);
     assert_eq!(stream.try_push("v", with(0, "decaf")), Err(PushError::InitWithoutDiscontinuity { msn: 1 }));
     stream.push("v", with(1, "decaf"));
     let playlist = stream.playlist("v").await;

@@ -1,0 +1,161 @@
+//! Golden playlists, and what filters leave of them.
+
+use bytes::Bytes;
+use media::codec::{aac, h264};
+
+use super::*;
+
+/// x264, High profile, 1280x720; AAC-LC, 48 kHz, stereo.
+const AVCC: &[u8] =
+    b"\x01\x64\x00\x1f\xff\xe1\x00\x18\x67\x64\x00\x1f\xac\xb2\x00\xa0\x0b\x76\x02\x20\x00\x00\x03\
+    \x00\x20\x00\x00\x07\x81\xe3\x06\x49\x01\x00\x06\x68\xeb\xc3\xcb\x22\xc0\xfd\xf8\xf8\x00";
+const AUDIO_SPECIFIC_CONFIG: &[u8] = &[0x11, 0x90];
+
+fn video(name: &str) -> RenditionHeader {
+    let codec = CodecConfig::H264(h264::Config::parse(Bytes::from_static(AVCC)).unwrap());
+    RenditionHeader { name: name.parse().unwrap(), codec, part_target_ms: 501 }
+}
+
+fn audio() -> RenditionHeader {
+    let codec = CodecConfig::Aac(aac::Config::parse(Bytes::from_static(AUDIO_SPECIFIC_CONFIG)).unwrap());
+    RenditionHeader { name: "a".parse().unwrap(), codec, part_target_ms: 512 }
+}
+
+fn rendered(renditions: &[RenditionHeader], bandwidths: &[Bandwidth]) -> String {
+    multivariants(renditions, bandwidths).text("")
+}
+
+fn multivariants(renditions: &[RenditionHeader], bandwidths: &[Bandwidth]) -> Multivariants {
+    let renditions = renditions.iter().cloned().zip(bandwidths.iter().copied()).collect();
+    Multivariants::new(SessionId::from_random(0xAB), renditions, Some(30_000.0 / 1001.0))
+}
+
+impl Multivariants {
+    fn ask(&self, query: &str) -> &Rendered {
+        self.get(Filter::parse(query).unwrap())
+    }
+
+    fn text(&self, query: &str) -> String {
+        String::from_utf8(self.ask(query).plain.body.to_vec()).unwrap()
+    }
+}
+
+const VIDEO: Bandwidth = Bandwidth { peak: 3_000_000, average: 2_500_000 };
+const AUDIO: Bandwidth = Bandwidth { peak: 200_000, average: 128_000 };
+
+#[test]
+fn golden_video_and_audio() {
+    let expected = "\
+#EXTM3U
+#EXT-X-VERSION:6
+#EXT-X-MEDIA:TYPE=AUDIO,URI=\"00000000000000ab/a/index.m3u8\",GROUP-ID=\"audio\",NAME=\"Audio\",DEFAULT=YES,AUTOSELECT=YES,CHANNELS=\"2\"
+#EXT-X-STREAM-INF:BANDWIDTH=3200000,AVERAGE-BANDWIDTH=2628000,CODECS=\"avc1.64001f,mp4a.40.2\",RESOLUTION=1280x720,FRAME-RATE=29.97,AUDIO=\"audio\"
+00000000000000ab/v/index.m3u8
+";
+    assert_eq!(rendered(&[video("v"), audio()], &[VIDEO, AUDIO]), expected);
+}
+
+#[test]
+fn golden_video_only() {
+    let expected = "\
+#EXTM3U
+#EXT-X-VERSION:6
+#EXT-X-STREAM-INF:BANDWIDTH=3000000,AVERAGE-BANDWIDTH=2500000,CODECS=\"avc1.64001f\",RESOLUTION=1280x720,FRAME-RATE=29.97
+00000000000000ab/v/index.m3u8
+";
+    assert_eq!(rendered(&[video("v")], &[VIDEO]), expected);
+}
+
+#[test]
+fn golden_audio_only() {
+    let expected = "\
+#EXTM3U
+#EXT-X-VERSION:6
+#EXT-X-STREAM-INF:BANDWIDTH=200000,AVERAGE-BANDWIDTH=128000,CODECS=\"mp4a.40.2\"
+00000000000000ab/a/index.m3u8
+";
+    assert_eq!(rendered(&[audio()], &[AUDIO]), expected);
+}
+
+#[test]
+fn every_rung_is_a_variant_with_the_same_audio() {
+    let text = rendered(&[video("v"), audio(), video("v480")], &[VIDEO, AUDIO, AUDIO]);
+    let Ok((_, parsed)) = m3u8_rs::parse_master_playlist(text.as_bytes()) else { panic!("{text}") };
+    let uris: Vec<_> = parsed.variants.iter().map(|variant| &variant.uri[17..]).collect();
+    assert_eq!(uris, ["v/index.m3u8", "v480/index.m3u8"]);
+    assert!(parsed.variants.iter().all(|variant| variant.audio.as_deref() == Some("audio")));
+    assert_eq!(parsed.alternatives.len(), 1);
+    assert!(!parsed.independent_segments);
+}
+
+/// x264, High profile, 854x480 and 640x360.
+const AVCC_480: &[u8] =
+    b"\x01\x64\x00\x1f\xff\xe1\x00\x19\x67\x64\x00\x1f\xac\xb4\x06\xc1\xef\x37\x80\x88\x00\x00\x03\x00\
+    \x08\x00\x00\x03\x01\xe0\x78\xc1\x95\x01\x00\x04\x68\xef\x0f\xcb\xfd\xf8\xf8\x00";
+const AVCC_360: &[u8] =
+    b"\x01\x64\x00\x1e\xff\xe1\x00\x19\x67\x64\x00\x1e\xac\xb4\x05\x01\x7f\xcb\x80\x88\x00\x00\x03\x00\
+    \x08\x00\x00\x03\x01\xe0\x78\xb1\x75\x01\x00\x04\x68\xef\x0f\xcb\xfd\xf8\xf8\x00";
+
+/// As a ladder has it: the same picture in three heights.
+fn ladder() -> Multivariants {
+    let rung = |name: &str, avcc: &'static [u8]| {
+        let codec = CodecConfig::H264(h264::Config::parse(Bytes::from_static(avcc)).unwrap());
+        RenditionHeader { codec, ..video(name) }
+    };
+    let renditions = [video("v"), audio(), rung("v480", AVCC_480), rung("v360", AVCC_360)];
+    let half = Bandwidth { peak: 1_500_000, average: 1_200_000 };
+    multivariants(&renditions, &[VIDEO, AUDIO, half, half])
+}
+
+/// The variants' renditions and the group of audio, as they are read by another implementation.
+fn listed(text: &str) -> (Vec<String>, usize) {
+    let Ok((_, playlist)) = m3u8_rs::parse_master_playlist(text.as_bytes()) else { panic!("{text}") };
+    let name = |uri: &str| uri.split('/').nth(1).unwrap().to_owned();
+    let variants = playlist.variants.iter().map(|variant| name(&variant.uri)).collect();
+    (variants, playlist.alternatives.len())
+}
+
+#[test]
+fn a_filter_leaves_what_it_says() {
+    let ladder = ladder();
+    let listed = |query| listed(&ladder.text(query));
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    assert_eq!(listed(""), (names(&["v", "v480", "v360"]), 1));
+    assert_eq!(listed("max=719"), (names(&["v480", "v360"]), 1));
+    assert_eq!(listed("max=400"), (names(&["v360"]), 1));
+    assert_eq!(listed("max=1"), (names(&["v360"]), 1), "the closest that still plays");
+    assert_eq!(listed("only=audio"), (names(&["a"]), 0));
+    assert_eq!(listed("only=video&max=480"), (names(&["v480", "v360"]), 0));
+}
+
+/// What a variant says of itself is what is left of it.
+#[test]
+fn picture_alone_needs_no_bandwidth_or_codec_for_sound() {
+    let text = ladder().text("only=video&max=360");
+    assert!(
+        text.contains(
+            "BANDWIDTH=1500000,AVERAGE-BANDWIDTH=1200000,CODECS=\"avc1.64001e\",RESOLUTION=640x360"
+        ),
+        "{text}"
+    );
+    assert!(!text.contains("AUDIO") && !text.contains("mp4a"), "{text}");
+}
+
+/// Threat: a stranger who asks for `?max=1`, `?max=2`, … to make this grow.
+#[test]
+fn filters_with_one_outcome_are_one_playlist() {
+    let ladder = ladder();
+    let playlists: std::collections::HashSet<_> =
+        (1..2000).map(|max| std::ptr::from_ref(ladder.ask(&format!("max={max}")))).collect();
+    assert_eq!((playlists.len(), ladder.slots.len()), (3, 7));
+}
+
+#[test]
+fn what_differs_has_another_etag() {
+    let ladder = ladder();
+    let queries = ["", "max=480", "max=360", "only=audio", "only=video", "only=video&max=480"];
+    let etags: std::collections::HashSet<_> =
+        queries.map(|query| ladder.ask(query).plain.etag.clone()).into();
+    assert_eq!(etags.len(), queries.len());
+    assert_eq!(ladder.ask("max=480").plain.etag, ladder.ask("max=500").plain.etag, "the same bytes");
+}
