@@ -2,23 +2,27 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hls::Catalog;
 use hls::http::{accepts_gzip, is_known};
 use http::header::{
     ACCEPT, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH,
-    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{Either, Full};
-use media::StreamId;
+use media::{NameError, StreamId};
 use player_demo::{Asset, Page};
 use relay::StreamRegistry;
 use serde::Serialize;
 
+use crate::connect::{self, Backstage};
 use crate::listener::Respond;
 use crate::state;
+use crate::unlisted::Unlisted;
 
 pub(crate) type Body = Either<hls::http::Body, Full<Bytes>>;
 
@@ -26,6 +30,8 @@ pub(crate) type Body = Either<hls::http::Body, Full<Bytes>>;
 const REVALIDATED: HeaderValue = HeaderValue::from_static("no-cache");
 /// The name holds a hash of the content.
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+/// For one person: no cache on the way may keep it.
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const NOT_FOUND_BRIEFLY: HeaderValue = HeaderValue::from_static("public, max-age=1");
 
 /// The longest viewing token: a signed claim or two in base64 fits many times.
@@ -37,11 +43,28 @@ pub struct Site {
     catalog: Catalog,
     /// Told to newcomers on the start page.
     rtmp_port: u16,
+    unlisted: Unlisted,
+    /// `None` where nobody publishes.
+    backstage: Option<Arc<dyn Backstage>>,
 }
 
 impl Site {
     pub fn new(registry: StreamRegistry, catalog: Catalog, rtmp_port: u16) -> Self {
-        Self { registry, catalog, rtmp_port }
+        Self { registry, catalog, rtmp_port, unlisted: Unlisted::default(), backstage: None }
+    }
+
+    /// Keeps some streams off the lists.
+    #[must_use]
+    pub fn with_unlisted(mut self, unlisted: Unlisted) -> Self {
+        self.unlisted = unlisted;
+        self
+    }
+
+    /// Opens the connect page, for the broadcasters of this node.
+    #[must_use]
+    pub fn with_backstage(mut self, backstage: Arc<dyn Backstage>) -> Self {
+        self.backstage = Some(backstage);
+        self
     }
 
     async fn answer<B>(&self, viewer: IpAddr, request: &Request<B>) -> Response<Body> {
@@ -53,7 +76,7 @@ impl Site {
             return response.map(Either::Left);
         }
         let response = match *request.method() {
-            Method::GET | Method::HEAD => self.get(path, headers),
+            Method::GET | Method::HEAD => self.get(path, headers, viewer),
             _ => {
                 let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
                 response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -64,15 +87,25 @@ impl Site {
         response.map(|bytes| Either::Right(Full::new(if head { Bytes::new() } else { bytes })))
     }
 
-    fn get(&self, path: &str, headers: &HeaderMap) -> Response<Bytes> {
+    fn get(&self, path: &str, headers: &HeaderMap, viewer: IpAddr) -> Response<Bytes> {
         let segments: Vec<_> = path.split('/').skip(1).collect();
         match segments.as_slice() {
             [""] => page(Page::Home, headers),
             ["watch", app, stream] if StreamId::new(app, stream).is_ok() => page(Page::Watch, headers),
-            ["state"] => json(&state::List::of(&self.registry, &self.catalog, self.rtmp_port), headers),
+            ["embed", app, stream] if StreamId::new(app, stream).is_ok() => page(Page::Embed, headers),
+            ["connect"] if self.backstage.is_some() => page(Page::Connect, headers),
+            ["connect", "state", app, stream] => match (&self.backstage, StreamId::new(app, stream)) {
+                (Some(backstage), Ok(id)) => self.report(&id, backstage.as_ref(), headers, viewer),
+                (Some(_), Err(error)) => no_name(error),
+                (None, _) => text(StatusCode::NOT_FOUND, "this node takes no publishers\n"),
+            },
+            ["state"] => {
+                let list = state::List::of(&self.registry, &self.catalog, &self.unlisted, self.rtmp_port);
+                json(&list, headers)
+            }
             ["state", app, stream] => match StreamId::new(app, stream) {
                 Ok(id) => json(&state::Entry::of(&id, &self.registry, &self.catalog), headers),
-                Err(error) => text(StatusCode::NOT_FOUND, &format!("not the name of a stream: {error}\n")),
+                Err(error) => no_name(error),
             },
             _ => match player_demo::get(path) {
                 Some(found) => asset(found, headers),
@@ -86,6 +119,44 @@ impl Site {
             },
         }
     }
+
+    /// What only the holder of the publish key is told.
+    fn report(
+        &self,
+        id: &StreamId,
+        backstage: &dyn Backstage,
+        headers: &HeaderMap,
+        viewer: IpAddr,
+    ) -> Response<Bytes> {
+        let allowed = connect::bearer(headers).map(|key| backstage.may_publish(id, key, viewer));
+        let mut response = match allowed {
+            Some(Ok(true)) => {
+                let listed = !self.unlisted.holds(id);
+                let (registry, catalog) = (&self.registry, &self.catalog);
+                let report = connect::Report::of(id, registry, catalog, backstage, self.rtmp_port, listed);
+                let (body, etag) = serialized(&report);
+                cached(body, "application/json", &etag, headers)
+            }
+            Some(Err(guessing)) => {
+                let mut refusal = text(StatusCode::TOO_MANY_REQUESTS, &format!("{guessing}\n"));
+                let seconds = guessing.retry_after.as_secs().saturating_add(1);
+                refusal.headers_mut().insert(RETRY_AFTER, seconds.into());
+                refusal
+            }
+            Some(Ok(false)) | None => {
+                let mut refusal = text(StatusCode::UNAUTHORIZED, "the publish key is missing or wrong\n");
+                // RFC 9110, §15.5.2; no browser asks its user because of this scheme.
+                refusal.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                refusal
+            }
+        };
+        response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
+        response
+    }
+}
+
+fn no_name(error: NameError) -> Response<Bytes> {
+    text(StatusCode::NOT_FOUND, &format!("not the name of a stream: {error}\n"))
 }
 
 impl Respond for Site {
@@ -120,7 +191,7 @@ fn wants_html(headers: &HeaderMap) -> bool {
 
 fn page(page: Page, headers: &HeaderMap) -> Response<Bytes> {
     let mut response = asset(player_demo::page(page), headers);
-    let policy = HeaderValue::from_static(player_demo::CONTENT_SECURITY_POLICY);
+    let policy = HeaderValue::from_static(player_demo::content_security_policy(page));
     response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
     response.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     response
@@ -143,12 +214,18 @@ fn asset(asset: Asset, headers: &HeaderMap) -> Response<Bytes> {
 }
 
 fn json(value: &impl Serialize, headers: &HeaderMap) -> Response<Bytes> {
-    let body = Bytes::from(serde_json::to_vec(value).expect("a state has only strings, numbers and lists"));
-    let etag = format!("\"{:016x}\"", hash(&body));
+    let (body, etag) = serialized(value);
     let mut response = cached(body, "application/json", &etag, headers);
     // Pages on other sites may show what is live here; nothing of it is a secret.
     response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     response
+}
+
+/// The JSON, and its strong ETag.
+fn serialized(value: &impl Serialize) -> (Bytes, String) {
+    let body = Bytes::from(serde_json::to_vec(value).expect("a state has only strings, numbers and lists"));
+    let etag = format!("\"{:016x}\"", hash(&body));
+    (body, etag)
 }
 
 /// The body under its strong ETag, or 304 if the client has it.

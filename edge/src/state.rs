@@ -5,7 +5,9 @@ use media::{CodecConfig, StreamId};
 use relay::{Stream, StreamRegistry};
 use serde::Serialize;
 
-/// `GET /state`: the streams that are starting or live.
+use crate::unlisted::Unlisted;
+
+/// `GET /state`: the streams that are starting or live, but for those that are unlisted.
 #[derive(Debug, Serialize)]
 pub(crate) struct List {
     streams: Vec<Entry>,
@@ -66,9 +68,15 @@ struct Audio {
 }
 
 impl List {
-    pub(crate) fn of(registry: &StreamRegistry, catalog: &Catalog, rtmp_port: u16) -> Self {
-        let mut streams: Vec<_> =
-            registry.streams().values().map(|stream| Entry::of(stream.id(), registry, catalog)).collect();
+    pub(crate) fn of(
+        registry: &StreamRegistry,
+        catalog: &Catalog,
+        unlisted: &Unlisted,
+        rtmp_port: u16,
+    ) -> Self {
+        let published = registry.streams();
+        let listed = published.values().map(|stream| stream.id()).filter(|id| !unlisted.holds(id));
+        let mut streams: Vec<_> = listed.map(|id| Entry::of(id, registry, catalog)).collect();
         streams.sort_by(|a, b| (&a.app, &a.stream).cmp(&(&b.app, &b.stream)));
         Self { streams, rtmp_port }
     }

@@ -1,5 +1,7 @@
 //! Why a publication does not begin, or does not go on; in words that the broadcaster reads.
 
+use std::fmt;
+
 use media::StreamId;
 use media::codec::{aac, h264};
 use media::flv::TagError;
@@ -10,13 +12,36 @@ use crate::publication::UNUSABLE_MAX;
 /// Why a publisher may not go live. The broadcaster must act, but for the last.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
+    /// One text for every fault, and the same count: a stranger who tries keys learns nothing from it.
     #[error("the publish key is missing or wrong")]
-    WrongKey,
+    WrongKey(KeyFault),
     #[error("{0} is already being published")]
     NameTaken(StreamId),
     /// The operator must act: the system gives no random numbers.
     #[error("the server cannot make a session id")]
     NoRandomness,
+}
+
+/// What is wrong with a key, for those who have the right one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyFault {
+    Missing,
+    /// The right key stands where the name of the application or the stream belongs.
+    InName,
+    Wrong,
+}
+
+impl fmt::Display for KeyFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "no key was given: the stream key must be the name, then ?key= and the publish key",
+            Self::InName => {
+                "the publish key stands where a name belongs: the stream key must be a name of your choice, then \
+                 ?key= and the publish key"
+            }
+            Self::Wrong => "wrong key",
+        })
+    }
 }
 
 /// Why a running publication was closed. The broadcaster must act.

@@ -154,6 +154,10 @@ impl Log {
         self.keep.anchor_ms
     }
 
+    pub(crate) fn frame_rate(&self) -> Option<f64> {
+        self.keep.record.frame_rate
+    }
+
     /// The configuration in force of the track of this kind, if there is one.
     pub(crate) fn codec(&self, kind: TrackKind) -> Option<&CodecConfig> {
         self.keep.record.tracks.iter().map(|track| &track.codec).find(|codec| codec.kind() == kind)

@@ -17,6 +17,7 @@ use tracing::{Span, field, info, warn};
 
 use crate::error::PublishError;
 use crate::gate::{Claims, Slot};
+use crate::health::{Circumstances, Health, KEYFRAME_INTERVAL_GOOD_S};
 use crate::hold::{Held, Hold};
 use crate::log::Placed;
 use crate::meter::Meter;
@@ -38,9 +39,6 @@ const LEAD_MAX: Duration = Duration::from_secs(5);
 /// does not has lost that time for good, and its stamps are mapped anew.
 const LATE_MAX: Duration = Duration::from_secs(3);
 
-/// A keyframe distance above this, in seconds, makes every join slow; the broadcaster should know.
-const KEYFRAME_INTERVAL_GOOD_S: f64 = 4.0;
-
 /// What the publisher said it would send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Announced {
@@ -48,6 +46,8 @@ pub struct Announced {
     pub audio: bool,
     /// Of all tracks together.
     pub bits_per_second: Option<u32>,
+    /// Rounded: 30 for 29.97.
+    pub frames_per_second: Option<u32>,
 }
 
 /// A publisher that was let in. Dropping it is a lost connection: the session waits for it to come back.
@@ -64,6 +64,7 @@ pub struct Publication {
     /// The timeline broke, and the lead has had no unit since.
     broken: bool,
     meter: Option<Meter>,
+    health: Health,
     /// Since when nothing of a track could be used.
     unusable_video: Option<Instant>,
     unusable_audio: Option<Instant>,
@@ -106,6 +107,7 @@ impl Publication {
             audio: None,
             broken: false,
             meter: None,
+            health: Health::default(),
             unusable_video: None,
             unusable_audio: None,
             late: None,
@@ -162,6 +164,7 @@ impl Publication {
         self.broken |= mapped.rebased;
         let Some(track) = &mut self.video else { return Ok(()) };
         let (dts, pts) = track.clock.map(mapped.millis, offset_ms, key);
+        self.health.picture(mapped.millis, self.clock.now_ms(now), Timescale::VIDEO.seconds(pts - dts));
         let config = if key { track.next.take() } else { None };
         if let Some(config) = &config {
             track.config = config.clone();
@@ -214,6 +217,7 @@ impl Publication {
             self.unit_dropped();
             return Ok(());
         };
+        self.health.sound(mapped.millis, self.clock.now_ms(now), data.len());
         let held = Held {
             kind: TrackKind::Audio,
             unit: AccessUnit { dts, pts: dts, duration: track.config.samples_per_frame(), key: true, data },
@@ -226,7 +230,7 @@ impl Publication {
 
     fn video_config(&mut self, config: h264::Config) {
         let known = self.video.as_ref().is_some_and(|track| track.config == config);
-        if !known && (config.chroma() != h264::Chroma::Yuv420 || config.bit_depth() > 8) {
+        if !known && is_rare(&config) {
             let (chroma, bit_depth) = (config.chroma(), config.bit_depth());
             warn!(?chroma, bit_depth, "many devices play only 8-bit 4:2:0; set the encoder to yuv420p");
         }
@@ -279,6 +283,8 @@ impl Publication {
                     track.clock = AudioClock::new(track.config.timescale(), track.config.samples_per_frame());
                 }
                 self.meter = Some(Meter::new(session.since_ms()));
+                self.health = Health::after(&session.facts().health, session.silence(now), session.counts());
+                self.health.open(session.frame_rate());
                 self.anchors_told = 0;
                 self.clock = Clock::joining(zero, taken_ms);
                 self.stage = Stage::Writing;
@@ -373,6 +379,7 @@ impl Publication {
         }
         Span::current().record("session", field::display(self.fresh));
         let session = claims.owned(self.claim, now)?;
+        self.health.open(opening.frame_rate);
         session.open(opening, self.announced.bits_per_second, zero, now);
         self.stage = Stage::Writing;
         Ok(())
@@ -388,8 +395,17 @@ impl Publication {
             (Stage::Writing, true) => None,
             (Stage::Writing, false) => Some(waiting(meter.keyframe_age_s(millis))),
         };
+        let circumstances = Circumstances {
+            now_ms: millis,
+            keyframe_interval_s: meter.keyframe_interval_s(millis),
+            counts: session.counts(),
+            announced: self.announced,
+            rare_pixels: self.video.as_ref().is_some_and(|track| is_rare(&track.config)),
+            audio_channels: self.audio.as_ref().map(|track| track.config.channels()),
+        };
+        let report = self.health.second(meter.newest(), &circumstances);
         let anchors = self.audio.as_ref().map_or(0, |track| track.clock.anchors());
-        session.tell(meter.facts(starting), anchors.saturating_sub(self.anchors_told));
+        session.tell(meter.facts(starting, report), anchors.saturating_sub(self.anchors_told));
         self.anchors_told = anchors;
     }
 
@@ -408,6 +424,11 @@ impl Drop for Publication {
 fn pass_over(what: &'static str, since: &mut Option<Instant>, now: Instant) -> Result<(), PublishError> {
     let passed = now.saturating_duration_since(*since.get_or_insert(now));
     if passed < UNUSABLE_MAX { Ok(()) } else { Err(PublishError::Unusable(what)) }
+}
+
+/// Whether many devices cannot play such pixels.
+fn is_rare(config: &h264::Config) -> bool {
+    config.chroma() != h264::Chroma::Yuv420 || config.bit_depth() > 8
 }
 
 /// Why there is no playlist yet, when the newest keyframe is `age_s` old.

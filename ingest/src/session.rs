@@ -89,6 +89,21 @@ impl Session {
         self.facts.since_ms
     }
 
+    /// What was told last.
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// How long no media has come.
+    pub(crate) fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.media_last)
+    }
+
+    /// Of the video, as measured when the log opened.
+    pub(crate) fn frame_rate(&self) -> Option<f64> {
+        self.open.as_ref().and_then(|open| open.log.frame_rate())
+    }
+
     /// Viewers have a playlist.
     pub(crate) fn is_live(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.log.is_live())
@@ -152,9 +167,9 @@ impl Session {
 
     /// Lets the clock run on where media does not.
     pub(crate) fn tick(&mut self, now: Instant, wall: SystemTime) {
+        let silent = self.silence(now);
         let Some(open) = self.open.as_mut().filter(|open| open.log.is_live()) else { return };
         let silence = SILENCE_MIN.max(open.log.interval().mul_f64(SILENCE_INTERVALS));
-        let silent = now.saturating_duration_since(self.media_last);
         if silent < silence {
             return;
         }
@@ -179,7 +194,7 @@ impl Session {
         self.writer.set_facts(self.facts.clone());
     }
 
-    fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         self.open.as_ref().map_or_else(Counts::default, |open| open.log.counts())
     }
 

@@ -107,6 +107,11 @@ impl Clock {
         self.zero
     }
 
+    /// Where the stream clock stands without any media; zero before the first stamp.
+    pub(crate) fn now_ms(&self, now: Instant) -> i64 {
+        self.zero.map_or(0, |zero| zero.millis(now))
+    }
+
     /// How far the newest stamp runs ahead of the clock.
     pub(crate) fn lead(&self, now: Instant) -> Duration {
         let newest = self.video.max(self.audio).unwrap_or(0);

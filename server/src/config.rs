@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use edge::Unlisted;
 pub(crate) use file::Source;
 use ingest::OnConflict;
 pub(crate) use problem::{Origin, Problem, Problems};
@@ -38,6 +39,7 @@ pub(crate) struct Config {
     pub(crate) auth: Auth,
     pub(crate) publish: Publish,
     pub(crate) hls: Hls,
+    pub(crate) streams: Streams,
 }
 
 /// Viewers: playlists, media and the watch page.
@@ -70,6 +72,11 @@ pub(crate) struct Publish {
 
 pub(crate) struct Hls {
     pub(crate) profile: Profile,
+}
+
+pub(crate) struct Streams {
+    /// On no list; watched by who has the link.
+    pub(crate) unlisted: Unlisted,
 }
 
 /// One thing that can be set.
@@ -147,6 +154,12 @@ pub(crate) const KEYS: &[Key] = &[
         allowed: "\"default\" (parts of 500 ms) or \"low\" (parts of 200 ms)",
         set: |config, text| Profile::parse(text).map(|profile| config.hls.profile = profile),
         show: |config| Some(config.hls.profile.as_str().to_owned()),
+    },
+    Key {
+        name: "streams.unlisted",
+        allowed: "APP/STREAM, or APP/* for every stream of an application, with commas between",
+        set: |config, text| text.parse().map(|unlisted| config.streams.unlisted = unlisted),
+        show: |config| Some(config.streams.unlisted.to_string()),
     },
 ];
 
@@ -262,6 +275,7 @@ impl Config {
             auth: Auth { publish_key: None },
             publish: Publish { linger: Duration::from_secs(20), on_conflict: OnConflict::Refuse },
             hls: Hls { profile: Profile::Default },
+            streams: Streams { unlisted: Unlisted::default() },
         }
     }
 }

@@ -3,6 +3,7 @@
 //!   arguments ─▶ config ─▶ telemetry ─▶ build (binds every port) ─▶ run ─▶ drain ─▶ exit code
 
 mod admin;
+mod backstage;
 mod checkpoints;
 mod cli;
 mod commands;

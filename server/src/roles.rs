@@ -13,8 +13,7 @@ use anyhow::Context;
 use edge::{Listener, Site};
 use hls::Catalog;
 use ingest::rtmp::{self, Server as Rtmp};
-use ingest::{Authorize, Checkpoints, Gate, NoCheckpoints, Policy, Secret};
-use media::StreamId;
+use ingest::{Checkpoints, Gate, NoCheckpoints, Policy};
 use net::{Guesses, Limits};
 use origin::Origin;
 use prometheus_client::registry::Registry;
@@ -23,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::admin::Admin;
+use crate::backstage::{Backstage, OneKey};
 use crate::checkpoints::FileCheckpoints;
 use crate::config::Config;
 use crate::descriptors;
@@ -45,17 +45,8 @@ pub(crate) struct Addresses {
     pub(crate) admin: SocketAddr,
 }
 
-/// One key for every stream.
-struct OneKey(PublishKey);
-
-impl Authorize for OneKey {
-    fn may_publish(&self, _: &StreamId, key: &Secret) -> bool {
-        self.0.verify(key.expose())
-    }
-}
-
 /// Lets publishers in, and goes on with the sessions that the last process left behind.
-fn gate(config: &Config, key: PublishKey, streams: StreamRegistry, metrics: ingest::Metrics) -> Gate {
+fn gate(config: &Config, key: OneKey, streams: StreamRegistry, metrics: ingest::Metrics) -> Gate {
     let policy = Policy {
         part_target: config.hls.profile.part_target(),
         on_conflict: config.publish.on_conflict,
@@ -71,7 +62,7 @@ fn gate(config: &Config, key: PublishKey, streams: StreamRegistry, metrics: inge
             (Arc::new(NoCheckpoints), Vec::new())
         }
     };
-    let gate = Gate::new(streams, Arc::new(OneKey(key)), policy, checkpoints, metrics);
+    let gate = Gate::new(streams, Arc::new(key), policy, checkpoints, metrics);
     for checkpoint in &left {
         gate.restore(checkpoint, Instant::now(), SystemTime::now());
     }
@@ -97,7 +88,9 @@ impl Roles {
         let publications = ingest::Metrics::register(&mut metrics);
         // One for everything that the publish key opens.
         let guesses = Guesses::default();
-        let gate = gate(config, key, streams.clone(), publications);
+        let key = OneKey(key);
+        let gate = gate(config, key.clone(), streams.clone(), publications);
+        let backstage = Backstage::new(key, gate.refusals().clone(), guesses.clone(), &mut metrics);
         let rtmp = Rtmp::new(
             handed.listen("rtmp", config.rtmp.listen, rtmp::SOCKET)?,
             gate.clone(),
@@ -106,9 +99,12 @@ impl Roles {
             rtmp::Metrics::register(&mut metrics),
         );
         let rtmp_port = rtmp.local_addr().context("rtmp.listen")?.port();
+        let site = Site::new(streams.clone(), catalog.clone(), rtmp_port)
+            .with_unlisted(config.streams.unlisted.clone())
+            .with_backstage(Arc::new(backstage));
         let http = Listener::new(
             handed.listen("http", config.http.listen, edge::SOCKET)?,
-            Site::new(streams.clone(), catalog.clone(), rtmp_port),
+            site,
             Limits { total: connections.viewers, per_address },
             edge::Metrics::register(&mut metrics, catalog.clone()),
         );

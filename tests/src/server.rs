@@ -236,7 +236,12 @@ impl Tidecast {
 
     #[must_use]
     pub fn watch_url(&self, stream: &str) -> String {
-        format!("http://{}/watch/{stream}", self.http)
+        self.page_url(&format!("/watch/{stream}"))
+    }
+
+    #[must_use]
+    pub fn page_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.http)
     }
 
     #[must_use]

@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Span, field, info};
 
 use super::metrics::{Metrics, Reason};
-use super::session::{Event, Input, Output, RefusalCode, Session, SessionError};
-use crate::{Announced, Gate, Publication, PublishError, Refusal, Secret};
+use super::session::{Attempt, Event, Input, Output, RefusalCode, Session, SessionError};
+use crate::refusals::may_be_told;
+use crate::{Announced, Gate, KeyFault, Publication, PublishError, Refusal, Refused, Secret};
 
 /// One read. 20 ms at 6 Mbit/s; more would only sit idle in every connection.
 const READ_BYTES: usize = 16 * 1024;
@@ -29,6 +30,9 @@ pub(super) trait Admission: Clone + Send + Sync + 'static {
     type Stream: StreamSink;
 
     fn publish(&self, id: &StreamId, key: &Secret) -> Result<Self::Stream, Refusal>;
+
+    /// A publisher was turned away.
+    fn turned_away(&self, refused: Refused);
 }
 
 /// What a connection asks and tells while it lasts.
@@ -65,6 +69,10 @@ impl Admission for Gate {
 
     fn publish(&self, id: &StreamId, key: &Secret) -> Result<Publication, Refusal> {
         Self::publish(self, id, key, Instant::now().into_std())
+    }
+
+    fn turned_away(&self, refused: Refused) {
+        Self::turned_away(self, refused);
     }
 }
 
@@ -133,7 +141,7 @@ impl ConnError {
                 | SessionError::Message(_)
                 | SessionError::OutOfOrder => Reason::Protocol,
             },
-            Self::Refused(Refusal::WrongKey) => Reason::WrongKey,
+            Self::Refused(Refusal::WrongKey(_)) => Reason::WrongKey,
             Self::Refused(Refusal::NameTaken(_)) => Reason::NameTaken,
             Self::Refused(Refusal::NoRandomness) => Reason::Failed,
             Self::Publish(PublishError::TakenOver) => Reason::TakenOver,
@@ -144,21 +152,34 @@ impl ConnError {
             Self::Lost(_) => return None,
         })
     }
+
+    /// What there is to tell the holder of the key about it.
+    pub(super) fn refused(&self, attempt: &Attempt, peer: IpAddr, at: SystemTime) -> Option<Refused> {
+        self.reason()?;
+        let stream = attempt.stream.as_ref().filter(|id| !attempt.keyless || may_be_told(id));
+        let (stream, words) = match self {
+            Self::Refused(Refusal::WrongKey(KeyFault::InName)) => (None, KeyFault::InName.to_string()),
+            Self::Refused(Refusal::WrongKey(fault)) => (stream, fault.to_string()),
+            error => (stream, error.to_string()),
+        };
+        let encoder = attempt.encoder.clone();
+        Some(Refused { at, times: 1, peer, stream: stream.cloned(), encoder, words })
+    }
 }
 
 /// Drives one publisher until it leaves, we drain, or the protocol is broken; then lets it read why.
 pub(super) async fn run<A: Admission>(
     mut io: impl AsyncRead + AsyncWrite + Unpin,
     peer: IpAddr,
-    mut session: Session,
+    session: &mut Session,
     house: &House<A>,
 ) -> Result<Closed, ConnError> {
     // The stream ends with this call, before the last words and not after them.
-    let ended = converse(&mut io, peer, &mut session, house).await;
+    let ended = converse(&mut io, peer, session, house).await;
     match &ended {
         Err(ConnError::Lost(_) | ConnError::WriteTimeout) => {}
-        Ok(Closed::ByPeer) => part(&mut io, &mut session, false).await,
-        _ => part(&mut io, &mut session, true).await,
+        Ok(Closed::ByPeer) => part(&mut io, session, false).await,
+        _ => part(&mut io, session, true).await,
     }
     ended
 }
@@ -228,7 +249,7 @@ fn admit<A: Admission>(
     key: &Secret,
 ) -> Result<A::Stream, ConnError> {
     let publish = || house.admission.publish(id, key);
-    let is_wrong = |answer: &Result<_, Refusal>| matches!(answer, Err(Refusal::WrongKey));
+    let is_wrong = |answer: &Result<_, Refusal>| matches!(answer, Err(Refusal::WrongKey(_)));
     let now = Instant::now().into_std();
     let admitted = house.guesses.attempt(peer, now, publish, is_wrong).inspect_err(|guessing| {
         session.refuse(RefusalCode::Denied, &guessing.to_string());
@@ -243,7 +264,7 @@ fn admit<A: Admission>(
         }
         Err(refusal) => {
             let code = match refusal {
-                Refusal::WrongKey => RefusalCode::Denied,
+                Refusal::WrongKey(_) => RefusalCode::Denied,
                 Refusal::NameTaken(_) => RefusalCode::BadName,
                 Refusal::NoRandomness => RefusalCode::Rejected,
             };
@@ -320,12 +341,12 @@ mod tests {
     fn connect() -> Pipe {
         let (client, io) = duplex(64 * 1024);
         let (studio, drain) = (Studio::default(), CancellationToken::new());
-        let session = Session::new(Box::new([0; _]), Instant::now().into_std());
+        let mut session = Session::new(Box::new([0; _]), Instant::now().into_std());
         let server = tokio::spawn({
             let (studio, drain) = (studio.clone(), drain.clone());
             let guesses = Guesses::default();
             let house = House { admission: studio, guesses, metrics: Metrics::default(), drain };
-            async move { run(io, Ipv4Addr::LOCALHOST.into(), session, &house).await }
+            async move { run(io, Ipv4Addr::LOCALHOST.into(), &mut session, &house).await }
         });
         Pipe { client, studio, drain, server }
     }
@@ -370,10 +391,10 @@ mod tests {
         let guesses = Guesses::default();
         let ask = async |address: [u8; 4], key: &str| {
             let (mut client, io) = duplex(64 * 1024);
-            let session = Session::new(Box::new([0; _]), Instant::now().into_std());
+            let mut session = Session::new(Box::new([0; _]), Instant::now().into_std());
             let (admission, guesses, drain) = (studio.clone(), guesses.clone(), CancellationToken::new());
             let house = House { admission, guesses, metrics: Metrics::default(), drain };
-            let server = tokio::spawn(async move { run(io, address.into(), session, &house).await });
+            let server = tokio::spawn(async move { run(io, address.into(), &mut session, &house).await });
             client.write_all(&Publisher::publishing("live", &format!("x?key={key}")).take()).await.unwrap();
             client.shutdown().await.unwrap();
             let (code, words) = last_status(&read_all(&mut client).await);

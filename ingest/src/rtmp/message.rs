@@ -158,6 +158,10 @@ fn announced(values: &[Value]) -> Option<Announced> {
         video: says("videocodecid") || says("width"),
         audio: says("audiocodecid") || says("audiosamplerate"),
         bits_per_second: (bits_per_second > 0).then_some(bits_per_second),
+        frames_per_second: match metadata.get("framerate") {
+            Some(Value::Number(rate)) if *rate >= 1.0 => Some(rate.round() as u32),
+            _ => None,
+        },
     })
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use net::{Accepted, Acceptor, Full, Guesses, Limits, Options, Panicked, Throttle};
 use tokio::net::{TcpListener, TcpStream};
@@ -84,8 +85,14 @@ async fn run<A: Admission>(socket: TcpStream, peer: IpAddr, house: &House<A>) ->
     socket.set_nodelay(true)?;
     let mut filler = Box::new([0; FILLER_BYTES]);
     getrandom::fill(&mut filler[..]).expect("the operating system has random bytes");
-    let session = Session::new(filler, Instant::now().into_std());
-    conn::run(socket, peer, session, house).await
+    let mut session = Session::new(filler, Instant::now().into_std());
+    let ended = conn::run(socket, peer, &mut session, house).await;
+    if let (Err(error), Some(attempt)) = (&ended, session.attempt())
+        && let Some(refused) = error.refused(attempt, peer, SystemTime::now())
+    {
+        house.admission.turned_away(refused);
+    }
+    ended
 }
 
 /// Runs one connection so that a panic in it ends it alone, and tells how it ended.
@@ -142,6 +149,7 @@ fn report(
 
 #[cfg(test)]
 mod tests {
+    use media::StreamId;
     use prometheus_client::encoding::text::encode;
     use prometheus_client::registry::Registry;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -336,6 +344,41 @@ mod tests {
         assert!(exposition.contains("rtmp_refused_total{reason=\"timeout\"} 1000"), "{exposition}");
         running.drain.cancel();
         running.server.await.unwrap();
+    }
+
+    /// OBS shows its user nothing of our words, so they are kept for whoever has the key. Threat: with them a key that
+    /// was typed into the wrong field.
+    #[tokio::test]
+    async fn who_is_turned_away_is_kept_in_words_without_what_could_be_a_key() {
+        let running = start(CONNECTIONS).await;
+        let bare_key = "canary-of-twenty-six-chars";
+        for (app, name) in [
+            ("live", "cam?key=canary-wrong"),
+            ("live", bare_key),
+            (bare_key, "cam"),
+            ("live", "a.b?key=canary"),
+        ] {
+            let mut socket = TcpStream::connect(running.address).await.unwrap();
+            socket.write_all(&Publisher::publishing(app, name).take()).await.unwrap();
+            socket.shutdown().await.unwrap();
+            read_all(&mut socket).await;
+        }
+        let mut web = TcpStream::connect(running.address).await.unwrap();
+        web.write_all(b"GET /?key=canary HTTP/1.1\r\n\r\n").await.unwrap();
+        read_all(&mut web).await;
+        drop(web);
+        running.drain.cancel();
+        running.server.await.unwrap();
+
+        let refused = running.studio.refused.lock().unwrap().clone();
+        assert_eq!(refused.len(), 4, "a web browser is nobody's publisher: {refused:?}");
+        assert!(!format!("{refused:?}").contains("canary"), "{refused:?}");
+        let streams: Vec<_> = refused.iter().map(|refused| refused.stream.clone()).collect();
+        assert_eq!(streams, [StreamId::new("live", "cam").ok(), None, None, None]);
+        assert_eq!(refused[0].words, "wrong key");
+        assert!(refused.iter().all(|refused| refused.peer.is_loopback()));
+        assert_eq!(refused[0].encoder.as_deref(), Some("ffmpeg (Lavf 59.27.100)"));
+        assert!(refused[3].words.starts_with("bad application or stream name"), "{}", refused[3].words);
     }
 
     #[tokio::test]

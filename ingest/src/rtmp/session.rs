@@ -18,6 +18,7 @@ use super::amf::{self, Value};
 use super::chunk::{ChunkDecoder, ChunkEncoder, ChunkError, RawMessage};
 use super::handshake::{FILLER_BYTES, Handshake, HandshakeError, Progress};
 use super::message::{Command, Message, MessageError, PING_RESPONSE, kind};
+use crate::refusals::encoder_name;
 use crate::{Announced, Secret};
 
 /// From the first byte to the end of the handshake. Three round trips fit many times.
@@ -115,6 +116,18 @@ pub(super) struct Session {
     /// At most what one input held.
     events: VecDeque<Event>,
     window: Window,
+    /// From `connect` on: strangers who speak something else are nobody's publisher.
+    attempt: Option<Attempt>,
+}
+
+/// Who wants to publish what, as far as it was said and may be told.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Attempt {
+    /// `None` for a name that is none.
+    pub(super) stream: Option<StreamId>,
+    /// No key came with it, so the name itself may be one.
+    pub(super) keyless: bool,
+    pub(super) encoder: Option<String>,
 }
 
 enum Stage {
@@ -142,7 +155,12 @@ impl Session {
             outgoing: BytesMut::new(),
             events: VecDeque::new(),
             window: Window { bytes: WINDOW_BYTES, received: 0, acknowledged: 0 },
+            attempt: None,
         }
+    }
+
+    pub(super) fn attempt(&self) -> Option<&Attempt> {
+        self.attempt.as_ref()
     }
 
     pub(super) fn handle_input(&mut self, input: Input<'_>, now: Instant) -> Result<(), SessionError> {
@@ -323,6 +341,7 @@ impl Session {
             let value = command.arguments.first().and_then(|object| object.get(name));
             value.and_then(Value::as_str).unwrap_or_default().to_owned()
         };
+        self.attempt = Some(Attempt { encoder: encoder_name(&text("flashVer")), ..Attempt::default() });
         self.stage = Stage::Connected(Application { app: text("app"), tc_url: text("tcUrl") });
 
         self.send_control(kind::WINDOW_ACK_SIZE, &WINDOW_BYTES.to_be_bytes());
@@ -354,7 +373,12 @@ impl Session {
         let name = command.arguments.get(1).and_then(Value::as_str).unwrap_or_default();
         match application.stream(name) {
             Ok(id) => {
-                self.events.push_back(Event::PublishRequest { id, key: application.key(name) });
+                let key = application.key(name);
+                if let Some(attempt) = &mut self.attempt {
+                    attempt.stream = Some(id.clone());
+                    attempt.keyless = key.expose().is_empty();
+                }
+                self.events.push_back(Event::PublishRequest { id, key });
                 self.stage = Stage::Requested(command.stream);
                 Ok(())
             }

@@ -35,6 +35,7 @@ fn nothing_set_gives_the_documented_defaults() {
             "publish.linger = \"20s\"                        # default",
             "publish.on_conflict = \"refuse\"                # default",
             "hls.profile = \"default\"                       # default",
+            "streams.unlisted = \"\"                         # default",
         ]
     );
 }
@@ -203,7 +204,7 @@ fn two_listeners_on_one_address_are_refused_at_a_line_the_operator_wrote() {
 #[test]
 fn what_show_prints_can_be_loaded_again() {
     let loaded =
-        load("http.listen = \"[::1]:80\"\ndata_dir = '/srv/a \"quoted\" dir'\nhls.profile = 'low'").unwrap();
+        load("http.listen = \"[::1]:80\"\ndata_dir = '/srv/a \"quoted\" dir'\nhls.profile = 'low'\nstreams.unlisted = 'a/b,c/*'").unwrap();
     let again = load(&loaded.show()).unwrap();
     for key in KEYS {
         assert_eq!((key.show)(&loaded.config), (key.show)(&again.config), "{}", key.name);
