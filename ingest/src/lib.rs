@@ -24,6 +24,7 @@ mod session;
 #[cfg(test)]
 mod testing;
 mod timeline;
+mod warnings;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, NoCheckpoints};
 pub use error::{PublishError, Refusal};

@@ -135,7 +135,7 @@ impl Meter {
         self.key_last_ms.map_or(0.0, |last_ms| (millis - last_ms) as f64 / 1000.0)
     }
 
-    pub(crate) fn facts(&self, starting: Option<String>) -> Facts {
+    pub(crate) fn facts(&self, starting: Option<String>, warnings: Vec<String>) -> Facts {
         let complete = self.windows.iter().filter(|window| window.span_ms > 0);
         let (span_ms, bytes, frames) = complete.fold((0, 0, 0), |(span_ms, bytes, frames), window| {
             (span_ms + window.span_ms, bytes + window.bytes, frames + window.frames)
@@ -148,6 +148,7 @@ impl Meter {
             keyframe_interval_s: self.keyframe_interval_s,
             starting,
             interrupted_since_ms: None,
+            warnings,
         }
     }
 }
@@ -168,7 +169,7 @@ mod tests {
             told += u32::from(meter.note(TrackKind::Video, n * 40, bytes, n % 50 == 0));
         }
         assert_eq!(told, 11);
-        let facts = meter.facts(None);
+        let facts = meter.facts(None, Vec::new());
         assert_eq!((facts.bits_per_second, facts.frame_rate), (400_000, Some(25.0)));
         assert_eq!(facts.keyframe_interval_s, Some(2.0));
     }

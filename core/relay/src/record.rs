@@ -67,4 +67,6 @@ pub struct Facts {
     pub starting: Option<String>,
     /// Since when no media has come, in milliseconds since the Unix epoch: the publisher is gone, and may come back.
     pub interrupted_since_ms: Option<i64>,
+    /// What is not as the broadcaster may think it is, in words for the broadcaster.
+    pub warnings: Vec<String>,
 }
