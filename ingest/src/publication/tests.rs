@@ -2,7 +2,6 @@ use std::sync::Mutex;
 use std::time::UNIX_EPOCH;
 
 use media::{CodecConfig, StreamId};
-
 use relay::{Boundary, Frame, Kind, Read, StreamRecord, StreamRegistry};
 
 use super::*;
