@@ -178,8 +178,8 @@ impl Reader<'_, '_> {
             self.budget.node()?;
             numbers.push(Value::Number(match kind {
                 VECTOR_INT => f64::from(self.u32()? as i32),
-                VECTOR_UINT => f64::from(self.u32()?),
-                _ => self.f64()?,
+                VECTOR_DOUBLE => self.f64()?,
+                _ => f64::from(self.u32()?),
             }));
         }
         Ok(Value::StrictArray(numbers))
