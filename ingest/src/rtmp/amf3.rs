@@ -93,9 +93,11 @@ impl Reader<'_, '_> {
                 None => Value::Undefined,
                 Some(count) => match marker {
                     ARRAY => self.array(count, depth + 1)?,
-                    DICTIONARY => self.dictionary(count, depth + 1)?,
+                    VECTOR_INT => self.numbers(count, |reader| Ok(f64::from(reader.u32()? as i32)))?,
+                    VECTOR_UINT => self.numbers(count, |reader| Ok(f64::from(reader.u32()?)))?,
+                    VECTOR_DOUBLE => self.numbers(count, Self::f64)?,
                     VECTOR_OBJECT => self.vector(count, depth + 1)?,
-                    kind => self.numbers(kind, count)?,
+                    _ => self.dictionary(count, depth + 1)?,
                 },
             },
             other => return Err(AmfError::Marker(other)),
@@ -171,16 +173,16 @@ impl Reader<'_, '_> {
         Ok(Value::StrictArray(self.elements(count, depth)?))
     }
 
-    fn numbers(&mut self, kind: u8, count: usize) -> Result<Value, AmfError> {
+    fn numbers(
+        &mut self,
+        count: usize,
+        number: fn(&mut Self) -> Result<f64, AmfError>,
+    ) -> Result<Value, AmfError> {
         self.u8()?; // of fixed length
         let mut numbers = Vec::new();
         for _ in 0..count {
             self.budget.node()?;
-            numbers.push(Value::Number(match kind {
-                VECTOR_INT => f64::from(self.u32()? as i32),
-                VECTOR_DOUBLE => self.f64()?,
-                _ => f64::from(self.u32()?),
-            }));
+            numbers.push(Value::Number(number(self)?));
         }
         Ok(Value::StrictArray(numbers))
     }
