@@ -1,3 +1,5 @@
+mod enhanced;
+
 use std::sync::Mutex;
 use std::time::UNIX_EPOCH;
 

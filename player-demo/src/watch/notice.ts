@@ -63,6 +63,15 @@ function errorNotice(model: Model): Notice {
         retry: false,
       };
     case "unsupported":
+      if (model.fault.codecs.length > 0) {
+        const codecs = model.fault.codecs.join(" and ");
+        return {
+          mark: "alert",
+          title: `This browser cannot play ${codecs}`,
+          text: `The broadcaster sends ${codecs}. Another browser or device may play it: Safari has HEVC, current Chrome, Edge and Firefox have AV1 and Opus.`,
+          retry: false,
+        };
+      }
       return {
         mark: "alert",
         title: "This browser cannot play the stream",
