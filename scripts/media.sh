@@ -38,6 +38,8 @@ hevc          HEVC with B-frames and closed GOPs, and AAC, 320x180: for Enhanced
 av1-opus      AV1 and Opus, 320x180
 h264-opus     Opus instead of AAC
 multitrack    two pictures, H.264 and HEVC, and two sounds, AAC and Opus
+vp9-video     VP9, which we do not take
+flac-audio    FLAC, likewise
 mp3-audio     MP3 instead of AAC, for which there is no place in the output
 flv1-video    Sorenson H.263 instead of H.264, likewise
 "
@@ -90,6 +92,8 @@ make_clip() {
     multitrack) ff -i "$FILM" -t 20 -map v:0 -map v:0 -map a:0 -map a:0 -vf scale=320:180,fps=25 -pix_fmt yuv420p -g 50 \
         -b:v 300k -c:v:0 libx264 -preset superfast -sc_threshold 0 -bf 0 \
         -c:v:1 libx265 -tag:v:1 hvc1 -x265-params log-level=none:open-gop=0 -b:a 96k -ac 2 -ar 48000 -c:a:0 aac -c:a:1 libopus "$out" ;;
+    vp9-video) small "$out" -t 10 -c:v libvpx-vp9 -deadline realtime -cpu-used 8 -g 50 -an ;;
+    flac-audio) small "$out" -t 10 -c:v libx264 -preset superfast -g 50 -c:a flac -strict -2 ;;
     mp3-audio) film_to "$out" 30 60 -c:a libmp3lame -ar 44100 ;;
     flv1-video) ff -i "$FILM" -t 10 -vf scale=640:360,fps=30 -c:v flv1 -b:v 600k -c:a aac -ac 2 "$out" ;;
     esac

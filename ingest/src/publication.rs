@@ -100,7 +100,7 @@ impl VideoTrack {
 enum Stage {
     /// `settled`: its tracks are known and are those of the session that is there; at the next keyframe it goes on with it.
     Holding {
-        hold: Hold,
+        hold: Box<Hold>,
         settled: bool,
     },
     Writing,
@@ -112,7 +112,7 @@ impl Publication {
             slot,
             claim,
             fresh,
-            stage: Stage::Holding { hold: Hold::default(), settled: false },
+            stage: Stage::Holding { hold: Box::default(), settled: false },
             announced: Announced::default(),
             clock: Clock::default(),
             video_tracks: flv::Tracks::default(),

@@ -39,7 +39,7 @@ impl Publisher {
     /// # Errors
     /// As [`Publisher::of_clip`], or if `scripts/setup.sh test` has not installed that ffmpeg.
     pub fn of_enhanced_clip(name: &str, url: &str) -> Result<Self> {
-        let fourccs = ["-rtmp_enhanced_codecs", "avc1,hvc1,av01,mp4a,Opus"];
+        let fourccs = ["-rtmp_enhanced_codecs", "avc1,hvc1,av01,vp09,mp4a,Opus,fLaC"];
         let output = [["-map", "0"], fourccs].concat();
         Self::start(&recent_ffmpeg()?, &["-re", "-stream_loop", "-1"], name, &output, url)
     }

@@ -64,11 +64,13 @@ function errorNotice(model: Model): Notice {
       };
     case "unsupported":
       if (model.fault.codecs.length > 0) {
-        const codecs = model.fault.codecs.join(" and ");
+        const { codecs } = model.fault;
         return {
           mark: "alert",
-          title: `This browser cannot play ${codecs}`,
-          text: `The broadcaster sends ${codecs}. Another browser or device may play it: Safari has HEVC, current Chrome, Edge and Firefox have AV1 and Opus.`,
+          title: `This browser cannot play ${codecs.join(" and ")}`,
+          text: codecs.includes("HEVC")
+            ? "The broadcast is in HEVC: Safari plays it, and other browsers on devices that decode it in hardware."
+            : `The broadcast is in ${codecs.join(" and ")}: a current Chrome, Edge or Firefox plays it.`,
           retry: false,
         };
       }
