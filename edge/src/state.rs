@@ -37,6 +37,8 @@ pub(crate) struct Entry {
     viewers: u32,
     part_target: Option<f64>,
     target_latency: Option<f64>,
+    /// For the broadcaster: what is not as it should be.
+    warnings: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -128,6 +130,7 @@ impl Entry {
             viewers: current.map_or(0, |status| status.viewers),
             part_target: current.map(|status| f64::from(status.part_target_ms) / 1000.0),
             target_latency: current.map(|status| f64::from(status.part_hold_back_ms) / 1000.0),
+            warnings: facts.map(|facts| facts.warnings.clone()).unwrap_or_default(),
         }
     }
 }
@@ -144,13 +147,10 @@ fn tracks(codecs: Vec<CodecConfig>, frame_rate: Option<f64>) -> (Option<Video>, 
     let (mut video, mut audio) = (None, None);
     for config in codecs {
         let codec = config.rfc6381();
-        match config {
-            CodecConfig::H264(config) => {
-                video = Some(Video { codec, width: config.width(), height: config.height(), frame_rate });
-            }
-            CodecConfig::Aac(config) => {
-                audio = Some(Audio { codec, sample_rate: config.output_rate(), channels: config.channels() });
-            }
+        if let Some((width, height)) = config.dimensions() {
+            video = Some(Video { codec, width, height, frame_rate });
+        } else if let Some((sample_rate, channels)) = config.sample_rate().zip(config.channels()) {
+            audio = Some(Audio { codec, sample_rate, channels });
         }
     }
     (video, audio)

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use media::StreamId;
-use media::codec::{aac, h264};
+use media::codec::{AudioConfigError, VideoConfigError};
 use media::flv::TagError;
 
 use crate::hold::{HOLD_BYTES_MAX, HOLD_TIME_MAX, KEYFRAME_WAIT_MS};
@@ -49,10 +49,10 @@ impl fmt::Display for KeyFault {
 pub enum PublishError {
     #[error("{0}")]
     Tag(#[from] TagError),
-    #[error("H.264 configuration: {0}")]
-    H264(#[from] h264::ConfigError),
-    #[error("AAC configuration: {0}")]
-    Aac(#[from] aac::ConfigError),
+    #[error("{0}")]
+    Video(#[from] VideoConfigError),
+    #[error("{0}")]
+    Audio(#[from] AudioConfigError),
     #[error("no keyframe in the first {} s of video", KEYFRAME_WAIT_MS / 1000)]
     NoKeyframe,
     #[error("more than {} MiB in the first seconds", HOLD_BYTES_MAX / 1024 / 1024)]
@@ -63,6 +63,8 @@ pub enum PublishError {
     #[error("none of the {0} of the last {unusable} s could be used: no codec configuration, or damaged",
         unusable = UNUSABLE_MAX.as_secs())]
     Unusable(&'static str),
+    #[error("the video codec changed; stop and start the stream")]
+    VideoChanged,
     #[error("the audio format changed; stop and start the stream")]
     AudioChanged,
     #[error("another publisher has taken over this stream")]

@@ -26,6 +26,7 @@ mod session;
 #[cfg(test)]
 mod testing;
 mod timeline;
+mod warnings;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, NoCheckpoints};
 pub use error::{KeyFault, PublishError, Refusal};

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use media::codec::{aac, h264};
+use media::codec::{Access, Chroma};
 use media::flv;
-use media::{AccessUnit, CodecConfig, SessionId, Timescale, TrackKind};
+use media::{AccessUnit, AudioConfig, SessionId, Timescale, TrackKind, VideoConfig};
 use tracing::{Span, field, info, warn};
 
 use crate::error::PublishError;
@@ -23,12 +23,13 @@ use crate::log::Placed;
 use crate::meter::Meter;
 use crate::session::{Session, unix_ms};
 use crate::timeline::{AudioClock, Clock, VideoClock};
+use crate::warnings::Warnings;
 
 /// A publisher of whose video, or audio, nothing could be used for this long is told so.
 pub(crate) const UNUSABLE_MAX: Duration = Duration::from_secs(5);
 
-/// Largest AAC frame, in bytes. The standard allows 768 a channel (ISO/IEC 14496-3, §4.5.3), so 6 kB for eight; a frame
-/// is 21 ms, and nothing else bounds the bytes of audio beside video.
+/// Largest audio frame, in bytes. AAC allows 768 a channel (ISO/IEC 14496-3, §4.5.3), so 6 kB for eight, in 21 ms; Opus at
+/// 510 kbit/s has 8 kB in its longest packet, 120 ms. Nothing else bounds the bytes of audio beside video.
 const AUDIO_FRAME_BYTES_MAX: usize = 16 * 1024;
 
 /// Media may run this far ahead of the wall clock before the publisher is slowed down: it is live, and who reads the log
@@ -59,8 +60,12 @@ pub struct Publication {
     stage: Stage,
     announced: Announced,
     clock: Clock,
+    /// Of each kind one track is taken.
+    video_tracks: flv::Tracks,
+    audio_tracks: flv::Tracks,
     video: Option<VideoTrack>,
     audio: Option<AudioTrack>,
+    warnings: Warnings,
     /// The timeline broke, and the lead has had no unit since.
     broken: bool,
     meter: Option<Meter>,
@@ -74,21 +79,29 @@ pub struct Publication {
 }
 
 struct VideoTrack {
-    config: h264::Config,
-    /// Another configuration, in force from the next keyframe on.
-    next: Option<h264::Config>,
+    config: VideoConfig,
+    /// Another configuration of the same codec, in force from the next keyframe on.
+    next: Option<VideoConfig>,
     clock: VideoClock,
+    /// A keyframe has come.
+    begun: bool,
 }
 
 struct AudioTrack {
-    config: aac::Config,
+    config: AudioConfig,
     clock: AudioClock,
+}
+
+impl VideoTrack {
+    fn new(config: VideoConfig) -> Self {
+        Self { config, next: None, clock: VideoClock::default(), begun: false }
+    }
 }
 
 enum Stage {
     /// `settled`: its tracks are known and are those of the session that is there; at the next keyframe it goes on with it.
     Holding {
-        hold: Hold,
+        hold: Box<Hold>,
         settled: bool,
     },
     Writing,
@@ -100,11 +113,14 @@ impl Publication {
             slot,
             claim,
             fresh,
-            stage: Stage::Holding { hold: Hold::default(), settled: false },
+            stage: Stage::Holding { hold: Box::default(), settled: false },
             announced: Announced::default(),
             clock: Clock::default(),
+            video_tracks: flv::Tracks::default(),
+            audio_tracks: flv::Tracks::default(),
             video: None,
             audio: None,
+            warnings: Warnings::default(),
             broken: false,
             meter: None,
             health: Health::default(),
@@ -141,20 +157,22 @@ impl Publication {
         now: Instant,
         wall: SystemTime,
     ) -> Result<(), PublishError> {
-        let (offset_ms, data) = match flv::Video::parse(body)? {
-            flv::Video::Unit { composition_offset_ms, data } => (composition_offset_ms, data),
-            flv::Video::SequenceHeader(record) => {
-                self.video_config(h264::Config::parse(record)?);
-                return Ok(());
+        let (codec, offset_ms, data) = match flv::Video::parse(body, &mut self.video_tracks)? {
+            flv::Video::Unit { codec, composition_offset_ms, data } => (codec, composition_offset_ms, data),
+            flv::Video::SequenceHeader { codec, record } => {
+                return self.video_config(VideoConfig::parse(codec, record)?);
             }
             flv::Video::EndOfSequence | flv::Video::Info => return Ok(()),
         };
-        let key = self.video.as_ref().and_then(|track| track.config.is_idr(&data).ok());
-        let Some(key) = key else {
+        let track = self.video.as_ref().filter(|track| track.config.codec() == codec);
+        let usable = track.and_then(|track| Some((track.config.access(&data)?, track.begun)));
+        let Some((access, begun)) = usable else {
             self.unit_dropped();
             return pass_over("video", &mut self.unusable_video, now);
         };
         self.unusable_video = None;
+        let key = access == Access::Key || access == Access::OpenGop && !begun;
+        self.warnings.open_gops |= access == Access::OpenGop && !key;
         let slot = self.slot.clone();
         let mut claims = slot.lock();
         if key {
@@ -163,6 +181,8 @@ impl Publication {
         let mapped = self.clock.map(TrackKind::Video, stamp, now);
         self.broken |= mapped.rebased;
         let Some(track) = &mut self.video else { return Ok(()) };
+        track.begun |= key;
+        let data = track.config.sample(data);
         let (dts, pts) = track.clock.map(mapped.millis, offset_ms, key);
         self.health.picture(mapped.millis, self.clock.now_ms(now), Timescale::VIDEO.seconds(pts - dts));
         let config = if key { track.next.take() } else { None };
@@ -178,7 +198,7 @@ impl Publication {
             unit: AccessUnit { dts, pts, duration: 0, key, data },
             scale: Timescale::VIDEO,
             broken: false,
-            config: config.map(CodecConfig::H264),
+            config: config.map(Into::into),
         };
         self.unit(&mut claims, held, mapped.millis, now, wall)
     }
@@ -194,15 +214,19 @@ impl Publication {
         now: Instant,
         wall: SystemTime,
     ) -> Result<(), PublishError> {
-        let data = match flv::Audio::parse(body)? {
-            flv::Audio::Frame(data) => data,
-            flv::Audio::SequenceHeader(record) => return self.audio_config(aac::Config::parse(record)?),
+        let (codec, data) = match flv::Audio::parse(body, &mut self.audio_tracks)? {
+            flv::Audio::Frame { codec, data } => (codec, data),
+            flv::Audio::SequenceHeader { codec, record } => {
+                return self.audio_config(AudioConfig::parse(codec, record)?);
+            }
             flv::Audio::Silence => return Ok(()),
         };
-        if self.audio.is_none() || data.len() > AUDIO_FRAME_BYTES_MAX {
+        let believable = data.len() <= AUDIO_FRAME_BYTES_MAX;
+        let track = self.audio.as_ref().filter(|track| believable && track.config.codec() == codec);
+        let Some(samples) = track.and_then(|track| track.config.samples(&data)) else {
             self.unit_dropped();
             return pass_over("audio", &mut self.unusable_audio, now);
-        }
+        };
         self.unusable_audio = None;
         let slot = self.slot.clone();
         let mut claims = slot.lock();
@@ -212,7 +236,7 @@ impl Publication {
         let mapped = self.clock.map(TrackKind::Audio, stamp, now);
         self.broken |= mapped.rebased;
         let Some(track) = &mut self.audio else { return Ok(()) };
-        let Some(dts) = track.clock.map(mapped.millis) else {
+        let Some(dts) = track.clock.map(mapped.millis, samples) else {
             drop(claims);
             self.unit_dropped();
             return Ok(());
@@ -220,7 +244,7 @@ impl Publication {
         self.health.sound(mapped.millis, self.clock.now_ms(now), data.len());
         let held = Held {
             kind: TrackKind::Audio,
-            unit: AccessUnit { dts, pts: dts, duration: track.config.samples_per_frame(), key: true, data },
+            unit: AccessUnit { dts, pts: dts, duration: samples, key: true, data },
             scale: track.config.timescale(),
             broken: false,
             config: None,
@@ -228,7 +252,7 @@ impl Publication {
         self.unit(&mut claims, held, mapped.millis, now, wall)
     }
 
-    fn video_config(&mut self, config: h264::Config) {
+    fn video_config(&mut self, config: VideoConfig) -> Result<(), PublishError> {
         let known = self.video.as_ref().is_some_and(|track| track.config == config);
         if !known && is_rare(&config) {
             let (chroma, bit_depth) = (config.chroma(), config.bit_depth());
@@ -236,17 +260,20 @@ impl Publication {
         }
         match &mut self.video {
             Some(track) if track.config == config => track.next = None,
+            // Players choose a decoder once, by the playlist's CODECS.
+            Some(track) if track.config.codec() != config.codec() => return Err(PublishError::VideoChanged),
             Some(track) => track.next = Some(config),
-            None => self.video = Some(VideoTrack { config, next: None, clock: VideoClock::default() }),
+            None => self.video = Some(VideoTrack::new(config)),
         }
+        Ok(())
     }
 
-    fn audio_config(&mut self, config: aac::Config) -> Result<(), PublishError> {
+    fn audio_config(&mut self, config: AudioConfig) -> Result<(), PublishError> {
         match &self.audio {
             Some(track) if track.config == config => Ok(()),
             Some(_) => Err(PublishError::AudioChanged),
             None => {
-                let clock = AudioClock::new(config.timescale(), config.samples_per_frame());
+                let clock = AudioClock::new(config.timescale());
                 self.audio = Some(AudioTrack { config, clock });
                 Ok(())
             }
@@ -275,12 +302,12 @@ impl Publication {
                 let Some((zero, taken_ms, video)) = session.resume() else { return Ok(()) };
                 if let Some(track) = &mut self.video {
                     let config = track.next.take().unwrap_or_else(|| track.config.clone());
-                    let same = matches!(video, Some(CodecConfig::H264(before)) if *before == config);
-                    *track = VideoTrack { config: config.clone(), next: None, clock: VideoClock::default() };
+                    let same = video == Some(&config.clone().into());
+                    *track = VideoTrack::new(config.clone());
                     track.next = (!same).then_some(config);
                 }
                 if let Some(track) = &mut self.audio {
-                    track.clock = AudioClock::new(track.config.timescale(), track.config.samples_per_frame());
+                    track.clock = AudioClock::new(track.config.timescale());
                 }
                 self.meter = Some(Meter::new(session.since_ms()));
                 self.health = Health::after(&session.facts().health, session.silence(now), session.counts());
@@ -403,8 +430,9 @@ impl Publication {
             rare_pixels: self.video.as_ref().is_some_and(|track| is_rare(&track.config)),
             audio_channels: self.audio.as_ref().map(|track| track.config.channels()),
         };
-        let report = self.health.second(meter.newest(), &circumstances);
+        let mut report = self.health.second(meter.newest(), &circumstances);
         let anchors = self.audio.as_ref().map_or(0, |track| track.clock.anchors());
+        report.warnings.extend(self.warnings.told(&self.video_tracks, &self.audio_tracks));
         session.tell(meter.facts(starting, report), anchors.saturating_sub(self.anchors_told));
         self.anchors_told = anchors;
     }
@@ -427,8 +455,10 @@ fn pass_over(what: &'static str, since: &mut Option<Instant>, now: Instant) -> R
 }
 
 /// Whether many devices cannot play such pixels.
-fn is_rare(config: &h264::Config) -> bool {
-    config.chroma() != h264::Chroma::Yuv420 || config.bit_depth() > 8
+fn is_rare(config: &VideoConfig) -> bool {
+    // Ten bits are usual with HEVC and AV1, and played where these are.
+    let deep = matches!(config, VideoConfig::H264(_)) && config.bit_depth() > 8;
+    config.chroma() != Chroma::Yuv420 || deep
 }
 
 /// Why there is no playlist yet, when the newest keyframe is `age_s` old.

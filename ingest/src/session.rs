@@ -9,8 +9,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use media::codec::{aac, h264};
-use media::{CodecConfig, SessionId, TrackKind};
+use media::{AudioConfig, CodecConfig, SessionId, TrackKind, VideoConfig};
 use relay::{Facts, StreamWriter};
 
 use crate::checkpoint::{Checkpoint, Checkpoints};
@@ -111,17 +110,13 @@ impl Session {
 
     /// Whether a publisher with these tracks, and no others, can go on with this session: players have set up their
     /// decoders for its tracks, and timescales cannot change.
-    pub(crate) fn fits(&self, video: Option<&h264::Config>, audio: Option<&aac::Config>) -> bool {
+    pub(crate) fn fits(&self, video: Option<&VideoConfig>, audio: Option<&AudioConfig>) -> bool {
         let Some(open) = self.open.as_ref().filter(|open| open.log.is_live()) else { return false };
-        let video_fits = match open.log.codec(TrackKind::Video) {
-            Some(CodecConfig::H264(_)) => video.is_some(),
-            _ => video.is_none(),
-        };
-        let audio_fits = match open.log.codec(TrackKind::Audio) {
-            Some(CodecConfig::Aac(config)) => audio == Some(config),
-            _ => audio.is_none(),
-        };
-        video_fits && audio_fits
+        let (video, audio) = (video.cloned().map(CodecConfig::from), audio.cloned().map(CodecConfig::from));
+        // Video may change its configuration, but not its codec.
+        let codec = |config: Option<&CodecConfig>| config.map(std::mem::discriminant);
+        codec(open.log.codec(TrackKind::Video)) == codec(video.as_ref())
+            && open.log.codec(TrackKind::Audio) == audio.as_ref()
     }
 
     /// Where a publisher that goes on with this session begins: the stream clock, and what of it is taken. And the

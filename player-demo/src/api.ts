@@ -26,6 +26,8 @@ export interface Stream {
   viewers: number;
   part_target: number | null;
   target_latency: number | null;
+  /** For the broadcaster: what is not as it should be. */
+  warnings: string[];
 }
 
 export interface VideoTrack {

@@ -123,6 +123,7 @@ function emptyStream(name) {
   return {
     app, stream, state: "offline", reason: null, session: null, playlist: `/hls/${name}/index.m3u8`, since: null,
     video: null, audio: null, bitrate: null, keyframe_interval: null, viewers: 0, part_target: null, target_latency: null,
+    warnings: [],
   };
 }
 

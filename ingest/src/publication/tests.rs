@@ -1,7 +1,9 @@
+mod enhanced;
+
 use std::sync::Mutex;
 use std::time::UNIX_EPOCH;
 
-use media::StreamId;
+use media::{CodecConfig, StreamId};
 use relay::{Boundary, Frame, Kind, Read, StreamRecord, StreamRegistry};
 
 use super::*;

@@ -110,8 +110,8 @@ fn user_control(mut body: &[u8]) -> Option<Message> {
     }
 }
 
-/// "AMF3" messages carry a byte that says 0, and then AMF0 all the same: encoders that negotiated AMF3 still
-/// write the old format behind it. Some leave the byte out.
+/// "AMF3" messages carry a byte that says 0, and then AMF0 all the same, with single values switched to AMF3. Some
+/// encoders leave the byte out.
 fn without_format_byte(body: &[u8]) -> &[u8] {
     body.strip_prefix(&[0]).unwrap_or(body)
 }

@@ -17,7 +17,7 @@ import { Poller, backoff } from "../poll.ts";
 import { LIVE_WITHIN } from "./live-edge.ts";
 import { type Effect, type Event, type Model, initial, isSettled, step } from "./machine.ts";
 import { type Notice, noticeFor } from "./notice.ts";
-import { type Player, choosePlayer, openPlayer, supportedHere } from "./player.ts";
+import { type Player, choosePlayer, codecsLacking, openPlayer, supportedHere } from "./player.ts";
 import { type Stats, collect } from "./stats.ts";
 
 declare global {
@@ -119,12 +119,13 @@ function open(playlist: string): void {
   close();
   const kind = choosePlayer(wantedPlayer, supportedHere(video));
   // Not at once: an effect must not change the model under the step that asked for it.
-  if (kind === null) return queueMicrotask(() => send({ type: "unsupported" }));
+  if (kind === null) return queueMicrotask(() => send({ type: "unsupported", codecs: [] }));
   openedAt = performance.now();
   firstPicture = null;
   wantsLive = true;
   player = openPlayer(kind, video, playlist, {
     onFailure: (detail) => queueMicrotask(() => send({ type: "player-failed", detail })),
+    onUnsupported: () => queueMicrotask(() => send({ type: "unsupported", codecs: codecsLacking(model.stream) })),
   });
   watchForStall();
   video.requestVideoFrameCallback?.(() => (firstPicture = (performance.now() - openedAt) / 1000));
