@@ -12,6 +12,7 @@ mod record;
 mod registry;
 mod ring;
 mod stream;
+pub mod wire;
 
 pub use frame::{Boundary, Frame, FrameError, HEADER_BYTES, Kind};
 pub use metrics::Metrics;
