@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use media::{SessionId, StreamId};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::backfill::Backfill;
 use crate::index::{StreamHeader, StreamIndex, StreamWriter};
 use crate::metrics::Metrics;
 
@@ -58,11 +59,23 @@ impl Catalog {
     /// # Panics
     /// Outside a tokio runtime: each rendition wakes its held requests from a task.
     pub fn open(&self, header: StreamHeader) -> StreamWriter {
+        self.open_with(header, None)
+    }
+
+    /// As [`Catalog::open`], for a session of another node: bodies that are only listed come from `backfill`.
+    ///
+    /// # Panics
+    /// As [`Catalog::open`].
+    pub fn open_remote(&self, header: StreamHeader, backfill: Arc<dyn Backfill>) -> StreamWriter {
+        self.open_with(header, Some(backfill))
+    }
+
+    fn open_with(&self, header: StreamHeader, backfill: Option<Arc<dyn Backfill>>) -> StreamWriter {
         let key: Arc<str> = header.id.to_string().into();
-        let index = Arc::new(StreamIndex::new(header, self.shared.metrics.clone()));
+        let index = Arc::new(StreamIndex::new(header, self.shared.metrics.clone(), backfill));
         for number in 0..index.renditions.len() {
             let index = Arc::clone(&index);
-            tokio::spawn(async move { index.renditions[number].run_waker().await });
+            tokio::spawn(async move { index.renditions[number].run_waker(&index.publications).await });
         }
         self.change(|streams| {
             let sessions = streams.entry(key).or_default();
@@ -96,6 +109,18 @@ impl Catalog {
                 sessions.retain(|session| !expired(session));
                 !sessions.is_empty()
             });
+        });
+    }
+
+    /// Forgets a session at once.
+    pub fn forget(&self, id: &StreamId, session: SessionId) {
+        self.change(|streams| {
+            let name = id.to_string();
+            let Some(sessions) = streams.get_mut(name.as_str()) else { return };
+            sessions.retain(|index| index.session() != session);
+            if sessions.is_empty() {
+                streams.remove(name.as_str());
+            }
         });
     }
 

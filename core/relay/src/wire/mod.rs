@@ -21,8 +21,8 @@ use bytes::Bytes;
 use media::{CodecConfig, SessionId};
 
 pub use decode::{Decoder, WireError};
-pub use hello::{Hello, HelloError, Hops, NodeId, NodeIdError, RelayLoop};
-pub use resume::{Place, Resume};
+pub use hello::{FORMAT, HOPS, Hello, HelloError, Hops, NodeId, NodeIdError, RelayLoop, WIRE, chosen_version};
+pub use resume::{Place, Resume, ResumeError};
 pub use slices::Slices;
 
 /// Versions of this wire that we speak, oldest first.
