@@ -3,9 +3,12 @@
 
 mod listener;
 mod metrics;
+mod pull;
+mod remote;
 mod site;
 mod state;
 
 pub use listener::Listener;
 pub use metrics::Metrics;
+pub use pull::{JoinError, PullMetrics, Puller, Watching};
 pub use site::Site;

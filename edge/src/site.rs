@@ -5,7 +5,7 @@ use hls::Catalog;
 use hls::http::{accepts_gzip, is_known};
 use http::header::{
     ACCEPT, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH,
-    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY, RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{Either, Full};
@@ -14,7 +14,8 @@ use player_demo::{Asset, Page};
 use relay::StreamRegistry;
 use serde::Serialize;
 
-use crate::state;
+use crate::pull::{JoinError, Puller};
+use crate::{remote, state};
 
 pub(crate) type Body = Either<hls::http::Body, Full<Bytes>>;
 
@@ -30,22 +31,57 @@ pub struct Site {
     catalog: Catalog,
     /// Told to newcomers on the start page.
     rtmp_port: u16,
+    /// Where the streams come from, unless they are of this node.
+    upstream: Option<Puller>,
 }
 
 impl Site {
     pub fn new(registry: StreamRegistry, catalog: Catalog, rtmp_port: u16) -> Self {
-        Self { registry, catalog, rtmp_port }
+        Self { registry, catalog, rtmp_port, upstream: None }
+    }
+
+    /// Of a node whose streams are those of another.
+    pub fn remote(puller: Puller) -> Self {
+        let catalog = puller.catalog().clone();
+        Self { registry: StreamRegistry::default(), catalog, rtmp_port: 0, upstream: Some(puller) }
+    }
+
+    /// The state of a stream or of all, as JSON, for a node that has its streams from here.
+    pub fn state_json(&self, id: Option<&StreamId>) -> Bytes {
+        let json = match id {
+            Some(id) => serde_json::to_vec(&state::Entry::of(id, &self.registry, &self.catalog)),
+            None => serde_json::to_vec(&state::List::of(&self.registry, &self.catalog, self.rtmp_port)),
+        };
+        json.expect("a state has only strings, numbers and lists").into()
     }
 
     pub(crate) async fn respond<B>(&self, request: &Request<B>) -> Response<Body> {
         let (path, headers) = (request.uri().path(), request.headers());
         if path.starts_with("/hls/") {
             let query = request.uri().query();
+            // Held until the answer: what is being watched is not let go.
+            let _watching = match &self.upstream {
+                Some(puller) => match remote::admit(puller, path).await {
+                    Err(JoinError::Unreachable) => {
+                        let response = hls::http::unreachable(&self.catalog, request.method());
+                        return response.map(Either::Left);
+                    }
+                    // What ended is still here for a while; what never was is not found below.
+                    Err(JoinError::Absent) => None,
+                    Ok(watching) => watching,
+                },
+                None => None,
+            };
             let response = hls::http::respond(&self.catalog, request.method(), path, query, headers).await;
             return response.map(Either::Left);
         }
         let response = match *request.method() {
-            Method::GET | Method::HEAD => self.get(path, headers),
+            Method::GET | Method::HEAD => match &self.upstream {
+                Some(puller) if path == "/state" || path.starts_with("/state/") => {
+                    self.remote_state(puller, path, headers).await
+                }
+                _ => self.get(path, headers),
+            },
             _ => {
                 let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
                 response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -54,6 +90,18 @@ impl Site {
         };
         let head = request.method() == Method::HEAD;
         response.map(|bytes| Either::Right(Full::new(if head { Bytes::new() } else { bytes })))
+    }
+
+    async fn remote_state(&self, puller: &Puller, path: &str, headers: &HeaderMap) -> Response<Bytes> {
+        match remote::state(puller, path).await {
+            Some(Some(state)) => json(&state, headers),
+            Some(None) => {
+                let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "the origin does not answer\n");
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                response
+            }
+            None => self.get(path, headers),
+        }
     }
 
     fn get(&self, path: &str, headers: &HeaderMap) -> Response<Bytes> {

@@ -5,7 +5,7 @@
 //! without their bytes, to be fetched if somebody wants them; one that falls out of the store is lost and starts again.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use media::SessionId;
@@ -62,7 +62,15 @@ pub struct Feed {
     announced: Option<Arc<Announced>>,
     indexed: bool,
     over: bool,
-    lag: Duration,
+    progress: Arc<Progress>,
+}
+
+/// How far a reader is behind, for whoever watches over it.
+#[derive(Debug)]
+pub struct Progress {
+    index: Arc<StreamIndex>,
+    /// Of the first rendition.
+    next: Mutex<Option<Position>>,
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +89,7 @@ impl Feed {
     pub fn new(index: Arc<StreamIndex>, from: Option<(SessionId, &[(RenditionName, Position)])>) -> Self {
         let publications = index.publications.subscribe();
         let cursors = index.renditions.iter().map(|_| Cursor::default()).collect();
+        let progress = Arc::new(Progress { index: index.clone(), next: Mutex::default() });
         let mut feed = Self {
             index,
             publications,
@@ -89,7 +98,7 @@ impl Feed {
             announced: None,
             indexed: false,
             over: false,
-            lag: Duration::ZERO,
+            progress,
         };
         feed.tell_header();
         let resumed = from.is_some_and(|(session, places)| feed.resume(session, places));
@@ -97,9 +106,13 @@ impl Feed {
         feed
     }
 
-    /// How much media of the first rendition waited to be told when the feed last looked, without the newest part.
-    pub fn lag(&self) -> Duration {
-        self.lag
+    pub fn progress(&self) -> Arc<Progress> {
+        self.progress.clone()
+    }
+
+    /// The next entry, if there is one without waiting for a publication.
+    pub fn ready(&mut self) -> Option<Entry> {
+        self.ready.pop_front()
     }
 
     /// The next entry; `None` after the last. Without [`Entry::End`] before it, the session only left this node. May be
@@ -195,11 +208,7 @@ impl Feed {
             return false;
         }
         let timescale = rendition.header.codec.timescale();
-        let span = |from| newer(segments, from).map(|(.., part)| timescale.duration(part.duration.into())).sum();
-        let mut behind: Duration = span(next);
-        if number == 0 {
-            self.lag = behind.saturating_sub(span(edge.last()));
-        }
+        let mut behind = span(rendition, segments, next);
         let was_ended = std::mem::replace(&mut cursor.ended, snapshot.ended);
         let mut last_told = None;
         for (segment, position, part) in newer(segments, next) {
@@ -217,11 +226,29 @@ impl Feed {
         }
         // What cannot follow any more is never waited for: past a complete segment comes the next one.
         cursor.next = Some(edge.next().unwrap_or_else(|| edge.after()));
+        if number == 0 {
+            *self.progress.next.lock().unwrap_or_else(PoisonError::into_inner) = cursor.next;
+        }
         if snapshot.ended && !was_ended && last_told.is_none() {
             told.push(((u64::MAX, 0, number), Entry::RenditionEnd { rendition: number }));
         }
         true
     }
+}
+
+impl Progress {
+    /// Media of the first rendition that the reader has not taken yet.
+    pub fn lag(&self) -> Duration {
+        let next = *self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let (Some(next), Some(rendition)) = (next, self.index.renditions.first()) else { return Duration::ZERO };
+        span(rendition, rendition.snapshot().segments(), next)
+    }
+}
+
+/// Media from `from` on.
+fn span(rendition: &Rendition, segments: &[Arc<Segment>], from: Position) -> Duration {
+    let timescale = rendition.header.codec.timescale();
+    newer(segments, from).map(|(.., part)| timescale.duration(part.duration.into())).sum()
 }
 
 /// Parts from `from` on, each with its segment.

@@ -75,6 +75,20 @@ pub async fn respond(
         (&Method::OPTIONS, _) => Ok(preflight()),
         _ => Err(Refusal::Method),
     };
+    finish(catalog, method, kind, answer)
+}
+
+/// Answers a request for media that another node has and does not give: 503.
+pub fn unreachable(catalog: &Catalog, method: &Method) -> Response<Body> {
+    finish(catalog, method, RequestKind::Other, Err(Refusal::Unreachable))
+}
+
+fn finish(
+    catalog: &Catalog,
+    method: &Method,
+    kind: RequestKind,
+    answer: Result<Response<Body>, Refusal>,
+) -> Response<Body> {
     let mut response = answer.unwrap_or_else(Refusal::into_response);
     if method == Method::HEAD {
         *response.body_mut() = Body::empty();

@@ -28,7 +28,7 @@ mod waiters;
 
 pub use backfill::{Backfill, Fetch, FetchError};
 pub use catalog::Catalog;
-pub use feed::{Entry, FedPart, Feed};
+pub use feed::{Entry, FedPart, Feed, Progress};
 pub use index::{Announcement, Bandwidth, State, Status, StreamHeader, StreamIndex, StreamWriter};
 pub use metrics::Metrics;
 pub use rendition::{NameError, PushError, RenditionHeader, RenditionName, RenditionWriter};

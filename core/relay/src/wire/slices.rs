@@ -19,6 +19,12 @@ impl Slices {
             self.slices.push_back(slice);
         }
     }
+
+    /// Puts all of `other` behind these.
+    pub fn append(&mut self, mut other: Self) {
+        self.bytes += other.bytes;
+        self.slices.append(&mut other.slices);
+    }
 }
 
 impl From<Bytes> for Slices {
