@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use hls::Catalog;
 use media::StreamId;
 use prometheus_client::metrics::counter::Counter;
@@ -198,6 +199,11 @@ impl Puller {
         let mut state = self.shared.states.get(id, hops).await?;
         states::count_here(&mut state, &self.shared.catalog);
         Some(state)
+    }
+
+    /// As [`Puller::state`], for a node that has its streams from here.
+    pub async fn state_json(&self, id: Option<&StreamId>, hops: Hops) -> Option<Bytes> {
+        serde_json::to_vec(&self.state(id, hops).await?).ok().map(Bytes::from)
     }
 
     pub(crate) fn catalog(&self) -> &Catalog {
