@@ -137,7 +137,11 @@ impl PullMetrics {
         let metrics = Self::default();
         let pull = registry.sub_registry_with_prefix("pull");
         pull.register("streams", "Streams being pulled from the upstream", metrics.pulls.clone());
-        pull.register("subscriptions", "Subscriptions to streams of the upstream", metrics.subscriptions.clone());
+        pull.register(
+            "subscriptions",
+            "Subscriptions to streams of the upstream",
+            metrics.subscriptions.clone(),
+        );
         pull.register("breaks", "Subscriptions that broke off", metrics.reconnects.clone());
         pull.register("bodies", "Bodies fetched because a viewer asked", metrics.bodies.clone());
         pull.register("parts", "Parts received, with their bytes or without", metrics.received.clone());

@@ -110,7 +110,8 @@ impl<O: Offer> Relay<O> {
             Target::Media(rest) => {
                 let path = format!("/hls/{rest}");
                 let answer = respond(&self.catalog, &Method::GET, &path, None, request.headers()).await;
-                Ok(answer.map(|body| UnsyncBoxBody::new(body.map_frame(|frame| frame.map_data(Slices::from)))))
+                Ok(answer
+                    .map(|body| UnsyncBoxBody::new(body.map_frame(|frame| frame.map_data(Slices::from)))))
             }
         }
     }

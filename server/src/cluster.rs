@@ -62,7 +62,9 @@ impl ClusterFiles {
             fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
         };
         let identity = Identity::from_pem(&read(AUTHORITY)?, &read(CERTIFICATE)?, &read(KEY)?);
-        identity.map(Some).with_context(|| format!("the certificates in {} cannot be used", self.dir.display()))
+        identity
+            .map(Some)
+            .with_context(|| format!("the certificates in {} cannot be used", self.dir.display()))
     }
 
     /// Makes an authority, and this node's certificate.
@@ -97,7 +99,9 @@ impl ClusterFiles {
     pub(crate) fn join(&self, bundle: &str) -> anyhow::Result<NodeId> {
         let blocks = pem_blocks(bundle);
         let [certificate, key, authority] = blocks.as_slice() else {
-            bail!("the bundle is not what `tidecast cluster invite` prints: a certificate, a key, a certificate");
+            bail!(
+                "the bundle is not what `tidecast cluster invite` prints: a certificate, a key, a certificate"
+            );
         };
         let identity = Identity::from_pem(authority.as_bytes(), certificate.as_bytes(), key.as_bytes())
             .context("the bundle cannot be used")?;
@@ -296,7 +300,8 @@ mod tests {
         let (one, other) = (files(&home, "one"), files(&home, "other"));
         one.init(&name("origin")).unwrap();
         other.init(&name("origin")).unwrap();
-        for refused in [one.init(&name("origin")), one.join(&other.invite(&name("edge1")).unwrap()).map(drop)] {
+        for refused in [one.init(&name("origin")), one.join(&other.invite(&name("edge1")).unwrap()).map(drop)]
+        {
             let told = refused.unwrap_err().to_string();
             assert!(told.contains("in a cluster already"), "{told}");
         }
@@ -312,8 +317,11 @@ mod tests {
         let swapped: Vec<_> = pem_blocks(&bundle).into_iter().rev().collect();
         let stranger = files(&home, "stranger");
         stranger.init(&name("origin")).unwrap();
-        let foreign = [&pem_blocks(&bundle)[..2], &pem_blocks(&stranger.invite(&name("x")).unwrap())[2..]].concat();
-        for wrong in ["", "-----BEGIN KEY-----", &bundle[..bundle.len() / 2], &swapped.concat(), &foreign.concat()] {
+        let foreign =
+            [&pem_blocks(&bundle)[..2], &pem_blocks(&stranger.invite(&name("x")).unwrap())[2..]].concat();
+        for wrong in
+            ["", "-----BEGIN KEY-----", &bundle[..bundle.len() / 2], &swapped.concat(), &foreign.concat()]
+        {
             assert!(edge.join(wrong).is_err(), "{wrong}");
             assert!(!edge.dir().exists());
         }

@@ -72,7 +72,9 @@ pub(crate) fn cluster_init(loaded: &Effective, name: &NodeId) -> anyhow::Result<
 pub(crate) fn cluster_invite(loaded: &Effective, name: &NodeId) -> anyhow::Result<()> {
     let bundle = ClusterFiles::new(loaded.config.cluster_dir()).invite(name)?;
     print(&bundle)?;
-    eprintln!("the bundle holds the private key of {name}: carry it over a safe way, and delete it afterwards");
+    eprintln!(
+        "the bundle holds the private key of {name}: carry it over a safe way, and delete it afterwards"
+    );
     Ok(())
 }
 

@@ -19,8 +19,8 @@ use std::time::Duration;
 pub(crate) use file::Source;
 use ingest::OnConflict;
 pub(crate) use problem::{Origin, Problem, Problems};
-pub(crate) use value::{LoopbackAddr, Profile, RoleSet};
 use relay::UpstreamUrl;
+pub(crate) use value::{LoopbackAddr, Profile, RoleSet};
 
 use crate::keys::PublishKey;
 
@@ -298,7 +298,9 @@ impl Effective {
     fn misplaced_upstream(&self) -> Option<Problem> {
         let (key, what) = match (self.config.roles, &self.config.upstream) {
             (RoleSet::Edge, None) => ("roles", "roles: an edge needs an upstream; set upstream too"),
-            (RoleSet::All, Some(_)) => ("upstream", "upstream: only an edge has one; set roles = \"edge\" too"),
+            (RoleSet::All, Some(_)) => {
+                ("upstream", "upstream: only an edge has one; set roles = \"edge\" too")
+            }
             (RoleSet::Edge, Some(_)) | (RoleSet::All, None) => return None,
         };
         Some(Problem { origin: self.origin(key).clone(), what: what.to_owned() })

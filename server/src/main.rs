@@ -24,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use cli::{Cli, ClusterCommand, Command, ConfigCommand, KeysCommand};
-use config::{Effective, RoleSet};
 use cluster::ClusterFiles;
+use config::{Effective, RoleSet};
 use keys::{KeyFile, PublishKey};
 use roles::Roles;
 use shutdown::{Outcome, Signals};

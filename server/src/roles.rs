@@ -191,8 +191,12 @@ impl Roles {
 
     /// Runs until `drain`, then finishes what is open, role after role.
     pub(crate) async fn run(self, drain: CancellationToken) {
-        let (relay_drain, http_drain, pull_stop, admin_stop) =
-            (CancellationToken::new(), CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let (relay_drain, http_drain, pull_stop, admin_stop) = (
+            CancellationToken::new(),
+            CancellationToken::new(),
+            CancellationToken::new(),
+            CancellationToken::new(),
+        );
         let source = async {
             match self.source {
                 Source::Own { gate, rtmp, origin } => {

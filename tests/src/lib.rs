@@ -1,6 +1,7 @@
 //! What the scenarios in `tests/` are written with: the real binary, real publishers, and viewers that check everything.
 //!
 //!   [`server`]      one `tidecast` process of one's own, on free ports
+//!   [`cluster`]     several of them that read streams from each other
 //!   [`publisher`]   ffmpeg, as a broadcaster runs it
 //!   [`viewer`]      follows a stream by blocking reloads, as a player does, and keeps every playlist and byte
 //!   [`strict`]      an independent reader of playlists that forgives nothing
@@ -10,6 +11,7 @@
 //! A black box: nothing here knows the crates under test.
 
 pub mod browser;
+pub mod cluster;
 pub mod ffprobe;
 pub mod fmp4;
 pub mod http;

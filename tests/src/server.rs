@@ -2,11 +2,12 @@
 
 use std::env;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::http::Http;
@@ -20,12 +21,31 @@ const START_MAX: Duration = Duration::from_secs(10);
 const STOP_MAX: Duration = Duration::from_secs(15);
 
 pub struct Tidecast {
-    process: Process,
-    setup: Setup,
-    data_dir: TempDir,
+    pub(crate) process: Process,
+    pub(crate) setup: Setup,
+    pub(crate) data_dir: TempDir,
+    /// An edge takes no publishers.
+    rtmp: Option<SocketAddr>,
+    http: SocketAddr,
+    admin: SocketAddr,
+    /// Of a node that is in a cluster.
+    pub(crate) relay: Option<SocketAddr>,
+}
+
+/// Where a server listens: anywhere, or where it listened before.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ports {
     rtmp: SocketAddr,
     http: SocketAddr,
     admin: SocketAddr,
+    pub(crate) relay: SocketAddr,
+}
+
+impl Ports {
+    pub(crate) fn any() -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self { rtmp: any, http: any, admin: any, relay: any }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -62,8 +82,7 @@ impl Setup {
     /// # Errors
     /// If it is not ready within ten seconds.
     pub fn start(self) -> Result<Tidecast> {
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        Tidecast::run(self, TempDir::new()?, [any; 3])
+        Tidecast::run(self, TempDir::new()?, Ports::any())
     }
 }
 
@@ -87,27 +106,62 @@ impl Tidecast {
             End::Drained => self.drain()?,
             End::Killed => self.process.kill()?,
         }
-        Self::run(self.setup, self.data_dir, [self.rtmp, self.http, self.admin])
+        let any = Ports::any();
+        let ports = Ports {
+            rtmp: self.rtmp.unwrap_or(any.rtmp),
+            http: self.http,
+            admin: self.admin,
+            relay: self.relay.unwrap_or(any.relay),
+        };
+        Self::run(self.setup, self.data_dir, ports)
     }
 
-    fn run(setup: Setup, data_dir: TempDir, [rtmp, http, admin]: [SocketAddr; 3]) -> Result<Self> {
-        let mut command = Command::new(binary()?);
-        command.env_clear().envs(env::vars_os().filter(|(name, _)| name == "PATH" || name == "HOME"));
-        for (listener, address) in [("RTMP", rtmp), ("HTTP", http), ("ADMIN", admin)] {
+    pub(crate) fn run(setup: Setup, data_dir: TempDir, ports: Ports) -> Result<Self> {
+        let mut command = command(data_dir.path())?;
+        let listeners =
+            [("RTMP", ports.rtmp), ("HTTP", ports.http), ("ADMIN", ports.admin), ("RELAY", ports.relay)];
+        for (listener, address) in listeners {
             command.env(format!("TIDECAST__{listener}__LISTEN"), address.to_string());
         }
-        command.env("TIDECAST__DATA_DIR", data_dir.path()).env("TIDECAST__AUTH__PUBLISH_KEY", PUBLISH_KEY);
+        command.env("TIDECAST__AUTH__PUBLISH_KEY", PUBLISH_KEY);
         command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
         let process = Process::spawn("tidecast", &mut command)?;
-        let address = |key: &str| {
-            process.wait_for(&format!("address as {key}="), START_MAX, |line| {
-                line.split_whitespace()
-                    .find_map(|word| word.strip_prefix(key)?.strip_prefix('=')?.parse().ok())
-            })
+        let ready = process.wait_for("line that it is ready", START_MAX, |line| {
+            line.contains("ready: ").then(|| line.to_owned())
+        })?;
+        let address = |line: &str, key: &str| {
+            line.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('=')?.parse().ok())
         };
-        let (rtmp, http, admin) =
-            (address("rtmp.listen")?, address("http.listen")?, address("admin.listen")?);
-        Ok(Self { process, setup, data_dir, rtmp, http, admin })
+        let needed = |key: &str| address(&ready, key).with_context(|| format!("no {key} in: {ready}"));
+        let (http, admin) = (needed("http.listen")?, needed("admin.listen")?);
+        let relay = process.lines().iter().find_map(|line| address(line, "relay.listen"));
+        Ok(Self { rtmp: address(&ready, "rtmp.listen"), http, admin, relay, process, setup, data_dir })
+    }
+
+    /// Stands still, with its connections open, as a machine that hangs.
+    ///
+    /// # Errors
+    /// If it is gone already.
+    pub fn freeze(&self) -> Result<()> {
+        self.process.signal(Signal::STOP)
+    }
+
+    /// Goes on after [`Tidecast::freeze`].
+    ///
+    /// # Errors
+    /// If it is gone already.
+    pub fn thaw(&self) -> Result<()> {
+        self.process.signal(Signal::CONT)
+    }
+
+    /// The value of a metric without labels.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn metric(&self, name: &str) -> Result<f64> {
+        let metrics = self.admin_http().get_ok("/metrics")?.text();
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.with_context(|| format!("no metric {name}"))?.parse().context("a number")
     }
 
     /// Where to publish `stream` ("live/name") with a right key.
@@ -118,7 +172,8 @@ impl Tidecast {
 
     #[must_use]
     pub fn publish_url_with_key(&self, stream: &str, key: &str) -> String {
-        format!("rtmp://{}/{stream}?key={key}", self.rtmp)
+        let rtmp = self.rtmp.expect("an edge takes no publishers");
+        format!("rtmp://{rtmp}/{stream}?key={key}")
     }
 
     /// What viewers ask.
@@ -168,6 +223,14 @@ impl Tidecast {
         ensure!(status.success(), "tidecast ended with {status}:\n{}", self.process.lines().join("\n"));
         Ok(())
     }
+}
+
+/// The server's program with nothing of this machine's environment.
+pub(crate) fn command(data_dir: &Path) -> Result<Command> {
+    let mut command = Command::new(binary()?);
+    command.env_clear().envs(env::vars_os().filter(|(name, _)| name == "PATH" || name == "HOME"));
+    command.env("TIDECAST__DATA_DIR", data_dir);
+    Ok(command)
 }
 
 /// `TIDECAST_BIN`, or what cargo built beside this test.

@@ -24,15 +24,28 @@ const LAG_MAX: Duration = Duration::from_secs(4);
 #[derive(Debug, Clone)]
 pub enum Entry {
     /// First, and again when the announcement comes or its bandwidths rise.
-    Header { header: StreamHeader, announcement: Option<Announcement> },
+    Header {
+        header: StreamHeader,
+        announcement: Option<Announcement>,
+    },
     /// The index begins: from scratch, or right where the reader said it was.
-    Index { resumed: bool },
+    Index {
+        resumed: bool,
+    },
     /// Before the first part that needs it.
-    Init { rendition: usize, init: Arc<Init> },
-    Part { rendition: usize, part: FedPart },
+    Init {
+        rendition: usize,
+        init: Arc<Init>,
+    },
+    Part {
+        rendition: usize,
+        part: FedPart,
+    },
     IndexComplete,
     /// The rendition is over, and its last part was told before.
-    RenditionEnd { rendition: usize },
+    RenditionEnd {
+        rendition: usize,
+    },
     /// The session is over.
     End,
     /// The reader was so slow that what it needs next is gone. Nothing follows.
@@ -240,7 +253,9 @@ impl Progress {
     /// Media of the first rendition that the reader has not taken yet.
     pub fn lag(&self) -> Duration {
         let next = *self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let (Some(next), Some(rendition)) = (next, self.index.renditions.first()) else { return Duration::ZERO };
+        let (Some(next), Some(rendition)) = (next, self.index.renditions.first()) else {
+            return Duration::ZERO;
+        };
         span(rendition, rendition.snapshot().segments(), next)
     }
 }
@@ -252,7 +267,10 @@ fn span(rendition: &Rendition, segments: &[Arc<Segment>], from: Position) -> Dur
 }
 
 /// Parts from `from` on, each with its segment.
-fn newer(segments: &[Arc<Segment>], from: Position) -> impl Iterator<Item = (&Segment, Position, &StoredPart)> {
+fn newer(
+    segments: &[Arc<Segment>],
+    from: Position,
+) -> impl Iterator<Item = (&Segment, Position, &StoredPart)> {
     let start = segments.partition_point(|segment| segment.msn < from.msn);
     segments[start..].iter().flat_map(move |segment| {
         let skip = if segment.msn == from.msn { from.part as usize } else { 0 };

@@ -338,7 +338,9 @@ impl Refusal {
         headers.insert(CONTENT_TYPE, TEXT);
         headers.insert(CONTENT_LENGTH, text.len().into());
         match self {
-            Self::Starting | Self::Stalled | Self::Busy | Self::Unreachable => drop(headers.insert(RETRY_AFTER, 1.into())),
+            Self::Starting | Self::Stalled | Self::Busy | Self::Unreachable => {
+                drop(headers.insert(RETRY_AFTER, 1.into()))
+            }
             Self::Method => drop(headers.insert(ALLOW, METHODS)),
             Self::NotFound | Self::Directives(_) | Self::Filter(_) | Self::TooFarAhead => {}
         }

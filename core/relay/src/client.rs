@@ -153,7 +153,9 @@ impl Upstream {
             let body = self.request(path, hops).await?.into_body();
             self.collect(body).await
         };
-        timeout(ANSWER_TIMEOUT, answer).await.map_err(|_| UpstreamError::TimedOut { url: self.url.clone() })?
+        timeout(ANSWER_TIMEOUT, answer)
+            .await
+            .map_err(|_| UpstreamError::TimedOut { url: self.url.clone() })?
     }
 
     async fn request(&self, path: &str, hops: Hops) -> Result<Response<Incoming>, UpstreamError> {
@@ -238,7 +240,15 @@ mod tests {
             let parsed: UpstreamUrl = url.parse().unwrap();
             assert_eq!(parsed.to_string(), url.trim_end_matches('/'));
         }
-        for url in ["", "origin:7400", "http://origin:7400", "https://origin", "https://origin:7400/live", "https://a@b:1", "https://o:1?x"] {
+        for url in [
+            "",
+            "origin:7400",
+            "http://origin:7400",
+            "https://origin",
+            "https://origin:7400/live",
+            "https://a@b:1",
+            "https://o:1?x",
+        ] {
             assert!(url.parse::<UpstreamUrl>().is_err(), "{url}");
         }
     }

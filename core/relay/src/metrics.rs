@@ -28,8 +28,16 @@ pub struct WireMetrics {
 impl WireMetrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        registry.register("relay_connections", "Open connections of other nodes", metrics.connections.clone());
-        registry.register("relay_refused", "Connections to the relay that were refused", metrics.refused.clone());
+        registry.register(
+            "relay_connections",
+            "Open connections of other nodes",
+            metrics.connections.clone(),
+        );
+        registry.register(
+            "relay_refused",
+            "Connections to the relay that were refused",
+            metrics.refused.clone(),
+        );
         metrics
     }
 }

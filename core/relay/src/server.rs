@@ -123,7 +123,10 @@ impl Listener {
         connections.wait().await;
     }
 
-    async fn accept(&self, permits: &Arc<Semaphore>) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    async fn accept(
+        &self,
+        permits: &Arc<Semaphore>,
+    ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
         let permit = permits.clone().acquire_owned().await.ok()?;
         match self.tcp.accept().await {
             Ok((stream, peer)) => Some((stream, peer, permit)),
@@ -146,7 +149,9 @@ async fn handshake(stream: TcpStream, tls: &TlsAcceptor) -> Result<(TlsStream, N
     let mut stream = Box::pin(TimeoutStream::new(stream));
     stream.as_mut().set_write_timeout_pinned(Some(WRITE_TIMEOUT));
     let accepted = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await;
-    let stream = accepted.map_err(|_| "it did not finish its handshake in time".to_owned())?.map_err(|error| words(&error))?;
+    let stream = accepted
+        .map_err(|_| "it did not finish its handshake in time".to_owned())?
+        .map_err(|error| words(&error))?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[CertificateDer<'_>]>::first);
     let child = certificate.and_then(node_of).ok_or("its certificate names no node")?;
     Ok((stream, child))

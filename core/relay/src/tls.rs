@@ -49,7 +49,8 @@ impl Identity {
     /// [`IdentityError`], also for a certificate that its peers would refuse.
     pub fn from_pem(authority: &[u8], certificate: &[u8], key: &[u8]) -> Result<Self, IdentityError> {
         let pem = |what| move |why| IdentityError::Pem { what, why };
-        let authority = CertificateDer::from_pem_slice(authority).map_err(pem("the authority's certificate"))?;
+        let authority =
+            CertificateDer::from_pem_slice(authority).map_err(pem("the authority's certificate"))?;
         let certificate = CertificateDer::from_pem_slice(certificate).map_err(pem("the certificate"))?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(pem("the key"))?;
 
@@ -79,7 +80,11 @@ impl Identity {
 }
 
 /// Told at the start rather than by every peer.
-fn check(authority: &CertificateDer<'_>, certificate: &CertificateDer<'_>, provider: &CryptoProvider) -> Result<(), IdentityError> {
+fn check(
+    authority: &CertificateDer<'_>,
+    certificate: &CertificateDer<'_>,
+    provider: &CryptoProvider,
+) -> Result<(), IdentityError> {
     let anchor = anchor_from_trusted_cert(authority).map_err(IdentityError::Authority)?;
     let parsed = EndEntityCert::try_from(certificate).map_err(IdentityError::Untrusted)?;
     let algorithms = provider.signature_verification_algorithms.all;
@@ -118,9 +123,13 @@ pub(crate) fn words(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 fn tls_words(error: &rustls::Error) -> String {
-    use rustls::Error::{AlertReceived, InvalidCertificate, InvalidMessage, NoCertificatesPresented, PeerIncompatible};
+    use rustls::Error::{
+        AlertReceived, InvalidCertificate, InvalidMessage, NoCertificatesPresented, PeerIncompatible,
+    };
     match error {
-        NoCertificatesPresented => "it presented no certificate: only nodes of the cluster may connect".to_owned(),
+        NoCertificatesPresented => {
+            "it presented no certificate: only nodes of the cluster may connect".to_owned()
+        }
         InvalidCertificate(CertificateError::UnknownIssuer) => {
             "its certificate was made by another authority than this cluster's".to_owned()
         }
@@ -136,7 +145,9 @@ fn tls_words(error: &rustls::Error) -> String {
         AlertReceived(AlertDescription::CertificateExpired) => {
             "our certificate has expired: make a new one with `tidecast cluster invite`".to_owned()
         }
-        AlertReceived(AlertDescription::CertificateRequired) => "it wants a certificate of the cluster".to_owned(),
+        AlertReceived(AlertDescription::CertificateRequired) => {
+            "it wants a certificate of the cluster".to_owned()
+        }
         PeerIncompatible(_) => format!("it does not speak TLS 1.3 as we do ({error})"),
         InvalidMessage(_) => "it does not speak TLS".to_owned(),
         _ => error.to_string(),

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hls::{
-    Announcement, Bandwidth, Catalog, Part, Position, PushError, RenditionHeader, RenditionName, SegmentStart,
-    State, StreamHeader, StreamWriter,
+    Announcement, Bandwidth, Catalog, Part, Position, PushError, RenditionHeader, RenditionName,
+    SegmentStart, State, StreamHeader, StreamWriter,
 };
 use media::cmaf::Init;
 use media::{SessionId, StreamId};
@@ -235,9 +235,9 @@ impl Mirror {
             fetched: self.bodies.clone(),
         };
         let header = self.header()?;
-        let (writer, filled) = self.catalog.open_remote(header, Arc::new(bodies), |writer| {
-            fill(writer, announcement, &names, index)
-        });
+        let (writer, filled) = self
+            .catalog
+            .open_remote(header, Arc::new(bodies), |writer| fill(writer, announcement, &names, index));
         // Its end was not told, so none is claimed; what is here of it stays for a window.
         if let Some(before) = self.open.replace(Open { session, writer }) {
             before.writer.abandon();
@@ -251,11 +251,12 @@ impl Mirror {
 
     fn header(&self) -> Result<StreamHeader, MirrorError> {
         let record = self.record.as_ref().ok_or(MirrorError::TooEarly("the index"))?;
-        let renditions = self.tracks.iter().zip(&record.renditions).map(|(track, rendition)| RenditionHeader {
-            name: track.name.clone(),
-            codec: rendition.codec.clone(),
-            part_target_ms: rendition.part_target_ms,
-        });
+        let renditions =
+            self.tracks.iter().zip(&record.renditions).map(|(track, rendition)| RenditionHeader {
+                name: track.name.clone(),
+                codec: rendition.codec.clone(),
+                part_target_ms: rendition.part_target_ms,
+            });
         Ok(StreamHeader {
             id: self.id.clone(),
             session: record.session,

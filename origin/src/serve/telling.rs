@@ -54,7 +54,9 @@ impl Telling {
             entry = self.feed.next() => self.frame(entry?)?,
             _ = self.clock.tick() => Message::Clock { sent_ms: now_ms() }.encode(),
         };
-        while bytes(&told) < WRITE_BYTES && let Some(entry) = self.feed.ready() {
+        while bytes(&told) < WRITE_BYTES
+            && let Some(entry) = self.feed.ready()
+        {
             match self.frame(entry) {
                 Some(frame) => told.append(frame),
                 // Polled again, the feed is over.

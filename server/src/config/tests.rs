@@ -205,10 +205,14 @@ fn two_listeners_on_one_address_are_refused_at_a_line_the_operator_wrote() {
 
 #[test]
 fn an_edge_has_an_upstream_and_nothing_else_has() {
-    let edge = load("roles = \"edge\"\nupstream = \"https://origin:7400\"\n[http]\nlisten = \":1935\"").unwrap();
+    let edge =
+        load("roles = \"edge\"\nupstream = \"https://origin:7400\"\n[http]\nlisten = \":1935\"").unwrap();
     assert_eq!(edge.config.roles, RoleSet::Edge);
     assert_eq!(edge.config.upstream.unwrap().to_string(), "https://origin:7400");
-    assert_eq!(problems(load("roles = \"edge\"")), ["tidecast.toml:1:9: roles: an edge needs an upstream; set upstream too"]);
+    assert_eq!(
+        problems(load("roles = \"edge\"")),
+        ["tidecast.toml:1:9: roles: an edge needs an upstream; set upstream too"]
+    );
     assert_eq!(
         problems(load("upstream = \"https://origin:7400\"")),
         ["tidecast.toml:1:12: upstream: only an edge has one; set roles = \"edge\" too"]

@@ -21,7 +21,9 @@ use bytes::Bytes;
 use media::{CodecConfig, SessionId};
 
 pub use decode::{Decoder, WireError};
-pub use hello::{FORMAT, HOPS, Hello, HelloError, Hops, NodeId, NodeIdError, RelayLoop, WIRE, chosen_version};
+pub use hello::{
+    FORMAT, HOPS, Hello, HelloError, Hops, NodeId, NodeIdError, RelayLoop, WIRE, chosen_version,
+};
 pub use resume::{Place, Resume, ResumeError};
 pub use slices::Slices;
 
