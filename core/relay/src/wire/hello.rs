@@ -16,7 +16,7 @@ pub const FORMAT: HeaderName = HeaderName::from_static("tidecast-format");
 pub const HOPS: HeaderName = HeaderName::from_static("tidecast-hops");
 
 /// Nodes between an origin and a viewer: a shield or two and the edge. More is a mistake of configuration.
-pub const HOPS_MAX: usize = 4;
+pub(super) const HOPS_MAX: usize = 4;
 
 /// Longest name of a node: a label of the domain name system, RFC 1035 §2.3.1.
 const NODE_ID_BYTES_MAX: usize = 63;
