@@ -35,9 +35,9 @@ pub struct Tidecast {
 /// Where a server listens: anywhere, or where it listened before.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ports {
-    rtmp: SocketAddr,
-    http: SocketAddr,
-    admin: SocketAddr,
+    pub(crate) rtmp: SocketAddr,
+    pub(crate) http: SocketAddr,
+    pub(crate) admin: SocketAddr,
     pub(crate) relay: SocketAddr,
 }
 

@@ -42,9 +42,10 @@ fn every_node_gives_the_same_bytes_for_the_same_url() -> Result<()> {
     let edge = cluster.edge("edge1", &shield)?;
     let nodes = [origin.viewer_http(), shield.viewer_http(), edge.viewer_http()];
     let url = origin.publish_url(STREAM);
+    let publisher = Publisher::of_clip("gop-0.5", &url)?;
 
     let compared = thread::scope(|scope| {
-        let broadcaster = scope.spawn(|| disturb(&url));
+        let broadcaster = scope.spawn(|| disturb(publisher, &url));
         let renditions = ["v", "a"].map(|rendition| {
             let nodes = &nodes;
             scope.spawn(move || compare(nodes, rendition))
@@ -73,7 +74,7 @@ fn every_node_gives_the_same_bytes_for_the_same_url() -> Result<()> {
 }
 
 /// A broadcaster's bad minute.
-fn disturb(url: &str) -> Result<()> {
+fn disturb(publisher: Publisher, url: &str) -> Result<()> {
     let start = Instant::now();
     // Waits for a time of the scenario; nothing is expected to have happened by then.
     let until = |seconds| {
@@ -81,7 +82,6 @@ fn disturb(url: &str) -> Result<()> {
             Ok((start.elapsed() >= Duration::from_secs(seconds)).then_some(()))
         })
     };
-    let publisher = Publisher::of_clip("gop-0.5", url)?;
     until(14)?;
     publisher.freeze()?;
     until(17)?;
@@ -112,7 +112,12 @@ fn compare(nodes: &[Http], rendition: &str) -> Result<Compared> {
 /// The rendition's playlist in the newest session that goes on; `None` if there is none in time.
 fn playlist_path(origin: &Http, rendition: &str, within: Duration) -> Result<Option<String>> {
     let multivariant = format!("/hls/{STREAM}/index.m3u8");
-    let found = poll::until("a live session", within, || {
+    // Near the end of the scenario there may be none any more.
+    let deadline = Instant::now() + within;
+    poll::until("a live session", within + LIVE_MAX, || {
+        if Instant::now() > deadline {
+            return Ok(Some(None));
+        }
         let answer = origin.get(&multivariant)?;
         if answer.status != 200 {
             return Ok(None);
@@ -123,9 +128,8 @@ fn playlist_path(origin: &Http, rendition: &str, within: Duration) -> Result<Opt
         let uri = uris.find(|uri| uri.split('/').nth(1) == Some(rendition)).context("the rendition")?;
         let path = resolve(&multivariant, &uri);
         let media = origin.get(&path)?;
-        Ok((media.status == 200 && !media.text().contains("#EXT-X-ENDLIST")).then_some(path))
-    });
-    Ok(found.ok())
+        Ok((media.status == 200 && !media.text().contains("#EXT-X-ENDLIST")).then_some(Some(path)))
+    })
 }
 
 fn follow(nodes: &[Http], path: &str, start: Instant, compared: &mut Compared) -> Result<()> {
