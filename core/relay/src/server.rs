@@ -189,3 +189,6 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
     use http_body_util::BodyExt;
     UnsyncBoxBody::new(http_body_util::Full::new(Slices::from(bytes.into())).map_err(|never| match never {}))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,11 @@
 //! A node that follows another by its feed: the same bytes at the same URL, whatever happened in between.
 
 use std::collections::HashMap;
-use std::pin::pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 
 use bytes::Bytes;
 use hls::{
@@ -77,14 +79,8 @@ impl Child {
     /// Takes everything that can be had without waiting.
     async fn catch_up(&mut self) {
         loop {
-            let mut next = pin!(self.feed.next());
-            if is_held(next.as_mut()).await {
-                return;
-            }
-            match next.await {
-                Some(entry) => self.apply(entry),
-                None => return,
-            }
+            let Some(Some(entry)) = at_once(pin!(self.feed.next())).await else { return };
+            self.apply(entry);
         }
     }
 
@@ -151,6 +147,17 @@ impl Child {
     }
 }
 
+/// What is there without waiting.
+async fn at_once<T>(mut future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    poll_fn(|context| {
+        Poll::Ready(match future.as_mut().poll(context) {
+            Poll::Ready(value) => Some(value),
+            Poll::Pending => None,
+        })
+    })
+    .await
+}
+
 /// Everything a viewer can ask for is the same at both nodes.
 async fn assert_same(origin: &Viewer, child: &Viewer, segments: u64) {
     let mut paths = vec!["index.m3u8".to_owned(), media_playlist("v"), media_playlist("a")];
@@ -163,22 +170,22 @@ async fn assert_same(origin: &Viewer, child: &Viewer, segments: u64) {
     }
     for path in paths {
         for encoding in ["identity", "gzip"] {
-            // What is hinted would be held.
+            // What is hinted would be held, and a body that is fetched takes another turn.
             let ask = async |viewer: &Viewer| {
                 let headers = [(ACCEPT_ENCODING, encoding)];
                 let mut answer = pin!(viewer.request(Method::GET, &path, &headers));
-                if is_held(answer.as_mut()).await && path.ends_with(".m4s") {
-                    // A body on its way takes another turn; a hinted part is not there at either node.
+                for _ in 0..8 {
+                    if let Some(answer) = at_once(answer.as_mut()).await {
+                        return Some(answer);
+                    }
                     tokio::task::yield_now().await;
-                    return if is_held(answer.as_mut()).await { None } else { Some(answer.await) };
                 }
-                Some(answer.await)
+                None
             };
             let (first, second) = (ask(origin).await, ask(child).await);
             assert_eq!(first.is_none(), second.is_none(), "{path}");
             let (Some(first), Some(second)) = (first, second) else { continue };
-            assert_eq!((first.status, first.text()), (second.status, second.text()), "{path}");
-            assert_eq!(first.body, second.body);
+            assert_eq!((first.status, &first.body), (second.status, &second.body), "{path} {encoding}");
             for name in [ETAG, CACHE_CONTROL, CONTENT_TYPE] {
                 assert_eq!(first.headers.get(&name), second.headers.get(&name), "{path} {name}");
             }
