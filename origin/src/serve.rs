@@ -179,3 +179,6 @@ impl Refusal {
         response
     }
 }
+
+#[cfg(test)]
+mod tests;

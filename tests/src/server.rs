@@ -176,6 +176,12 @@ impl Tidecast {
         format!("rtmp://{rtmp}/{stream}?key={key}")
     }
 
+    /// Where viewers connect.
+    #[must_use]
+    pub fn http(&self) -> SocketAddr {
+        self.http
+    }
+
     /// What viewers ask.
     #[must_use]
     pub fn viewer_http(&self) -> Http {

@@ -130,7 +130,8 @@ fn tls_words(error: &rustls::Error) -> String {
         NoCertificatesPresented => {
             "it presented no certificate: only nodes of the cluster may connect".to_owned()
         }
-        InvalidCertificate(CertificateError::UnknownIssuer) => {
+        // Authorities of all clusters have one name, so it may be the signature that does not fit.
+        InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             "its certificate was made by another authority than this cluster's".to_owned()
         }
         InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
