@@ -72,7 +72,8 @@ pub struct Feed {
     publications: watch::Receiver<u64>,
     cursors: Vec<Cursor>,
     ready: VecDeque<Entry>,
-    announced: Option<Arc<Announced>>,
+    /// What the header that was told last said; `None` before the first.
+    told: Option<Option<Arc<Announced>>>,
     indexed: bool,
     over: bool,
     progress: Arc<Progress>,
@@ -108,7 +109,7 @@ impl Feed {
             publications,
             cursors,
             ready: VecDeque::new(),
-            announced: None,
+            told: None,
             indexed: false,
             over: false,
             progress,
@@ -194,15 +195,14 @@ impl Feed {
 
     fn tell_header(&mut self) {
         let announced = self.index.announced();
-        let same = match (&self.announced, &announced) {
-            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
-            (None, None) => self.indexed || !self.ready.is_empty(),
-            _ => false,
-        };
-        if !same {
+        let is_told = self.told.as_ref().is_some_and(|told| match (told, &announced) {
+            (Some(told), Some(announced)) => Arc::ptr_eq(told, announced),
+            (told, announced) => told.is_none() && announced.is_none(),
+        });
+        if !is_told {
             let (header, announcement) = (self.index.header().clone(), self.index.announcement());
             self.ready.push_back(Entry::Header { header, announcement });
-            self.announced = announced;
+            self.told = Some(announced);
         }
     }
 
@@ -212,8 +212,10 @@ impl Feed {
         let rendition = &self.index.renditions[number];
         let snapshot = rendition.snapshot();
         let segments = snapshot.segments();
+        let ends_now = !std::mem::replace(&mut cursor.ended, snapshot.ended) && snapshot.ended;
+        let end = ((u64::MAX, 0, number), Entry::RenditionEnd { rendition: number });
         let (Some(oldest), Some(edge)) = (segments.first(), snapshot.edge()) else {
-            cursor.ended = snapshot.ended;
+            told.extend(ends_now.then_some(end));
             return true;
         };
         let next = cursor.next.unwrap_or(Position { msn: oldest.msn, part: 0 });
@@ -222,8 +224,7 @@ impl Feed {
         }
         let timescale = rendition.header.codec.timescale();
         let mut behind = span(rendition, segments, next);
-        let was_ended = std::mem::replace(&mut cursor.ended, snapshot.ended);
-        let mut last_told = None;
+        let mut is_end_told = false;
         for (segment, position, part) in newer(segments, next) {
             behind = behind.saturating_sub(timescale.duration(part.duration.into()));
             let order = (position.msn, position.part, number);
@@ -235,16 +236,14 @@ impl Feed {
             let ends = snapshot.ended && position == edge.last();
             let part = fed(segment, part, position, behind <= LAG_MAX, ends, oldest.msn);
             told.push((order, Entry::Part { rendition: number, part }));
-            last_told = Some(position);
+            is_end_told |= ends;
         }
         // What cannot follow any more is never waited for: past a complete segment comes the next one.
         cursor.next = Some(edge.next().unwrap_or_else(|| edge.after()));
         if number == 0 {
             *self.progress.next.lock().unwrap_or_else(PoisonError::into_inner) = cursor.next;
         }
-        if snapshot.ended && !was_ended && last_told.is_none() {
-            told.push(((u64::MAX, 0, number), Entry::RenditionEnd { rendition: number }));
-        }
+        told.extend((ends_now && !is_end_told).then_some(end));
         true
     }
 }

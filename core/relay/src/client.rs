@@ -112,7 +112,7 @@ impl Upstream {
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config((*identity.client).clone())
+            .with_tls_config((*identity.client_config()).clone())
             .https_only()
             .with_server_name_resolver(FixedServerNameResolver::new(name))
             .enable_http1()
@@ -122,7 +122,7 @@ impl Upstream {
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .pool_idle_timeout(IDLE_MAX)
             .build(connector);
-        Self { client, url, node: identity.node.clone(), format }
+        Self { client, url, node: identity.node().clone(), format }
     }
 
     pub fn url(&self) -> &UpstreamUrl {

@@ -77,7 +77,7 @@ impl Listener {
     pub fn bind(address: SocketAddr, identity: &Identity, metrics: WireMetrics) -> io::Result<Self> {
         let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
-        let tls = TlsAcceptor::from(identity.server.clone());
+        let tls = TlsAcceptor::from(identity.server_config());
         Ok(Self { tcp: TcpListener::from_std(listener)?, tls, metrics })
     }
 

@@ -21,9 +21,9 @@ pub const CLUSTER_NAME: &str = "node.tidecast.internal";
 /// This node's certificate, key and authority, ready for both directions.
 #[derive(Clone)]
 pub struct Identity {
-    pub(crate) node: NodeId,
-    pub(crate) server: Arc<ServerConfig>,
-    pub(crate) client: Arc<ClientConfig>,
+    node: NodeId,
+    server: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
 }
 
 /// Why files make no identity. The operator must make them anew.
@@ -77,6 +77,16 @@ impl Identity {
     pub fn node(&self) -> &NodeId {
         &self.node
     }
+
+    /// For accepting children.
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        self.server.clone()
+    }
+
+    /// For asking an upstream.
+    pub fn client_config(&self) -> Arc<ClientConfig> {
+        self.client.clone()
+    }
 }
 
 /// Told at the start rather than by every peer.
@@ -104,22 +114,19 @@ pub(crate) fn node_of(certificate: &CertificateDer<'_>) -> Option<NodeId> {
 
 /// What went wrong between two nodes, in words for the operator of both.
 pub(crate) fn words(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+    let mut cause = error;
+    loop {
+        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
             return tls_words(tls);
         }
         // What an I/O error wraps is not among its sources.
-        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if let Some(tls) = wrapped.and_then(|wrapped| wrapped.downcast_ref::<rustls::Error>()) {
-            return tls_words(tls);
-        }
-        match error.source() {
-            Some(source) => cause = Some(source),
-            None => return error.to_string(),
+        let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let wrapped = wrapped.map(|wrapped| wrapped as &(dyn std::error::Error + 'static));
+        match wrapped.or_else(|| cause.source()) {
+            Some(deeper) => cause = deeper,
+            None => return cause.to_string(),
         }
     }
-    String::new()
 }
 
 fn tls_words(error: &rustls::Error) -> String {
