@@ -128,8 +128,7 @@ impl Cluster {
 }
 
 fn run(data_dir: &Path, arguments: &[&str]) -> Result<Vec<u8>> {
-    let output =
-        Command::new(binary()?).env("TIDECAST__DATA_DIR", data_dir).args(arguments).output()?;
+    let output = Command::new(binary()?).env("TIDECAST__DATA_DIR", data_dir).args(arguments).output()?;
     ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(output.stdout)
 }

@@ -50,7 +50,8 @@ pub(crate) fn run(options: &Options) -> Result<Vec<Table>> {
     for children in [100, 200] {
         let mut relay = Side::relay(&origin, &child, children)?;
         let mut bare = Side::bare(&origin, &child, children)?;
-        let (mut relayed, mut bared, mut ratio) = (Samples::default(), Samples::default(), Samples::default());
+        let (mut relayed, mut bared, mut ratio) =
+            (Samples::default(), Samples::default(), Samples::default());
         for round in 0..=rounds {
             let (ours, theirs) = (relay.round(parts)?, bare.round(parts)?);
             // The first warms up.
@@ -66,7 +67,9 @@ pub(crate) fn run(options: &Options) -> Result<Vec<Table>> {
         costs.tell(format!("relay, {children} children"), &row(&relayed));
         costs.tell(format!("bare TLS write loop, {children} children"), &row(&bared));
     }
-    costs.note(format!("{rounds} rounds of {parts} parts of video and audio, both sides in turn, one thread each"));
+    costs.note(format!(
+        "{rounds} rounds of {parts} parts of video and audio, both sides in turn, one thread each"
+    ));
     Ok(vec![ratios, costs])
 }
 
@@ -93,8 +96,11 @@ impl Side {
         let catalog = Catalog::new(hls::Metrics::default());
         let (identity, served) = (origin.clone(), catalog.clone());
         let server = serving(move |addr| {
-            let listener =
-                relay::server::Listener::bind((Ipv4Addr::LOCALHOST, 0).into(), &identity, WireMetrics::default())?;
+            let listener = relay::server::Listener::bind(
+                (Ipv4Addr::LOCALHOST, 0).into(),
+                &identity,
+                WireMetrics::default(),
+            )?;
             addr.send(listener.local_addr()?)?;
             let relay = Relay::new(&identity, served.clone(), Here(served), RelayMetrics::default());
             Ok(async move { listener.run(relay, CancellationToken::new()).await })
@@ -175,9 +181,10 @@ impl Hand {
         match self {
             Self::Relay { writer, next } => {
                 let (msn, part) = *next;
-                for (name, units, unit_bytes, duration) in
-                    [("v", VIDEO_UNITS, VIDEO_UNIT_BYTES, 45_000), ("a", AUDIO_UNITS, AUDIO_UNIT_BYTES, 24_576)]
-                {
+                for (name, units, unit_bytes, duration) in [
+                    ("v", VIDEO_UNITS, VIDEO_UNIT_BYTES, 45_000),
+                    ("a", AUDIO_UNITS, AUDIO_UNIT_BYTES, 24_576),
+                ] {
                     let codec = if name == "v" { video_codec()? } else { audio_codec()? };
                     let rendition = writer.rendition(&name.parse()?).context("the rendition")?;
                     rendition.push(Part {
@@ -218,7 +225,11 @@ fn body(units: usize, unit_bytes: usize) -> Vec<Bytes> {
     [head].into_iter().chain((0..units).map(|_| Bytes::from(vec![2; unit_bytes]))).collect()
 }
 
-async fn write_loop(stream: TcpStream, acceptor: TlsAcceptor, mut given: watch::Receiver<Option<Arc<Vec<Slices>>>>) {
+async fn write_loop(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    mut given: watch::Receiver<Option<Arc<Vec<Slices>>>>,
+) {
     let _ = stream.set_nodelay(true);
     let Ok(mut stream) = acceptor.accept(stream).await else { return };
     given.mark_unchanged();
@@ -252,9 +263,8 @@ fn serving<F: Future<Output = ()> + 'static>(
         handle_sender.send(runtime.handle().clone())?;
         runtime.block_on(async {
             let served = start(addr_sender)?;
-            let told = async {
-                while asked.recv().await.is_some() && cpu_sender.send(thread_cpu_time()).is_ok() {}
-            };
+            let told =
+                async { while asked.recv().await.is_some() && cpu_sender.send(thread_cpu_time()).is_ok() {} };
             tokio::select! {
                 () = served => {}
                 () = told => {}

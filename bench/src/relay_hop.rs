@@ -46,8 +46,7 @@ fn watch(watched: Duration) -> Result<Samples> {
     let site = Site::new(node.registry.clone(), node.catalog.clone(), 1935);
     let origin = Listener::bind(anywhere, site, 100, edge::Metrics::default())?;
     let listener = relay::server::Listener::bind(anywhere, &here, WireMetrics::default())?;
-    let relay =
-        Relay::new(&here, node.catalog.clone(), Here(node.catalog.clone()), RelayMetrics::default());
+    let relay = Relay::new(&here, node.catalog.clone(), Here(node.catalog.clone()), RelayMetrics::default());
     let url = format!("https://{}", listener.local_addr()?).parse().map_err(anyhow::Error::msg)?;
     let upstream = Upstream::new(url, &there, FORMAT_VERSION);
     let puller = Puller::new(upstream, Catalog::new(hls::Metrics::default()), PullMetrics::default());
