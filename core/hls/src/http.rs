@@ -339,7 +339,7 @@ impl Refusal {
         headers.insert(CONTENT_LENGTH, text.len().into());
         match self {
             Self::Starting | Self::Stalled | Self::Busy | Self::Unreachable => {
-                drop(headers.insert(RETRY_AFTER, 1.into()))
+                headers.insert(RETRY_AFTER, 1.into());
             }
             Self::Method => drop(headers.insert(ALLOW, METHODS)),
             Self::NotFound | Self::Directives(_) | Self::Filter(_) | Self::TooFarAhead => {}

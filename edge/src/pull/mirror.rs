@@ -286,7 +286,9 @@ impl Mirror {
     }
 
     fn rendition(&mut self, name: &RenditionName) -> Result<&mut hls::RenditionWriter, MirrorError> {
-        let open = self.open.as_mut().ok_or(MirrorError::TooEarly("a live part"))?;
+        let session = self.session()?;
+        let open = self.open.as_mut().filter(|open| open.session == session);
+        let open = open.ok_or(MirrorError::TooEarly("a live part"))?;
         open.writer.rendition(name).ok_or(MirrorError::TooEarly("a part of another session"))
     }
 }
@@ -317,3 +319,6 @@ fn fill(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
