@@ -26,7 +26,9 @@ pub struct RelayMetrics {
 
 /// Who reads, and how far each is. Names of nodes come from our own certificates, so they may be labels.
 #[derive(Debug, Clone, Default)]
-struct Reading(Arc<Mutex<Vec<(NodeId, Weak<Progress>)>>>);
+struct Reading(Arc<Mutex<Vec<Reader>>>);
+
+type Reader = (NodeId, Weak<Progress>);
 
 /// One subscription, counted until dropped.
 pub(super) struct Child {
