@@ -67,7 +67,9 @@ fn watch(part_target: Duration, watched: Duration) -> Result<[Measured; 2]> {
     let node = Node::new(part_target);
     let entered = runtime.enter();
     let site = Site::new(node.registry.clone(), node.catalog.clone(), 1935);
-    let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into(), site, 100, edge::Metrics::default())?;
+    let socket = net::bind((Ipv4Addr::LOCALHOST, 0).into(), edge::SOCKET)?;
+    let limits = net::Limits { total: 100, per_address: 100 };
+    let listener = Listener::new(socket, site, limits, edge::Metrics::default());
     drop(entered);
     let address = listener.local_addr()?;
     let stop = CancellationToken::new();

@@ -7,6 +7,7 @@
 mod children;
 mod telling;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -109,7 +110,10 @@ impl<O: Offer> Relay<O> {
             }
             Target::Media(rest) => {
                 let path = format!("/hls/{rest}");
-                let answer = respond(&self.catalog, &Method::GET, &path, None, request.headers()).await;
+                // All children count as one viewer: they ask for what is there, and are not held.
+                let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+                let answer =
+                    respond(&self.catalog, nobody, &Method::GET, &path, None, request.headers()).await;
                 Ok(answer
                     .map(|body| UnsyncBoxBody::new(body.map_frame(|frame| frame.map_data(Slices::from)))))
             }

@@ -16,12 +16,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use edge::Unlisted;
 pub(crate) use file::Source;
 use ingest::OnConflict;
 pub(crate) use problem::{Origin, Problem, Problems};
 use relay::UpstreamUrl;
 pub(crate) use value::{LoopbackAddr, Profile, RoleSet};
 
+use crate::descriptors::VIEWER_CONNECTIONS_MAX;
 use crate::keys::PublishKey;
 
 /// Begins the name of every environment variable that sets a key. The underscore is doubled because
@@ -43,11 +45,14 @@ pub(crate) struct Config {
     pub(crate) upstream: Option<UpstreamUrl>,
     pub(crate) relay: Relay,
     pub(crate) cluster: Cluster,
+    pub(crate) streams: Streams,
 }
 
 /// Viewers: playlists, media and the watch page.
 pub(crate) struct Http {
     pub(crate) listen: SocketAddr,
+    /// Of one IPv4 address or one IPv6 /64.
+    pub(crate) connections_per_address: usize,
 }
 
 /// Publishers over RTMP.
@@ -84,6 +89,11 @@ pub(crate) struct Cluster {
     dir: Option<PathBuf>,
 }
 
+pub(crate) struct Streams {
+    /// On no list; watched by who has the link.
+    pub(crate) unlisted: Unlisted,
+}
+
 /// One thing that can be set.
 pub(crate) struct Key {
     /// As written in the file: section, dot, key.
@@ -112,6 +122,15 @@ pub(crate) const KEYS: &[Key] = &[
         allowed: LISTEN_ALLOWED,
         set: |config, text| value::listen(text).map(|listen| config.http.listen = listen),
         show: |config| Some(value::show_listen(config.http.listen)),
+    },
+    Key {
+        name: "http.connections_per_address",
+        allowed: "a number from 6 (what one browser opens) to 20000 (as many as there can be)",
+        set: |config, text| {
+            value::number(text, 6..=VIEWER_CONNECTIONS_MAX as usize)
+                .map(|connections| config.http.connections_per_address = connections)
+        },
+        show: |config| Some(config.http.connections_per_address.to_string()),
     },
     Key {
         name: "rtmp.listen",
@@ -175,11 +194,22 @@ pub(crate) const KEYS: &[Key] = &[
         set: |config, text| value::directory(text).map(|dir| config.cluster.dir = Some(dir)),
         show: |config| Some(config.cluster_dir().display().to_string()),
     },
+    Key {
+        name: "streams.unlisted",
+        allowed: "APP/STREAM, or APP/* for every stream of an application, with commas between",
+        set: |config, text| text.parse().map(|unlisted| config.streams.unlisted = unlisted),
+        show: |config| Some(config.streams.unlisted.to_string()),
+    },
 ];
 
 impl Key {
     fn named(name: &str) -> Option<&'static Self> {
         KEYS.iter().find(|key| key.name == name)
+    }
+
+    /// Written without quotes in the file.
+    fn is_number(&self) -> bool {
+        self.allowed.starts_with("a number ")
     }
 
     /// The environment variable that sets this key.
@@ -255,6 +285,7 @@ impl Effective {
     /// The effective values as a file that could be loaded again, each with its origin; secrets are hidden.
     pub(crate) fn show(&self) -> String {
         let lines = KEYS.iter().map(|key| match (key.show)(&self.config) {
+            Some(text) if key.is_number() => (format!("{} = {text}", key.name), self.origin(key.name)),
             Some(text) => (format!("{} = {}", key.name, toml_edit::Value::from(text)), self.origin(key.name)),
             None => (format!("# {} is not set", key.name), self.origin(key.name)),
         });
@@ -316,7 +347,7 @@ impl Config {
     fn defaults(environment: &Environment) -> Self {
         Self {
             data_dir: environment.data_dir_default(),
-            http: Http { listen: value::every_address(8080) },
+            http: Http { listen: value::every_address(8080), connections_per_address: 1_000 },
             rtmp: Rtmp { listen: value::every_address(1935) },
             admin: Admin { listen: LoopbackAddr::v4(9090) },
             auth: Auth { publish_key: None },
@@ -326,6 +357,7 @@ impl Config {
             upstream: None,
             relay: Relay { listen: value::every_address(7400) },
             cluster: Cluster { dir: None },
+            streams: Streams { unlisted: Unlisted::default() },
         }
     }
 }

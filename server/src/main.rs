@@ -3,6 +3,7 @@
 //!   arguments ─▶ config ─▶ telemetry ─▶ build (binds every port) ─▶ run ─▶ drain ─▶ exit code
 
 mod admin;
+mod backstage;
 mod checkpoints;
 mod cli;
 mod cluster;
@@ -20,13 +21,15 @@ mod telemetry;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use cli::{Cli, ClusterCommand, Command, ConfigCommand, KeysCommand};
 use cluster::ClusterFiles;
 use config::{Effective, RoleSet};
 use keys::{KeyFile, PublishKey};
+use listen::Handed;
 use roles::Roles;
 use shutdown::{Outcome, Signals};
 
@@ -69,17 +72,18 @@ fn refuse(error: &anyhow::Error) -> ExitCode {
 fn serve(cli: &Cli) -> ExitCode {
     let prepared = commands::load(cli).and_then(|loaded| {
         telemetry::init(cli.log_format)?;
-        Ok(loaded)
+        // Before the runtime makes threads: it changes the environment.
+        Ok((loaded, Handed::of_process()?))
     });
-    let loaded = match prepared {
-        Ok(loaded) => loaded,
+    let (loaded, handed) = match prepared {
+        Ok(prepared) => prepared,
         Err(error) => return refuse(&error),
     };
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&anyhow::Error::new(error).context("cannot start the runtime")),
     };
-    let outcome = runtime.block_on(run(&loaded));
+    let outcome = runtime.block_on(run(&loaded, handed));
     // Does not wait: what is still open after the drain was given its time.
     runtime.shutdown_background();
     match outcome {
@@ -95,18 +99,31 @@ fn serve(cli: &Cli) -> ExitCode {
 
 /// # Errors
 /// If the process cannot start; after that every end is an [`Outcome`].
-async fn run(loaded: &Effective) -> anyhow::Result<Outcome> {
+async fn run(loaded: &Effective, handed: Handed) -> anyhow::Result<Outcome> {
     // First, so that a signal during the start is not lost.
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let identity = ClusterFiles::new(loaded.config.cluster_dir()).identity()?;
     let roles = match loaded.config.roles {
-        RoleSet::All => Roles::build(&loaded.config, publish_key(loaded)?, identity, metrics::registry())?,
-        RoleSet::Edge => Roles::build_edge(&loaded.config, identity, metrics::registry())?,
+        RoleSet::All => Roles::build(&loaded.config, publish_key(loaded)?, identity, handed, metrics::registry())?,
+        RoleSet::Edge => Roles::build_edge(&loaded.config, identity, handed, metrics::registry())?,
     };
     announce(&roles)?;
+    tell_service_manager(NotifyState::Ready);
     let drain = CancellationToken::new();
     let running = roles.run(drain.clone());
-    Ok(shutdown::run_until_drained(running, drain, async || signals.next().await).await)
+    Ok(shutdown::run_until_drained(running, drain, async || {
+        let signal = signals.next().await;
+        tell_service_manager(NotifyState::Stopping);
+        signal
+    })
+    .await)
+}
+
+/// `sd_notify(3)`; nothing if nobody asked to be told.
+fn tell_service_manager(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        warn!(%error, "cannot tell the service manager");
+    }
 }
 
 /// The configured key, else the kept one, else a new one.

@@ -4,8 +4,8 @@
 //!                                              ▲     └─▶ relay ─▶ other nodes
 //!                          upstream ─▶ pull ───┘
 //!
-//! Drained from the left: publishers leave, then the origin stands still, then nodes and viewers get what they are being
-//! sent. No session ends by it: the next process goes on with those that were open.
+//! A drain ends no session: publishers are told to connect again, viewers get what they are being sent, and the next
+//! process goes on with what was open.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use std::time::{Instant, SystemTime};
 use anyhow::Context;
 use edge::{Listener, PullMetrics, Puller, Site};
 use hls::Catalog;
-use ingest::rtmp::{Limits, Server as Rtmp};
-use ingest::{Authorize, Checkpoints, Gate, NoCheckpoints, Policy, Secret};
-use media::StreamId;
+use ingest::rtmp::{self, Server as Rtmp};
+use ingest::{Checkpoints, Gate, NoCheckpoints, Policy};
+use net::{Guesses, Limits};
 use origin::{Origin, Relay, RelayMetrics};
 use prometheus_client::registry::Registry;
 use relay::{Identity, StreamRegistry, Upstream, UpstreamUrl, WireMetrics};
@@ -24,11 +24,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::admin::Admin;
+use crate::backstage::{Backstage, OneKey};
 use crate::checkpoints::FileCheckpoints;
 use crate::config::Config;
 use crate::descriptors;
 use crate::keys::PublishKey;
-use crate::listen;
+use crate::listen::{self, Handed};
 use crate::offer::Offer;
 
 /// Every role of this process, bound but not running.
@@ -61,17 +62,8 @@ pub(crate) struct Addresses {
     pub(crate) admin: SocketAddr,
 }
 
-/// One key for every stream.
-struct OneKey(PublishKey);
-
-impl Authorize for OneKey {
-    fn may_publish(&self, _: &StreamId, key: &Secret) -> bool {
-        self.0.verify(key.expose())
-    }
-}
-
 /// Lets publishers in, and goes on with the sessions that the last process left behind.
-fn gate(config: &Config, key: PublishKey, streams: StreamRegistry, metrics: ingest::Metrics) -> Gate {
+fn gate(config: &Config, key: OneKey, streams: StreamRegistry, metrics: ingest::Metrics) -> Gate {
     let policy = Policy {
         part_target: config.hls.profile.part_target(),
         on_conflict: config.publish.on_conflict,
@@ -87,7 +79,7 @@ fn gate(config: &Config, key: PublishKey, streams: StreamRegistry, metrics: inge
             (Arc::new(NoCheckpoints), Vec::new())
         }
     };
-    let gate = Gate::new(streams, Arc::new(OneKey(key)), policy, checkpoints, metrics);
+    let gate = Gate::new(streams, Arc::new(key), policy, checkpoints, metrics);
     for checkpoint in &left {
         gate.restore(checkpoint, Instant::now(), SystemTime::now());
     }
@@ -95,7 +87,7 @@ fn gate(config: &Config, key: PublishKey, streams: StreamRegistry, metrics: inge
 }
 
 impl Roles {
-    /// Binds every port of a node that takes publishers.
+    /// Binds every port of a node that takes publishers, but for those that are `handed` over.
     ///
     /// # Errors
     /// If one of them cannot be bound; nothing has been started then.
@@ -103,31 +95,46 @@ impl Roles {
         config: &Config,
         key: PublishKey,
         identity: Option<Identity>,
+        mut handed: Handed,
         mut metrics: Registry,
     ) -> anyhow::Result<Self> {
         let streams = StreamRegistry::new(relay::Metrics::register(&mut metrics));
-        let catalog = Catalog::new(hls::Metrics::register(&mut metrics));
+        let per_address = config.http.connections_per_address;
+        let held_per_address = per_address - per_address / 4;
+        let catalog = Catalog::with_held_per_address(hls::Metrics::register(&mut metrics), held_per_address);
         let connections = descriptors::share();
-        let limits = Limits { connections: connections.publishers, ..Limits::default() };
         let publications = ingest::Metrics::register(&mut metrics);
-        let rtmp = ingest::rtmp::Metrics::register(&mut metrics);
-        let http = edge::Metrics::register(&mut metrics, catalog.clone());
-        let gate = gate(config, key, streams.clone(), publications);
-        let rtmp = listen::bind("rtmp.listen", config.rtmp.listen, |address| {
-            Rtmp::bind(address, gate.clone(), limits, rtmp)
-        })?;
+        // One for everything that the publish key opens.
+        let guesses = Guesses::default();
+        let key = OneKey(key);
+        let gate = gate(config, key.clone(), streams.clone(), publications);
+        let backstage = Backstage::new(key, gate.refusals().clone(), guesses.clone(), &mut metrics);
+        let rtmp = Rtmp::new(
+            handed.listen("rtmp", config.rtmp.listen, rtmp::SOCKET)?,
+            gate.clone(),
+            Limits { total: connections.publishers, ..rtmp::CONNECTIONS },
+            guesses,
+            rtmp::Metrics::register(&mut metrics),
+        );
         let rtmp_port = rtmp.local_addr().context("rtmp.listen")?.port();
-        let site = || Site::new(streams.clone(), catalog.clone(), rtmp_port);
+        let site = || {
+            let site = Site::new(streams.clone(), catalog.clone(), rtmp_port);
+            site.with_unlisted(config.streams.unlisted.clone())
+        };
         let offer = Offer::Own { catalog: catalog.clone(), site: site() };
         let relay = bind_relay(config, identity.as_ref(), &catalog, offer, &mut metrics)?;
+        let http = Listener::new(
+            handed.listen("http", config.http.listen, edge::SOCKET)?,
+            site().with_backstage(Arc::new(backstage)),
+            Limits { total: connections.viewers, per_address },
+            edge::Metrics::register(&mut metrics, catalog.clone()),
+        );
         Ok(Self {
-            http: listen::bind("http.listen", config.http.listen, |address| {
-                Listener::bind(address, site(), connections.viewers, http)
-            })?,
+            http,
             relay,
             source: Source::Own { gate, rtmp, origin: Origin::new(streams.clone(), catalog.clone()) },
             // Last: whoever can ask for readiness may rely on the other ports.
-            admin: Admin::bind(config.admin.listen, metrics)?,
+            admin: Admin::bind(config.admin.listen, &mut handed, metrics)?,
         })
     }
 
@@ -138,6 +145,7 @@ impl Roles {
     pub(crate) fn build_edge(
         config: &Config,
         identity: Option<Identity>,
+        mut handed: Handed,
         mut metrics: Registry,
     ) -> anyhow::Result<Self> {
         let identity = identity.with_context(|| {
@@ -148,7 +156,9 @@ impl Roles {
             )
         })?;
         let upstream = config.upstream.clone().context("upstream is not set")?;
-        let catalog = Catalog::new(hls::Metrics::register(&mut metrics));
+        let per_address = config.http.connections_per_address;
+        let held_per_address = per_address - per_address / 4;
+        let catalog = Catalog::with_held_per_address(hls::Metrics::register(&mut metrics), held_per_address);
         let connections = descriptors::share();
         let http = edge::Metrics::register(&mut metrics, catalog.clone());
         let client = Upstream::new(upstream.clone(), &identity, hls::FORMAT_VERSION);
@@ -157,12 +167,15 @@ impl Roles {
         let relay = bind_relay(config, Some(&identity), &catalog, offer, &mut metrics)?;
         let site = Site::remote(puller.clone());
         Ok(Self {
-            http: listen::bind("http.listen", config.http.listen, |address| {
-                Listener::bind(address, site, connections.viewers, http)
-            })?,
+            http: Listener::new(
+                handed.listen("http", config.http.listen, edge::SOCKET)?,
+                site,
+                Limits { total: connections.viewers, per_address },
+                http,
+            ),
             relay,
             source: Source::Pulled { puller, upstream },
-            admin: Admin::bind(config.admin.listen, metrics)?,
+            admin: Admin::bind(config.admin.listen, &mut handed, metrics)?,
         })
     }
 
@@ -189,52 +202,35 @@ impl Roles {
         })
     }
 
-    /// Runs until `drain`, then finishes what is open, role after role.
+    /// Runs until `drain`, then finishes what is open. The admin port tells how it goes until the end.
     pub(crate) async fn run(self, drain: CancellationToken) {
-        let (relay_drain, http_drain, pull_stop, admin_stop) = (
-            CancellationToken::new(),
-            CancellationToken::new(),
-            CancellationToken::new(),
-            CancellationToken::new(),
-        );
-        let source = async {
-            match self.source {
-                Source::Own { gate, rtmp, origin } => {
-                    let origin_stop = CancellationToken::new();
-                    let keeper = ingest::keep(gate.clone(), drain.clone());
-                    let rtmp = async {
-                        rtmp.run(drain.clone()).await;
-                        origin_stop.cancel();
-                    };
-                    tokio::join!(keeper, rtmp, origin.run(origin_stop.clone()));
-                    relay_drain.cancel();
-                    Some(gate)
-                }
-                Source::Pulled { puller, .. } => {
-                    let relay_drain = async {
-                        drain.cancelled().await;
-                        relay_drain.cancel();
-                    };
-                    // Streams go on until their viewers were answered.
-                    tokio::join!(puller.run(pull_stop.clone()), relay_drain);
-                    None
-                }
-            }
-        };
+        let (admin_stop, pull_stop) = (CancellationToken::new(), CancellationToken::new());
         let relay = async {
-            match self.relay {
-                Some(RelayRole { listener, relay }) => listener.run(relay, relay_drain.clone()).await,
-                None => relay_drain.cancelled().await,
+            if let Some(RelayRole { listener, relay }) = self.relay {
+                listener.run(relay, drain.clone()).await;
             }
-            http_drain.cancel();
         };
         let http = async {
-            self.http.run(http_drain.clone()).await;
+            self.http.run(drain.clone()).await;
             pull_stop.cancel();
-            admin_stop.cancel();
         };
-        let admin = self.admin.run(drain.clone(), admin_stop.clone());
-        let (gate, ..) = tokio::join!(source, relay, http, admin);
+        let roles = async {
+            let gate = match self.source {
+                Source::Own { gate, rtmp, origin } => {
+                    let keeper = ingest::keep(gate.clone(), drain.clone());
+                    tokio::join!(keeper, rtmp.run(drain.clone()), origin.run(drain.clone()), relay, http);
+                    Some(gate)
+                }
+                // Streams go on until their viewers were answered.
+                Source::Pulled { puller, .. } => {
+                    tokio::join!(puller.run(pull_stop.clone()), relay, http);
+                    None
+                }
+            };
+            admin_stop.cancel();
+            gate
+        };
+        let (gate, ()) = tokio::join!(roles, self.admin.run(drain.clone(), admin_stop.clone()));
         // Not before: with it go the sessions, and viewers would be told that they are over.
         drop(gate);
     }

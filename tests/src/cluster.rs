@@ -3,11 +3,12 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-use crate::server::{Ports, Setup, Tidecast, command};
+use crate::server::{Ports, Setup, Tidecast, bare, binary};
 
 /// A cluster: the files of its authority. Outlives its nodes.
 pub struct Cluster {
@@ -28,7 +29,7 @@ impl Cluster {
     /// # Errors
     /// If it cannot join, or is not ready in time.
     pub fn origin(&self, setup: Setup) -> Result<Tidecast> {
-        Tidecast::run(setup, self.join("origin")?, Ports::any())
+        Tidecast::run(Command::new(binary()?), setup, self.join("origin")?, Ports::any())
     }
 
     /// A node that serves the streams of `upstream`.
@@ -51,7 +52,7 @@ impl Cluster {
 
     fn edge_of(&self, name: &str, upstream: SocketAddr, ports: Ports) -> Result<Tidecast> {
         let setup = Setup::default().set("roles", "edge").set("upstream", &format!("https://{upstream}"));
-        Tidecast::run(setup, self.join(name)?, ports)
+        Tidecast::run(Command::new(binary()?), setup, self.join(name)?, ports)
     }
 
     /// A bundle for `name`, as `tidecast cluster invite` prints it.
@@ -74,7 +75,9 @@ impl Cluster {
 
 /// Runs a command that ends by itself, and returns what it prints.
 fn run(data_dir: &Path, arguments: &[&str]) -> Result<Vec<u8>> {
-    let output = command(data_dir)?.args(arguments).output()?;
+    let mut command = Command::new(binary()?);
+    bare(&mut command, data_dir);
+    let output = command.args(arguments).output()?;
     ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(output.stdout)
 }

@@ -1,12 +1,15 @@
 //! All streams on this node: who may write one, who can find it, and when it is forgotten.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use media::{SessionId, StreamId};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use net::{Full, Limits, Place, Places};
+use tokio::sync::SemaphorePermit;
 
 use crate::backfill::Backfill;
 use crate::index::{StreamHeader, StreamIndex, StreamWriter};
@@ -38,16 +41,26 @@ struct Shared {
     streams: ArcSwap<HashMap<Arc<str>, Vec<Arc<StreamIndex>>>>,
     /// Taken by whoever replaces `streams`.
     changes: Mutex<()>,
-    held: Semaphore,
+    held: Places,
+    /// No request is held any more.
+    draining: AtomicBool,
     metrics: Metrics,
 }
 
 impl Catalog {
+    /// Holds requests up to the node's bound, whoever asks.
     pub fn new(metrics: Metrics) -> Self {
+        Self::with_held_per_address(metrics, HELD_REQUESTS_MAX)
+    }
+
+    /// `held_per_address`: requests that one address may have waiting at once. Each waits on a connection of its own
+    /// in HTTP/1.1, so this is worth something below the bound on connections of an address.
+    pub fn with_held_per_address(metrics: Metrics, held_per_address: usize) -> Self {
         let shared = Shared {
             streams: ArcSwap::default(),
             changes: Mutex::default(),
-            held: Semaphore::new(HELD_REQUESTS_MAX),
+            held: Places::new(Limits { total: HELD_REQUESTS_MAX, per_address: held_per_address }),
+            draining: AtomicBool::new(false),
             metrics,
         };
         Self { shared: Arc::new(shared) }
@@ -152,21 +165,34 @@ impl Catalog {
         streams.get(name)?.iter().find(|index| index.session() == session).cloned()
     }
 
-    /// Leave to hold one request; `None` if the node, or the stream, holds as many as it may.
-    pub(crate) fn hold<'a>(&'a self, index: &'a StreamIndex) -> Option<Held<'a>> {
-        let metrics = &self.shared.metrics;
-        let permits =
-            index.held.try_acquire().and_then(|stream| Ok([stream, self.shared.held.try_acquire()?]));
-        match permits {
-            Ok(permits) => {
-                metrics.held_requests.inc();
-                Some(Held { metrics, _permits: permits })
-            }
-            Err(_) => {
-                metrics.held_requests_refused.inc();
-                None
-            }
+    /// Answers every held request at once, and holds no other: the node goes down, and whoever comes after it, or
+    /// another node, will hold them. Media that is there is still served.
+    pub fn drain(&self) {
+        self.shared.draining.store(true, Ordering::Release);
+        for session in self.shared.streams.load().values().flatten() {
+            session.renditions.iter().for_each(|rendition| rendition.waiters.ring());
         }
+    }
+
+    /// To be asked after waiting began, like the snapshot that is waited for: then no drain is missed.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.shared.draining.load(Ordering::Acquire)
+    }
+
+    /// Leave to hold one request of a viewer at `address`.
+    ///
+    /// # Errors
+    /// Who has as many as it may: the stream, the node, or the address.
+    pub(crate) fn hold<'a>(&'a self, index: &'a StreamIndex, address: IpAddr) -> Result<Held<'a>, NotHeld> {
+        let metrics = &self.shared.metrics;
+        let places = || {
+            let stream = index.held.try_acquire().map_err(|_| NotHeld::Stream)?;
+            let node = self.shared.held.take(address).map_err(NotHeld::from)?;
+            Ok((stream, node))
+        };
+        let places = places().inspect_err(|not_held| metrics.not_held(*not_held))?;
+        metrics.held_requests.inc();
+        Ok(Held { metrics, _places: places })
     }
 
     fn change(&self, change: impl FnOnce(&mut HashMap<Arc<str>, Vec<Arc<StreamIndex>>>)) {
@@ -177,11 +203,28 @@ impl Catalog {
     }
 }
 
+/// Who holds as many requests as it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotHeld {
+    Node,
+    Stream,
+    Address,
+}
+
+impl From<Full> for NotHeld {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::Total => Self::Node,
+            Full::Address => Self::Address,
+        }
+    }
+}
+
 /// One held request; counts until dropped, also when the viewer hangs up.
 #[derive(Debug)]
 pub(crate) struct Held<'a> {
     metrics: &'a Metrics,
-    _permits: [SemaphorePermit<'a>; 2],
+    _places: (SemaphorePermit<'a>, Place),
 }
 
 impl Drop for Held<'_> {

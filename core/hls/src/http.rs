@@ -10,6 +10,7 @@ mod body;
 mod negotiate;
 mod target;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,9 +58,10 @@ const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=3600, i
 /// Answers one request, whatever it is; a held one within three target durations.
 ///
 /// Takes `path` and `query` rather than a URI, because the role that mounts this may have stripped something
-/// from them.
+/// from them. `viewer` is the address that held requests are counted for.
 pub async fn respond(
     catalog: &Catalog,
+    viewer: IpAddr,
     method: &Method,
     path: &str,
     query: Option<&str>,
@@ -69,7 +71,7 @@ pub async fn respond(
     let kind = target.as_ref().map_or(RequestKind::Other, Target::kind);
     let answer = match (method, target) {
         (&Method::GET | &Method::HEAD, Some(target)) => {
-            Request { catalog, method, query, headers }.answer(target).await
+            Request { catalog, viewer, method, query, headers }.answer(target).await
         }
         (&Method::GET | &Method::HEAD, None) => Err(Refusal::NotFound),
         (&Method::OPTIONS, _) => Ok(preflight()),
@@ -105,6 +107,7 @@ fn finish(
 /// A GET or HEAD.
 struct Request<'a> {
     catalog: &'a Catalog,
+    viewer: IpAddr,
     method: &'a Method,
     query: Option<&'a str>,
     headers: &'a HeaderMap,
@@ -212,10 +215,15 @@ impl Request<'_> {
         if let Some(answer) = check(&rendition.snapshot()) {
             return Ok(answer);
         }
-        let _held = self.catalog.hold(index).ok_or(Refusal::Busy)?;
+        let _held = self.catalog.hold(index, self.viewer).map_err(|_| Refusal::Busy)?;
         // rfc8216bis §6.2.5.2: a server gives up after three target durations.
         let held_max = Duration::from_secs(3 * u64::from(announced.target_duration_s));
-        tokio::time::timeout(held_max, rendition.wait(queue, check)).await.map_err(|_| Refusal::Stalled)
+        let check_or_drain = |snapshot: &Arc<Snapshot>| {
+            let draining = || self.catalog.is_draining().then_some(Err(Refusal::Draining));
+            check(snapshot).map(Ok).or_else(draining)
+        };
+        let waited = rendition.wait(queue, check_or_drain);
+        tokio::time::timeout(held_max, waited).await.map_err(|_| Refusal::Stalled)?
     }
 
     fn playlist(&self, rendered: &Rendered, cache_control: HeaderValue) -> Response<Body> {
@@ -304,8 +312,10 @@ enum Refusal {
     Method,
     /// Held as long as allowed, and nothing came.
     Stalled,
-    /// As many requests are held as this node, or this stream, may hold.
+    /// As many requests are held as this node, this stream, or this address, may hold.
     Busy,
+    /// This node goes down; the next one to listen here, or another, will wait with the viewer.
+    Draining,
     /// The media is on another node, which does not give it now.
     Unreachable,
 }
@@ -328,7 +338,9 @@ impl Refusal {
                 (StatusCode::BAD_REQUEST, NOT_STORED)
             }
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, NOT_STORED),
-            Self::Stalled | Self::Busy | Self::Unreachable => (StatusCode::SERVICE_UNAVAILABLE, NOT_STORED),
+            Self::Stalled | Self::Busy | Self::Draining | Self::Unreachable => {
+                (StatusCode::SERVICE_UNAVAILABLE, NOT_STORED)
+            }
         };
         let text = format!("{}\n", self.words());
         let mut response = Response::new(Body::empty());
@@ -338,7 +350,7 @@ impl Refusal {
         headers.insert(CONTENT_TYPE, TEXT);
         headers.insert(CONTENT_LENGTH, text.len().into());
         match self {
-            Self::Starting | Self::Stalled | Self::Busy | Self::Unreachable => {
+            Self::Starting | Self::Stalled | Self::Busy | Self::Draining | Self::Unreachable => {
                 headers.insert(RETRY_AFTER, 1.into());
             }
             Self::Method => drop(headers.insert(ALLOW, METHODS)),
@@ -358,6 +370,7 @@ impl Refusal {
             Self::Method => "GET, HEAD and OPTIONS only".into(),
             Self::Stalled => "no new media in time".into(),
             Self::Busy => "too many requests are waiting".into(),
+            Self::Draining => "this server is going down".into(),
             Self::Unreachable => "the origin does not answer".into(),
         }
     }

@@ -13,7 +13,7 @@ use crate::backfill::Backfill;
 use crate::catalog::HELD_REQUESTS_PER_STREAM_MAX;
 use crate::metrics::Metrics;
 use crate::playlist::multivariant::Multivariants;
-use crate::rendition::{Rendition, RenditionHeader, RenditionName, RenditionWriter, dimensions};
+use crate::rendition::{Rendition, RenditionHeader, RenditionName, RenditionWriter};
 use crate::segment::{Position, header_value};
 use crate::viewers::ViewerMeter;
 
@@ -232,7 +232,7 @@ impl StreamIndex {
             state: self.state(),
             session: self.session(),
             codecs: codecs.join(","),
-            resolution: self.header.renditions.iter().find_map(|rendition| dimensions(&rendition.codec)),
+            resolution: self.header.renditions.iter().find_map(|rendition| rendition.codec.dimensions()),
             frame_rate: announced.as_ref().and_then(|announced| announced.frame_rate),
             bandwidth: announced
                 .as_ref()

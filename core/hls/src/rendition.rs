@@ -469,11 +469,3 @@ impl RenditionWriter {
         self.rendition().header.codec.timescale()
     }
 }
-
-/// Width and height of the picture; `None` for audio.
-pub(crate) fn dimensions(codec: &CodecConfig) -> Option<(u32, u32)> {
-    match codec {
-        CodecConfig::H264(config) => Some((config.width(), config.height())),
-        CodecConfig::Aac(_) => None,
-    }
-}

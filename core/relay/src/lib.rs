@@ -24,7 +24,10 @@ pub mod wire;
 pub use client::{Lost, SILENCE_MAX, Subscription, Upstream, UpstreamError, UpstreamUrl};
 pub use frame::{Boundary, Frame, FrameError, HEADER_BYTES, Kind};
 pub use metrics::{Metrics, WireMetrics};
-pub use record::{Bandwidth, Facts, Live, STORE_BYTES_MAX, StreamRecord, TrackRecord};
+pub use record::{
+    Bandwidth, Facts, HEALTH_SAMPLES_MAX, Health, Live, STORE_BYTES_MAX, Sample, Sound, StreamRecord,
+    TrackRecord,
+};
 pub use registry::{StreamRegistry, Streams, Taken};
 pub use ring::{Cursor, GROUP_BYTES_MAX, RING_BYTES_MAX, Read, Ring};
 pub use stream::{Stream, StreamWriter, Track, TrackWriter};

@@ -18,8 +18,11 @@ export type Fault =
   | { kind: "bad-name" }
   /** The player gave up; it is started again by itself. */
   | { kind: "playback"; detail: string }
-  /** Nothing in this browser can play it; starting again would not help. */
-  | { kind: "unsupported" };
+  /**
+   * This browser cannot play it; starting again would not help. `codecs` are the everyday names of those it lacks; none if
+   * it has no player at all.
+   */
+  | { kind: "unsupported"; codecs: string[] };
 
 export interface Model {
   phase: Phase;
@@ -45,7 +48,7 @@ export type Event =
   | { type: "settled" }
   | { type: "media-ended" }
   | { type: "player-failed"; detail: string }
-  | { type: "unsupported" }
+  | { type: "unsupported"; codecs: string[] }
   /** What was left to play out should be over by now. */
   | { type: "finish-timeout" }
   /** The retry button, or the automatic retry. */
@@ -97,7 +100,7 @@ export function step(model: Model, event: Event): Step {
     case "player-failed":
       return onPlayerFailed(model, event.detail);
     case "unsupported":
-      return halt(model, { kind: "unsupported" });
+      return halt(model, { kind: "unsupported", codecs: event.codecs });
     case "finish-timeout":
       return model.finishing ? conclude(model) : stay(model);
     case "retry":
@@ -119,7 +122,10 @@ export function isWaitingForBroadcaster(model: Model): boolean {
 function onAnswer(model: Model): Step {
   const stream = model.stream;
   if (!stream) return stay(model);
-  if (model.fault?.kind === "unsupported" && stream.state === "live") return stay(model);
+  // Another session may have other codecs.
+  if (model.fault?.kind === "unsupported" && stream.state === "live" && sessionOf(stream) === model.playing) {
+    return stay(model);
+  }
   if (model.phase === "live" && model.playing !== null) return onAnswerWhilePlaying(model, stream);
   // The pause before the automatic retry is not cut short by the server saying what it said before.
   if (model.fault?.kind === "playback" && stream.state === "live" && sessionOf(stream) === model.playing) {

@@ -143,10 +143,17 @@ test("an impossible name is an error of its own", () => {
 });
 
 test("a browser that cannot play is told once, not with every poll", () => {
-  const unable = after(says("live"), { type: "unsupported" }, says("live"));
-  assert.equal(unable.fault.kind, "unsupported");
+  const unsupported = { type: "unsupported", codecs: ["HEVC"] };
+  const unable = after(says("live"), unsupported, says("live"));
+  assert.deepEqual(unable.fault, { kind: "unsupported", codecs: ["HEVC"] });
   assert.deepEqual(unable.effects, []);
-  assert.equal(after(says("live"), { type: "unsupported" }, says("ended")).phase, "ended");
+  assert.equal(after(says("live"), unsupported, says("ended")).phase, "ended");
+});
+
+test("a new session may have codecs that the browser can play", () => {
+  const again = after(says("live"), { type: "unsupported", codecs: ["HEVC"] }, says("live", { session: "another" }));
+  assert.equal(again.phase, "live");
+  assert.deepEqual(again.effects, ["play"]);
 });
 
 test("polling is slow only while a picture is there", () => {

@@ -1,6 +1,7 @@
 //! The types of the values, and the words for what is wrong with a text.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -149,4 +150,13 @@ pub(super) fn directory(text: &str) -> Result<PathBuf, String> {
         return Err(format!("{text:?} would be another directory for every place tidecast is started in"));
     }
     Ok(path)
+}
+
+/// A whole number within `bounds`.
+pub(super) fn number(text: &str, bounds: RangeInclusive<usize>) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if bounds.contains(&number) => Ok(number),
+        Ok(number) => Err(format!("{number} is not from {} to {}", bounds.start(), bounds.end())),
+        Err(_) => Err(format!("{text:?} is no number")),
+    }
 }
