@@ -144,7 +144,9 @@ impl Tidecast {
         let data_dir = cluster.join(name)?;
         let Some(upstream) = upstream else { return Self::start_in(data_dir, &[]) };
         let relay = upstream.relay.context("the upstream is in no cluster")?;
-        Self::start_in(data_dir, &[("ROLES", "edge"), ("UPSTREAM", &format!("https://{relay}"))])
+        // All viewers come from one address.
+        let crowd = ("HTTP__CONNECTIONS_PER_ADDRESS", "10000");
+        Self::start_in(data_dir, &[("ROLES", "edge"), ("UPSTREAM", &format!("https://{relay}")), crowd])
     }
 
     fn start_in(data_dir: TempDir, settings: &[(&str, &str)]) -> Result<Self> {

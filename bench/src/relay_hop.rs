@@ -44,13 +44,17 @@ fn watch(watched: Duration) -> Result<Samples> {
     let entered = runtime.enter();
     let anywhere = (Ipv4Addr::LOCALHOST, 0).into();
     let site = Site::new(node.registry.clone(), node.catalog.clone(), 1935);
-    let origin = Listener::bind(anywhere, site, 100, edge::Metrics::default())?;
+    let listen = |site| -> Result<Listener> {
+        let limits = net::Limits { total: 100, per_address: 100 };
+        Ok(Listener::new(net::bind(anywhere, edge::SOCKET)?, site, limits, edge::Metrics::default()))
+    };
+    let origin = listen(site)?;
     let listener = relay::server::Listener::bind(anywhere, &here, WireMetrics::default())?;
     let relay = Relay::new(&here, node.catalog.clone(), Here(node.catalog.clone()), RelayMetrics::default());
     let url = format!("https://{}", listener.local_addr()?).parse().map_err(anyhow::Error::msg)?;
     let upstream = Upstream::new(url, &there, FORMAT_VERSION);
     let puller = Puller::new(upstream, Catalog::new(hls::Metrics::default()), PullMetrics::default());
-    let edge = Listener::bind(anywhere, Site::remote(puller.clone()), 100, edge::Metrics::default())?;
+    let edge = listen(Site::remote(puller.clone()))?;
     drop(entered);
     let addresses = [origin.local_addr()?, edge.local_addr()?];
     let stop = CancellationToken::new();

@@ -66,7 +66,12 @@ impl Site {
     pub fn state_json(&self, id: Option<&StreamId>) -> Bytes {
         let json = match id {
             Some(id) => serde_json::to_vec(&state::Entry::of(id, &self.registry, &self.catalog)),
-            None => serde_json::to_vec(&state::List::of(&self.registry, &self.catalog, &self.unlisted, self.rtmp_port)),
+            None => serde_json::to_vec(&state::List::of(
+                &self.registry,
+                &self.catalog,
+                &self.unlisted,
+                self.rtmp_port,
+            )),
         };
         json.expect("a state has only strings, numbers and lists").into()
     }
@@ -123,7 +128,11 @@ impl Site {
         response.map(|bytes| Either::Right(Full::new(if head { Bytes::new() } else { bytes })))
     }
 
-    async fn remote_state(&self, puller: &Puller, path: &str, headers: &HeaderMap,
+    async fn remote_state(
+        &self,
+        puller: &Puller,
+        path: &str,
+        headers: &HeaderMap,
         viewer: IpAddr,
     ) -> Response<Bytes> {
         match remote::state(puller, path).await {

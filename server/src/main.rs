@@ -104,7 +104,9 @@ async fn run(loaded: &Effective, handed: Handed) -> anyhow::Result<Outcome> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let identity = ClusterFiles::new(loaded.config.cluster_dir()).identity()?;
     let roles = match loaded.config.roles {
-        RoleSet::All => Roles::build(&loaded.config, publish_key(loaded)?, identity, handed, metrics::registry())?,
+        RoleSet::All => {
+            Roles::build(&loaded.config, publish_key(loaded)?, identity, handed, metrics::registry())?
+        }
         RoleSet::Edge => Roles::build_edge(&loaded.config, identity, handed, metrics::registry())?,
     };
     announce(&roles)?;

@@ -51,7 +51,9 @@ impl Cluster {
     }
 
     fn edge_of(&self, name: &str, upstream: SocketAddr, ports: Ports) -> Result<Tidecast> {
-        let setup = Setup::default().set("roles", "edge").set("upstream", &format!("https://{upstream}"));
+        // All viewers of a test come from one address.
+        let setup = Setup::default().set("http.connections_per_address", "10000");
+        let setup = setup.set("roles", "edge").set("upstream", &format!("https://{upstream}"));
         Tidecast::run(Command::new(binary()?), setup, self.join(name)?, ports)
     }
 

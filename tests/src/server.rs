@@ -165,12 +165,7 @@ impl Tidecast {
         Self::run(command, setup, TempDir::new()?, Ports::any())
     }
 
-    pub(crate) fn run(
-        mut command: Command,
-        setup: Setup,
-        data_dir: TempDir,
-        ports: Ports,
-    ) -> Result<Self> {
+    pub(crate) fn run(mut command: Command, setup: Setup, data_dir: TempDir, ports: Ports) -> Result<Self> {
         bare(&mut command, data_dir.path());
         let listeners =
             [("RTMP", ports.rtmp), ("HTTP", ports.http), ("ADMIN", ports.admin), ("RELAY", ports.relay)];
@@ -208,16 +203,6 @@ impl Tidecast {
         self.process.signal(Signal::CONT)
     }
 
-    /// The value of a metric without labels.
-    ///
-    /// # Errors
-    /// If there is none.
-    pub fn metric(&self, name: &str) -> Result<f64> {
-        let metrics = self.admin_http().get_ok("/metrics")?.text();
-        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.with_context(|| format!("no metric {name}"))?.parse().context("a number")
-    }
-
     /// Where to publish `stream` ("live/name") with a right key.
     #[must_use]
     pub fn publish_url(&self, stream: &str) -> String {
@@ -226,14 +211,7 @@ impl Tidecast {
 
     #[must_use]
     pub fn publish_url_with_key(&self, stream: &str, key: &str) -> String {
-        let rtmp = self.rtmp.expect("an edge takes no publishers");
-        format!("rtmp://{rtmp}/{stream}?key={key}")
-    }
-
-    /// Where viewers connect.
-    #[must_use]
-    pub fn http(&self) -> SocketAddr {
-        self.http
+        format!("rtmp://{}/{stream}?key={key}", self.rtmp_address())
     }
 
     /// What viewers ask.
@@ -244,7 +222,7 @@ impl Tidecast {
 
     #[must_use]
     pub fn rtmp_address(&self) -> SocketAddr {
-        self.rtmp
+        self.rtmp.expect("an edge takes no publishers")
     }
 
     #[must_use]

@@ -54,7 +54,7 @@ fn edge_of(http: &Http, path: &str) -> Result<(u64, Option<u64>)> {
 fn two_thousand_viewers_on_a_cold_edge_are_one_subscription() -> Result<()> {
     const VIEWERS: usize = 2000;
     let scene = Scene::new()?;
-    let addr = scene.edge.http();
+    let addr = scene.edge.http_address();
     let start = Instant::now();
     let mut viewers = Vec::new();
     for _ in 0..VIEWERS {
@@ -69,8 +69,8 @@ fn two_thousand_viewers_on_a_cold_edge_are_one_subscription() -> Result<()> {
         viewer.read_exact(&mut head)?;
         ensure!(head == *b"HTTP/1.1 200", "{}", String::from_utf8_lossy(&head));
     }
-    let subscriptions = scene.edge.metric("tidecast_pull_subscriptions_total")?;
-    let subscribed = scene.origin.metric("tidecast_relay_subscribed_total")?;
+    let subscriptions = scene.edge.metric("pull_subscriptions_total")?;
+    let subscribed = scene.origin.metric("relay_subscribed_total")?;
     ensure!((subscriptions, subscribed) == (1.0, 1.0), "{subscriptions} asked for, {subscribed} answered");
     scene.edge.stop()?;
     scene.origin.stop()
@@ -90,7 +90,7 @@ fn an_old_part_is_fetched_once() -> Result<()> {
     for _ in 0..3 {
         ensure!(scene.edge.viewer_http().get_ok(&segment)?.body == expected, "another segment");
     }
-    let bodies = scene.edge.metric("tidecast_pull_bodies_total")?;
+    let bodies = scene.edge.metric("pull_bodies_total")?;
     ensure!((1.0..=5.0).contains(&bodies), "{bodies} bodies for one segment");
     Ok(())
 }
@@ -105,7 +105,7 @@ fn a_name_that_nobody_publishes_does_not_reach_the_origin() -> Result<()> {
         let answer = http.get("/hls/live/nobody/index.m3u8")?;
         ensure!(answer.status == 404, "status {}", answer.status);
     }
-    let asked = scene.edge.metric("tidecast_pull_subscriptions_total")?;
+    let asked = scene.edge.metric("pull_subscriptions_total")?;
     ensure!(asked <= start.elapsed().as_secs_f64() + 2.0, "{asked} in {:?}", start.elapsed());
     let broken = http.get("/hls/live/no%2fbody/index.m3u8")?;
     ensure!(broken.status == 404, "status {}", broken.status);
@@ -170,7 +170,7 @@ fn a_hanging_origin_is_noticed_served_without_and_resumed() -> Result<()> {
 
     scene.origin.thaw()?;
     poll::until("it goes on", LIVE_MAX, || Ok((http.get(&path)?.status == 200).then_some(())))?;
-    let resumed = scene.origin.metric("tidecast_relay_resumed_total")?;
+    let resumed = scene.origin.metric("relay_resumed_total")?;
     ensure!(resumed >= 1.0, "{resumed} resumed");
     Ok(())
 }
@@ -208,10 +208,10 @@ fn an_origin_that_restarts_is_followed_again() -> Result<()> {
 fn an_edge_that_dies_is_forgotten_and_comes_back() -> Result<()> {
     let scene = Scene::new()?;
     live(&scene.edge.viewer_http())?;
-    ensure!(scene.origin.metric("tidecast_relay_subscriptions")? == 1.0, "one is reading");
+    ensure!(scene.origin.metric("relay_subscriptions")? == 1.0, "one is reading");
     let edge = scene.edge.restart(End::Killed)?;
     poll::until("nobody reading", Duration::from_secs(10), || {
-        Ok((scene.origin.metric("tidecast_relay_subscriptions")? == 0.0).then_some(()))
+        Ok((scene.origin.metric("relay_subscriptions")? == 0.0).then_some(()))
     })?;
     live(&edge.viewer_http())?;
     edge.stop()?;
@@ -225,11 +225,11 @@ fn a_stream_without_viewers_is_let_go() -> Result<()> {
     live(&scene.edge.viewer_http())?;
     let since = Instant::now();
     poll::until("let go", Duration::from_secs(40), || {
-        Ok((scene.edge.metric("tidecast_pull_streams")? == 0.0).then_some(()))
+        Ok((scene.edge.metric("pull_streams")? == 0.0).then_some(()))
     })?;
     ensure!(since.elapsed() >= Duration::from_secs(19), "already after {:?}", since.elapsed());
     poll::until("unsubscribed", Duration::from_secs(5), || {
-        Ok((scene.origin.metric("tidecast_relay_subscriptions")? == 0.0).then_some(()))
+        Ok((scene.origin.metric("relay_subscriptions")? == 0.0).then_some(()))
     })?;
     live(&scene.edge.viewer_http()).map(drop)
 }
@@ -258,7 +258,7 @@ fn an_edge_of_another_cluster_gets_nothing_and_both_sides_are_told() -> Result<(
     origin.wait_for_log("the refusal", LIVE_MAX, |line| {
         line.contains("refused a connection to the relay: it does not know the authority").then_some(())
     })?;
-    ensure!(origin.metric("tidecast_relay_refused_total")? >= 1.0);
+    ensure!(origin.metric("relay_refused_total")? >= 1.0);
     let lines = origin.log().iter().filter(|line| line.contains("refused a connection")).count();
     ensure!(lines <= 2, "{lines} lines about one stranger");
     Ok(())
