@@ -232,7 +232,6 @@ async fn write_loop(
 ) {
     let _ = stream.set_nodelay(true);
     let Ok(mut stream) = acceptor.accept(stream).await else { return };
-    given.mark_unchanged();
     while given.changed().await.is_ok() {
         let parts = given.borrow_and_update().clone();
         for part in parts.iter().flat_map(|parts| parts.iter()) {
