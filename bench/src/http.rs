@@ -16,6 +16,13 @@ pub(crate) struct Connection {
     request: String,
 }
 
+/// The head of an answer.
+pub(crate) struct Head {
+    pub(crate) status: u16,
+    gzip: bool,
+    body_bytes: Option<usize>,
+}
+
 pub(crate) struct Answer {
     pub(crate) status: u16,
     gzip: bool,
@@ -49,23 +56,45 @@ impl Connection {
 
         let mut line = String::new();
         self.stream.read_line(&mut line)?;
-        let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
-        let status = status.with_context(|| format!("not a status line: {line:?}"))?;
-        let (mut length, mut gzip) = (None, false);
+        let mut head = Head::of_status(&line)?;
         loop {
             line.clear();
             self.stream.read_line(&mut line)?;
-            let Some((name, value)) = line.trim_end().split_once(':') else { break };
-            match name.to_ascii_lowercase().as_str() {
-                "content-length" => length = value.trim().parse().ok(),
-                "content-encoding" => gzip = value.trim() == "gzip",
-                "transfer-encoding" => bail!("chunks are not understood here"),
-                _ => {}
+            if !head.take(&line)? {
+                break;
             }
         }
-        let mut body = vec![0; length.context("no Content-Length")?];
+        let mut body = vec![0; head.body_bytes()?];
         self.stream.read_exact(&mut body)?;
-        Ok(Answer { status, gzip, body })
+        Ok(head.with_body(body))
+    }
+}
+
+impl Head {
+    pub(crate) fn of_status(line: &str) -> Result<Self> {
+        let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = status.with_context(|| format!("not a status line: {line:?}"))?;
+        Ok(Self { status, gzip: false, body_bytes: None })
+    }
+
+    /// Takes the next line. False for the empty one, behind which the body begins.
+    pub(crate) fn take(&mut self, line: &str) -> Result<bool> {
+        let Some((name, value)) = line.trim_end().split_once(':') else { return Ok(false) };
+        match name.to_ascii_lowercase().as_str() {
+            "content-length" => self.body_bytes = value.trim().parse().ok(),
+            "content-encoding" => self.gzip = value.trim() == "gzip",
+            "transfer-encoding" => bail!("chunks are not understood here"),
+            _ => {}
+        }
+        Ok(true)
+    }
+
+    pub(crate) fn body_bytes(&self) -> Result<usize> {
+        self.body_bytes.context("no Content-Length")
+    }
+
+    pub(crate) fn with_body(self, body: Vec<u8>) -> Answer {
+        Answer { status: self.status, gzip: self.gzip, body }
     }
 }
 

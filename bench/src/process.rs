@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::http::Connection;
 use crate::measure::sleep;
 
 const START_MAX: Duration = Duration::from_secs(10);
@@ -31,6 +32,9 @@ pub(crate) struct Usage {
     pub(crate) cpu_s: f64,
     pub(crate) resident_mb: f64,
     pub(crate) resident_peak_mb: f64,
+    pub(crate) threads: f64,
+    /// Open files and sockets.
+    pub(crate) descriptors: f64,
 }
 
 impl Process {
@@ -52,6 +56,8 @@ impl Process {
             let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
             usage.resident_mb += megabytes(&status, "VmRSS:")?;
             usage.resident_peak_mb += megabytes(&status, "VmHWM:")?;
+            usage.threads += value(&status, "Threads:")?.parse::<f64>()?;
+            usage.descriptors += fs::read_dir(format!("/proc/{pid}/fd"))?.count() as f64;
             let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
             left.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
         }
@@ -79,9 +85,13 @@ impl Drop for Process {
     }
 }
 
+fn value<'a>(status: &'a str, name: &str) -> Result<&'a str> {
+    let value = status.lines().find_map(|line| line.strip_prefix(name));
+    Ok(value.with_context(|| name.to_owned())?.trim())
+}
+
 fn megabytes(status: &str, name: &str) -> Result<f64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| name.to_owned())?;
-    let kibibytes: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
+    let kibibytes: f64 = value(status, name)?.trim_end_matches("kB").trim().parse()?;
     Ok(kibibytes * 1024.0 / 1e6)
 }
 
@@ -90,6 +100,8 @@ pub(crate) struct Tidecast {
     pub(crate) process: Process,
     pub(crate) rtmp: SocketAddr,
     pub(crate) http: SocketAddr,
+    admin: SocketAddr,
+    log: PathBuf,
     _data_dir: TempDir,
 }
 
@@ -117,8 +129,10 @@ impl Tidecast {
             let address = |key: &str| {
                 said.split_whitespace().find_map(|word| word.strip_prefix(key)?.parse::<SocketAddr>().ok())
             };
-            if let (Some(rtmp), Some(http)) = (address("rtmp.listen="), address("http.listen=")) {
-                return Ok(Self { process, rtmp, http, _data_dir: data_dir });
+            if let (Some(rtmp), Some(http), Some(admin)) =
+                (address("rtmp.listen="), address("http.listen="), address("admin.listen="))
+            {
+                return Ok(Self { process, rtmp, http, admin, log, _data_dir: data_dir });
             }
             process.check().with_context(|| format!("tidecast said:\n{said}"))?;
             if Instant::now() > deadline {
@@ -130,6 +144,35 @@ impl Tidecast {
 
     pub(crate) fn publish_url(&self, stream: &str) -> String {
         format!("rtmp://{}/{stream}?key={PUBLISH_KEY}", self.rtmp)
+    }
+
+    /// What it counts, now.
+    pub(crate) fn metrics(&self) -> Result<Metrics> {
+        let text = Connection::open(self.admin)?.get_ok("/metrics")?.text()?;
+        Ok(Metrics { text })
+    }
+
+    /// Everything it has said.
+    pub(crate) fn log(&self) -> Result<String> {
+        Ok(String::from_utf8_lossy(&fs::read(&self.log)?).into_owned())
+    }
+}
+
+/// One answer of `/metrics`.
+pub(crate) struct Metrics {
+    text: String,
+}
+
+impl Metrics {
+    /// The sum over all labels; fails if there is no metric of that name.
+    pub(crate) fn sum(&self, name: &str) -> Result<f64> {
+        let lines = self.text.lines().filter_map(|line| line.strip_prefix(name));
+        let mut values = lines
+            .filter(|rest| rest.starts_with([' ', '{']))
+            .filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok())
+            .peekable();
+        ensure!(values.peek().is_some(), "no metric is called {name}");
+        Ok(values.sum())
     }
 }
 
