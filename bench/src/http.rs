@@ -1,6 +1,7 @@
 //! A viewer's HTTP connection: GET, one after the other, kept alive. No more of HTTP/1.1 than our own server and
 //! nginx answer with, so that it costs the machine next to nothing.
 
+use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -14,6 +15,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(40);
 pub(crate) struct Connection {
     stream: BufReader<TcpStream>,
     request: String,
+    /// For the Host field: the admin listener answers to no other name than its own.
+    server: SocketAddr,
 }
 
 /// The head of an answer.
@@ -35,7 +38,7 @@ impl Connection {
         let stream = TcpStream::connect(server).with_context(|| format!("cannot connect to {server}"))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(ANSWER_MAX))?;
-        Ok(Self { stream: BufReader::new(stream), request: String::new() })
+        Ok(Self { stream: BufReader::new(stream), request: String::new(), server })
     }
 
     pub(crate) fn get(&mut self, path: &str) -> Result<Answer> {
@@ -50,8 +53,9 @@ impl Connection {
     }
 
     fn exchange(&mut self, path: &str) -> Result<Answer> {
-        self.request.clear();
-        self.request.extend(["GET ", path, " HTTP/1.1\r\nHost: bench\r\nAccept-Encoding: gzip\r\n\r\n"]);
+        let Self { request, server, .. } = self;
+        request.clear();
+        write!(request, "GET {path} HTTP/1.1\r\nHost: {server}\r\nAccept-Encoding: gzip\r\n\r\n")?;
         self.stream.get_mut().write_all(self.request.as_bytes())?;
 
         let mut line = String::new();

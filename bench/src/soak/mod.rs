@@ -52,7 +52,7 @@ pub(crate) fn run(options: &Options) -> Result<Vec<Table>> {
     let idle = server.process.usage()?;
     let soak = Soak {
         server: &server,
-        stage: Arc::new(Stage::new()),
+        stage: Arc::new(Stage::new()?),
         tally: Arc::default(),
         strangers: AtomicU64::default(),
         seed,

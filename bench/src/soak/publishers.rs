@@ -37,9 +37,11 @@ impl Curtain {
 }
 
 impl Stage {
-    pub(crate) fn new() -> Self {
+    /// Makes the clips first, so that the load is whole from the beginning.
+    pub(crate) fn new() -> Result<Self> {
+        CLIPS.iter().try_for_each(|clip| harness::media::clip(clip).map(drop))?;
         let names = (0..CLIPS.len()).map(|stream| Mutex::new(name(stream, 0))).collect();
-        Self { names, exits: AtomicU64::default() }
+        Ok(Self { names, exits: AtomicU64::default() })
     }
 
     pub(crate) fn streams(&self) -> usize {
