@@ -2,6 +2,7 @@
 //!
 //!   packaging ──────┐ in this process, on synthetic media (synthetic.rs)
 //!   part-delay ─────┤
+//!   held ───────────┤ both: the call in this process, the memory of the release binary
 //!   one-publisher ──┤ the release binary (process.rs) beside nginx (nginx.rs), with real ffmpeg
 //!   requests ───────┤
 //!   latency ────────┘ the release binary, real ffmpeg, real Chromium
@@ -11,6 +12,7 @@
 //! compared is measured in turn within one run. Each benchmark prints a table; one missed target makes exit code 1.
 
 mod client;
+mod held;
 mod http;
 mod latency;
 mod measure;
@@ -50,6 +52,11 @@ const BENCHMARKS: &[Benchmark] = &[
         name: "part-delay",
         about: "from the last unit of a part to the answer of a held blocking reload",
         run: part_delay::run,
+    },
+    Benchmark {
+        name: "held",
+        about: "5,000 connections that hold a blocking reload: the publishing call, renderings, memory",
+        run: held::run,
     },
     Benchmark {
         name: "one-publisher",

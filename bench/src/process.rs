@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use tempfile::TempDir;
 
 use crate::http::Connection;
@@ -174,6 +174,14 @@ impl Metrics {
         ensure!(values.peek().is_some(), "no metric is called {name}");
         Ok(values.sum())
     }
+}
+
+/// Asks for all the descriptors that the system grants this process and its children, and says how many.
+pub(crate) fn raise_open_files() -> usize {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let files = if raised.is_ok() { maximum } else { current };
+    files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX))
 }
 
 /// `TIDECAST_BIN`, or what cargo built beside this program.
