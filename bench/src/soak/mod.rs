@@ -41,6 +41,13 @@ const GROWTH_PERCENT_MAX: f64 = 5.0;
 /// Between the windows that are compared. More, and the memory of two different loads would be compared.
 const LOAD_CHANGE_PERCENT_MAX: f64 = 20.0;
 
+const GAUGES_OF_THE_LIVING: [&str; 4] = [
+    "tidecast_streams",
+    "tidecast_rtmp_connections",
+    "tidecast_http_connections",
+    "tidecast_hls_held_requests",
+];
+
 /// For the last sessions to end after their linger, and for the last deadlines of silent connections.
 const QUIET_MAX: Duration = Duration::from_secs(90);
 
@@ -70,8 +77,7 @@ pub(crate) fn run(options: &Options) -> Result<Vec<Table>> {
     fs::write(&log, server.log()?)?;
 
     let mut table = soak.flatness(run, &samples);
-    let quiet = soak.remains(idle.descriptors);
-    let (remaining, after) = (quiet?, server.process.usage()?);
+    let (remaining, after) = (soak.remains(idle.descriptors)?, server.process.usage()?);
     table.judge(
         "left open once everybody was gone",
         &[0.0, remaining, remaining],
@@ -213,20 +219,15 @@ impl Soak<'_> {
         table
     }
 
-    /// How many descriptors are still open more than before, when everything had its time to end.
+    /// Connections, held requests and descriptors that are left when everything had its time to end.
     fn remains(&self, idle: f64) -> Result<f64> {
-        let gone = wait_for("nobody left", QUIET_MAX, || {
-            let metrics = self.server.metrics().ok()?;
-            let gauges =
-                ["tidecast_http_connections", "tidecast_rtmp_connections", "tidecast_hls_held_requests"];
-            let left: f64 = gauges.iter().map(|gauge| metrics.sum(gauge)).sum::<Result<_>>().ok()?;
-            let descriptors = self.server.process.usage().ok()?.descriptors;
-            (left == 0.0 && descriptors <= idle).then_some(descriptors)
-        });
-        match gone {
-            Ok(descriptors) => Ok(descriptors - idle),
-            Err(_) => Ok(self.server.process.usage()?.descriptors - idle),
-        }
+        let left = || -> Result<f64> {
+            let metrics = self.server.metrics()?;
+            let counted: f64 =
+                GAUGES_OF_THE_LIVING.iter().map(|gauge| metrics.sum(gauge)).sum::<Result<_>>()?;
+            Ok(counted + (self.server.process.usage()?.descriptors - idle).max(0.0))
+        };
+        wait_for("nobody left", QUIET_MAX, || left().ok().filter(|left| *left == 0.0)).or_else(|_| left())
     }
 }
 
@@ -265,8 +266,9 @@ fn minutes(time: Duration) -> f64 {
     time.as_secs_f64() / 60.0
 }
 
+/// As `server/src/telemetry.rs` writes them.
 fn count_panics(log: &str) -> f64 {
-    log.matches("panicked at").count() as f64
+    log.matches(" panic: ").count() as f64
 }
 
 fn csv(samples: &[Sample]) -> String {
