@@ -1,4 +1,4 @@
-// Builds dist/: two pages, their hashed assets, and a .gz beside everything that compresses.
+// Builds dist/: the pages, their hashed assets, and a .gz beside everything that compresses.
 // `node build.mjs --tests` bundles the unit tests into test/out/unit instead, so that they run on any Node.
 import { build } from "esbuild";
 import { createHash } from "node:crypto";
@@ -9,7 +9,12 @@ import { gzipSync } from "node:zlib";
 
 process.chdir(dirname(fileURLToPath(import.meta.url)));
 
-const PAGES = { "index.html": "src/home/index.html", "watch.html": "src/watch/watch.html" };
+const PAGES = {
+  "index.html": "src/home/index.html",
+  "watch.html": "src/watch/watch.html",
+  "embed.html": "src/embed/embed.html",
+  "connect.html": "src/connect/connect.html",
+};
 const COMPRESSIBLE = new Set([".html", ".js", ".css", ".svg", ".txt"]);
 
 await (process.argv.includes("--tests") ? buildTests() : buildPages());
@@ -31,14 +36,22 @@ async function buildTests() {
 async function buildPages() {
   await rm("dist", { recursive: true, force: true });
   const { metafile } = await build({
-    entryPoints: { home: "src/home/home.ts", watch: "src/watch/watch.ts" },
+    entryPoints: {
+      home: "src/home/home.ts",
+      watch: "src/watch/watch.ts",
+      embed: "src/embed/embed.ts",
+      connect: "src/connect/connect.ts",
+    },
     outdir: "dist/assets",
     entryNames: "[name]-[hash]",
     assetNames: "[name]-[hash]",
     publicPath: "/assets",
+    chunkNames: "shared-[hash]",
     bundle: true,
     minify: true,
     format: "esm",
+    // What two pages use, the player above all, is one file for both.
+    splitting: true,
     target: ["chrome109", "firefox115", "safari16.4"],
     // hls.js runs its demuxer in a worker; as a file of its own it needs no blob: in worker-src.
     loader: { ".worker.js": "file" },
@@ -55,7 +68,10 @@ async function buildPages() {
   addresses.set("licenses.txt", await emitHashed("licenses.txt", await licenses(metafile)));
 
   for (const [name, template] of Object.entries(PAGES)) {
-    const html = (await readFile(template, "utf8")).replace(/\{\{(.+?)\}\}/g, (_, asset) => {
+    const source = (await readFile(template, "utf8")).replace(/^ *<script type="module" src="\{\{(.+?)\.js\}\}">/m, (script, entry) =>
+      [...preloads(metafile, entry), script].join("\n"),
+    );
+    const html = source.replace(/\{\{(.+?)\}\}/g, (_, asset) => {
       const address = addresses.get(asset);
       if (!address) throw new Error(`${template} names {{${asset}}}, which the build did not make`);
       return address;
@@ -63,6 +79,14 @@ async function buildPages() {
     await writeFile(join("dist", name), html);
   }
   await compress("dist");
+}
+
+/** The shared files of a page, told in its head: else the browser would learn of them only from its script. */
+function preloads(metafile, entry) {
+  const outputs = Object.entries(metafile.outputs);
+  const [, { imports }] = outputs.find(([path]) => basename(path).startsWith(`${entry}-`) && path.endsWith(".js"));
+  const shared = imports.filter(({ kind }) => kind === "import-statement");
+  return shared.map(({ path }) => `    <link rel="modulepreload" href="/assets/${basename(path)}">`);
 }
 
 /** Writes one file under its content hash and returns its address. */

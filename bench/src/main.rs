@@ -2,6 +2,8 @@
 //!
 //!   packaging ──────┐ in this process, on synthetic media (synthetic.rs)
 //!   part-delay ─────┤
+//!   relay ──────────┤
+//!   edge-egress ────┤
 //!   held ───────────┤ both: the call in this process, the memory of the release binary
 //!   one-publisher ──┤ the release binary (process.rs) beside nginx (nginx.rs), with real ffmpeg
 //!   requests ───────┤
@@ -12,6 +14,7 @@
 //! compared is measured in turn within one run. Each benchmark prints a table; one missed target makes exit code 1.
 
 mod client;
+mod edge_egress;
 mod held;
 mod http;
 mod latency;
@@ -23,6 +26,8 @@ mod packaging;
 mod part_delay;
 mod playlist;
 mod process;
+mod relay_cpu;
+mod relay_hop;
 mod requests;
 mod soak;
 mod synthetic;
@@ -57,6 +62,16 @@ const BENCHMARKS: &[Benchmark] = &[
         name: "held",
         about: "5,000 connections that hold a blocking reload: the publishing call, renderings, memory",
         run: held::run,
+    },
+    Benchmark {
+        name: "relay",
+        about: "CPU time of a node per byte for its children beside a bare TLS write loop, and what a hop delays",
+        run: |options| Ok([relay_cpu::run(options)?, relay_hop::run(options)?].concat()),
+    },
+    Benchmark {
+        name: "edge-egress",
+        about: "what an edge costs its origin, with 1 viewer, 100 and 2,000",
+        run: edge_egress::run,
     },
     Benchmark {
         name: "one-publisher",

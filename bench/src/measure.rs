@@ -74,7 +74,7 @@ pub(crate) fn cpu_time_of(work: impl FnOnce()) -> Duration {
     thread_cpu_time() - before
 }
 
-fn thread_cpu_time() -> Duration {
+pub(crate) fn thread_cpu_time() -> Duration {
     cpu_time(ClockId::ThreadCPUTime)
 }
 

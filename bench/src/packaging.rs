@@ -3,6 +3,7 @@
 
 use std::hint::black_box;
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -347,8 +348,10 @@ impl Pushing {
     fn playlist(&self, query: Option<&str>) -> Result<String> {
         let path = format!("/hls/live/bench/{}/v/index.m3u8", SessionId::from_random(1));
         let body = self.runtime.block_on(async {
+            let viewer = Ipv4Addr::LOCALHOST.into();
             let answer =
-                hls::http::respond(&self.catalog, &Method::GET, &path, query, &HeaderMap::new()).await;
+                hls::http::respond(&self.catalog, viewer, &Method::GET, &path, query, &HeaderMap::new())
+                    .await;
             answer.into_body().collect().await
         })?;
         let text = String::from_utf8(body.to_bytes().to_vec())?;

@@ -26,7 +26,7 @@ use crate::synthetic::{AUDIO_HERTZ, AUDIO_SAMPLES, FRAMES_PER_SECOND, Track};
 use crate::table::{Table, Target};
 
 /// Sent at once before real time begins, so that nobody waits for the first segment.
-const HEAD_START: Duration = Duration::from_secs(10);
+pub(crate) const HEAD_START: Duration = Duration::from_secs(10);
 
 const START_MAX: Duration = Duration::from_secs(5);
 
@@ -68,7 +68,9 @@ fn watch(part_target: Duration, watched: Duration) -> Result<[Measured; 2]> {
     let node = Node::new(part_target);
     let entered = runtime.enter();
     let site = Site::new(node.registry.clone(), node.catalog.clone(), 1935);
-    let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into(), site, 100, edge::Metrics::default())?;
+    let socket = net::bind((Ipv4Addr::LOCALHOST, 0).into(), edge::SOCKET)?;
+    let limits = net::Limits { total: 100, per_address: 100 };
+    let listener = Listener::new(socket, site, limits, edge::Metrics::default());
     drop(entered);
     let address = listener.local_addr()?;
     let stop = CancellationToken::new();
@@ -96,10 +98,10 @@ fn watch(part_target: Duration, watched: Duration) -> Result<[Measured; 2]> {
 }
 
 /// When each unit was handed to the server.
-type Arrivals = HashMap<(bool, u64), Instant>;
+pub(crate) type Arrivals = HashMap<(bool, u64), Instant>;
 
 /// Publishes in real time.
-fn publish_until(publisher: &mut Publisher, end: Instant) -> Result<Arrivals> {
+pub(crate) fn publish_until(publisher: &mut Publisher, end: Instant) -> Result<Arrivals> {
     let mut arrivals = HashMap::new();
     loop {
         let message = publisher.next_message();
@@ -113,14 +115,14 @@ fn publish_until(publisher: &mut Publisher, end: Instant) -> Result<Arrivals> {
     }
 }
 
-struct AnsweredAt {
-    msn: u64,
-    part: u64,
-    at: Instant,
+pub(crate) struct AnsweredAt {
+    pub(crate) msn: u64,
+    pub(crate) part: u64,
+    pub(crate) at: Instant,
 }
 
 /// Waits for part after part, as players do, and notes when it was told of each.
-fn follow(server: SocketAddr, playlist: &str, until: Instant) -> Result<Vec<AnsweredAt>> {
+pub(crate) fn follow(server: SocketAddr, playlist: &str, until: Instant) -> Result<Vec<AnsweredAt>> {
     let mut connection = Connection::open(server)?;
     let mut answers = Vec::new();
     // The origin may still be at the head start.

@@ -1,11 +1,18 @@
 //! Viewer-facing delivery: the HTTP listener, LL-HLS out of the segment index, the state of streams as JSON,
-//! and the pages.
+//! and the pages; among them the one that tells a broadcaster how the stream is.
 
+mod connect;
 mod listener;
 mod metrics;
+mod pull;
+mod remote;
 mod site;
 mod state;
+mod unlisted;
 
-pub use listener::Listener;
+pub use connect::{Backstage, Refused};
+pub use listener::{Listener, SOCKET};
 pub use metrics::Metrics;
+pub use pull::{JoinError, PullMetrics, Puller, Watching};
 pub use site::Site;
+pub use unlisted::Unlisted;

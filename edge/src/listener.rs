@@ -1,148 +1,191 @@
 //! The HTTP/1.1 listener of viewers: accepts, bounds, serves, drains.
 
+use std::convert::Infallible;
+use std::error::Error;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response};
+use http_body::Body as _;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use hyper_util::rt::TokioIo;
+use net::{Accepted, Acceptor, Full, Limits, Options, Paced, Panicked, Requests, TooSlow};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::time::timeout;
-use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::{debug, error};
 
-use crate::metrics::Metrics;
-use crate::site::Site;
+use crate::metrics::{Metrics, Reason};
+use crate::site::{Body, Site};
 
-/// Connections the kernel queues for us. A page shared on a large channel brings thousands within a second.
-const BACKLOG: i32 = 4096;
+/// What the listening socket must be.
+pub const SOCKET: Options = Options {
+    // A page shared on a large channel brings thousands of connections within a second.
+    backlog: 4_096,
+    // More than a part of 75 kB, so that it is handed over in one call; little beside what may be under way to a
+    // viewer on a fast line, which this does not bound.
+    unsent_bytes_max: Some(128 * 1024),
+};
 
-/// A request's head must be complete this long after the answer before it. hyper counts the idle time between requests,
-/// too, so it is more than the largest target duration, after which an ordinary player reloads.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// A viewer that takes nothing for this long is cut off: what it does not read stays in memory.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Between two requests of a connection: more than the largest target duration, after which an ordinary player
+/// reloads. Once a head has begun, [`Paced`] gives it less.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(15);
 
 /// On drain, for viewers who are still receiving; less than what the process grants the whole drain.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Bounds a request's head, and how much of a part is handed to the socket in one call.
+/// On drain, for connections on which nothing was asked yet: browsers keep some ready that they may never use.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// How much of a part is handed to the socket in one call.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
-/// After a failed accept, mostly for want of file descriptors: give somebody time to close one.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// A request's head. A browser sends less than 1 kB; the rest is for cookies that are not ours.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// The bound listener.
 pub struct Listener {
-    tcp: TcpListener,
-    site: Arc<Site>,
-    connections_max: usize,
+    acceptor: Acceptor,
+    site: Site,
     metrics: Metrics,
 }
 
+/// Who answers viewers; a trait so that a test can panic.
+pub(crate) trait Respond: Send + Sync + 'static {
+    fn respond<B: Send + Sync>(
+        &self,
+        viewer: IpAddr,
+        request: &Request<B>,
+    ) -> impl Future<Output = Response<Body>> + Send;
+
+    /// Holds no request from now on.
+    fn drain(&self);
+}
+
 impl Listener {
-    /// `connections_max`: the next one waits in the backlog. A browser opens up to six.
-    ///
-    /// # Errors
-    /// From the system, for an address in use or not ours.
-    pub fn bind(
-        address: SocketAddr,
-        site: Site,
-        connections_max: usize,
-        metrics: Metrics,
-    ) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_nonblocking(true)?;
-        socket.set_reuse_address(true)?;
-        if address.is_ipv6() {
-            // `[::]` means every address of the machine, both families.
-            socket.set_only_v6(false)?;
-        }
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        let tcp = TcpListener::from_std(socket.into())?;
-        Ok(Self { tcp, site: Arc::new(site), connections_max, metrics })
+    /// On a `listener` made with [`SOCKET`]. A browser opens up to six connections.
+    pub fn new(listener: TcpListener, site: Site, limits: Limits, metrics: Metrics) -> Self {
+        Self { acceptor: Acceptor::new("HTTP", listener, limits), site, metrics }
     }
 
     /// # Errors
     /// From the system.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.tcp.local_addr()
+        self.acceptor.local_addr()
     }
 
-    /// Serves until `drain`, then finishes the requests that are open.
+    /// Serves until `drain`, then answers what is held and finishes the requests that are open.
     pub async fn run(self, drain: CancellationToken) {
-        let connections = TaskTracker::new();
-        let permits = Arc::new(Semaphore::new(self.connections_max));
-        loop {
-            let accepted = tokio::select! {
-                accepted = self.accept(&permits) => accepted,
-                () = drain.cancelled() => break,
-            };
-            let Some((stream, permit)) = accepted else { continue };
-            let (site, metrics, drain) = (self.site.clone(), self.metrics.clone(), drain.clone());
-            connections.spawn(async move {
-                metrics.connections.inc();
-                serve(stream, site, drain).await;
-                metrics.connections.dec();
-                drop(permit);
-            });
-        }
-        drop(self.tcp);
-        connections.close();
-        connections.wait().await;
-    }
-
-    async fn accept(
-        &self,
-        permits: &Arc<Semaphore>,
-    ) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-        let permit = permits.clone().acquire_owned().await.ok()?;
-        match self.tcp.accept().await {
-            Ok((stream, _)) => Some((stream, permit)),
-            Err(error) => {
-                warn!(%error, "accept failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                None
-            }
-        }
+        accept(self.acceptor, self.site, self.metrics, drain).await;
     }
 }
 
-async fn serve(stream: TcpStream, site: Arc<Site>, drain: CancellationToken) {
+async fn accept(mut acceptor: Acceptor, site: impl Respond, metrics: Metrics, drain: CancellationToken) {
+    let connections = TaskTracker::new();
+    let site = Arc::new(site);
+    loop {
+        let refused = |full: Full| metrics.refused(full.into());
+        let accepted = tokio::select! {
+            accepted = acceptor.next(refused) => accepted,
+            () = drain.cancelled() => break,
+        };
+        connections.spawn(supervise(accepted, Arc::clone(&site), metrics.clone(), drain.clone()));
+    }
+    drop(acceptor);
+    site.drain();
+    connections.close();
+    connections.wait().await;
+}
+
+/// Runs one connection so that a panic in it ends it alone, and counts how it ended.
+async fn supervise(accepted: Accepted, site: Arc<impl Respond>, metrics: Metrics, drain: CancellationToken) {
+    let Accepted { socket, peer, place } = accepted;
+    metrics.connections.inc();
     // A playlist and the part after it are small writes in a row; Nagle's algorithm would hold the second back.
-    let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request| {
-        let site = site.clone();
-        async move { Ok::<_, std::convert::Infallible>(site.respond(&request).await) }
-    });
-    let mut stream = Box::pin(TimeoutStream::new(stream));
-    stream.as_mut().set_write_timeout_pinned(Some(WRITE_TIMEOUT));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(BUFFER_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = drain.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            match timeout(DRAIN_TIMEOUT, connection).await {
-                Ok(ended) => ended,
-                Err(_) => return debug!("cut off: still receiving when the drain was over"),
+    let _ = socket.set_nodelay(true);
+    let ended = net::contain(serve(socket, peer.ip(), site, drain)).await;
+    metrics.connections.dec();
+    drop(place);
+    match ended {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            if let Some(reason) = reason(&error) {
+                metrics.refused(reason);
             }
+            debug!(peer.addr = %peer, %error, "connection ended");
         }
-    };
-    if let Err(error) = ended {
-        debug!(%error, "connection ended");
+        Err(Panicked) => {
+            metrics.panics.inc();
+            error!(peer.addr = %peer, "HTTP connection closed: a request panicked; this is a bug");
+        }
     }
 }
+
+async fn serve(
+    socket: impl AsyncRead + AsyncWrite + Unpin,
+    viewer: IpAddr,
+    site: Arc<impl Respond>,
+    drain: CancellationToken,
+) -> hyper::Result<()> {
+    let requests = Requests::default();
+    let socket = Paced::new(socket, requests.clone(), IDLE_TIME_MAX);
+    let draining = drain.clone();
+    let asked = requests.clone();
+    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+        let (site, requests, draining) = (site.clone(), requests.clone(), draining.clone());
+        async move {
+            requests.begin();
+            let mut response = site.respond(viewer, &request).await;
+            requests.end();
+            // Nobody here reads bodies, and what is left of one is not worth waiting for.
+            if !request.body().is_end_stream() || draining.is_cancelled() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let connection = http1::Builder::new()
+        // Ours is in `Paced`: hyper's runs while the end of an answer is still being taken.
+        .header_read_timeout(None)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .max_header_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(socket), service);
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = drain.cancelled() => {}
+    }
+    // A request may be under way to a connection that is new; hyper would close it at once.
+    if asked.is_none()
+        && let Ok(ended) = timeout(FIRST_REQUEST_TIMEOUT, connection.as_mut()).await
+    {
+        return ended;
+    }
+    connection.as_mut().graceful_shutdown();
+    timeout(DRAIN_TIMEOUT, connection).await.unwrap_or_else(|_| {
+        debug!("cut off: still receiving when the drain was over");
+        Ok(())
+    })
+}
+
+/// `None` if nobody but the viewer ended the connection, or it was merely idle.
+fn reason(error: &hyper::Error) -> Option<Reason> {
+    if error.is_parse() {
+        return Some(Reason::BadRequest);
+    }
+    let source = error.source()?.downcast_ref::<io::Error>()?;
+    Some(match source.get_ref()?.downcast_ref::<TooSlow>()? {
+        TooSlow::Head => Reason::SlowHead,
+        TooSlow::Body => Reason::SlowReader,
+    })
+}
+
+#[cfg(test)]
+mod tests;

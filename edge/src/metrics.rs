@@ -3,23 +3,85 @@
 use std::fmt;
 
 use hls::{Catalog, State};
+use net::Full;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 #[derive(Clone, Default)]
 pub struct Metrics {
     pub(crate) connections: Gauge,
+    pub(crate) panics: Counter,
+    refused: Family<Labels, Counter>,
+}
+
+/// Why we ended a connection that its viewer would have kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Reason {
+    ConnectionsFull,
+    AddressFull,
+    /// What came is not HTTP, or its head is too long.
+    BadRequest,
+    SlowHead,
+    SlowReader,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    reason: &'static str,
+}
+
+impl From<Full> for Reason {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::Total => Self::ConnectionsFull,
+            Full::Address => Self::AddressFull,
+        }
+    }
+}
+
+impl Reason {
+    fn label(self) -> Labels {
+        let reason = match self {
+            Self::ConnectionsFull => "connections_full",
+            Self::AddressFull => "address_full",
+            Self::BadRequest => "bad_request",
+            Self::SlowHead => "slow_head",
+            Self::SlowReader => "slow_reader",
+        };
+        Labels { reason }
+    }
 }
 
 impl Metrics {
     pub fn register(registry: &mut Registry, catalog: Catalog) -> Self {
         let metrics = Self::default();
         registry.register("http_connections", "Open connections of viewers", metrics.connections.clone());
+        registry.register(
+            "http_refused",
+            "HTTP connections that we ended, by reason",
+            metrics.refused.clone(),
+        );
+        registry.register(
+            "http_panics",
+            "HTTP connections that ended in a bug of ours",
+            metrics.panics.clone(),
+        );
         registry.register_collector(Box::new(Viewers(catalog)));
         metrics
+    }
+
+    pub(crate) fn refused(&self, reason: Reason) {
+        self.refused.get_or_create(&reason.label()).inc();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn refusals(&self, reason: Reason) -> u64 {
+        self.refused.get_or_create(&reason.label()).get()
     }
 }
 

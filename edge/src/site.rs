@@ -1,20 +1,29 @@
 //! What a viewer's URL leads to.
 
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use hls::Catalog;
 use hls::http::{accepts_gzip, is_known};
 use http::header::{
     ACCEPT, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH,
-    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{Either, Full};
-use media::StreamId;
+use media::{NameError, StreamId};
 use player_demo::{Asset, Page};
 use relay::StreamRegistry;
 use serde::Serialize;
 
-use crate::state;
+use crate::connect::{self, Backstage};
+use crate::listener::Respond;
+use crate::pull::{JoinError, Puller};
+use crate::unlisted::Unlisted;
+use crate::{remote, state};
 
 pub(crate) type Body = Either<hls::http::Body, Full<Bytes>>;
 
@@ -22,7 +31,12 @@ pub(crate) type Body = Either<hls::http::Body, Full<Bytes>>;
 const REVALIDATED: HeaderValue = HeaderValue::from_static("no-cache");
 /// The name holds a hash of the content.
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+/// For one person: no cache on the way may keep it.
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const NOT_FOUND_BRIEFLY: HeaderValue = HeaderValue::from_static("public, max-age=1");
+
+/// The longest viewing token: a signed claim or two in base64 fits many times.
+const TOKEN_BYTES_MAX: usize = 1_024;
 
 /// Everything the viewers' listener serves.
 pub struct Site {
@@ -30,22 +44,80 @@ pub struct Site {
     catalog: Catalog,
     /// Told to newcomers on the start page.
     rtmp_port: u16,
+    unlisted: Unlisted,
+    /// `None` where nobody publishes.
+    backstage: Option<Arc<dyn Backstage>>,
+    /// Where the streams come from, unless they are of this node.
+    upstream: Option<Puller>,
 }
 
 impl Site {
     pub fn new(registry: StreamRegistry, catalog: Catalog, rtmp_port: u16) -> Self {
-        Self { registry, catalog, rtmp_port }
+        Self { registry, catalog, rtmp_port, unlisted: Unlisted::default(), backstage: None, upstream: None }
     }
 
-    pub(crate) async fn respond<B>(&self, request: &Request<B>) -> Response<Body> {
-        let (path, headers) = (request.uri().path(), request.headers());
+    /// Of a node whose streams are those of another.
+    pub fn remote(puller: Puller) -> Self {
+        let catalog = puller.catalog().clone();
+        Self { upstream: Some(puller), ..Self::new(StreamRegistry::default(), catalog, 0) }
+    }
+
+    /// The state of a stream or of all, as JSON, for a node that has its streams from here.
+    pub fn state_json(&self, id: Option<&StreamId>) -> Bytes {
+        let json = match id {
+            Some(id) => serde_json::to_vec(&state::Entry::of(id, &self.registry, &self.catalog)),
+            None => serde_json::to_vec(&state::List::of(
+                &self.registry,
+                &self.catalog,
+                &self.unlisted,
+                self.rtmp_port,
+            )),
+        };
+        json.expect("a state has only strings, numbers and lists").into()
+    }
+
+    /// Keeps some streams off the lists.
+    #[must_use]
+    pub fn with_unlisted(mut self, unlisted: Unlisted) -> Self {
+        self.unlisted = unlisted;
+        self
+    }
+
+    /// Opens the connect page, for the broadcasters of this node.
+    #[must_use]
+    pub fn with_backstage(mut self, backstage: Arc<dyn Backstage>) -> Self {
+        self.backstage = Some(backstage);
+        self
+    }
+
+    async fn answer<B>(&self, viewer: IpAddr, request: &Request<B>) -> Response<Body> {
+        let path = without_token(request.uri().path());
+        let (path, method, headers) = (path.as_ref(), request.method(), request.headers());
         if path.starts_with("/hls/") {
             let query = request.uri().query();
-            let response = hls::http::respond(&self.catalog, request.method(), path, query, headers).await;
+            // Held until the answer: what is being watched is not let go.
+            let _watching = match &self.upstream {
+                Some(puller) => match remote::admit(puller, path).await {
+                    Err(JoinError::Unreachable) => {
+                        let response = hls::http::unreachable(&self.catalog, method);
+                        return response.map(Either::Left);
+                    }
+                    // What ended is still here for a while; what never was is not found below.
+                    Err(JoinError::Absent) => None,
+                    Ok(watching) => watching,
+                },
+                None => None,
+            };
+            let response = hls::http::respond(&self.catalog, viewer, method, path, query, headers).await;
             return response.map(Either::Left);
         }
         let response = match *request.method() {
-            Method::GET | Method::HEAD => self.get(path, headers),
+            Method::GET | Method::HEAD => match &self.upstream {
+                Some(puller) if path == "/state" || path.starts_with("/state/") => {
+                    self.remote_state(puller, path, headers, viewer).await
+                }
+                _ => self.get(path, headers, viewer),
+            },
             _ => {
                 let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
                 response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -56,15 +128,43 @@ impl Site {
         response.map(|bytes| Either::Right(Full::new(if head { Bytes::new() } else { bytes })))
     }
 
-    fn get(&self, path: &str, headers: &HeaderMap) -> Response<Bytes> {
+    async fn remote_state(
+        &self,
+        puller: &Puller,
+        path: &str,
+        headers: &HeaderMap,
+        viewer: IpAddr,
+    ) -> Response<Bytes> {
+        match remote::state(puller, path).await {
+            Some(Some(state)) => json(&state, headers),
+            Some(None) => {
+                let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "the origin does not answer\n");
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                response
+            }
+            None => self.get(path, headers, viewer),
+        }
+    }
+
+    fn get(&self, path: &str, headers: &HeaderMap, viewer: IpAddr) -> Response<Bytes> {
         let segments: Vec<_> = path.split('/').skip(1).collect();
         match segments.as_slice() {
             [""] => page(Page::Home, headers),
             ["watch", app, stream] if StreamId::new(app, stream).is_ok() => page(Page::Watch, headers),
-            ["state"] => json(&state::List::of(&self.registry, &self.catalog, self.rtmp_port), headers),
+            ["embed", app, stream] if StreamId::new(app, stream).is_ok() => page(Page::Embed, headers),
+            ["connect"] if self.backstage.is_some() => page(Page::Connect, headers),
+            ["connect", "state", app, stream] => match (&self.backstage, StreamId::new(app, stream)) {
+                (Some(backstage), Ok(id)) => self.report(&id, backstage.as_ref(), headers, viewer),
+                (Some(_), Err(error)) => no_name(error),
+                (None, _) => text(StatusCode::NOT_FOUND, "this node takes no publishers\n"),
+            },
+            ["state"] => {
+                let list = state::List::of(&self.registry, &self.catalog, &self.unlisted, self.rtmp_port);
+                json(&list, headers)
+            }
             ["state", app, stream] => match StreamId::new(app, stream) {
                 Ok(id) => json(&state::Entry::of(&id, &self.registry, &self.catalog), headers),
-                Err(error) => text(StatusCode::NOT_FOUND, &format!("not the name of a stream: {error}\n")),
+                Err(error) => no_name(error),
             },
             _ => match player_demo::get(path) {
                 Some(found) => asset(found, headers),
@@ -78,6 +178,67 @@ impl Site {
             },
         }
     }
+
+    /// What only the holder of the publish key is told.
+    fn report(
+        &self,
+        id: &StreamId,
+        backstage: &dyn Backstage,
+        headers: &HeaderMap,
+        viewer: IpAddr,
+    ) -> Response<Bytes> {
+        let allowed = connect::bearer(headers).map(|key| backstage.may_publish(id, key, viewer));
+        let mut response = match allowed {
+            Some(Ok(true)) => {
+                let listed = !self.unlisted.holds(id);
+                let (registry, catalog) = (&self.registry, &self.catalog);
+                let report = connect::Report::of(id, registry, catalog, backstage, self.rtmp_port, listed);
+                let (body, etag) = serialized(&report);
+                cached(body, "application/json", &etag, headers)
+            }
+            Some(Err(guessing)) => {
+                let mut refusal = text(StatusCode::TOO_MANY_REQUESTS, &format!("{guessing}\n"));
+                let seconds = guessing.retry_after.as_secs().saturating_add(1);
+                refusal.headers_mut().insert(RETRY_AFTER, seconds.into());
+                refusal
+            }
+            Some(Ok(false)) | None => {
+                let mut refusal = text(StatusCode::UNAUTHORIZED, "the publish key is missing or wrong\n");
+                // RFC 9110, §15.5.2; no browser asks its user because of this scheme.
+                refusal.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                refusal
+            }
+        };
+        response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
+        response
+    }
+}
+
+fn no_name(error: NameError) -> Response<Bytes> {
+    text(StatusCode::NOT_FOUND, &format!("not the name of a stream: {error}\n"))
+}
+
+impl Respond for Site {
+    async fn respond<B: Send + Sync>(&self, viewer: IpAddr, request: &Request<B>) -> Response<Body> {
+        self.answer(viewer, request).await
+    }
+
+    fn drain(&self) {
+        self.catalog.drain();
+    }
+}
+
+/// The path with a viewing token taken out: `/hls/~{token}/…` is `/hls/…`. Before anything else, so that whatever is
+/// made for one viewer is made for all; relative URLs in playlists inherit the token by themselves. No token is
+/// checked yet: any is as good as none. One that is empty or too long leads nowhere.
+fn without_token(path: &str) -> Cow<'_, str> {
+    let token_and_rest = path.strip_prefix("/hls/~").and_then(|rest| rest.split_once('/'));
+    match token_and_rest {
+        Some((token, rest)) if (1..=TOKEN_BYTES_MAX).contains(&token.len()) => {
+            Cow::Owned(format!("/hls/{rest}"))
+        }
+        _ => Cow::Borrowed(path),
+    }
 }
 
 fn wants_html(headers: &HeaderMap) -> bool {
@@ -89,7 +250,7 @@ fn wants_html(headers: &HeaderMap) -> bool {
 
 fn page(page: Page, headers: &HeaderMap) -> Response<Bytes> {
     let mut response = asset(player_demo::page(page), headers);
-    let policy = HeaderValue::from_static(player_demo::CONTENT_SECURITY_POLICY);
+    let policy = HeaderValue::from_static(player_demo::content_security_policy(page));
     response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
     response.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     response
@@ -112,12 +273,18 @@ fn asset(asset: Asset, headers: &HeaderMap) -> Response<Bytes> {
 }
 
 fn json(value: &impl Serialize, headers: &HeaderMap) -> Response<Bytes> {
-    let body = Bytes::from(serde_json::to_vec(value).expect("a state has only strings, numbers and lists"));
-    let etag = format!("\"{:016x}\"", hash(&body));
+    let (body, etag) = serialized(value);
     let mut response = cached(body, "application/json", &etag, headers);
     // Pages on other sites may show what is live here; nothing of it is a secret.
     response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     response
+}
+
+/// The JSON, and its strong ETag.
+fn serialized(value: &impl Serialize) -> (Bytes, String) {
+    let body = Bytes::from(serde_json::to_vec(value).expect("a state has only strings, numbers and lists"));
+    let etag = format!("\"{:016x}\"", hash(&body));
+    (body, etag)
 }
 
 /// The body under its strong ETag, or 304 if the client has it.
@@ -158,6 +325,8 @@ fn hash(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use http::header::{IF_NONE_MATCH, LOCATION};
     use http_body_util::BodyExt;
     use media::SessionId;
@@ -173,7 +342,8 @@ mod tests {
     }
 
     async fn ask(site: &Site, request: http::request::Builder) -> (StatusCode, HeaderMap, Bytes) {
-        let response = site.respond(&request.body(()).unwrap()).await;
+        let viewer = Ipv4Addr::LOCALHOST.into();
+        let response = site.respond(viewer, &request.body(()).unwrap()).await;
         let (head, body) = response.into_parts();
         (head.status, head.headers, body.collect().await.unwrap().to_bytes())
     }
@@ -256,6 +426,25 @@ mod tests {
         assert_eq!(list["streams"], serde_json::json!([state]));
         drop(writer);
         assert_eq!(get(&site, "/state").await.2, br#"{"streams":[],"rtmp_port":1935}"#.as_slice());
+    }
+
+    /// Threat 22: a playlist made for one token and kept by a cache for another.
+    #[test]
+    fn a_token_is_gone_before_anything_is_looked_up() {
+        let long = format!("/hls/~{}/live/cam1/index.m3u8", "t".repeat(TOKEN_BYTES_MAX + 1));
+        for (path, meant) in [
+            ("/hls/~abc.def-_/live/cam1/index.m3u8", "/hls/live/cam1/index.m3u8"),
+            ("/hls/~~/live/cam1/index.m3u8", "/hls/live/cam1/index.m3u8"),
+            // Once only: what is left is a name, and no name has a tilde.
+            ("/hls/~a/~b/live/cam1/index.m3u8", "/hls/~b/live/cam1/index.m3u8"),
+            ("/hls/live/cam1/index.m3u8", "/hls/live/cam1/index.m3u8"),
+            ("/hls/~/live/cam1/index.m3u8", "/hls/~/live/cam1/index.m3u8"),
+            ("/hls/~abc", "/hls/~abc"),
+            ("/watch/~abc/live/cam1", "/watch/~abc/live/cam1"),
+            (&long, &long),
+        ] {
+            assert_eq!(without_token(path), meant);
+        }
     }
 
     #[tokio::test]

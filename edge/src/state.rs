@@ -5,7 +5,9 @@ use media::{CodecConfig, StreamId};
 use relay::{Stream, StreamRegistry};
 use serde::Serialize;
 
-/// `GET /state`: the streams that are starting or live.
+use crate::unlisted::Unlisted;
+
+/// `GET /state`: the streams that are starting or live, but for those that are unlisted.
 #[derive(Debug, Serialize)]
 pub(crate) struct List {
     streams: Vec<Entry>,
@@ -35,6 +37,8 @@ pub(crate) struct Entry {
     viewers: u32,
     part_target: Option<f64>,
     target_latency: Option<f64>,
+    /// For the broadcaster: what is not as it should be.
+    warnings: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -66,9 +70,15 @@ struct Audio {
 }
 
 impl List {
-    pub(crate) fn of(registry: &StreamRegistry, catalog: &Catalog, rtmp_port: u16) -> Self {
-        let mut streams: Vec<_> =
-            registry.streams().values().map(|stream| Entry::of(stream.id(), registry, catalog)).collect();
+    pub(crate) fn of(
+        registry: &StreamRegistry,
+        catalog: &Catalog,
+        unlisted: &Unlisted,
+        rtmp_port: u16,
+    ) -> Self {
+        let published = registry.streams();
+        let listed = published.values().map(|stream| stream.id()).filter(|id| !unlisted.holds(id));
+        let mut streams: Vec<_> = listed.map(|id| Entry::of(id, registry, catalog)).collect();
         streams.sort_by(|a, b| (&a.app, &a.stream).cmp(&(&b.app, &b.stream)));
         Self { streams, rtmp_port }
     }
@@ -120,6 +130,7 @@ impl Entry {
             viewers: current.map_or(0, |status| status.viewers),
             part_target: current.map(|status| f64::from(status.part_target_ms) / 1000.0),
             target_latency: current.map(|status| f64::from(status.part_hold_back_ms) / 1000.0),
+            warnings: facts.map(|facts| facts.warnings.clone()).unwrap_or_default(),
         }
     }
 }
@@ -136,13 +147,10 @@ fn tracks(codecs: Vec<CodecConfig>, frame_rate: Option<f64>) -> (Option<Video>, 
     let (mut video, mut audio) = (None, None);
     for config in codecs {
         let codec = config.rfc6381();
-        match config {
-            CodecConfig::H264(config) => {
-                video = Some(Video { codec, width: config.width(), height: config.height(), frame_rate });
-            }
-            CodecConfig::Aac(config) => {
-                audio = Some(Audio { codec, sample_rate: config.output_rate(), channels: config.channels() });
-            }
+        if let Some((width, height)) = config.dimensions() {
+            video = Some(Video { codec, width, height, frame_rate });
+        } else if let Some((sample_rate, channels)) = config.sample_rate().zip(config.channels()) {
+            audio = Some(Audio { codec, sample_rate, channels });
         }
     }
     (video, audio)

@@ -123,6 +123,8 @@ struct Saved {
     frame_rate: Option<f64>,
     frame: i64,
     part: i64,
+    /// In ticks of the second track.
+    follower_frame: Option<i64>,
     target_duration_s: u32,
     window_ms: u32,
     /// The lead first.
@@ -169,6 +171,7 @@ impl From<&Checkpoint> for Saved {
             frame_rate: record.frame_rate,
             frame: grid.frame,
             part: grid.part,
+            follower_frame: grid.follower.map(|follower| follower.frame),
             target_duration_s: live.target_duration_s,
             window_ms: live.window_ms,
             tracks: tracks.collect(),
@@ -199,22 +202,20 @@ impl Saved {
         if self.frame <= 0 || self.part < self.frame || !(1..=60).contains(&self.target_duration_s) {
             return Err(CheckpointError::Value("the part grid"));
         }
-        let follower = follower.map(|track| {
-            let CodecConfig::Aac(config) = &track.codec else {
-                return Err(CheckpointError::Value("the second track"));
-            };
-            Ok(Follower {
-                scale: track.codec.timescale(),
-                frame: config.samples_per_frame().into(),
-                part_target_ms: track.part_target_ms,
-            })
-        });
+        let follower = match (follower, self.follower_frame) {
+            (Some(track), Some(frame @ 1..)) => {
+                let (scale, part_target_ms) = (track.codec.timescale(), track.part_target_ms);
+                Some(Follower { scale, frame, part_target_ms })
+            }
+            (None, None) => None,
+            _ => return Err(CheckpointError::Value("the frame of the second track")),
+        };
         let grid = Grid {
             scale: lead.codec.timescale(),
             frame: self.frame,
             part: self.part,
             part_target_ms: lead.part_target_ms,
-            follower: follower.transpose()?,
+            follower,
         };
         let bandwidth = self
             .tracks

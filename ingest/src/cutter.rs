@@ -192,22 +192,26 @@ impl Cutter {
         }
     }
 
-    /// Goes on with a session whose process has died: numbers run on from `first`, and from `start`, in the lead's
-    /// ticks, there are gaps until the publisher is back.
+    /// Goes on with a session whose process has died: numbers run on from `first`, and from `now`, in the lead's ticks,
+    /// there are gaps until the publisher is back. A short segment of them comes before, since there is no playlist
+    /// without a whole one.
     pub(crate) fn resume(
         grid: Grid,
         anchor_ms: i64,
         target_duration_s: u32,
         first: Numbers,
-        start: i64,
+        now: i64,
         out: &mut Vec<Entry>,
     ) -> Self {
+        let start = now - grid.part;
         let mut cutter = Self::new(grid, anchor_ms);
         (cutter.target_duration_s, cutter.first, cutter.group) =
             (Some(target_duration_s), first, first.group);
         (cutter.group_start, cutter.group_bytes) = (start, 0);
         out.push(Entry::Group { lane: Lane::Lead, id: first.group, start });
         cutter.cut(Cut::Segment { broken: false }, start, false, true, out);
+        cutter.cut(Cut::Segment { broken: false }, now, false, true, out);
+        cutter.silence(MediaTime::new(now, cutter.grid.scale), out);
         cutter
     }
 

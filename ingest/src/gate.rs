@@ -11,9 +11,10 @@ use relay::StreamRegistry;
 
 use crate::Secret;
 use crate::checkpoint::{Checkpoint, Checkpoints};
-use crate::error::{PublishError, Refusal};
+use crate::error::{KeyFault, PublishError, Refusal};
 use crate::metrics::Metrics;
 use crate::publication::Publication;
+use crate::refusals::{Refusals, Refused};
 use crate::session::Session;
 
 /// A publisher that sent media within this time is there, and keeps its name against a second one.
@@ -59,6 +60,7 @@ pub(crate) struct Shared {
     /// Locked before a slot, never after.
     slots: Mutex<HashMap<StreamId, Arc<Slot>>>,
     claims: AtomicU64,
+    refusals: Refusals,
 }
 
 /// A name that is being published, or was until a moment ago.
@@ -89,14 +91,25 @@ impl Gate {
     ) -> Self {
         let slots = Mutex::default();
         let claims = AtomicU64::new(1);
-        Self { shared: Arc::new(Shared { registry, policy, metrics, checkpoints, authorize, slots, claims }) }
+        let refusals = Refusals::default();
+        let shared = Shared { registry, policy, metrics, checkpoints, authorize, slots, claims, refusals };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Whom this gate turned away lately.
+    pub fn refusals(&self) -> &Refusals {
+        &self.shared.refusals
+    }
+
+    pub(crate) fn turned_away(&self, refused: Refused) {
+        self.shared.refusals.note(refused);
     }
 
     /// # Errors
     /// [`Refusal`], in words meant for the broadcaster.
     pub fn publish(&self, id: &StreamId, key: &Secret, now: Instant) -> Result<Publication, Refusal> {
         if !self.shared.authorize.may_publish(id, key) {
-            return Err(Refusal::WrongKey);
+            return Err(Refusal::WrongKey(self.fault(id, key)));
         }
         // Not used if the publisher goes on with a session that is there.
         let session = SessionId::from_random(getrandom::u64().map_err(|_| Refusal::NoRandomness)?);
@@ -112,6 +125,18 @@ impl Gate {
             slot.begin(&mut claims, claim, session, now);
         }
         Ok(Publication::new(slot.clone(), claim, session))
+    }
+
+    fn fault(&self, id: &StreamId, key: &Secret) -> KeyFault {
+        let is_key = |name: &str| self.shared.authorize.may_publish(id, &Secret::new(name.to_owned()));
+        // Both are compared whatever the first one says.
+        if is_key(id.app()) | is_key(id.stream()) {
+            KeyFault::InName
+        } else if key.expose().is_empty() {
+            KeyFault::Missing
+        } else {
+            KeyFault::Wrong
+        }
     }
 
     /// Goes on with the session of a process before this one. To be called before the first publisher comes.

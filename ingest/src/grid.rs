@@ -252,4 +252,14 @@ mod tests {
         let grid = Grid::audio(hertz(44_100), 1024, DEFAULT);
         assert_eq!((grid.part, grid.part_target_ms), (22 * 1024, 511));
     }
+
+    /// Opus packets are round fractions of a second, so that half a second is a whole number of them.
+    #[test]
+    fn opus_alone_has_parts_of_exactly_the_target() {
+        for (samples, packets) in [(120, 200), (480, 50), (960, 25)] {
+            let grid = Grid::audio(hertz(48_000), samples, DEFAULT);
+            assert_eq!((grid.part, grid.part_target_ms), (packets * i64::from(samples), 500));
+        }
+        assert_eq!(Grid::audio(hertz(48_000), 2_880, DEFAULT).part_target_ms, 540, "nine of 60 ms");
+    }
 }

@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use media::codec::{aac, h264};
-use media::{AccessUnit, CodecConfig, MediaTime, Timescale, TrackId, TrackKind};
+use media::{AccessUnit, AudioConfig, CodecConfig, MediaTime, Timescale, TrackId, TrackKind, VideoConfig};
 use relay::TrackRecord;
 
 use crate::checkpoint::track_name;
@@ -42,7 +41,7 @@ pub(crate) struct Hold {
     units: Vec<Held>,
     bytes: usize,
     /// In force at the first keyframe.
-    video: Option<h264::Config>,
+    video: Option<VideoConfig>,
     /// Unix time of the first message.
     since_ms: Option<i64>,
     /// Stream time of the first and the newest message, in milliseconds.
@@ -66,7 +65,7 @@ pub(crate) struct Opening {
 
 impl Hold {
     /// The configuration of a keyframe that is about to be pushed. The first one is the session's.
-    pub(crate) fn begin_video(&mut self, config: &h264::Config) {
+    pub(crate) fn begin_video(&mut self, config: &VideoConfig) {
         self.video.get_or_insert_with(|| config.clone());
     }
 
@@ -119,10 +118,10 @@ impl Hold {
     }
 
     /// Fixes tracks and grid. `None` if nothing was held.
-    pub(crate) fn open(self, audio: Option<&aac::Config>, part_target: Duration) -> Option<Opening> {
+    pub(crate) fn open(self, audio: Option<&AudioConfig>, part_target: Duration) -> Option<Opening> {
         let video = self.video.as_ref();
         let audio = audio.filter(|_| self.has(TrackKind::Audio));
-        let audio_frames = audio.map(|config| (config.timescale(), config.samples_per_frame()));
+        let audio_frames = audio.map(|config| (config.timescale(), self.audio_frame()));
         let cadence = video.map(|config| {
             // A single frame in two seconds: as good as one a second.
             let slow = Cadence { frames_per_second: 1.0, longest_s: 1.0 };
@@ -136,14 +135,14 @@ impl Hold {
         let video = video.map(|config| TrackRecord {
             id: TrackId(0),
             name: track_name(TrackKind::Video),
-            codec: CodecConfig::H264(config.clone()),
+            codec: config.clone().into(),
             part_target_ms: grid.part_target_ms,
             reorder_delay: self.reorder_delay(),
         });
         let audio = audio.map(|config| TrackRecord {
             id: TrackId(1),
             name: track_name(TrackKind::Audio),
-            codec: CodecConfig::Aac(config.clone()),
+            codec: config.clone().into(),
             part_target_ms: grid.follower.map_or(grid.part_target_ms, |follower| follower.part_target_ms),
             reorder_delay: 0,
         });
@@ -157,6 +156,12 @@ impl Hold {
             tracks,
             units: self.units.into_iter().filter(|held| held.time() >= start).collect(),
         })
+    }
+
+    /// Samples of an audio frame; of the longest, where they differ.
+    fn audio_frame(&self) -> u32 {
+        let audio = self.units.iter().filter(|held| held.kind == TrackKind::Audio);
+        audio.map(|held| held.unit.duration).max().unwrap_or(1)
     }
 
     /// The most that a picture is shown before its DTS.

@@ -12,23 +12,27 @@ mod cutter;
 mod error;
 mod gate;
 mod grid;
+mod health;
 mod hold;
 mod keeper;
 mod log;
 mod meter;
 mod metrics;
 mod publication;
+mod refusals;
 pub mod rtmp;
 mod secret;
 mod session;
 #[cfg(test)]
 mod testing;
 mod timeline;
+mod warnings;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, NoCheckpoints};
-pub use error::{PublishError, Refusal};
+pub use error::{KeyFault, PublishError, Refusal};
 pub use gate::{Authorize, Gate, OnConflict, Policy};
 pub use keeper::keep;
 pub use metrics::Metrics;
 pub use publication::{Announced, Publication};
+pub use refusals::{Refusals, Refused};
 pub use secret::Secret;

@@ -99,20 +99,20 @@ impl Log {
         log
     }
 
-    /// Goes on with the session of a process before this one; gaps begin at `start_ms` on the stream clock.
+    /// Goes on with the session of a process before this one, with gaps from `now_ms` on the stream clock.
     pub(crate) fn resume(
         checkpoint: &Checkpoint,
-        start_ms: i64,
+        now_ms: i64,
         checkpoints: Arc<dyn Checkpoints>,
         writer: &mut StreamWriter,
     ) -> Self {
         let Checkpoint { grid, live, since_ms, anchor_ms, .. } = checkpoint.clone();
         let record = StreamRecord { epoch: checkpoint.record.epoch + 1, ..checkpoint.record.clone() };
-        let start = MediaTime::new(start_ms, Timescale::MILLIS).ticks_in(grid.scale);
+        let now = MediaTime::new(now_ms, Timescale::MILLIS).ticks_in(grid.scale);
         let mut entries = Vec::new();
         let numbers = checkpoint.next_numbers();
         let cutter =
-            Cutter::resume(grid.clone(), anchor_ms, live.target_duration_s, numbers, start, &mut entries);
+            Cutter::resume(grid.clone(), anchor_ms, live.target_duration_s, numbers, now, &mut entries);
         let keep = Keep { checkpoints, record, grid, since_ms, anchor_ms };
         let mut log = Self::new(cutter, keep, Stage::Settled(live.clone()), writer);
         writer.go_live(live);
@@ -152,6 +152,10 @@ impl Log {
 
     pub(crate) fn anchor_ms(&self) -> i64 {
         self.keep.anchor_ms
+    }
+
+    pub(crate) fn frame_rate(&self) -> Option<f64> {
+        self.keep.record.frame_rate
     }
 
     /// The configuration in force of the track of this kind, if there is one.

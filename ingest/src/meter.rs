@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 
 use media::{AccessUnit, Timescale, TrackKind};
-use relay::{Bandwidth, Facts};
+use relay::{Bandwidth, Facts, Sample};
+
+use crate::health::Report;
 
 /// Bytes that `trun` adds to a unit, and `moof` and `mdat` to a part.
 const UNIT_BOX_BYTES: u64 = 16;
@@ -135,7 +137,25 @@ impl Meter {
         self.key_last_ms.map_or(0.0, |last_ms| (millis - last_ms) as f64 / 1000.0)
     }
 
-    pub(crate) fn facts(&self, starting: Option<String>) -> Facts {
+    /// The newest distance of two keyframes or, at `millis`, the age of the newest one if that is more.
+    pub(crate) fn keyframe_interval_s(&self, millis: i64) -> Option<f64> {
+        self.key_last_ms.map(|_| self.keyframe_age_s(millis).max(self.keyframe_interval_s.unwrap_or(0.0)))
+    }
+
+    /// The newest complete second.
+    pub(crate) fn newest(&self) -> Sample {
+        let newest = self.windows.iter().rev().find(|window| window.span_ms > 0);
+        newest.map_or_else(Sample::default, |window| {
+            let per_second = |count: f64| count * 1000.0 / window.span_ms as f64;
+            Sample {
+                span_ms: u32::try_from(window.span_ms).unwrap_or(u32::MAX),
+                bits_per_second: per_second(window.bytes as f64 * 8.0) as u32,
+                frame_rate: per_second(f64::from(window.frames)) as f32,
+            }
+        })
+    }
+
+    pub(crate) fn facts(&self, starting: Option<String>, report: Report) -> Facts {
         let complete = self.windows.iter().filter(|window| window.span_ms > 0);
         let (span_ms, bytes, frames) = complete.fold((0, 0, 0), |(span_ms, bytes, frames), window| {
             (span_ms + window.span_ms, bytes + window.bytes, frames + window.frames)
@@ -147,6 +167,8 @@ impl Meter {
             frame_rate: (frames > 0).then(|| per_second(f64::from(frames))),
             keyframe_interval_s: self.keyframe_interval_s,
             starting,
+            warnings: report.warnings,
+            health: report.health,
             interrupted_since_ms: None,
         }
     }
@@ -168,9 +190,11 @@ mod tests {
             told += u32::from(meter.note(TrackKind::Video, n * 40, bytes, n % 50 == 0));
         }
         assert_eq!(told, 11);
-        let facts = meter.facts(None);
+        let facts = meter.facts(None, Report::default());
         assert_eq!((facts.bits_per_second, facts.frame_rate), (400_000, Some(25.0)));
         assert_eq!(facts.keyframe_interval_s, Some(2.0));
+        let newest = meter.newest();
+        assert_eq!((newest.span_ms, newest.bits_per_second, newest.frame_rate), (1_000, 400_000, 25.0));
     }
 
     #[test]

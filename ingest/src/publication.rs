@@ -10,24 +10,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use media::codec::{aac, h264};
+use media::codec::{Access, Chroma};
 use media::flv;
-use media::{AccessUnit, CodecConfig, SessionId, Timescale, TrackKind};
+use media::{AccessUnit, AudioConfig, SessionId, Timescale, TrackKind, VideoConfig};
 use tracing::{Span, field, info, warn};
 
 use crate::error::PublishError;
 use crate::gate::{Claims, Slot};
+use crate::health::{Circumstances, Health, KEYFRAME_INTERVAL_GOOD_S};
 use crate::hold::{Held, Hold};
 use crate::log::Placed;
 use crate::meter::Meter;
 use crate::session::{Session, unix_ms};
 use crate::timeline::{AudioClock, Clock, VideoClock};
+use crate::warnings::Warnings;
 
 /// A publisher of whose video, or audio, nothing could be used for this long is told so.
 pub(crate) const UNUSABLE_MAX: Duration = Duration::from_secs(5);
 
-/// Largest AAC frame, in bytes. The standard allows 768 a channel (ISO/IEC 14496-3, §4.5.3), so 6 kB for eight; a frame
-/// is 21 ms, and nothing else bounds the bytes of audio beside video.
+/// Largest audio frame, in bytes. AAC allows 768 a channel (ISO/IEC 14496-3, §4.5.3), so 6 kB for eight, in 21 ms; Opus at
+/// 510 kbit/s has 8 kB in its longest packet, 120 ms. Nothing else bounds the bytes of audio beside video.
 const AUDIO_FRAME_BYTES_MAX: usize = 16 * 1024;
 
 /// Media may run this far ahead of the wall clock before the publisher is slowed down: it is live, and who reads the log
@@ -38,9 +40,6 @@ const LEAD_MAX: Duration = Duration::from_secs(5);
 /// does not has lost that time for good, and its stamps are mapped anew.
 const LATE_MAX: Duration = Duration::from_secs(3);
 
-/// A keyframe distance above this, in seconds, makes every join slow; the broadcaster should know.
-const KEYFRAME_INTERVAL_GOOD_S: f64 = 4.0;
-
 /// What the publisher said it would send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Announced {
@@ -48,6 +47,8 @@ pub struct Announced {
     pub audio: bool,
     /// Of all tracks together.
     pub bits_per_second: Option<u32>,
+    /// Rounded: 30 for 29.97.
+    pub frames_per_second: Option<u32>,
 }
 
 /// A publisher that was let in. Dropping it is a lost connection: the session waits for it to come back.
@@ -59,11 +60,16 @@ pub struct Publication {
     stage: Stage,
     announced: Announced,
     clock: Clock,
+    /// Of each kind one track is taken.
+    video_tracks: flv::Tracks,
+    audio_tracks: flv::Tracks,
     video: Option<VideoTrack>,
     audio: Option<AudioTrack>,
+    warnings: Warnings,
     /// The timeline broke, and the lead has had no unit since.
     broken: bool,
     meter: Option<Meter>,
+    health: Health,
     /// Since when nothing of a track could be used.
     unusable_video: Option<Instant>,
     unusable_audio: Option<Instant>,
@@ -73,21 +79,29 @@ pub struct Publication {
 }
 
 struct VideoTrack {
-    config: h264::Config,
-    /// Another configuration, in force from the next keyframe on.
-    next: Option<h264::Config>,
+    config: VideoConfig,
+    /// Another configuration of the same codec, in force from the next keyframe on.
+    next: Option<VideoConfig>,
     clock: VideoClock,
+    /// A keyframe has come.
+    begun: bool,
 }
 
 struct AudioTrack {
-    config: aac::Config,
+    config: AudioConfig,
     clock: AudioClock,
+}
+
+impl VideoTrack {
+    fn new(config: VideoConfig) -> Self {
+        Self { config, next: None, clock: VideoClock::default(), begun: false }
+    }
 }
 
 enum Stage {
     /// `settled`: its tracks are known and are those of the session that is there; at the next keyframe it goes on with it.
     Holding {
-        hold: Hold,
+        hold: Box<Hold>,
         settled: bool,
     },
     Writing,
@@ -99,13 +113,17 @@ impl Publication {
             slot,
             claim,
             fresh,
-            stage: Stage::Holding { hold: Hold::default(), settled: false },
+            stage: Stage::Holding { hold: Box::default(), settled: false },
             announced: Announced::default(),
             clock: Clock::default(),
+            video_tracks: flv::Tracks::default(),
+            audio_tracks: flv::Tracks::default(),
             video: None,
             audio: None,
+            warnings: Warnings::default(),
             broken: false,
             meter: None,
+            health: Health::default(),
             unusable_video: None,
             unusable_audio: None,
             late: None,
@@ -139,20 +157,22 @@ impl Publication {
         now: Instant,
         wall: SystemTime,
     ) -> Result<(), PublishError> {
-        let (offset_ms, data) = match flv::Video::parse(body)? {
-            flv::Video::Unit { composition_offset_ms, data } => (composition_offset_ms, data),
-            flv::Video::SequenceHeader(record) => {
-                self.video_config(h264::Config::parse(record)?);
-                return Ok(());
+        let (codec, offset_ms, data) = match flv::Video::parse(body, &mut self.video_tracks)? {
+            flv::Video::Unit { codec, composition_offset_ms, data } => (codec, composition_offset_ms, data),
+            flv::Video::SequenceHeader { codec, record } => {
+                return self.video_config(VideoConfig::parse(codec, record)?);
             }
             flv::Video::EndOfSequence | flv::Video::Info => return Ok(()),
         };
-        let key = self.video.as_ref().and_then(|track| track.config.is_idr(&data).ok());
-        let Some(key) = key else {
+        let track = self.video.as_ref().filter(|track| track.config.codec() == codec);
+        let usable = track.and_then(|track| Some((track.config.access(&data)?, track.begun)));
+        let Some((access, begun)) = usable else {
             self.unit_dropped();
             return pass_over("video", &mut self.unusable_video, now);
         };
         self.unusable_video = None;
+        let key = access == Access::Key || access == Access::OpenGop && !begun;
+        self.warnings.open_gops |= access == Access::OpenGop && !key;
         let slot = self.slot.clone();
         let mut claims = slot.lock();
         if key {
@@ -161,7 +181,10 @@ impl Publication {
         let mapped = self.clock.map(TrackKind::Video, stamp, now);
         self.broken |= mapped.rebased;
         let Some(track) = &mut self.video else { return Ok(()) };
+        track.begun |= key;
+        let data = track.config.sample(data);
         let (dts, pts) = track.clock.map(mapped.millis, offset_ms, key);
+        self.health.picture(mapped.millis, self.clock.now_ms(now), Timescale::VIDEO.seconds(pts - dts));
         let config = if key { track.next.take() } else { None };
         if let Some(config) = &config {
             track.config = config.clone();
@@ -175,7 +198,7 @@ impl Publication {
             unit: AccessUnit { dts, pts, duration: 0, key, data },
             scale: Timescale::VIDEO,
             broken: false,
-            config: config.map(CodecConfig::H264),
+            config: config.map(Into::into),
         };
         self.unit(&mut claims, held, mapped.millis, now, wall)
     }
@@ -191,15 +214,19 @@ impl Publication {
         now: Instant,
         wall: SystemTime,
     ) -> Result<(), PublishError> {
-        let data = match flv::Audio::parse(body)? {
-            flv::Audio::Frame(data) => data,
-            flv::Audio::SequenceHeader(record) => return self.audio_config(aac::Config::parse(record)?),
+        let (codec, data) = match flv::Audio::parse(body, &mut self.audio_tracks)? {
+            flv::Audio::Frame { codec, data } => (codec, data),
+            flv::Audio::SequenceHeader { codec, record } => {
+                return self.audio_config(AudioConfig::parse(codec, record)?);
+            }
             flv::Audio::Silence => return Ok(()),
         };
-        if self.audio.is_none() || data.len() > AUDIO_FRAME_BYTES_MAX {
+        let believable = data.len() <= AUDIO_FRAME_BYTES_MAX;
+        let track = self.audio.as_ref().filter(|track| believable && track.config.codec() == codec);
+        let Some(samples) = track.and_then(|track| track.config.samples(&data)) else {
             self.unit_dropped();
             return pass_over("audio", &mut self.unusable_audio, now);
-        }
+        };
         self.unusable_audio = None;
         let slot = self.slot.clone();
         let mut claims = slot.lock();
@@ -209,14 +236,15 @@ impl Publication {
         let mapped = self.clock.map(TrackKind::Audio, stamp, now);
         self.broken |= mapped.rebased;
         let Some(track) = &mut self.audio else { return Ok(()) };
-        let Some(dts) = track.clock.map(mapped.millis) else {
+        let Some(dts) = track.clock.map(mapped.millis, samples) else {
             drop(claims);
             self.unit_dropped();
             return Ok(());
         };
+        self.health.sound(mapped.millis, self.clock.now_ms(now), data.len());
         let held = Held {
             kind: TrackKind::Audio,
-            unit: AccessUnit { dts, pts: dts, duration: track.config.samples_per_frame(), key: true, data },
+            unit: AccessUnit { dts, pts: dts, duration: samples, key: true, data },
             scale: track.config.timescale(),
             broken: false,
             config: None,
@@ -224,25 +252,28 @@ impl Publication {
         self.unit(&mut claims, held, mapped.millis, now, wall)
     }
 
-    fn video_config(&mut self, config: h264::Config) {
+    fn video_config(&mut self, config: VideoConfig) -> Result<(), PublishError> {
         let known = self.video.as_ref().is_some_and(|track| track.config == config);
-        if !known && (config.chroma() != h264::Chroma::Yuv420 || config.bit_depth() > 8) {
+        if !known && is_rare(&config) {
             let (chroma, bit_depth) = (config.chroma(), config.bit_depth());
             warn!(?chroma, bit_depth, "many devices play only 8-bit 4:2:0; set the encoder to yuv420p");
         }
         match &mut self.video {
             Some(track) if track.config == config => track.next = None,
+            // Players choose a decoder once, by the playlist's CODECS.
+            Some(track) if track.config.codec() != config.codec() => return Err(PublishError::VideoChanged),
             Some(track) => track.next = Some(config),
-            None => self.video = Some(VideoTrack { config, next: None, clock: VideoClock::default() }),
+            None => self.video = Some(VideoTrack::new(config)),
         }
+        Ok(())
     }
 
-    fn audio_config(&mut self, config: aac::Config) -> Result<(), PublishError> {
+    fn audio_config(&mut self, config: AudioConfig) -> Result<(), PublishError> {
         match &self.audio {
             Some(track) if track.config == config => Ok(()),
             Some(_) => Err(PublishError::AudioChanged),
             None => {
-                let clock = AudioClock::new(config.timescale(), config.samples_per_frame());
+                let clock = AudioClock::new(config.timescale());
                 self.audio = Some(AudioTrack { config, clock });
                 Ok(())
             }
@@ -271,14 +302,16 @@ impl Publication {
                 let Some((zero, taken_ms, video)) = session.resume() else { return Ok(()) };
                 if let Some(track) = &mut self.video {
                     let config = track.next.take().unwrap_or_else(|| track.config.clone());
-                    let same = matches!(video, Some(CodecConfig::H264(before)) if *before == config);
-                    *track = VideoTrack { config: config.clone(), next: None, clock: VideoClock::default() };
+                    let same = video == Some(&config.clone().into());
+                    *track = VideoTrack::new(config.clone());
                     track.next = (!same).then_some(config);
                 }
                 if let Some(track) = &mut self.audio {
-                    track.clock = AudioClock::new(track.config.timescale(), track.config.samples_per_frame());
+                    track.clock = AudioClock::new(track.config.timescale());
                 }
                 self.meter = Some(Meter::new(session.since_ms()));
+                self.health = Health::after(&session.facts().health, session.silence(now), session.counts());
+                self.health.open(session.frame_rate());
                 self.anchors_told = 0;
                 self.clock = Clock::joining(zero, taken_ms);
                 self.stage = Stage::Writing;
@@ -373,6 +406,7 @@ impl Publication {
         }
         Span::current().record("session", field::display(self.fresh));
         let session = claims.owned(self.claim, now)?;
+        self.health.open(opening.frame_rate);
         session.open(opening, self.announced.bits_per_second, zero, now);
         self.stage = Stage::Writing;
         Ok(())
@@ -388,8 +422,18 @@ impl Publication {
             (Stage::Writing, true) => None,
             (Stage::Writing, false) => Some(waiting(meter.keyframe_age_s(millis))),
         };
+        let circumstances = Circumstances {
+            now_ms: millis,
+            keyframe_interval_s: meter.keyframe_interval_s(millis),
+            counts: session.counts(),
+            announced: self.announced,
+            rare_pixels: self.video.as_ref().is_some_and(|track| is_rare(&track.config)),
+            audio_channels: self.audio.as_ref().map(|track| track.config.channels()),
+        };
+        let mut report = self.health.second(meter.newest(), &circumstances);
         let anchors = self.audio.as_ref().map_or(0, |track| track.clock.anchors());
-        session.tell(meter.facts(starting), anchors.saturating_sub(self.anchors_told));
+        report.warnings.extend(self.warnings.told(&self.video_tracks, &self.audio_tracks));
+        session.tell(meter.facts(starting, report), anchors.saturating_sub(self.anchors_told));
         self.anchors_told = anchors;
     }
 
@@ -408,6 +452,13 @@ impl Drop for Publication {
 fn pass_over(what: &'static str, since: &mut Option<Instant>, now: Instant) -> Result<(), PublishError> {
     let passed = now.saturating_duration_since(*since.get_or_insert(now));
     if passed < UNUSABLE_MAX { Ok(()) } else { Err(PublishError::Unusable(what)) }
+}
+
+/// Whether many devices cannot play such pixels.
+fn is_rare(config: &VideoConfig) -> bool {
+    // Ten bits are usual with HEVC and AV1, and played where these are.
+    let deep = matches!(config, VideoConfig::H264(_)) && config.bit_depth() > 8;
+    config.chroma() != Chroma::Yuv420 || deep
 }
 
 /// Why there is no playlist yet, when the newest keyframe is `age_s` old.

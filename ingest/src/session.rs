@@ -9,8 +9,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use media::codec::{aac, h264};
-use media::{CodecConfig, SessionId, TrackKind};
+use media::{AudioConfig, CodecConfig, SessionId, TrackKind, VideoConfig};
 use relay::{Facts, StreamWriter};
 
 use crate::checkpoint::{Checkpoint, Checkpoints};
@@ -27,10 +26,6 @@ const SILENCE_MIN: Duration = Duration::from_secs(2);
 
 /// The same for sources slower than that, in units of their longest frame.
 const SILENCE_INTERVALS: f64 = 1.5;
-
-/// Gaps that stand in a playlist from the first moment after a restart, in milliseconds: a whole segment fits, or there
-/// would be no playlist until one has passed.
-const RESTART_GAP_MS: i64 = 3_000;
 
 pub(crate) struct Session {
     writer: StreamWriter,
@@ -65,13 +60,10 @@ impl Session {
         let mut session = Self::new(writer, shared, now);
         let wall_ms = unix_ms(wall);
         // A wall clock that was set back meanwhile must not take the stream clock with it.
-        let earliest_ms = checkpoint.position_ms + 1 + RESTART_GAP_MS;
-        let millis = (wall_ms - checkpoint.anchor_ms).max(earliest_ms);
+        let millis = (wall_ms - checkpoint.anchor_ms).max(checkpoint.position_ms);
         let zero = StreamTime { at: now, millis };
-        let start_ms = millis - RESTART_GAP_MS;
         let checkpoints = session.checkpoints.clone();
-        let mut log = Log::resume(checkpoint, start_ms, checkpoints, &mut session.writer);
-        log.silence(millis, &session.writer);
+        let log = Log::resume(checkpoint, millis, checkpoints, &mut session.writer);
         session.facts = Facts {
             since_ms: checkpoint.since_ms,
             interrupted_since_ms: Some(checkpoint.written_ms()),
@@ -96,6 +88,21 @@ impl Session {
         self.facts.since_ms
     }
 
+    /// What was told last.
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// How long no media has come.
+    pub(crate) fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.media_last)
+    }
+
+    /// Of the video, as measured when the log opened.
+    pub(crate) fn frame_rate(&self) -> Option<f64> {
+        self.open.as_ref().and_then(|open| open.log.frame_rate())
+    }
+
     /// Viewers have a playlist.
     pub(crate) fn is_live(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.log.is_live())
@@ -103,17 +110,13 @@ impl Session {
 
     /// Whether a publisher with these tracks, and no others, can go on with this session: players have set up their
     /// decoders for its tracks, and timescales cannot change.
-    pub(crate) fn fits(&self, video: Option<&h264::Config>, audio: Option<&aac::Config>) -> bool {
+    pub(crate) fn fits(&self, video: Option<&VideoConfig>, audio: Option<&AudioConfig>) -> bool {
         let Some(open) = self.open.as_ref().filter(|open| open.log.is_live()) else { return false };
-        let video_fits = match open.log.codec(TrackKind::Video) {
-            Some(CodecConfig::H264(_)) => video.is_some(),
-            _ => video.is_none(),
-        };
-        let audio_fits = match open.log.codec(TrackKind::Audio) {
-            Some(CodecConfig::Aac(config)) => audio == Some(config),
-            _ => audio.is_none(),
-        };
-        video_fits && audio_fits
+        let (video, audio) = (video.cloned().map(CodecConfig::from), audio.cloned().map(CodecConfig::from));
+        // Video may change its configuration, but not its codec.
+        let codec = |config: Option<&CodecConfig>| config.map(std::mem::discriminant);
+        codec(open.log.codec(TrackKind::Video)) == codec(video.as_ref())
+            && open.log.codec(TrackKind::Audio) == audio.as_ref()
     }
 
     /// Where a publisher that goes on with this session begins: the stream clock, and what of it is taken. And the
@@ -159,9 +162,9 @@ impl Session {
 
     /// Lets the clock run on where media does not.
     pub(crate) fn tick(&mut self, now: Instant, wall: SystemTime) {
+        let silent = self.silence(now);
         let Some(open) = self.open.as_mut().filter(|open| open.log.is_live()) else { return };
         let silence = SILENCE_MIN.max(open.log.interval().mul_f64(SILENCE_INTERVALS));
-        let silent = now.saturating_duration_since(self.media_last);
         if silent < silence {
             return;
         }
@@ -186,7 +189,7 @@ impl Session {
         self.writer.set_facts(self.facts.clone());
     }
 
-    fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         self.open.as_ref().map_or_else(Counts::default, |open| open.log.counts())
     }
 

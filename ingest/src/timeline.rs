@@ -107,6 +107,11 @@ impl Clock {
         self.zero
     }
 
+    /// Where the stream clock stands without any media; zero before the first stamp.
+    pub(crate) fn now_ms(&self, now: Instant) -> i64 {
+        self.zero.map_or(0, |zero| zero.millis(now))
+    }
+
     /// How far the newest stamp runs ahead of the clock.
     pub(crate) fn lead(&self, now: Instant) -> Duration {
         let newest = self.video.max(self.audio).unwrap_or(0);
@@ -174,20 +179,19 @@ impl VideoClock {
 /// Decoding times of an audio track, counted in samples.
 pub(crate) struct AudioClock {
     timescale: Timescale,
-    frame: i64,
     /// Where the next frame begins if nothing is lost.
     next: Option<i64>,
     anchors: u32,
 }
 
 impl AudioClock {
-    pub(crate) fn new(timescale: Timescale, samples_per_frame: u32) -> Self {
-        Self { timescale, frame: i64::from(samples_per_frame), next: None, anchors: 0 }
+    pub(crate) fn new(timescale: Timescale) -> Self {
+        Self { timescale, next: None, anchors: 0 }
     }
 
-    /// The DTS of the frame stamped `millis`; `None` if the frame must go, because the publisher sends more
+    /// The DTS of the frame of `samples` stamped `millis`; `None` if the frame must go, because the publisher sends more
     /// samples than time passes and DTS may not step back.
-    pub(crate) fn map(&mut self, millis: i64) -> Option<i64> {
+    pub(crate) fn map(&mut self, millis: i64, samples: u32) -> Option<i64> {
         let hertz = i64::from(self.timescale.hertz());
         let stamp = (millis * hertz).div_euclid(1000);
         let slack = AUDIO_SLACK.as_millis() as i64 * hertz / 1000;
@@ -202,7 +206,7 @@ impl AudioClock {
                 stamp
             }
         };
-        self.next = Some(dts + self.frame);
+        self.next = Some(dts + i64::from(samples));
         Some(dts)
     }
 
@@ -346,10 +350,10 @@ mod tests {
     #[test]
     fn audio_is_counted_in_samples_while_near_the_stamps() {
         let rate = Timescale::from_hertz(44_100).unwrap();
-        let mut clock = AudioClock::new(rate, 1024);
+        let mut clock = AudioClock::new(rate);
         for n in 0..10_000_i64 {
             let stamp = n * 1024 * 1000 / 44_100;
-            assert_eq!(clock.map(stamp), Some(n * 1024));
+            assert_eq!(clock.map(stamp, 1_024), Some(n * 1024));
         }
         assert_eq!(clock.anchors(), 0);
     }
@@ -357,11 +361,20 @@ mod tests {
     #[test]
     fn audio_is_anchored_anew_after_a_gap_and_thinned_when_there_is_too_much() {
         let rate = Timescale::from_hertz(48_000).unwrap();
-        let mut clock = AudioClock::new(rate, 1024);
-        assert_eq!(clock.map(0), Some(0));
-        assert_eq!(clock.map(100), Some(4_800));
+        let mut clock = AudioClock::new(rate);
+        assert_eq!(clock.map(0, 1_024), Some(0));
+        assert_eq!(clock.map(100, 1_024), Some(4_800));
         assert_eq!(clock.anchors(), 1);
-        assert_eq!(clock.map(80), None, "41 ms too early");
-        assert_eq!(clock.map(121), Some(5_824));
+        assert_eq!(clock.map(80, 1_024), None, "41 ms too early");
+        assert_eq!(clock.map(121, 1_024), Some(5_824));
+    }
+    /// Opus may change the length of its packets from one to the next.
+    #[test]
+    fn audio_frames_may_differ_in_length() {
+        let mut clock = AudioClock::new(Timescale::from_hertz(48_000).unwrap());
+        let packets = [(0, 960), (20, 2_880), (80, 120), (83, 120), (85, 960)];
+        let times: Vec<_> = packets.into_iter().map(|(stamp, samples)| clock.map(stamp, samples)).collect();
+        assert_eq!(times, [0, 960, 3_840, 3_960, 4_080].map(Some));
+        assert_eq!(clock.anchors(), 0);
     }
 }

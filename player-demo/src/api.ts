@@ -26,6 +26,8 @@ export interface Stream {
   viewers: number;
   part_target: number | null;
   target_latency: number | null;
+  /** For the broadcaster: what is not as it should be. */
+  warnings: string[];
 }
 
 export interface VideoTrack {
@@ -63,13 +65,58 @@ export interface StreamName {
   stream: string;
 }
 
-/** The stream a watch page is about, from its own address; null if the address names none. */
+export function embedAddress(name: StreamName): string {
+  return `/embed/${encodeURIComponent(name.app)}/${encodeURIComponent(name.stream)}`;
+}
+
+/** The stream a watch page or an embedded player is about, from its own address; null if the address names none. */
 export function nameFromPath(path: string): StreamName | null {
-  const match = /^\/watch\/([^/]+)\/([^/]+)\/?$/.exec(path);
+  const match = /^\/(?:watch|embed)\/([^/]+)\/([^/]+)\/?$/.exec(path);
   if (!match?.[1] || !match[2]) return null;
   try {
     return { app: decodeURIComponent(match[1]), stream: decodeURIComponent(match[2]) };
   } catch {
     return null;
   }
+}
+
+/** `GET /connect/state/{app}/{stream}`, with the publish key: what the broadcaster may know. */
+export interface ConnectReport {
+  stream: Stream;
+  rtmp_port: number;
+  /** Whether everybody finds the stream on the start page. */
+  listed: boolean;
+  /** Right now; `stream.video` has the rate measured at the start. */
+  frame_rate: number | null;
+  sound: Sound;
+  /** How much later than it could media arrives. */
+  late: number;
+  /** What is wrong and how to mend it; what could be better. */
+  warnings: string[];
+  hints: string[];
+  /** The last minutes, the oldest first: milliseconds, bits per second, frames per second. */
+  samples: [span: number, bitrate: number, frameRate: number][];
+  /** The newest first. */
+  refusals: Refusal[];
+}
+
+export type Sound =
+  | { state: "none" }
+  | { state: "arriving"; bitrate: number }
+  | { state: "silent" }
+  | { state: "stopped"; seconds: number };
+
+/** A publisher that was turned away. Everything but the times was said by a stranger: text, never markup. */
+export interface Refusal {
+  /** The last time, in Unix milliseconds. */
+  at: number;
+  times: number;
+  from: string;
+  stream: string | null;
+  encoder: string | null;
+  reason: string;
+}
+
+export function reportAddress(name: StreamName): string {
+  return `/connect/state/${encodeURIComponent(name.app)}/${encodeURIComponent(name.stream)}`;
 }

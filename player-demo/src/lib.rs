@@ -5,6 +5,7 @@
 //! the server chooses between plain and gzip, and answers conditional requests with the ETags found here.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use rust_embed::{EmbeddedFile, RustEmbed};
@@ -13,9 +14,14 @@ use rust_embed::{EmbeddedFile, RustEmbed};
 #[folder = "dist"]
 struct Dist;
 
-/// The Content-Security-Policy of every page. `'unsafe-inline'` is for style elements alone: media-chrome's
-/// components carry theirs inside their shadow roots. hls.js plays through `blob:` object URLs.
-pub const CONTENT_SECURITY_POLICY: &str = include_str!("../csp.txt").trim_ascii();
+/// The Content-Security-Policy of every page that only pages of this server may frame. `'unsafe-inline'` is for style
+/// elements alone: media-chrome's components carry theirs inside their shadow roots. hls.js plays through `blob:` object
+/// URLs.
+const CONTENT_SECURITY_POLICY: &str = include_str!("../csp.txt").trim_ascii();
+
+/// The same, but for the last word: everybody may frame it.
+static CONTENT_SECURITY_POLICY_FRAMED: LazyLock<String> =
+    LazyLock::new(|| CONTENT_SECURITY_POLICY.replace("frame-ancestors 'self'", "frame-ancestors *"));
 
 /// What is served below this path never changes and may be kept for ever.
 const IMMUTABLE: &str = "assets/";
@@ -47,6 +53,10 @@ pub enum Page {
     Home,
     /// `/watch/{app}/{stream}`: the same bytes for every stream; the page reads its own address.
     Watch,
+    /// `/embed/{app}/{stream}`: the player alone, for other people's pages.
+    Embed,
+    /// `/connect`: for broadcasters.
+    Connect,
 }
 
 /// The asset at this URL path, with or without the leading slash (`/assets/…`). Pages have their own routes: they
@@ -64,8 +74,18 @@ pub fn page(page: Page) -> Asset {
     let file = match page {
         Page::Home => "index.html",
         Page::Watch => "watch.html",
+        Page::Embed => "embed.html",
+        Page::Connect => "connect.html",
     };
-    load(file).expect("build.rs saw both pages in dist/")
+    load(file).expect("build.rs saw every page in dist/")
+}
+
+/// The Content-Security-Policy to send with a page.
+pub fn content_security_policy(page: Page) -> &'static str {
+    match page {
+        Page::Embed => &CONTENT_SECURITY_POLICY_FRAMED,
+        Page::Home | Page::Watch | Page::Connect => CONTENT_SECURITY_POLICY,
+    }
 }
 
 fn load(path: &str) -> Option<Asset> {
@@ -112,6 +132,8 @@ mod tests {
 
     use super::*;
 
+    const PAGES: [Page; 4] = [Page::Home, Page::Watch, Page::Embed, Page::Connect];
+
     /// Every `href="/assets/…"` and `src="/assets/…"` of a page.
     fn assets_named_by(page: &Asset) -> Vec<String> {
         let html = std::str::from_utf8(&page.bytes).expect("pages are UTF-8");
@@ -120,7 +142,7 @@ mod tests {
 
     #[test]
     fn every_asset_a_page_names_exists_and_may_be_cached_for_ever() {
-        for page in [page(Page::Home), page(Page::Watch)] {
+        for page in PAGES.map(page) {
             let named = assets_named_by(&page);
             for kind in [".js", ".css", ".svg"] {
                 assert!(named.iter().any(|path| path.ends_with(kind)), "no {kind} in {named:?}");
@@ -133,8 +155,7 @@ mod tests {
 
     #[test]
     fn pages_are_revalidated_because_they_name_the_newest_assets() {
-        assert!(!page(Page::Home).immutable);
-        assert!(!page(Page::Watch).immutable);
+        assert!(PAGES.map(page).iter().all(|page| !page.immutable));
     }
 
     #[test]
@@ -173,12 +194,23 @@ mod tests {
         assert!(gzip.etag.starts_with('"') && gzip.etag.ends_with('"'), "{}", gzip.etag);
     }
 
+    /// Threat: another site frames the page where a key is typed.
+    #[test]
+    fn only_the_embedded_player_may_be_framed_by_others() {
+        for page in [Page::Home, Page::Watch, Page::Connect] {
+            assert!(content_security_policy(page).ends_with("; frame-ancestors 'self'"), "{page:?}");
+        }
+        let framed = content_security_policy(Page::Embed);
+        assert!(framed.ends_with("; frame-ancestors *"), "{framed}");
+        assert_eq!(framed.replace('*', "'self'"), content_security_policy(Page::Watch));
+    }
+
     /// The policy forbids inline scripts, handlers and style attributes, so a page must have none.
     #[test]
     fn pages_obey_their_own_content_security_policy() {
         assert!(CONTENT_SECURITY_POLICY.contains("script-src 'self';"));
         assert!(!CONTENT_SECURITY_POLICY.contains('\n'), "a header value is one line");
-        for page in [page(Page::Home), page(Page::Watch)] {
+        for page in PAGES.map(page) {
             let html = std::str::from_utf8(&page.bytes).expect("pages are UTF-8");
             for forbidden in [" style=", "<style", " onclick=", "<script>"] {
                 assert!(!html.contains(forbidden), "{forbidden} in a page");

@@ -25,13 +25,17 @@ export function backoff(first: number, max: number, failures: number, random: nu
 }
 
 export interface PollHandlers<T> {
-  /** Called for every answer, also when it says the same as the last. */
-  onAnswer(answer: T): void;
-  /** The server answered with this status, or (null) not at all. */
-  onFailure(status: number | null): void;
+  /** Called for every answer, also when it says the same as the last; `serverTime` is in Unix milliseconds. */
+  onAnswer(answer: T, serverTime: number): void;
+  /** The server answered with this status and these words, or (null) not at all. */
+  onFailure(status: number | null, words: string): void;
   /** Nothing is expected to change soon. */
   settled(): boolean;
+  /** Sent with each question. */
+  headers?(): Record<string, string>;
 }
+
+type Outcome<T> = { answer: T; serverTime: number } | { status: number | null; words: string };
 
 export class Poller<T> {
   /** The last answer and its ETag; a 304 stands for it. */
@@ -41,23 +45,35 @@ export class Poller<T> {
   private asking = false;
   /** `now()` while a question was under way: its answer may be older than what the caller knows. */
   private askAgain = false;
+  private stopped = true;
 
+  /** Where to ask is looked up before each question, if it may change. */
   constructor(
-    private readonly address: string,
+    private readonly address: string | (() => string),
     private readonly handlers: PollHandlers<T>,
   ) {
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) clearTimeout(this.timer);
-      else this.now();
+      else if (!this.stopped) this.now();
     });
-    window.addEventListener("online", () => this.now());
+    window.addEventListener("online", () => {
+      if (!this.stopped) this.now();
+    });
   }
 
   /** Asks at once, even in a hidden tab. */
   now(): void {
+    this.stopped = false;
     clearTimeout(this.timer);
     if (this.asking) this.askAgain = true;
     else void this.ask();
+  }
+
+  /** Asks no more, until `now()`; an answer under way is dropped. */
+  stop(): void {
+    this.stopped = true;
+    this.askAgain = false;
+    clearTimeout(this.timer);
   }
 
   private async ask(): Promise<void> {
@@ -65,43 +81,45 @@ export class Poller<T> {
     this.askAgain = false;
     const outcome = await this.fetch();
     this.asking = false;
+    if (this.stopped) return;
     try {
       if ("answer" in outcome) {
         this.failures = 0;
-        this.handlers.onAnswer(outcome.answer);
+        this.handlers.onAnswer(outcome.answer, outcome.serverTime);
       } else {
         this.failures += 1;
         this.last = null;
-        this.handlers.onFailure(outcome.status);
+        this.handlers.onFailure(outcome.status, outcome.words);
       }
     } finally {
       this.schedule();
     }
   }
 
-  private async fetch(): Promise<{ answer: T } | { status: number | null }> {
+  private async fetch(): Promise<Outcome<T>> {
     try {
       // `no-store` keeps the browser's cache out of it: with our own If-None-Match the 304 reaches this code.
-      const response = await fetch(this.address, {
-        headers: this.last ? { "If-None-Match": this.last.etag } : {},
+      const response = await fetch(typeof this.address === "string" ? this.address : this.address(), {
+        headers: { ...this.handlers.headers?.(), ...(this.last ? { "If-None-Match": this.last.etag } : {}) },
         cache: "no-store",
         signal: AbortSignal.timeout(ANSWER_TIMEOUT),
       });
-      if (response.status === 304 && this.last) return { answer: this.last.answer };
-      if (!response.ok) return { status: response.status };
+      const serverTime = Date.parse(response.headers.get("Date") ?? "") || Date.now();
+      if (response.status === 304 && this.last) return { answer: this.last.answer, serverTime };
+      if (!response.ok) return { status: response.status, words: (await response.text()).trim() };
       const answer = (await response.json()) as T;
       const etag = response.headers.get("ETag");
       this.last = etag ? { etag, answer } : null;
-      return { answer };
+      return { answer, serverTime };
     } catch {
-      return { status: null };
+      return { status: null, words: "" };
     }
   }
 
   private schedule(): void {
     clearTimeout(this.timer);
     if (this.askAgain) return void this.ask();
-    if (this.asking || document.hidden) return;
+    if (this.asking || this.stopped || document.hidden) return;
     const pause = pollDelay(this.handlers.settled(), this.failures, Math.random());
     this.timer = window.setTimeout(() => void this.ask(), pause);
   }

@@ -18,7 +18,7 @@ export async function startMock({ port = 0 } = {}) {
   const policy = (await readFile(join(ROOT, "csp.txt"), "utf8")).trim();
   const streams = new Map();
   const channels = new Map();
-  const mock = { broken: false, stateRequests: 0 };
+  const mock = { broken: false, stateRequests: 0, reportRequests: [], reports: new Map(), gate: null };
 
   const server = createServer(async (request, response) => {
     const url = new URL(request.url, "http://mock");
@@ -34,15 +34,26 @@ export async function startMock({ port = 0 } = {}) {
       if (request.headers["if-none-match"] === etag) return reply(304, "application/json", "", { ETag: etag });
       return reply(200, "application/json", body, { ETag: etag });
     }
+    const about = /^\/connect\/state\/([^/]+\/[^/]+)$/.exec(url.pathname);
+    if (about) {
+      mock.reportRequests.push({ url: request.url, authorization: request.headers.authorization ?? "" });
+      if (mock.gate) return reply(mock.gate.status, "text/plain", mock.gate.words);
+      if (request.headers.authorization !== `Bearer ${KEY}`) return reply(401, "text/plain", "the publish key is missing or wrong\n");
+      const stream = streams.get(about[1]) ?? emptyStream(about[1]);
+      const report = { ...emptyReport(), ...mock.reports.get(about[1]), stream };
+      return reply(200, "application/json", JSON.stringify(report), { "Cache-Control": "no-store" });
+    }
     const hls = /^\/hls\/([^/]+\/[^/]+)\/(.+)$/.exec(url.pathname);
     if (hls) {
       const channel = channels.get(hls[1]);
       return channel ? channel.serve(hls[2], url.searchParams, reply) : reply(404, "text/plain", "no such stream");
     }
-    const page = url.pathname === "/" ? "index.html" : url.pathname.startsWith("/watch/") ? "watch.html" : url.pathname;
+    const page = pageAt(url.pathname);
     try {
       const path = join(ROOT, "dist", normalize(page));
-      reply(200, TYPES[extname(path)] ?? "application/octet-stream", await readFile(path), { "Content-Security-Policy": policy });
+      reply(200, TYPES[extname(path)] ?? "application/octet-stream", await readFile(path), {
+        "Content-Security-Policy": page === "embed.html" ? policy.replace("frame-ancestors 'self'", "frame-ancestors *") : policy,
+      });
     } catch {
       reply(404, "text/plain", "not found");
     }
@@ -92,11 +103,27 @@ export function liveStream(changes = {}) {
   };
 }
 
+export const KEY = "canary-4711-canary-4711";
+
+function emptyReport() {
+  return {
+    rtmp_port: 2935, listed: true, frame_rate: null, sound: { state: "none" }, late: 0, warnings: [], hints: [], samples: [],
+    refusals: [],
+  };
+}
+
+function pageAt(path) {
+  if (path === "/") return "index.html";
+  if (path === "/connect") return "connect.html";
+  return { watch: "watch.html", embed: "embed.html" }[path.split("/")[1]] ?? path;
+}
+
 function emptyStream(name) {
   const [app, stream] = name.split("/");
   return {
     app, stream, state: "offline", reason: null, session: null, playlist: `/hls/${name}/index.m3u8`, since: null,
     video: null, audio: null, bitrate: null, keyframe_interval: null, viewers: 0, part_target: null, target_latency: null,
+    warnings: [],
   };
 }
 

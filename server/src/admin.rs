@@ -8,12 +8,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::ensure;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use net::Options;
 use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -22,8 +24,10 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::config::LoopbackAddr;
-use crate::listen;
+use crate::listen::Handed;
 
+/// What the listening socket must be: few connections, which are short.
+const SOCKET: Options = Options { backlog: 128, unsent_bytes_max: None };
 /// Connections open at once. A few scrapers and probes are honest; more wait in the kernel's backlog.
 const CONNECTIONS_MAX: usize = 32;
 /// From accept to the last byte. One connection carries one request, so this bounds slow headers, slow readers
@@ -44,10 +48,15 @@ pub(crate) struct Admin {
 
 impl Admin {
     /// # Errors
-    /// If the address cannot be listened on.
-    pub(crate) fn bind(addr: LoopbackAddr, metrics: Registry) -> anyhow::Result<Self> {
-        let listener = listen::bind("admin.listen", addr.get(), listen::tcp)?;
+    /// If the address cannot be listened on, or the socket that is `handed` over can be reached from elsewhere.
+    pub(crate) fn bind(addr: LoopbackAddr, handed: &mut Handed, metrics: Registry) -> anyhow::Result<Self> {
+        let listener = handed.listen("admin", addr.get(), SOCKET)?;
         let local_addr = listener.local_addr()?;
+        ensure!(
+            local_addr.ip().to_canonical().is_loopback(),
+            "the socket \"admin\" that is handed over listens on {local_addr}; it has no authentication, so only \
+             loopback addresses are allowed"
+        );
         Ok(Self { listener, local_addr, metrics })
     }
 
@@ -233,7 +242,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silent_clients_lose_their_place() {
-        let admin = Admin::bind(LoopbackAddr::v4(0), crate::metrics::registry()).unwrap();
+        let admin =
+            Admin::bind(LoopbackAddr::v4(0), &mut Handed::default(), crate::metrics::registry()).unwrap();
         let addr = admin.local_addr();
         let stop = CancellationToken::new();
         let running = tokio::spawn(admin.run(CancellationToken::new(), stop.clone()));

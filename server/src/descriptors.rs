@@ -1,11 +1,11 @@
 //! Open files: every connection is one, and most systems allow a process 1,024 until it asks for more.
 
-use ingest::rtmp::Limits;
+use ingest::rtmp::CONNECTIONS;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{info, warn};
 
 /// Connections of viewers with room for all of them. Each costs about 35 kB while it waits for a part.
-const VIEWER_CONNECTIONS_MAX: u64 = 20_000;
+pub(crate) const VIEWER_CONNECTIONS_MAX: u64 = 20_000;
 
 /// For everything that is neither a viewer nor a publisher: listeners, admin, logs, the runtime.
 const RESERVE: u64 = 64;
@@ -41,7 +41,7 @@ pub(crate) fn share() -> Share {
 impl Share {
     fn of(files: u64) -> Self {
         let free = files.saturating_sub(RESERVE);
-        let publishers = (free / 8).clamp(1, Limits::default().connections as u64);
+        let publishers = (free / 8).clamp(1, CONNECTIONS.total as u64);
         let viewers = (free - publishers.min(free)).clamp(1, VIEWER_CONNECTIONS_MAX);
         Self { publishers: publishers as usize, viewers: viewers as usize }
     }

@@ -1,60 +1,69 @@
 //! Composes the roles of this process and binds their ports.
 //!
 //!   rtmp ─▶ ingest ─▶ live log ─▶ origin ─▶ segment index ─▶ edge ─▶ http
+//!                                              ▲     └─▶ relay ─▶ other nodes
+//!                          upstream ─▶ pull ───┘
 //!
-//! Drained from the left: publishers leave, then the origin stands still, then viewers get what they are being sent. No
-//! session ends by it: the next process goes on with those that were open.
+//! A drain ends no session: publishers are told to connect again, viewers get what they are being sent, and the next
+//! process goes on with what was open.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use anyhow::Context;
-use edge::{Listener, Site};
+use edge::{Listener, PullMetrics, Puller, Site};
 use hls::Catalog;
-use ingest::rtmp::{Limits, Server as Rtmp};
-use ingest::{Authorize, Checkpoints, Gate, NoCheckpoints, Policy, Secret};
-use media::StreamId;
-use origin::Origin;
+use ingest::rtmp::{self, Server as Rtmp};
+use ingest::{Checkpoints, Gate, NoCheckpoints, Policy};
+use net::{Guesses, Limits};
+use origin::{Origin, Relay, RelayMetrics};
 use prometheus_client::registry::Registry;
-use relay::StreamRegistry;
+use relay::{Identity, StreamRegistry, Upstream, UpstreamUrl, WireMetrics};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::admin::Admin;
+use crate::backstage::{Backstage, OneKey};
 use crate::checkpoints::FileCheckpoints;
 use crate::config::Config;
 use crate::descriptors;
 use crate::keys::PublishKey;
-use crate::listen;
+use crate::listen::{self, Handed};
+use crate::offer::Offer;
 
 /// Every role of this process, bound but not running.
 pub(crate) struct Roles {
-    gate: Gate,
-    rtmp: Rtmp,
-    origin: Origin,
+    source: Source,
+    relay: Option<RelayRole>,
     http: Listener,
     admin: Admin,
+}
+
+/// Where the streams come from.
+enum Source {
+    /// Published here.
+    Own { gate: Gate, rtmp: Rtmp, origin: Origin },
+    /// Of another node.
+    Pulled { puller: Puller, upstream: UpstreamUrl },
+}
+
+/// For other nodes.
+struct RelayRole {
+    listener: relay::server::Listener,
+    relay: Relay<Offer>,
 }
 
 /// The addresses that were bound, with the real port where 0 was asked for.
 pub(crate) struct Addresses {
     pub(crate) http: SocketAddr,
-    pub(crate) rtmp: SocketAddr,
+    pub(crate) rtmp: Option<SocketAddr>,
+    pub(crate) relay: Option<SocketAddr>,
     pub(crate) admin: SocketAddr,
 }
 
-/// One key for every stream.
-struct OneKey(PublishKey);
-
-impl Authorize for OneKey {
-    fn may_publish(&self, _: &StreamId, key: &Secret) -> bool {
-        self.0.verify(key.expose())
-    }
-}
-
 /// Lets publishers in, and goes on with the sessions that the last process left behind.
-fn gate(config: &Config, key: PublishKey, streams: StreamRegistry, metrics: ingest::Metrics) -> Gate {
+fn gate(config: &Config, key: OneKey, streams: StreamRegistry, metrics: ingest::Metrics) -> Gate {
     let policy = Policy {
         part_target: config.hls.profile.part_target(),
         on_conflict: config.publish.on_conflict,
@@ -70,7 +79,7 @@ fn gate(config: &Config, key: PublishKey, streams: StreamRegistry, metrics: inge
             (Arc::new(NoCheckpoints), Vec::new())
         }
     };
-    let gate = Gate::new(streams, Arc::new(OneKey(key)), policy, checkpoints, metrics);
+    let gate = Gate::new(streams, Arc::new(key), policy, checkpoints, metrics);
     for checkpoint in &left {
         gate.restore(checkpoint, Instant::now(), SystemTime::now());
     }
@@ -78,67 +87,168 @@ fn gate(config: &Config, key: PublishKey, streams: StreamRegistry, metrics: inge
 }
 
 impl Roles {
-    /// Binds every port.
+    /// Binds every port of a node that takes publishers, but for those that are `handed` over.
     ///
     /// # Errors
     /// If one of them cannot be bound; nothing has been started then.
-    pub(crate) fn build(config: &Config, key: PublishKey, mut metrics: Registry) -> anyhow::Result<Self> {
+    pub(crate) fn build(
+        config: &Config,
+        key: PublishKey,
+        identity: Option<Identity>,
+        mut handed: Handed,
+        mut metrics: Registry,
+    ) -> anyhow::Result<Self> {
         let streams = StreamRegistry::new(relay::Metrics::register(&mut metrics));
-        let catalog = Catalog::new(hls::Metrics::register(&mut metrics));
+        let per_address = config.http.connections_per_address;
+        let held_per_address = per_address - per_address / 4;
+        let catalog = Catalog::with_held_per_address(hls::Metrics::register(&mut metrics), held_per_address);
         let connections = descriptors::share();
-        let limits = Limits { connections: connections.publishers, ..Limits::default() };
         let publications = ingest::Metrics::register(&mut metrics);
-        let rtmp = ingest::rtmp::Metrics::register(&mut metrics);
-        let http = edge::Metrics::register(&mut metrics, catalog.clone());
-        let gate = gate(config, key, streams.clone(), publications);
-        let rtmp = listen::bind("rtmp.listen", config.rtmp.listen, |address| {
-            Rtmp::bind(address, gate.clone(), limits, rtmp)
-        })?;
+        // One for everything that the publish key opens.
+        let guesses = Guesses::default();
+        let key = OneKey(key);
+        let gate = gate(config, key.clone(), streams.clone(), publications);
+        let backstage = Backstage::new(key, gate.refusals().clone(), guesses.clone(), &mut metrics);
+        let rtmp = Rtmp::new(
+            handed.listen("rtmp", config.rtmp.listen, rtmp::SOCKET)?,
+            gate.clone(),
+            Limits { total: connections.publishers, ..rtmp::CONNECTIONS },
+            guesses,
+            rtmp::Metrics::register(&mut metrics),
+        );
         let rtmp_port = rtmp.local_addr().context("rtmp.listen")?.port();
+        let site = || {
+            let site = Site::new(streams.clone(), catalog.clone(), rtmp_port);
+            site.with_unlisted(config.streams.unlisted.clone())
+        };
+        let offer = Offer::Own { catalog: catalog.clone(), site: site() };
+        let relay = bind_relay(config, identity.as_ref(), &catalog, offer, &mut metrics)?;
+        let http = Listener::new(
+            handed.listen("http", config.http.listen, edge::SOCKET)?,
+            site().with_backstage(Arc::new(backstage)),
+            Limits { total: connections.viewers, per_address },
+            edge::Metrics::register(&mut metrics, catalog.clone()),
+        );
         Ok(Self {
-            gate,
-            rtmp,
-            http: listen::bind("http.listen", config.http.listen, |address| {
-                Listener::bind(
-                    address,
-                    Site::new(streams.clone(), catalog.clone(), rtmp_port),
-                    connections.viewers,
-                    http,
-                )
-            })?,
-            origin: Origin::new(streams, catalog),
+            http,
+            relay,
+            source: Source::Own { gate, rtmp, origin: Origin::new(streams.clone(), catalog.clone()) },
             // Last: whoever can ask for readiness may rely on the other ports.
-            admin: Admin::bind(config.admin.listen, metrics)?,
+            admin: Admin::bind(config.admin.listen, &mut handed, metrics)?,
         })
+    }
+
+    /// Binds every port of a node that serves the streams of another.
+    ///
+    /// # Errors
+    /// As [`Roles::build`], and if the node is in no cluster.
+    pub(crate) fn build_edge(
+        config: &Config,
+        identity: Option<Identity>,
+        mut handed: Handed,
+        mut metrics: Registry,
+    ) -> anyhow::Result<Self> {
+        let identity = identity.with_context(|| {
+            format!(
+                "an edge needs a certificate of its cluster in {}: `tidecast cluster invite` on the other machine makes \
+                 a bundle, `tidecast cluster join` here takes it",
+                config.cluster_dir().display()
+            )
+        })?;
+        let upstream = config.upstream.clone().context("upstream is not set")?;
+        let per_address = config.http.connections_per_address;
+        let held_per_address = per_address - per_address / 4;
+        let catalog = Catalog::with_held_per_address(hls::Metrics::register(&mut metrics), held_per_address);
+        let connections = descriptors::share();
+        let http = edge::Metrics::register(&mut metrics, catalog.clone());
+        let client = Upstream::new(upstream.clone(), &identity, hls::FORMAT_VERSION);
+        let puller = Puller::new(client, catalog.clone(), PullMetrics::register(&mut metrics));
+        let offer = Offer::Pulled { catalog: catalog.clone(), puller: puller.clone() };
+        let relay = bind_relay(config, Some(&identity), &catalog, offer, &mut metrics)?;
+        let site = Site::remote(puller.clone());
+        Ok(Self {
+            http: Listener::new(
+                handed.listen("http", config.http.listen, edge::SOCKET)?,
+                site,
+                Limits { total: connections.viewers, per_address },
+                http,
+            ),
+            relay,
+            source: Source::Pulled { puller, upstream },
+            admin: Admin::bind(config.admin.listen, &mut handed, metrics)?,
+        })
+    }
+
+    /// The node whose streams this one serves.
+    pub(crate) fn upstream(&self) -> String {
+        match &self.source {
+            Source::Own { .. } => String::new(),
+            Source::Pulled { upstream, .. } => upstream.to_string(),
+        }
     }
 
     pub(crate) fn addresses(&self) -> anyhow::Result<Addresses> {
         Ok(Addresses {
             http: self.http.local_addr().context("http.listen")?,
-            rtmp: self.rtmp.local_addr().context("rtmp.listen")?,
+            rtmp: match &self.source {
+                Source::Own { rtmp, .. } => Some(rtmp.local_addr().context("rtmp.listen")?),
+                Source::Pulled { .. } => None,
+            },
+            relay: match &self.relay {
+                Some(relay) => Some(relay.listener.local_addr().context("relay.listen")?),
+                None => None,
+            },
             admin: self.admin.local_addr(),
         })
     }
 
-    /// Runs until `drain`, then finishes what is open, role after role.
+    /// Runs until `drain`, then finishes what is open. The admin port tells how it goes until the end.
     pub(crate) async fn run(self, drain: CancellationToken) {
-        let (origin_stop, http_drain, admin_stop) =
-            (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
-        let keeper = ingest::keep(self.gate.clone(), drain.clone());
-        let rtmp = async {
-            self.rtmp.run(drain.clone()).await;
-            origin_stop.cancel();
-        };
-        let origin = async {
-            self.origin.run(origin_stop.clone()).await;
-            http_drain.cancel();
+        let (admin_stop, pull_stop) = (CancellationToken::new(), CancellationToken::new());
+        let relay = async {
+            if let Some(RelayRole { listener, relay }) = self.relay {
+                listener.run(relay, drain.clone()).await;
+            }
         };
         let http = async {
-            self.http.run(http_drain.clone()).await;
-            admin_stop.cancel();
+            self.http.run(drain.clone()).await;
+            pull_stop.cancel();
         };
-        tokio::join!(keeper, rtmp, origin, http, self.admin.run(drain.clone(), admin_stop.clone()));
+        let roles = async {
+            let gate = match self.source {
+                Source::Own { gate, rtmp, origin } => {
+                    let keeper = ingest::keep(gate.clone(), drain.clone());
+                    tokio::join!(keeper, rtmp.run(drain.clone()), origin.run(drain.clone()), relay, http);
+                    Some(gate)
+                }
+                // Streams go on until their viewers were answered.
+                Source::Pulled { puller, .. } => {
+                    tokio::join!(puller.run(pull_stop.clone()), relay, http);
+                    None
+                }
+            };
+            admin_stop.cancel();
+            gate
+        };
+        let (gate, ()) = tokio::join!(roles, self.admin.run(drain.clone(), admin_stop.clone()));
         // Not before: with it go the sessions, and viewers would be told that they are over.
-        drop(self.gate);
+        drop(gate);
     }
+}
+
+/// The relay's listener, on a node that is in a cluster.
+fn bind_relay(
+    config: &Config,
+    identity: Option<&Identity>,
+    catalog: &Catalog,
+    offer: Offer,
+    metrics: &mut Registry,
+) -> anyhow::Result<Option<RelayRole>> {
+    let Some(identity) = identity else { return Ok(None) };
+    let connections = WireMetrics::register(metrics);
+    let relay = Relay::new(identity, catalog.clone(), offer, RelayMetrics::register(metrics));
+    let listener = listen::bind("relay.listen", config.relay.listen, |address| {
+        relay::server::Listener::bind(address, identity, connections)
+    })?;
+    Ok(Some(RelayRole { listener, relay }))
 }

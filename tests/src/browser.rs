@@ -23,8 +23,17 @@ impl Browser {
     /// # Errors
     /// If Node.js cannot be started.
     pub fn run(script: &str, arguments: &[&str]) -> Result<Self> {
+        Self::run_with(script, arguments, &[])
+    }
+
+    /// As [`Self::run`], with variables in its environment.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_with(script: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Result<Self> {
         let mut command = Command::new("node");
         command.arg(root().join("tests/browser").join(script)).args(arguments);
+        command.envs(variables.iter().copied());
         // Where scripts/setup.sh puts Node.js if the distribution's is too old.
         let own = root().join("target/tools/node/bin");
         let path = env::var_os("PATH").unwrap_or_default();

@@ -1,7 +1,9 @@
 //! What the scenarios in `tests/` are written with: the real binary, real publishers, and viewers that check everything.
 //!
 //!   [`server`]      one `tidecast` process of one's own, on free ports
+//!   [`cluster`]     several of them that read streams from each other
 //!   [`publisher`]   ffmpeg, as a broadcaster runs it
+//!   [`rtmp`]        a publisher that is as rude as it is told to be, and [`crowd`], many strangers
 //!   [`viewer`]      follows a stream by blocking reloads, as a player does, and keeps every playlist and byte
 //!   [`strict`]      an independent reader of playlists that forgives nothing
 //!   [`ffprobe`]     what a foreign demuxer sees in what was kept, and [`fmp4`] what is written there
@@ -10,6 +12,8 @@
 //! A black box: nothing here knows the crates under test.
 
 pub mod browser;
+pub mod cluster;
+pub mod crowd;
 pub mod ffprobe;
 pub mod fmp4;
 pub mod http;
@@ -17,6 +21,7 @@ pub mod media;
 pub mod poll;
 mod process;
 pub mod publisher;
+pub mod rtmp;
 pub mod server;
 pub mod strict;
 pub mod viewer;

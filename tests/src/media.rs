@@ -21,6 +21,20 @@ pub fn output_dir() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// An ffmpeg that speaks Enhanced RTMP, which Debian's does not: `scripts/setup.sh test` installs it.
+///
+/// # Errors
+/// If it is not there.
+pub fn recent_ffmpeg() -> Result<PathBuf> {
+    let python = root().join("target/tools/ffmpeg/bin/python");
+    let output = Command::new(&python)
+        .args(["-c", "import imageio_ffmpeg; print(imageio_ffmpeg.get_ffmpeg_exe())"])
+        .output()
+        .with_context(|| format!("{}: run scripts/setup.sh test", python.display()))?;
+    ensure!(output.status.success(), "no recent ffmpeg: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim_end()))
+}
+
 /// The path of a clip, which is made if it is not there.
 ///
 /// # Errors

@@ -40,6 +40,10 @@ impl Process {
         Ok(Self { name: name.to_owned(), child, log })
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for a line from which `pick` makes something; lines from before the call count too.
     ///
     /// # Errors

@@ -1,12 +1,13 @@
 //! ffmpeg, as a broadcaster runs it: in real time, for ever, until it is stopped.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
 use rustix::process::Signal;
 
-use crate::media::{clip, root};
+use crate::media::{clip, recent_ffmpeg, root};
 use crate::process::Process;
 
 /// ffmpeg says goodbye to the server and ends; it must not take long.
@@ -33,10 +34,25 @@ impl Publisher {
         Self::ffmpeg(&[], name, url)
     }
 
+    /// Publishes every track of a clip by Enhanced RTMP, over and over, with an ffmpeg that speaks it.
+    ///
+    /// # Errors
+    /// As [`Publisher::of_clip`], or if `scripts/setup.sh test` has not installed that ffmpeg.
+    pub fn of_enhanced_clip(name: &str, url: &str) -> Result<Self> {
+        let fourccs = ["-rtmp_enhanced_codecs", "avc1,hvc1,av01,vp09,mp4a,Opus,fLaC"];
+        let output = [["-map", "0"], fourccs].concat();
+        Self::start(&recent_ffmpeg()?, &["-re", "-stream_loop", "-1"], name, &output, url)
+    }
+
     fn ffmpeg(input: &[&str], name: &str, url: &str) -> Result<Self> {
-        let mut command = Command::new("ffmpeg");
+        Self::start(Path::new("ffmpeg"), input, name, &[], url)
+    }
+
+    fn start(ffmpeg: &Path, input: &[&str], name: &str, output: &[&str], url: &str) -> Result<Self> {
+        let mut command = Command::new(ffmpeg);
         command.args(["-nostdin", "-hide_banner", "-loglevel", "info", "-nostats"]).args(input).arg("-i");
-        command.arg(clip(name)?).args(["-c", "copy", "-flush_packets", "1", "-f", "flv", url]);
+        command.arg(clip(name)?).args(["-c", "copy"]).args(output);
+        command.args(["-flush_packets", "1", "-f", "flv", url]);
         Ok(Self { process: Process::spawn("ffmpeg", &mut command)? })
     }
 

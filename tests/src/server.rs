@@ -1,12 +1,15 @@
 //! One `tidecast` of one's own: free ports, an empty data directory, a known publish key.
 
 use std::env;
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::http::Http;
@@ -19,13 +22,49 @@ const START_MAX: Duration = Duration::from_secs(10);
 /// Above the grace the server gives itself.
 const STOP_MAX: Duration = Duration::from_secs(15);
 
+/// A free port of this machine.
+const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 pub struct Tidecast {
-    process: Process,
-    setup: Setup,
-    data_dir: TempDir,
-    rtmp: SocketAddr,
+    pub(crate) process: Process,
+    pub(crate) setup: Setup,
+    pub(crate) data_dir: TempDir,
+    /// An edge takes no publishers.
+    rtmp: Option<SocketAddr>,
     http: SocketAddr,
     admin: SocketAddr,
+    /// Of a node that is in a cluster.
+    pub(crate) relay: Option<SocketAddr>,
+}
+
+/// Where a server listens: anywhere, or where it listened before.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ports {
+    pub(crate) rtmp: SocketAddr,
+    pub(crate) http: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) relay: SocketAddr,
+}
+
+impl Ports {
+    pub(crate) fn any() -> Self {
+        Self { rtmp: ANY, http: ANY, admin: ANY, relay: ANY }
+    }
+}
+
+/// Listening sockets that outlive the servers that use them: a service manager's part.
+pub struct Sockets {
+    rtmp: TcpListener,
+    http: TcpListener,
+}
+
+impl Sockets {
+    /// # Errors
+    /// From the system.
+    pub fn listen() -> Result<Self> {
+        let socket = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+        Ok(Self { rtmp: socket()?, http: socket()? })
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -53,17 +92,22 @@ pub enum End {
 impl Setup {
     /// Sets a configuration key, as in "publish.linger".
     #[must_use]
-    pub fn set(mut self, key: &str, value: &str) -> Self {
+    pub fn set(self, key: &str, value: &str) -> Self {
         let variable = format!("TIDECAST__{}", key.replace('.', "__").to_uppercase());
-        self.environment.push((variable, value.to_owned()));
+        self.variable(&variable, value)
+    }
+
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
     /// # Errors
     /// If it is not ready within ten seconds.
     pub fn start(self) -> Result<Tidecast> {
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        Tidecast::run(self, TempDir::new()?, [any; 3])
+        Tidecast::run(Command::new(binary()?), self, TempDir::new()?, Ports::any())
     }
 }
 
@@ -87,27 +131,76 @@ impl Tidecast {
             End::Drained => self.drain()?,
             End::Killed => self.process.kill()?,
         }
-        Self::run(self.setup, self.data_dir, [self.rtmp, self.http, self.admin])
+        let command = Command::new(binary()?);
+        let any = Ports::any();
+        let ports = Ports {
+            rtmp: self.rtmp.unwrap_or(any.rtmp),
+            http: self.http,
+            admin: self.admin,
+            relay: self.relay.unwrap_or(any.relay),
+        };
+        Self::run(command, self.setup, self.data_dir, ports)
     }
 
-    fn run(setup: Setup, data_dir: TempDir, [rtmp, http, admin]: [SocketAddr; 3]) -> Result<Self> {
-        let mut command = Command::new(binary()?);
-        command.env_clear().envs(env::vars_os().filter(|(name, _)| name == "PATH" || name == "HOME"));
-        for (listener, address) in [("RTMP", rtmp), ("HTTP", http), ("ADMIN", admin)] {
+    /// On sockets that listen already, as a service manager hands them over (`sd_listen_fds(3)`).
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_on(sockets: &Sockets) -> Result<Self> {
+        // Only these copies are left open for children, and only for this moment.
+        let inherited = [&sockets.rtmp, &sockets.http].map(|socket| -> Result<OwnedFd> {
+            let copy = fcntl_dupfd_cloexec(socket, 10)?;
+            fcntl_setfd(&copy, FdFlags::empty())?;
+            Ok(copy)
+        });
+        let [rtmp, http] = inherited;
+        let (rtmp, http) = (rtmp?, http?);
+        let mut command = Command::new("bash");
+        command.args([
+            "-c",
+            r#"exec 3<&"$1" 4<&"$2"; LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=rtmp:http exec "$0""#,
+        ]);
+        command.arg(binary()?).args([&rtmp, &http].map(|socket| socket.as_raw_fd().to_string()));
+        let setup = Setup::default().set("hls.profile", "low");
+        Self::run(command, setup, TempDir::new()?, Ports::any())
+    }
+
+    pub(crate) fn run(mut command: Command, setup: Setup, data_dir: TempDir, ports: Ports) -> Result<Self> {
+        bare(&mut command, data_dir.path());
+        let listeners =
+            [("RTMP", ports.rtmp), ("HTTP", ports.http), ("ADMIN", ports.admin), ("RELAY", ports.relay)];
+        for (listener, address) in listeners {
             command.env(format!("TIDECAST__{listener}__LISTEN"), address.to_string());
         }
-        command.env("TIDECAST__DATA_DIR", data_dir.path()).env("TIDECAST__AUTH__PUBLISH_KEY", PUBLISH_KEY);
+        command.env("TIDECAST__AUTH__PUBLISH_KEY", PUBLISH_KEY);
         command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
         let process = Process::spawn("tidecast", &mut command)?;
-        let address = |key: &str| {
-            process.wait_for(&format!("address as {key}="), START_MAX, |line| {
-                line.split_whitespace()
-                    .find_map(|word| word.strip_prefix(key)?.strip_prefix('=')?.parse().ok())
-            })
+        let ready = process.wait_for("line that it is ready", START_MAX, |line| {
+            line.contains("ready: ").then(|| line.to_owned())
+        })?;
+        let address = |line: &str, key: &str| {
+            line.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('=')?.parse().ok())
         };
-        let (rtmp, http, admin) =
-            (address("rtmp.listen")?, address("http.listen")?, address("admin.listen")?);
-        Ok(Self { process, setup, data_dir, rtmp, http, admin })
+        let needed = |key: &str| address(&ready, key).with_context(|| format!("no {key} in: {ready}"));
+        let (http, admin) = (needed("http.listen")?, needed("admin.listen")?);
+        let relay = process.lines().iter().find_map(|line| address(line, "relay.listen"));
+        Ok(Self { rtmp: address(&ready, "rtmp.listen"), http, admin, relay, process, setup, data_dir })
+    }
+
+    /// Stands still, with its connections open, as a machine that hangs.
+    ///
+    /// # Errors
+    /// If it is gone already.
+    pub fn freeze(&self) -> Result<()> {
+        self.process.signal(Signal::STOP)
+    }
+
+    /// Goes on after [`Tidecast::freeze`].
+    ///
+    /// # Errors
+    /// If it is gone already.
+    pub fn thaw(&self) -> Result<()> {
+        self.process.signal(Signal::CONT)
     }
 
     /// Where to publish `stream` ("live/name") with a right key.
@@ -118,13 +211,61 @@ impl Tidecast {
 
     #[must_use]
     pub fn publish_url_with_key(&self, stream: &str, key: &str) -> String {
-        format!("rtmp://{}/{stream}?key={key}", self.rtmp)
+        format!("rtmp://{}/{stream}?key={key}", self.rtmp_address())
     }
 
     /// What viewers ask.
     #[must_use]
     pub fn viewer_http(&self) -> Http {
         Http::new(self.http)
+    }
+
+    #[must_use]
+    pub fn rtmp_address(&self) -> SocketAddr {
+        self.rtmp.expect("an edge takes no publishers")
+    }
+
+    #[must_use]
+    pub fn http_address(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Memory in RAM, in bytes.
+    ///
+    /// # Errors
+    /// If the process is gone.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let status = self.proc("status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+    }
+
+    /// CPU time so far, of all threads.
+    ///
+    /// # Errors
+    /// If the process is gone.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let stat = self.proc("stat")?;
+        let (_, fields) = stat.rsplit_once(')').context("a name in parentheses")?;
+        let ticks: Vec<u64> =
+            fields.split_whitespace().skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
+        Ok(Duration::from_millis(10 * ticks.iter().sum::<u64>()))
+    }
+
+    fn proc(&self, file: &str) -> Result<String> {
+        Ok(std::fs::read_to_string(format!("/proc/{}/{file}", self.process.id()))?)
+    }
+
+    /// A metric's value, by its name without the prefix and with its labels; 0 if it is not there, as a counter that
+    /// nothing has counted yet.
+    ///
+    /// # Errors
+    /// If the metrics cannot be read.
+    pub fn metric(&self, name: &str) -> Result<f64> {
+        let text = self.admin_http().get_ok("/metrics")?.text();
+        let prefix = format!("tidecast_{name} ");
+        let value = text.lines().find_map(|line| line.strip_prefix(&prefix));
+        value.map_or(Ok(0.0), |value| value.parse().context(prefix))
     }
 
     /// Health and metrics.
@@ -135,7 +276,12 @@ impl Tidecast {
 
     #[must_use]
     pub fn watch_url(&self, stream: &str) -> String {
-        format!("http://{}/watch/{stream}", self.http)
+        self.page_url(&format!("/watch/{stream}"))
+    }
+
+    #[must_use]
+    pub fn page_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.http)
     }
 
     #[must_use]
@@ -170,8 +316,14 @@ impl Tidecast {
     }
 }
 
+/// Takes everything of this machine's environment away.
+pub(crate) fn bare(command: &mut Command, data_dir: &Path) {
+    command.env_clear().envs(env::vars_os().filter(|(name, _)| name == "PATH" || name == "HOME"));
+    command.env("TIDECAST__DATA_DIR", data_dir);
+}
+
 /// `TIDECAST_BIN`, or what cargo built beside this test.
-fn binary() -> Result<PathBuf> {
+pub(crate) fn binary() -> Result<PathBuf> {
     if let Some(path) = env::var_os("TIDECAST_BIN") {
         return Ok(path.into());
     }

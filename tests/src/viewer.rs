@@ -75,7 +75,7 @@ pub fn follow(http: &Http, stream: &str, media: Duration) -> Result<Recording> {
 
     let mut sources = Vec::new();
     for variant in &multivariant.variants {
-        let is_video = variant.codecs.iter().any(|codec| codec.starts_with("avc1"));
+        let is_video = variant.resolution.is_some();
         sources.push((if is_video { Kind::Video } else { Kind::Audio }, resolve(&path, &variant.uri)));
     }
     let audio = multivariant.renditions.iter().filter_map(|rendition| rendition.uri.as_ref());

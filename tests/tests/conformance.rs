@@ -23,6 +23,7 @@ const ROUNDING_S: f64 = 0.0015;
 /// One kind of input and what must come of it.
 struct Fixture {
     clip: &'static str,
+    publish: fn(&str, &str) -> Result<Publisher>,
     /// EXTINF of every segment: the keyframe interval, or the multiple of it that reaches the target of 2 s.
     segment_s: f64,
     target_duration: u64,
@@ -33,7 +34,12 @@ impl Fixture {
     fn new(clip: &'static str, segment_s: f64, target_duration: u64) -> Self {
         // Three segments show a beginning, a middle and an end.
         let media = Duration::from_secs_f64((3.0 * segment_s).max(10.0));
-        Self { clip, segment_s, target_duration, media }
+        Self { clip, publish: Publisher::of_clip, segment_s, target_duration, media }
+    }
+
+    /// Published by Enhanced RTMP.
+    fn enhanced(clip: &'static str) -> Self {
+        Self { publish: Publisher::of_enhanced_clip, ..Self::new(clip, 2.0, 4) }
     }
 }
 
@@ -106,6 +112,27 @@ fn sound_without_picture() -> Result<()> {
     conforms(&Fixture::new("audio-only", 2.0, 3))
 }
 
+#[test]
+fn hevc_with_b_frames_and_aac() -> Result<()> {
+    conforms(&Fixture::enhanced("hevc"))
+}
+
+#[test]
+fn av1_and_opus() -> Result<()> {
+    conforms(&Fixture::enhanced("av1-opus"))
+}
+
+#[test]
+fn h264_and_opus() -> Result<()> {
+    conforms(&Fixture::enhanced("h264-opus"))
+}
+
+/// The first picture and the first sound are a stream like any other.
+#[test]
+fn the_first_of_several_tracks_of_each_kind() -> Result<()> {
+    conforms(&Fixture::enhanced("multitrack"))
+}
+
 /// One server for all tests that run at the same time; the last of them ends it.
 fn shared_server() -> Result<Arc<Tidecast>> {
     static SERVER: Mutex<Weak<Tidecast>> = Mutex::new(Weak::new());
@@ -121,7 +148,7 @@ fn shared_server() -> Result<Arc<Tidecast>> {
 fn conforms(fixture: &Fixture) -> Result<()> {
     let server = shared_server()?;
     let stream = format!("live/{}", fixture.clip.replace('.', "_"));
-    let publisher = Publisher::of_clip(fixture.clip, &server.publish_url(&stream))?;
+    let publisher = (fixture.publish)(fixture.clip, &server.publish_url(&stream))?;
     let recording = follow(&server.viewer_http(), &stream, fixture.media)
         .with_context(|| format!("server log:\n{}", server.log().join("\n")))?;
     publisher.stop()?;

@@ -13,10 +13,20 @@ const WRONG_KEY: &str = "canary-of-somebody-else-81c2";
 
 /// One publisher that must be refused, with words for the broadcaster and for the log.
 fn is_refused(server: &Tidecast, clip: &str, url: &str, words: &str) -> Result<()> {
+    is_refused_by(server, Publisher::of_clip, clip, url, words)
+}
+
+fn is_refused_by(
+    server: &Tidecast,
+    publish: fn(&str, &str) -> Result<Publisher>,
+    clip: &str,
+    url: &str,
+    words: &str,
+) -> Result<()> {
     let closed =
         |server: &Tidecast| server.log().iter().filter(|line| line.contains("publisher closed")).count();
     let before = closed(server);
-    let told = Publisher::of_clip(clip, url)?.refused(REFUSAL_MAX)?;
+    let told = publish(clip, url)?.refused(REFUSAL_MAX)?;
     ensure!(told.contains(words), "ffmpeg did not say {words:?}:\n{told}");
 
     let line =
@@ -80,14 +90,27 @@ fn codecs_without_a_place_in_the_output_are_refused_by_name() -> Result<()> {
         &server,
         "mp3-audio",
         &server.publish_url("live/mp3"),
-        "MP3 audio is not supported; send AAC",
+        "MP3 audio is not supported; send AAC or Opus",
     )?;
     is_refused(
         &server,
         "flv1-video",
         &server.publish_url("live/flv1"),
-        "H.263 video is not supported; send H.264",
+        "H.263 video is not supported; send H.264, HEVC or AV1",
     )?;
+    assert_no_key_in_log(&server)
+}
+
+#[test]
+fn codecs_of_enhanced_rtmp_that_we_do_not_take_are_refused_by_name() -> Result<()> {
+    let server = Tidecast::start(Profile::Default)?;
+    for (clip, words) in [
+        ("vp9-video", "VP9 video (Enhanced RTMP) is not supported; send H.264, HEVC or AV1"),
+        ("flac-audio", "FLAC audio (Enhanced RTMP) is not supported; send AAC or Opus"),
+    ] {
+        let url = server.publish_url(&format!("live/{clip}"));
+        is_refused_by(&server, Publisher::of_enhanced_clip, clip, &url, words)?;
+    }
     assert_no_key_in_log(&server)
 }
 

@@ -63,8 +63,9 @@ fn publishing(viewers: usize, parts: u32) -> Result<Vec<Table>> {
     let entered = runtime.enter();
     let mut programme = Programme::open()?;
     let site = Site::new(StreamRegistry::default(), programme.catalog.clone(), 1935);
-    let any = (Ipv4Addr::LOCALHOST, 0).into();
-    let listener = Listener::bind(any, site, viewers + RESERVE, edge::Metrics::default())?;
+    let socket = net::bind((Ipv4Addr::LOCALHOST, 0).into(), edge::SOCKET)?;
+    let limits = net::Limits { total: viewers + RESERVE, per_address: viewers + RESERVE };
+    let listener = Listener::new(socket, site, limits, edge::Metrics::default());
     drop(entered);
     let server = listener.local_addr()?;
     runtime.spawn(listener.run(CancellationToken::new()));

@@ -38,12 +38,12 @@ pub(crate) fn visit(
     let mut rng = rng(seed, "stranger", 0);
     while !curtain.falls_within(seconds(&mut rng, INTERVAL_S)) {
         match rng.u32(0..7) {
-            0 => refused(&format!("rtmp://{}/live/wrong?key=not-the-key-{}", server.rtmp, rng.u32(..)))?,
+            0 => refused(&format!("rtmp://{}/live/wrong?key=not-the-key-{}", server.rtmp(), rng.u32(..)))?,
             1 => refused(&server.publish_url(&format!("{}/too/long", stage.name(0))))?,
-            2 => cut_off(server.rtmp, &[])?,
-            3 => cut_off(server.rtmp, HALF_A_HANDSHAKE)?,
+            2 => cut_off(server.rtmp(), &[])?,
+            3 => cut_off(server.rtmp(), HALF_A_HANDSHAKE)?,
             4 => cut_off(server.http, HALF_A_REQUEST)?,
-            5 => cut_off(server.rtmp, NOISE)?,
+            5 => cut_off(server.rtmp(), NOISE)?,
             _ => cut_off(server.http, NOISE)?,
         }
         count.fetch_add(1, Relaxed);

@@ -1,13 +1,17 @@
 //! All streams on this node: who may write one, who can find it, and when it is forgotten.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use media::{SessionId, StreamId};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use net::{Full, Limits, Place, Places};
+use tokio::sync::SemaphorePermit;
 
+use crate::backfill::Backfill;
 use crate::index::{StreamHeader, StreamIndex, StreamWriter};
 use crate::metrics::Metrics;
 
@@ -37,16 +41,26 @@ struct Shared {
     streams: ArcSwap<HashMap<Arc<str>, Vec<Arc<StreamIndex>>>>,
     /// Taken by whoever replaces `streams`.
     changes: Mutex<()>,
-    held: Semaphore,
+    held: Places,
+    /// No request is held any more.
+    draining: AtomicBool,
     metrics: Metrics,
 }
 
 impl Catalog {
+    /// Holds requests up to the node's bound, whoever asks.
     pub fn new(metrics: Metrics) -> Self {
+        Self::with_held_per_address(metrics, HELD_REQUESTS_MAX)
+    }
+
+    /// `held_per_address`: requests that one address may have waiting at once. Each waits on a connection of its own
+    /// in HTTP/1.1, so this is worth something below the bound on connections of an address.
+    pub fn with_held_per_address(metrics: Metrics, held_per_address: usize) -> Self {
         let shared = Shared {
             streams: ArcSwap::default(),
             changes: Mutex::default(),
-            held: Semaphore::new(HELD_REQUESTS_MAX),
+            held: Places::new(Limits { total: HELD_REQUESTS_MAX, per_address: held_per_address }),
+            draining: AtomicBool::new(false),
             metrics,
         };
         Self { shared: Arc::new(shared) }
@@ -58,12 +72,37 @@ impl Catalog {
     /// # Panics
     /// Outside a tokio runtime: each rendition wakes its held requests from a task.
     pub fn open(&self, header: StreamHeader) -> StreamWriter {
+        self.open_with(header, None, |_| ()).0
+    }
+
+    /// As [`Catalog::open`], for a session of another node: bodies that are only listed come from `backfill`, and `fill`
+    /// puts in what there is already before anybody can find it.
+    ///
+    /// # Panics
+    /// As [`Catalog::open`].
+    pub fn open_remote<T>(
+        &self,
+        header: StreamHeader,
+        backfill: Arc<dyn Backfill>,
+        fill: impl FnOnce(&mut StreamWriter) -> T,
+    ) -> (StreamWriter, T) {
+        self.open_with(header, Some(backfill), fill)
+    }
+
+    fn open_with<T>(
+        &self,
+        header: StreamHeader,
+        backfill: Option<Arc<dyn Backfill>>,
+        fill: impl FnOnce(&mut StreamWriter) -> T,
+    ) -> (StreamWriter, T) {
         let key: Arc<str> = header.id.to_string().into();
-        let index = Arc::new(StreamIndex::new(header, self.shared.metrics.clone()));
+        let index = Arc::new(StreamIndex::new(header, self.shared.metrics.clone(), backfill));
         for number in 0..index.renditions.len() {
             let index = Arc::clone(&index);
-            tokio::spawn(async move { index.renditions[number].run_waker().await });
+            tokio::spawn(async move { index.renditions[number].run_waker(&index.publications).await });
         }
+        let mut writer = StreamWriter::new(Arc::clone(&index));
+        let filled = fill(&mut writer);
         self.change(|streams| {
             let sessions = streams.entry(key).or_default();
             sessions.retain(|session| session.session() != index.session());
@@ -71,7 +110,7 @@ impl Catalog {
             let excess = sessions.len().saturating_sub(SESSIONS_PER_STREAM_MAX);
             sessions.drain(..excess);
         });
-        StreamWriter::new(index)
+        (writer, filled)
     }
 
     /// The newest session of a stream, ended or not.
@@ -99,6 +138,18 @@ impl Catalog {
         });
     }
 
+    /// Forgets a session at once.
+    pub fn forget(&self, index: &Arc<StreamIndex>) {
+        self.change(|streams| {
+            let name = index.id().to_string();
+            let Some(sessions) = streams.get_mut(name.as_str()) else { return };
+            sessions.retain(|session| !Arc::ptr_eq(session, index));
+            if sessions.is_empty() {
+                streams.remove(name.as_str());
+            }
+        });
+    }
+
     pub fn metrics(&self) -> &Metrics {
         &self.shared.metrics
     }
@@ -114,21 +165,34 @@ impl Catalog {
         streams.get(name)?.iter().find(|index| index.session() == session).cloned()
     }
 
-    /// Leave to hold one request; `None` if the node, or the stream, holds as many as it may.
-    pub(crate) fn hold<'a>(&'a self, index: &'a StreamIndex) -> Option<Held<'a>> {
-        let metrics = &self.shared.metrics;
-        let permits =
-            index.held.try_acquire().and_then(|stream| Ok([stream, self.shared.held.try_acquire()?]));
-        match permits {
-            Ok(permits) => {
-                metrics.held_requests.inc();
-                Some(Held { metrics, _permits: permits })
-            }
-            Err(_) => {
-                metrics.held_requests_refused.inc();
-                None
-            }
+    /// Answers every held request at once, and holds no other: the node goes down, and whoever comes after it, or
+    /// another node, will hold them. Media that is there is still served.
+    pub fn drain(&self) {
+        self.shared.draining.store(true, Ordering::Release);
+        for session in self.shared.streams.load().values().flatten() {
+            session.renditions.iter().for_each(|rendition| rendition.waiters.ring());
         }
+    }
+
+    /// To be asked after waiting began, like the snapshot that is waited for: then no drain is missed.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.shared.draining.load(Ordering::Acquire)
+    }
+
+    /// Leave to hold one request of a viewer at `address`.
+    ///
+    /// # Errors
+    /// Who has as many as it may: the stream, the node, or the address.
+    pub(crate) fn hold<'a>(&'a self, index: &'a StreamIndex, address: IpAddr) -> Result<Held<'a>, NotHeld> {
+        let metrics = &self.shared.metrics;
+        let places = || {
+            let stream = index.held.try_acquire().map_err(|_| NotHeld::Stream)?;
+            let node = self.shared.held.take(address).map_err(NotHeld::from)?;
+            Ok((stream, node))
+        };
+        let places = places().inspect_err(|not_held| metrics.not_held(*not_held))?;
+        metrics.held_requests.inc();
+        Ok(Held { metrics, _places: places })
     }
 
     fn change(&self, change: impl FnOnce(&mut HashMap<Arc<str>, Vec<Arc<StreamIndex>>>)) {
@@ -139,11 +203,28 @@ impl Catalog {
     }
 }
 
+/// Who holds as many requests as it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotHeld {
+    Node,
+    Stream,
+    Address,
+}
+
+impl From<Full> for NotHeld {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::Total => Self::Node,
+            Full::Address => Self::Address,
+        }
+    }
+}
+
 /// One held request; counts until dropped, also when the viewer hangs up.
 #[derive(Debug)]
 pub(crate) struct Held<'a> {
     metrics: &'a Metrics,
-    _permits: [SemaphorePermit<'a>; 2],
+    _places: (SemaphorePermit<'a>, Place),
 }
 
 impl Drop for Held<'_> {

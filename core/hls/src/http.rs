@@ -10,6 +10,7 @@ mod body;
 mod negotiate;
 mod target;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ pub use self::body::Body;
 use self::negotiate::RangeAnswer;
 pub use self::negotiate::{accepts_gzip, is_known};
 use self::target::{File, Item, Target};
+use crate::backfill::FetchError;
 use crate::blocking::{DirectiveError, Directives, PartAnswer, Reload, ReloadAnswer};
 use crate::catalog::Catalog;
 use crate::index::{Announced, State, StreamIndex};
@@ -56,9 +58,10 @@ const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=3600, i
 /// Answers one request, whatever it is; a held one within three target durations.
 ///
 /// Takes `path` and `query` rather than a URI, because the role that mounts this may have stripped something
-/// from them.
+/// from them. `viewer` is the address that held requests are counted for.
 pub async fn respond(
     catalog: &Catalog,
+    viewer: IpAddr,
     method: &Method,
     path: &str,
     query: Option<&str>,
@@ -68,12 +71,26 @@ pub async fn respond(
     let kind = target.as_ref().map_or(RequestKind::Other, Target::kind);
     let answer = match (method, target) {
         (&Method::GET | &Method::HEAD, Some(target)) => {
-            Request { catalog, method, query, headers }.answer(target).await
+            Request { catalog, viewer, method, query, headers }.answer(target).await
         }
         (&Method::GET | &Method::HEAD, None) => Err(Refusal::NotFound),
         (&Method::OPTIONS, _) => Ok(preflight()),
         _ => Err(Refusal::Method),
     };
+    finish(catalog, method, kind, answer)
+}
+
+/// Answers a request for media that another node has and does not give: 503.
+pub fn unreachable(catalog: &Catalog, method: &Method) -> Response<Body> {
+    finish(catalog, method, RequestKind::Other, Err(Refusal::Unreachable))
+}
+
+fn finish(
+    catalog: &Catalog,
+    method: &Method,
+    kind: RequestKind,
+    answer: Result<Response<Body>, Refusal>,
+) -> Response<Body> {
     let mut response = answer.unwrap_or_else(Refusal::into_response);
     if method == Method::HEAD {
         *response.body_mut() = Body::empty();
@@ -90,6 +107,7 @@ pub async fn respond(
 /// A GET or HEAD.
 struct Request<'a> {
     catalog: &'a Catalog,
+    viewer: IpAddr,
     method: &'a Method,
     query: Option<&'a str>,
     headers: &'a HeaderMap,
@@ -108,7 +126,7 @@ impl Request<'_> {
         match file {
             File::Playlist => self.media_playlist(&index, rendition, &announced).await,
             File::Part(position) => self.part(&index, rendition, &announced, position).await,
-            File::Segment(msn) => self.segment(rendition, msn),
+            File::Segment(msn) => self.segment(&index, rendition, msn).await,
             File::Init(hash) => self.init(session, rendition, hash),
         }
     }
@@ -158,14 +176,24 @@ impl Request<'_> {
         };
         let part = self.settle(index, rendition, announced, Queue::Part, here_or_never).await?;
         let part = part.filter(|part| !part.gap).ok_or(Refusal::NotFound)?;
-        Ok(self.media(rendition, part.body.clone(), part.bytes, part.etag.clone()))
+        let body = index.body(rendition, position, &part).await?;
+        Ok(self.media(rendition, body, part.bytes, part.etag.clone()))
     }
 
-    fn segment(&self, rendition: &Rendition, msn: u64) -> Result<Response<Body>, Refusal> {
+    async fn segment(
+        &self,
+        index: &StreamIndex,
+        rendition: &Rendition,
+        msn: u64,
+    ) -> Result<Response<Body>, Refusal> {
         let snapshot = rendition.snapshot();
         let segment = snapshot.segment(msn).filter(|segment| segment.complete && !segment.gap());
         let segment = segment.ok_or(Refusal::NotFound)?;
-        Ok(self.media(rendition, segment.body(), segment.bytes, segment.etag.clone()))
+        let mut body = Vec::new();
+        for (number, part) in (0_u32..).zip(&segment.parts) {
+            body.append(&mut index.body(rendition, Position { msn, part: number }, part).await?);
+        }
+        Ok(self.media(rendition, body, segment.bytes, segment.etag.clone()))
     }
 
     fn init(&self, session: SessionId, rendition: &Rendition, hash: &str) -> Result<Response<Body>, Refusal> {
@@ -187,10 +215,15 @@ impl Request<'_> {
         if let Some(answer) = check(&rendition.snapshot()) {
             return Ok(answer);
         }
-        let _held = self.catalog.hold(index).ok_or(Refusal::Busy)?;
+        let _held = self.catalog.hold(index, self.viewer).map_err(|_| Refusal::Busy)?;
         // rfc8216bis §6.2.5.2: a server gives up after three target durations.
         let held_max = Duration::from_secs(3 * u64::from(announced.target_duration_s));
-        tokio::time::timeout(held_max, rendition.wait(queue, check)).await.map_err(|_| Refusal::Stalled)
+        let check_or_drain = |snapshot: &Arc<Snapshot>| {
+            let draining = || self.catalog.is_draining().then_some(Err(Refusal::Draining));
+            check(snapshot).map(Ok).or_else(draining)
+        };
+        let waited = rendition.wait(queue, check_or_drain);
+        tokio::time::timeout(held_max, waited).await.map_err(|_| Refusal::Stalled)?
     }
 
     fn playlist(&self, rendered: &Rendered, cache_control: HeaderValue) -> Response<Body> {
@@ -279,8 +312,21 @@ enum Refusal {
     Method,
     /// Held as long as allowed, and nothing came.
     Stalled,
-    /// As many requests are held as this node, or this stream, may hold.
+    /// As many requests are held as this node, this stream, or this address, may hold.
     Busy,
+    /// This node goes down; the next one to listen here, or another, will wait with the viewer.
+    Draining,
+    /// The media is on another node, which does not give it now.
+    Unreachable,
+}
+
+impl From<FetchError> for Refusal {
+    fn from(error: FetchError) -> Self {
+        match error {
+            FetchError::Gone => Self::NotFound,
+            FetchError::Unreachable => Self::Unreachable,
+        }
+    }
 }
 
 impl Refusal {
@@ -292,7 +338,9 @@ impl Refusal {
                 (StatusCode::BAD_REQUEST, NOT_STORED)
             }
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, NOT_STORED),
-            Self::Stalled | Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, NOT_STORED),
+            Self::Stalled | Self::Busy | Self::Draining | Self::Unreachable => {
+                (StatusCode::SERVICE_UNAVAILABLE, NOT_STORED)
+            }
         };
         let text = format!("{}\n", self.words());
         let mut response = Response::new(Body::empty());
@@ -302,7 +350,9 @@ impl Refusal {
         headers.insert(CONTENT_TYPE, TEXT);
         headers.insert(CONTENT_LENGTH, text.len().into());
         match self {
-            Self::Starting | Self::Stalled | Self::Busy => drop(headers.insert(RETRY_AFTER, 1.into())),
+            Self::Starting | Self::Stalled | Self::Busy | Self::Draining | Self::Unreachable => {
+                headers.insert(RETRY_AFTER, 1.into());
+            }
             Self::Method => drop(headers.insert(ALLOW, METHODS)),
             Self::NotFound | Self::Directives(_) | Self::Filter(_) | Self::TooFarAhead => {}
         }
@@ -320,6 +370,8 @@ impl Refusal {
             Self::Method => "GET, HEAD and OPTIONS only".into(),
             Self::Stalled => "no new media in time".into(),
             Self::Busy => "too many requests are waiting".into(),
+            Self::Draining => "this server is going down".into(),
+            Self::Unreachable => "the origin does not answer".into(),
         }
     }
 }

@@ -10,6 +10,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::catalog::NotHeld;
+
 /// Cheap to clone; all clones count into the same numbers.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
@@ -25,10 +27,9 @@ pub struct Metrics {
     pub segments_evicted: Counter,
     /// Requests being held for a part or segment that does not exist yet.
     pub held_requests: Gauge,
-    /// Requests told 503 because this node, or their stream, held as many as it may.
-    pub held_requests_refused: Counter,
     /// Body bytes handed to connections.
     pub sent: Counter,
+    not_held: Family<ReasonLabel, Counter>,
     requests: Arc<[[Counter; CLASSES.len()]; KINDS.len()]>,
 }
 
@@ -47,6 +48,11 @@ pub(crate) enum RequestKind {
 struct RequestLabels {
     kind: &'static str,
     status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
 }
 
 /// As labels, in the order of [`RequestKind`].
@@ -76,13 +82,19 @@ impl Metrics {
         );
         hls.register("requests", "Requests answered, by kind and status class", requests);
         hls.register("held_requests", "Requests held for media to come", metrics.held_requests.clone());
-        hls.register(
-            "held_requests_refused",
-            "Requests refused because too many were held",
-            metrics.held_requests_refused.clone(),
-        );
+        let not_held = metrics.not_held.clone();
+        hls.register("not_held", "Requests refused because too many are held, by who has too many", not_held);
         hls.register_with_unit("sent", "Body bytes handed to connections", Unit::Bytes, metrics.sent.clone());
         metrics
+    }
+
+    pub(crate) fn not_held(&self, not_held: NotHeld) {
+        let reason = match not_held {
+            NotHeld::Node => "node",
+            NotHeld::Stream => "stream",
+            NotHeld::Address => "address",
+        };
+        self.not_held.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     pub(crate) fn request(&self, kind: RequestKind, status: StatusCode) {

@@ -10,7 +10,7 @@ mod id;
 mod time;
 mod unit;
 
-pub use codec::{CodecConfig, TrackKind};
+pub use codec::{AudioConfig, CodecConfig, TrackKind, VideoConfig};
 pub use id::{NAME_BYTES_MAX, NameError, SessionId, StreamId, TrackId};
 pub use time::{MediaTime, Timescale};
 pub use unit::AccessUnit;

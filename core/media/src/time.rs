@@ -14,7 +14,7 @@ impl Timescale {
     /// FLV and RTMP stamps.
     pub const MILLIS: Self = Self::literal(1_000);
 
-    const fn literal(hertz: u32) -> Self {
+    pub(crate) const fn literal(hertz: u32) -> Self {
         match NonZeroU32::new(hertz) {
             Some(hertz) => Self(hertz),
             None => panic!("a timescale is never zero"),

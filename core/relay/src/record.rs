@@ -67,4 +67,48 @@ pub struct Facts {
     pub starting: Option<String>,
     /// Since when no media has come, in milliseconds since the Unix epoch: the publisher is gone, and may come back.
     pub interrupted_since_ms: Option<i64>,
+    /// What is wrong with what arrives and how to mend it, in words for the broadcaster.
+    pub warnings: Vec<String>,
+    pub health: Health,
+}
+
+/// The last minutes of a publication, for its broadcaster.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Health {
+    /// About one for each second of media, the oldest first; at most [`HEALTH_SAMPLES_MAX`].
+    pub samples: Vec<Sample>,
+    pub sound: Sound,
+    /// How much later than in the best of the last minutes media arrives.
+    pub late_ms: u32,
+    /// What could be better though nothing is wrong, in words.
+    pub hints: Vec<String>,
+}
+
+/// Five minutes: long enough to see what a change of the encoder's settings did.
+pub const HEALTH_SAMPLES_MAX: usize = 300;
+
+/// What arrived within one span of media.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Sample {
+    pub span_ms: u32,
+    /// All tracks together.
+    pub bits_per_second: u32,
+    pub frame_rate: f32,
+}
+
+/// What can be said of the sound without decoding it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sound {
+    /// There never was any.
+    #[default]
+    None,
+    Arriving {
+        bits_per_second: u32,
+    },
+    /// It arrives, in frames as small as an encoder makes of digital silence.
+    ProbablySilent,
+    /// None has come for so long.
+    Stopped {
+        seconds: u32,
+    },
 }

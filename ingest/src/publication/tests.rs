@@ -1,12 +1,14 @@
+mod enhanced;
+
 use std::sync::Mutex;
 use std::time::UNIX_EPOCH;
 
-use media::StreamId;
+use media::{CodecConfig, StreamId};
 use relay::{Boundary, Frame, Kind, Read, StreamRecord, StreamRegistry};
 
 use super::*;
 use crate::checkpoint::{Checkpoint, Checkpoints};
-use crate::error::Refusal;
+use crate::error::{KeyFault, Refusal};
 use crate::gate::{Authorize, Gate, OnConflict, Policy};
 use crate::metrics::Metrics;
 use crate::secret::Secret;
@@ -188,7 +190,7 @@ fn started_at(server: &Server, seconds: f64) -> Encoder {
 #[test]
 fn only_the_right_key_publishes_and_only_once_at_a_time() {
     let server = Server::new();
-    assert!(matches!(server.publish("wrong"), Err(Refusal::WrongKey)));
+    assert!(matches!(server.publish("wrong"), Err(Refusal::WrongKey(KeyFault::Wrong))));
     let first = server.publish("right").unwrap();
     assert!(matches!(server.publish("right"), Err(Refusal::NameTaken(_))));
     drop(first);
@@ -216,7 +218,7 @@ fn the_log_opens_after_two_seconds_with_everything_held() {
 fn a_track_that_is_announced_but_does_not_come_is_left_out() {
     let server = Server::new();
     let mut encoder = started(&server);
-    encoder.publication.announce(Announced { video: true, audio: true, bits_per_second: None });
+    encoder.publication.announce(Announced { video: true, audio: true, ..Announced::default() });
     while encoder.picture < 60 {
         encoder.picture().unwrap();
     }
@@ -694,4 +696,45 @@ fn a_restored_session_nobody_comes_back_to_ends_after_the_linger() {
     server.tick(27.9..28.1);
     assert_eq!(server.session(), None);
     drop(encoder);
+}
+
+/// The broadcaster who pastes the key alone is told so; the stranger who guesses is told what every stranger is.
+#[test]
+fn a_key_in_the_place_of_a_name_is_noticed_and_refused_in_the_same_words() {
+    let server = Server::new();
+    for (app, stream, key, fault) in [
+        ("live", "right", "", KeyFault::InName),
+        ("right", "cam", "wrong", KeyFault::InName),
+        ("live", "cam", "wrong", KeyFault::Wrong),
+        ("live", "cam", "", KeyFault::Missing),
+    ] {
+        let id = StreamId::new(app, stream).unwrap();
+        let refused = server.gate.publish(&id, &Secret::new(key.to_owned()), server.started).err().unwrap();
+        assert!(matches!(refused, Refusal::WrongKey(found) if found == fault), "{app}/{stream}");
+        assert_eq!(refused.to_string(), "the publish key is missing or wrong");
+    }
+}
+
+#[test]
+fn the_broadcaster_is_told_how_the_stream_is_and_its_last_minutes_survive_a_reconnect() {
+    let server = Server::new();
+    let mut encoder = started(&server);
+    encoder.run_until(8.0).unwrap();
+    let facts = || server.registry.get(&server.id).unwrap().facts();
+    assert_eq!(facts().health.samples.len(), 7);
+    // Of two bytes a frame.
+    assert_eq!(facts().health.sound, relay::Sound::ProbablySilent);
+    let warnings = facts().warnings.clone();
+    assert!(matches!(warnings.as_slice(), [silent] if silent.contains("probably silent")), "{warnings:?}");
+
+    drop(encoder);
+    server.tick(8.0..14.0);
+    let mut again = Encoder::new_at(&server, server.publish_at("right", 14.0).unwrap(), 14.0);
+    again.video_header(AVCC).unwrap();
+    again.audio_header().unwrap();
+    again.run_until(4.0).unwrap();
+    let samples = facts().health.samples.clone();
+    let spans: Vec<_> = samples.iter().map(|sample| sample.span_ms / 1_000).collect();
+    assert_eq!(spans[..8], [1, 1, 1, 1, 1, 1, 1, 6], "{spans:?}");
+    assert!(spans.len() > 9 && samples[7].bits_per_second == 0, "{samples:?}");
 }

@@ -1,16 +1,18 @@
 //! AMF0, in which RTMP writes commands and metadata (Adobe, "Action Message Format -- AMF 0").
 //!
 //! The reader is bounded before it believes anything: how deep values nest, how many there are, how long the
-//! message is. Declared element counts are read and forgotten. AMF3 values are refused: no encoder sends them.
+//! message is. Declared element counts are read and forgotten.
 
 use bytes::{Buf, BufMut, BytesMut};
 
+use super::amf3;
+
 /// Nesting of objects and arrays. `onMetaData` nests two deep.
-const DEPTH_MAX: usize = 32;
+pub(super) const DEPTH_MAX: usize = 32;
 /// Values in one message, property values included. `onMetaData` has about twenty.
-const NODES_MAX: usize = 4_096;
-/// Length of one message in bytes.
-const BYTES_MAX: usize = 64 * 1024;
+pub(super) const NODES_MAX: usize = 4_096;
+/// Length of one message in bytes, and of all text in it: AMF3 can name a string again in two bytes.
+pub(super) const BYTES_MAX: usize = 64 * 1024;
 
 const NUMBER: u8 = 0x00;
 const BOOLEAN: u8 = 0x01;
@@ -26,6 +28,8 @@ const LONG_STRING: u8 = 0x0C;
 const UNSUPPORTED: u8 = 0x0D;
 const XML_DOCUMENT: u8 = 0x0F;
 const TYPED_OBJECT: u8 = 0x10;
+/// The next value is written in AMF3.
+const AVM_PLUS: u8 = 0x11;
 
 /// One value. Has no `Debug` outside tests: it may be a publish key.
 #[derive(Clone, PartialEq)]
@@ -57,7 +61,9 @@ pub(super) enum AmfError {
     TooDeep,
     #[error("AMF message has more than {NODES_MAX} values")]
     TooMany,
-    /// References, recordsets, movie clips, and the switch to AMF3.
+    #[error("AMF3 names something that was not sent")]
+    Reference,
+    /// References, recordsets and movie clips of AMF0; classes of AMF3 that write themselves.
     #[error("AMF type {0:#04x} is not supported")]
     Marker(u8),
 }
@@ -90,7 +96,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Value>, AmfError> {
     if bytes.len() > BYTES_MAX {
         return Err(AmfError::TooLong(bytes.len()));
     }
-    let mut decoder = Decoder { bytes, nodes_left: NODES_MAX };
+    let budget = Budget { nodes_left: NODES_MAX, text_bytes: 0 };
+    let mut decoder = Decoder { bytes, budget };
     let mut values = Vec::new();
     while !decoder.bytes.is_empty() {
         values.push(decoder.value(0)?);
@@ -100,13 +107,33 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Value>, AmfError> {
 
 struct Decoder<'a> {
     bytes: &'a [u8],
+    budget: Budget,
+}
+
+/// What one message may still become in memory.
+pub(super) struct Budget {
     nodes_left: usize,
+    text_bytes: usize,
+}
+
+impl Budget {
+    /// Pays for a value, or for a name that AMF3 keeps.
+    pub(super) fn node(&mut self) -> Result<(), AmfError> {
+        self.nodes_left = self.nodes_left.checked_sub(1).ok_or(AmfError::TooMany)?;
+        Ok(())
+    }
+
+    /// Pays for text of AMF3. That of AMF0 is never longer than the message.
+    pub(super) fn text(&mut self, bytes: usize) -> Result<(), AmfError> {
+        self.text_bytes += bytes;
+        if self.text_bytes > BYTES_MAX { Err(AmfError::TooLong(self.text_bytes)) } else { Ok(()) }
+    }
 }
 
 impl Decoder<'_> {
     /// `depth` is the number of objects and arrays around this value; it bounds the recursion.
     fn value(&mut self, depth: usize) -> Result<Value, AmfError> {
-        self.nodes_left = self.nodes_left.checked_sub(1).ok_or(AmfError::TooMany)?;
+        self.budget.node()?;
         let marker = self.u8()?;
         if matches!(marker, OBJECT | ECMA_ARRAY | STRICT_ARRAY | TYPED_OBJECT) && depth == DEPTH_MAX {
             return Err(AmfError::TooDeep);
@@ -135,6 +162,7 @@ impl Decoder<'_> {
             }
             NULL => Value::Null,
             UNDEFINED | UNSUPPORTED => Value::Undefined,
+            AVM_PLUS => amf3::value(&mut self.bytes, &mut self.budget, depth)?,
             other => return Err(AmfError::Marker(other)),
         })
     }
@@ -293,7 +321,8 @@ mod tests {
             assert_eq!(decode(&nested(33)), Err(AmfError::TooDeep));
             assert!(matches!(decode(&nested(100_000)), Err(AmfError::TooLong(_))));
             // Without the limit on bytes, depth alone must hold.
-            let mut decoder = Decoder { bytes: &nested(100_000), nodes_left: usize::MAX };
+            let budget = Budget { nodes_left: usize::MAX, text_bytes: 0 };
+            let mut decoder = Decoder { bytes: &nested(100_000), budget };
             assert_eq!(decoder.value(0), Err(AmfError::TooDeep));
         }
     }
@@ -325,7 +354,8 @@ mod tests {
         let typed = [TYPED_OBJECT, 0, 1, b'C', 0, 1, b'a', NULL, 0, 0, OBJECT_END];
         assert_eq!(decode(&typed), Ok(vec![Value::object([("a", Value::Null)])]));
         assert_eq!(decode(&[UNSUPPORTED]), Ok(vec![Value::Undefined]));
-        assert_eq!(decode(&[0x11, 0x01]), Err(AmfError::Marker(0x11)));
+        assert_eq!(decode(&[AVM_PLUS, 0x01]), Ok(vec![Value::Null]));
+        assert_eq!(decode(&[0x12]), Err(AmfError::Marker(0x12)));
         assert_eq!(decode(&[0x07, 0, 0]), Err(AmfError::Marker(0x07)));
         assert_eq!(decode(&[STRING, 0, 2, 0xFF, b'a']), Ok(vec![Value::string("\u{FFFD}a")]));
     }

@@ -1,18 +1,21 @@
 //! Drives one session over its socket.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use media::StreamId;
+use net::{Guesses, TooManyGuesses};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, field, info};
 
 use super::metrics::{Metrics, Reason};
-use super::session::{Event, Input, Output, RefusalCode, Session, SessionError};
-use crate::{Announced, Gate, Publication, PublishError, Refusal, Secret};
+use super::session::{Attempt, Event, Input, Output, RefusalCode, Session, SessionError};
+use crate::refusals::may_be_told;
+use crate::{Announced, Gate, KeyFault, Publication, PublishError, Refusal, Refused, Secret};
 
 /// One read. 20 ms at 6 Mbit/s; more would only sit idle in every connection.
 const READ_BYTES: usize = 16 * 1024;
@@ -27,6 +30,18 @@ pub(super) trait Admission: Clone + Send + Sync + 'static {
     type Stream: StreamSink;
 
     fn publish(&self, id: &StreamId, key: &Secret) -> Result<Self::Stream, Refusal>;
+
+    /// A publisher was turned away.
+    fn turned_away(&self, refused: Refused);
+}
+
+/// What a connection asks and tells while it lasts.
+pub(super) struct House<A> {
+    pub(super) admission: A,
+    /// Wrong keys so far, of everybody.
+    pub(super) guesses: Guesses,
+    pub(super) metrics: Metrics,
+    pub(super) drain: CancellationToken,
 }
 
 /// Where a publisher's media goes; dropping it ends the stream.
@@ -54,6 +69,10 @@ impl Admission for Gate {
 
     fn publish(&self, id: &StreamId, key: &Secret) -> Result<Publication, Refusal> {
         Self::publish(self, id, key, Instant::now().into_std())
+    }
+
+    fn turned_away(&self, refused: Refused) {
+        Self::turned_away(self, refused);
     }
 }
 
@@ -95,6 +114,9 @@ pub(super) enum ConnError {
     /// The publisher has the wrong key or the wrong moment; [`Refusal`] says when it is us.
     #[error("{0}")]
     Refused(#[from] Refusal),
+    /// The publisher, or somebody at its address, had the wrong key too often.
+    #[error("{0}")]
+    Guessing(#[from] TooManyGuesses),
     /// The publisher sends what cannot be published.
     #[error("{0}")]
     Publish(#[from] PublishError),
@@ -119,42 +141,54 @@ impl ConnError {
                 | SessionError::Message(_)
                 | SessionError::OutOfOrder => Reason::Protocol,
             },
-            Self::Refused(Refusal::WrongKey) => Reason::WrongKey,
+            Self::Refused(Refusal::WrongKey(_)) => Reason::WrongKey,
             Self::Refused(Refusal::NameTaken(_)) => Reason::NameTaken,
             Self::Refused(Refusal::NoRandomness) => Reason::Failed,
             Self::Publish(PublishError::TakenOver) => Reason::TakenOver,
             Self::Publish(PublishError::Over) => Reason::Timeout,
+            Self::Guessing(_) => Reason::TooManyGuesses,
             Self::Publish(_) => Reason::Unsupported,
             Self::WriteTimeout => Reason::Timeout,
             Self::Lost(_) => return None,
         })
+    }
+
+    /// What there is to tell the holder of the key about it.
+    pub(super) fn refused(&self, attempt: &Attempt, peer: IpAddr, at: SystemTime) -> Option<Refused> {
+        self.reason()?;
+        let stream = attempt.stream.as_ref().filter(|id| !attempt.keyless || may_be_told(id));
+        let (stream, words) = match self {
+            Self::Refused(Refusal::WrongKey(KeyFault::InName)) => (None, KeyFault::InName.to_string()),
+            Self::Refused(Refusal::WrongKey(fault)) => (stream, fault.to_string()),
+            error => (stream, error.to_string()),
+        };
+        let encoder = attempt.encoder.clone();
+        Some(Refused { at, times: 1, peer, stream: stream.cloned(), encoder, words })
     }
 }
 
 /// Drives one publisher until it leaves, we drain, or the protocol is broken; then lets it read why.
 pub(super) async fn run<A: Admission>(
     mut io: impl AsyncRead + AsyncWrite + Unpin,
-    mut session: Session,
-    admission: &A,
-    metrics: &Metrics,
-    drain: &CancellationToken,
+    peer: IpAddr,
+    session: &mut Session,
+    house: &House<A>,
 ) -> Result<Closed, ConnError> {
     // The stream ends with this call, before the last words and not after them.
-    let ended = converse(&mut io, &mut session, admission, metrics, drain).await;
+    let ended = converse(&mut io, peer, session, house).await;
     match &ended {
         Err(ConnError::Lost(_) | ConnError::WriteTimeout) => {}
-        Ok(Closed::ByPeer) => part(&mut io, &mut session, false).await,
-        _ => part(&mut io, &mut session, true).await,
+        Ok(Closed::ByPeer) => part(&mut io, session, false).await,
+        _ => part(&mut io, session, true).await,
     }
     ended
 }
 
 async fn converse<A: Admission>(
     io: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    peer: IpAddr,
     session: &mut Session,
-    admission: &A,
-    metrics: &Metrics,
-    drain: &CancellationToken,
+    house: &House<A>,
 ) -> Result<Closed, ConnError> {
     let mut stream = None;
     let mut received = BytesMut::with_capacity(READ_BYTES);
@@ -164,7 +198,7 @@ async fn converse<A: Admission>(
             match session.poll_output() {
                 Output::Send(bytes) => write(io, &bytes).await?,
                 Output::Event(Event::PublishRequest { id, key }) => {
-                    stream = Some(admit(session, admission, &id, &key)?);
+                    stream = Some(admit(session, house, peer, &id, &key)?);
                 }
                 Output::Event(Event::Unpublished) => {
                     if let Some(stream) = stream {
@@ -185,13 +219,13 @@ async fn converse<A: Admission>(
         if !lead.is_zero() {
             tokio::select! {
                 () = sleep(lead) => {}
-                () = drain.cancelled() => {}
+                () = house.drain.cancelled() => {}
             }
         }
         let input = tokio::select! {
             // What has arrived counts before the deadline: we may have left it unread ourselves.
             biased;
-            () = drain.cancelled() => {
+            () = house.drain.cancelled() => {
                 session.close("the server is going down; connect again");
                 return Ok(Closed::ByDrain);
             }
@@ -201,7 +235,7 @@ async fn converse<A: Admission>(
             },
             () = sleep_until(deadline.into()) => Input::Deadline,
         };
-        metrics.bytes.inc_by(received.len() as u64);
+        house.metrics.bytes.inc_by(received.len() as u64);
         arrived = Arrival { now: Instant::now(), wall: SystemTime::now() };
         session.handle_input(input, arrived.now.into_std())?;
     }
@@ -209,11 +243,18 @@ async fn converse<A: Admission>(
 
 fn admit<A: Admission>(
     session: &mut Session,
-    admission: &A,
+    house: &House<A>,
+    peer: IpAddr,
     id: &StreamId,
     key: &Secret,
 ) -> Result<A::Stream, ConnError> {
-    match admission.publish(id, key) {
+    let publish = || house.admission.publish(id, key);
+    let is_wrong = |answer: &Result<_, Refusal>| matches!(answer, Err(Refusal::WrongKey(_)));
+    let now = Instant::now().into_std();
+    let admitted = house.guesses.attempt(peer, now, publish, is_wrong).inspect_err(|guessing| {
+        session.refuse(RefusalCode::Denied, &guessing.to_string());
+    })?;
+    match admitted {
         Ok(stream) => {
             // Not before: people paste the bare key where the name belongs, and then the refused name is the key.
             Span::current().record("stream.id", field::display(id));
@@ -223,7 +264,7 @@ fn admit<A: Admission>(
         }
         Err(refusal) => {
             let code = match refusal {
-                Refusal::WrongKey => RefusalCode::Denied,
+                Refusal::WrongKey(_) => RefusalCode::Denied,
                 Refusal::NameTaken(_) => RefusalCode::BadName,
                 Refusal::NoRandomness => RefusalCode::Rejected,
             };
@@ -281,6 +322,8 @@ async fn part(io: &mut (impl AsyncRead + AsyncWrite + Unpin), session: &mut Sess
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use tokio::io::{DuplexStream, duplex};
     use tokio::task::JoinHandle;
 
@@ -298,10 +341,12 @@ mod tests {
     fn connect() -> Pipe {
         let (client, io) = duplex(64 * 1024);
         let (studio, drain) = (Studio::default(), CancellationToken::new());
-        let session = Session::new(Box::new([0; _]), Instant::now().into_std());
+        let mut session = Session::new(Box::new([0; _]), Instant::now().into_std());
         let server = tokio::spawn({
             let (studio, drain) = (studio.clone(), drain.clone());
-            async move { run(io, session, &studio, &Metrics::default(), &drain).await }
+            let guesses = Guesses::default();
+            let house = House { admission: studio, guesses, metrics: Metrics::default(), drain };
+            async move { run(io, Ipv4Addr::LOCALHOST.into(), &mut session, &house).await }
         });
         Pipe { client, studio, drain, server }
     }
@@ -337,6 +382,36 @@ mod tests {
         let error = server.await.unwrap().unwrap_err();
         assert_eq!(error.reason(), Some(Reason::WrongKey));
         assert!(studio.seen().is_empty());
+    }
+
+    /// Threat 26: guessing costs nothing, until it does; and the words do not tell a right key from a wrong one.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_guesses_keys_waits_and_nobody_else() {
+        let studio = Studio::default();
+        let guesses = Guesses::default();
+        let ask = async |address: [u8; 4], key: &str| {
+            let (mut client, io) = duplex(64 * 1024);
+            let mut session = Session::new(Box::new([0; _]), Instant::now().into_std());
+            let (admission, guesses, drain) = (studio.clone(), guesses.clone(), CancellationToken::new());
+            let house = House { admission, guesses, metrics: Metrics::default(), drain };
+            let server = tokio::spawn(async move { run(io, address.into(), &mut session, &house).await });
+            client.write_all(&Publisher::publishing("live", &format!("x?key={key}")).take()).await.unwrap();
+            client.shutdown().await.unwrap();
+            let (code, words) = last_status(&read_all(&mut client).await);
+            let reason = server.await.unwrap().err().and_then(|error| error.reason());
+            (code, words, reason)
+        };
+        let guesser = [192, 0, 2, 1];
+        let denied = "NetStream.Publish.Denied";
+        for _ in 0..6 {
+            assert_eq!(ask(guesser, "wrong").await.2, Some(Reason::WrongKey));
+        }
+        let (code, words, reason) = ask(guesser, "wrong").await;
+        assert_eq!((code.as_str(), reason), (denied, Some(Reason::TooManyGuesses)));
+        assert_eq!(words, "too many wrong keys from this address; try again in 1 s");
+        assert_eq!(ask(guesser, "k").await, (code, words, reason), "a right key is not looked at either");
+        assert_eq!(ask([192, 0, 2, 2], "k").await.0, "NetStream.Publish.Start");
+        assert_eq!(studio.seen(), ["live/x begins", "live/x ends"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,14 +1,17 @@
 //! The opening of every RTMP connection: version byte, then 1,536 bytes each way, twice (RTMP 1.0, §5.2).
 //!
-//! Only the plain handshake. The digest variant that Flash Player asked of servers proves nothing, and OBS,
-//! ffmpeg and GStreamer all do without it.
+//! A client that signs its packet is answered with signed ones (`digest.rs`), all others as the document says.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use super::digest::{Packet, Signed};
+
 /// Length of C1, S1, C2 and S2 (§5.2.3).
-const PACKET_BYTES: usize = 1536;
+pub(super) const PACKET_BYTES: usize = 1536;
 /// Length of the filler in C1 and S1, after two four-byte fields.
 pub(super) const FILLER_BYTES: usize = PACKET_BYTES - 8;
+/// What a server that signs says of itself in S1, where others send zeros: players look for signatures from 3 on.
+const SIGNING_VERSION: [u8; 4] = [4, 5, 0, 1];
 /// The only version of RTMP there is (§5.2.2).
 const VERSION: u8 = 3;
 
@@ -64,8 +67,9 @@ impl Handshake {
                 return Ok(Progress::More { reply: Bytes::new() });
             }
             self.received.advance(1);
-            let hello = self.received.split_to(PACKET_BYTES);
-            reply = self.answer(&hello);
+            if let Some(hello) = self.received.split_to(PACKET_BYTES).first_chunk() {
+                reply = self.answer(hello);
+            }
             self.stage = Stage::Echo;
         }
         if self.received.len() < PACKET_BYTES {
@@ -76,12 +80,18 @@ impl Handshake {
     }
 
     /// S0, S1 and S2 in one write. Our clock stands at zero in all of them: nothing here measures a round trip.
-    fn answer(&self, hello: &[u8]) -> BytesMut {
+    fn answer(&self, hello: &Packet) -> BytesMut {
+        let (mut s1, mut s2) = ([0; PACKET_BYTES], *hello);
+        s1[PACKET_BYTES - FILLER_BYTES..].copy_from_slice(&self.filler[..]);
+        if let Some(client) = Signed::verify(hello) {
+            s1[4..8].copy_from_slice(&SIGNING_VERSION);
+            client.sign_hello(&mut s1);
+            client.sign_echo(&mut s2);
+        }
         let mut reply = BytesMut::with_capacity(1 + 2 * PACKET_BYTES);
         reply.put_u8(VERSION);
-        reply.put_u64(0);
-        reply.put_slice(&self.filler[..]);
-        reply.put_slice(hello);
+        reply.put_slice(&s1);
+        reply.put_slice(&s2);
         reply
     }
 }

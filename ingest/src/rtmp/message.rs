@@ -110,8 +110,8 @@ fn user_control(mut body: &[u8]) -> Option<Message> {
     }
 }
 
-/// "AMF3" messages carry a byte that says 0, and then AMF0 all the same: encoders that negotiated AMF3 still
-/// write the old format behind it. Some leave the byte out.
+/// "AMF3" messages carry a byte that says 0, and then AMF0 all the same, with single values switched to AMF3. Some
+/// encoders leave the byte out.
 fn without_format_byte(body: &[u8]) -> &[u8] {
     body.strip_prefix(&[0]).unwrap_or(body)
 }
@@ -158,6 +158,10 @@ fn announced(values: &[Value]) -> Option<Announced> {
         video: says("videocodecid") || says("width"),
         audio: says("audiocodecid") || says("audiosamplerate"),
         bits_per_second: (bits_per_second > 0).then_some(bits_per_second),
+        frames_per_second: match metadata.get("framerate") {
+            Some(Value::Number(rate)) if *rate >= 1.0 => Some(rate.round() as u32),
+            _ => None,
+        },
     })
 }
 

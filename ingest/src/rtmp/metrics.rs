@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use net::Full;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -24,6 +25,7 @@ pub(super) enum Reason {
     ConnectionsFull,
     AddressFull,
     WrongKey,
+    TooManyGuesses,
     NameTaken,
     BadName,
     Play,
@@ -39,12 +41,22 @@ struct Labels {
     reason: Reason,
 }
 
+impl From<Full> for Reason {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::Total => Self::ConnectionsFull,
+            Full::Address => Self::AddressFull,
+        }
+    }
+}
+
 impl EncodeLabelValue for Reason {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
         let text = match self {
             Self::ConnectionsFull => "connections_full",
             Self::AddressFull => "address_full",
             Self::WrongKey => "wrong_key",
+            Self::TooManyGuesses => "too_many_guesses",
             Self::NameTaken => "name_taken",
             Self::BadName => "bad_name",
             Self::Play => "play",

@@ -2,22 +2,22 @@
 //!
 //!   server.rs accepts ─▶ conn.rs reads and writes ─▶ session.rs decides ─▶ `Publication`
 //!
-//! Below the session, from bytes to meaning: `handshake.rs`, `chunk.rs`, `message.rs`, `amf.rs`, `address.rs`,
-//! all pure. Plain handshake and AMF0, as OBS, ffmpeg and GStreamer speak them (RTMP 1.0).
+//! Below the session, from bytes to meaning: `handshake.rs` with `digest.rs`, `chunk.rs`, `message.rs`,
+//! `amf.rs` with `amf3.rs`, `address.rs`, all pure (RTMP 1.0 and Enhanced RTMP v2).
 
 mod address;
 mod amf;
+mod amf3;
 mod chunk;
 mod conn;
+mod digest;
 mod handshake;
 mod message;
 mod metrics;
-mod places;
 mod server;
 mod session;
 #[cfg(test)]
 mod testing;
 
 pub use metrics::Metrics;
-pub use places::Limits;
-pub use server::Server;
+pub use server::{CONNECTIONS, SOCKET, Server};

@@ -1,146 +1,125 @@
 //! Accepts publishers.
 
 use std::io;
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::task::JoinError;
-use tokio::time::{Instant, sleep};
+use net::{Accepted, Acceptor, Full, Guesses, Limits, Options, Panicked, Throttle};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, Span, debug, error, field, info, info_span, warn};
+use tracing::{Instrument, Span, debug, error, field, info, info_span};
 
-use super::conn::{self, Admission, Closed, ConnError};
+use super::conn::{self, Admission, Closed, ConnError, House};
 use super::handshake::FILLER_BYTES;
 use super::metrics::Metrics;
-use super::places::{Limits, Place, Places};
 use super::session::Session;
 use crate::{Gate, Refusal};
 
-/// Connections the kernel holds until we accept them.
-const BACKLOG: u32 = 1_024;
-/// After a failed accept. The usual cause is that we are out of file descriptors, and that does not pass at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Between two warnings that the server is full; newcomers are counted meanwhile.
-const WARNING_INTERVAL: Duration = Duration::from_secs(1);
+/// Connections at once. A stranger costs 200 kB at most until its `publish` is accepted, so 1,000 stay below the
+/// memory of a few streams; a studio behind one address has a dozen encoders.
+pub const CONNECTIONS: Limits = Limits { total: 1_000, per_address: 64 };
+/// What the listening socket must be. We send publishers a few hundred bytes in all.
+pub const SOCKET: Options = Options { backlog: 1_024, unsent_bytes_max: None };
+/// Lines a second about connections that ended badly: strangers must not fill a disk with them.
+const CLOSED_LINES_MAX: u32 = 10;
 
 /// The RTMP server: bound first, run later, so that a taken port fails the start and not the first publisher.
 pub struct Server {
-    listener: TcpListener,
+    acceptor: Acceptor,
     gate: Gate,
-    limits: Limits,
+    guesses: Guesses,
     metrics: Metrics,
 }
 
 impl Server {
-    /// Binds `address`. Must be called within a tokio runtime.
-    ///
-    /// # Errors
-    /// What the operating system says: the port is taken, reserved, or the address is not ours.
-    pub fn bind(address: SocketAddr, gate: Gate, limits: Limits, metrics: Metrics) -> io::Result<Self> {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        // A restart must not wait for the last run's connections to leave TIME_WAIT.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        Ok(Self { listener: socket.listen(BACKLOG)?, gate, limits, metrics })
+    /// On a `listener` made with [`SOCKET`].
+    pub fn new(
+        listener: TcpListener,
+        gate: Gate,
+        limits: Limits,
+        guesses: Guesses,
+        metrics: Metrics,
+    ) -> Self {
+        Self { acceptor: Acceptor::new("RTMP", listener, limits), gate, guesses, metrics }
     }
 
     /// Where it listens; tells the port if that was left to the system.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.acceptor.local_addr()
     }
 
     /// Serves until `drain` is cancelled; then takes nobody new, says goodbye to every publisher, and returns
     /// when the last connection is closed.
     pub async fn run(self, drain: CancellationToken) {
-        accept(self.listener, self.gate, self.limits, self.metrics, drain).await;
+        let Self { acceptor, gate: admission, guesses, metrics } = self;
+        accept(acceptor, House { admission, guesses, metrics, drain }).await;
     }
 }
 
-async fn accept<A: Admission>(
-    listener: TcpListener,
-    admission: A,
-    limits: Limits,
-    metrics: Metrics,
-    drain: CancellationToken,
-) {
+async fn accept<A: Admission>(mut acceptor: Acceptor, house: House<A>) {
     let tasks = TaskTracker::new();
-    let places = Places::new(limits);
-    let mut warned: Option<Instant> = None;
+    let house = Arc::new(house);
+    let log = Arc::new(Mutex::new(Throttle::per_second(CLOSED_LINES_MAX)));
     loop {
+        let refused = |full: Full| {
+            house.metrics.accepted.inc();
+            house.metrics.refused(full.into()).inc();
+        };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = drain.cancelled() => break,
+            accepted = acceptor.next(refused) => accepted,
+            () = house.drain.cancelled() => break,
         };
-        let (socket, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                warn!(%error, "cannot accept RTMP connections");
-                sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        metrics.accepted.inc();
-        // A dual-stack socket writes 192.0.2.1 as ::ffff:192.0.2.1.
-        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        match places.take(peer.ip()) {
-            Ok(place) => {
-                let connection =
-                    Connection { socket, peer, admission: admission.clone(), metrics: metrics.clone() };
-                tasks.spawn(supervise(connection, place, drain.clone()));
-            }
-            Err(reason) => {
-                metrics.refused(reason).inc();
-                if warned.is_none_or(|at| at.elapsed() >= WARNING_INTERVAL) {
-                    warned = Some(Instant::now());
-                    warn!(peer.addr = %peer, ?reason, "RTMP connection refused: too many");
-                }
-            }
-        }
+        house.metrics.accepted.inc();
+        tasks.spawn(supervise(accepted, Arc::clone(&house), Arc::clone(&log)));
     }
-    drop(listener);
+    drop(acceptor);
     tasks.close();
     tasks.wait().await;
 }
 
-struct Connection<A> {
-    socket: TcpStream,
-    peer: SocketAddr,
-    admission: A,
-    metrics: Metrics,
-}
-
-impl<A: Admission> Connection<A> {
-    async fn run(self, drain: CancellationToken) -> Result<Closed, ConnError> {
-        // Our answers are small, and the publisher waits for each.
-        self.socket.set_nodelay(true)?;
-        let mut filler = Box::new([0; FILLER_BYTES]);
-        getrandom::fill(&mut filler[..]).expect("the operating system has random bytes");
-        let session = Session::new(filler, Instant::now().into_std());
-        conn::run(self.socket, session, &self.admission, &self.metrics, &drain).await
+async fn run<A: Admission>(socket: TcpStream, peer: IpAddr, house: &House<A>) -> Result<Closed, ConnError> {
+    // Our answers are small, and the publisher waits for each.
+    socket.set_nodelay(true)?;
+    let mut filler = Box::new([0; FILLER_BYTES]);
+    getrandom::fill(&mut filler[..]).expect("the operating system has random bytes");
+    let mut session = Session::new(filler, Instant::now().into_std());
+    let ended = conn::run(socket, peer, &mut session, house).await;
+    if let (Err(error), Some(attempt)) = (&ended, session.attempt())
+        && let Some(refused) = error.refused(attempt, peer, SystemTime::now())
+    {
+        house.admission.turned_away(refused);
     }
+    ended
 }
 
-/// Runs one connection in a task of its own, so that a panic in it ends it alone, and tells how it ended.
-async fn supervise<A: Admission>(connection: Connection<A>, place: Place, drain: CancellationToken) {
+/// Runs one connection so that a panic in it ends it alone, and tells how it ended.
+async fn supervise<A: Admission>(accepted: Accepted, house: Arc<House<A>>, log: Arc<Mutex<Throttle>>) {
+    let Accepted { socket, peer, place } = accepted;
     let span = info_span!(
         "publisher",
         proto = "rtmp",
-        peer.addr = %connection.peer,
+        peer.addr = %peer,
         stream.id = field::Empty,
         session = field::Empty
     );
-    let metrics = connection.metrics.clone();
+    let metrics = &house.metrics;
     metrics.connections.inc();
-    let ended = tokio::spawn(connection.run(drain).instrument(span.clone())).await;
+    let ended = net::contain(run(socket, peer.ip(), &house).instrument(span.clone())).await;
     metrics.connections.dec();
     drop(place);
-    report(&span, &metrics, ended);
+    report(&span, metrics, &log, ended);
 }
 
-/// The one line that every connection leaves behind.
-fn report(span: &Span, metrics: &Metrics, ended: Result<Result<Closed, ConnError>, JoinError>) {
+/// The one line that every connection leaves behind, unless there are too many of them.
+fn report(
+    span: &Span,
+    metrics: &Metrics,
+    log: &Mutex<Throttle>,
+    ended: Result<Result<Closed, ConnError>, Panicked>,
+) {
     let _entered = span.enter();
     match ended {
         Ok(Ok(Closed::ByPeer)) => debug!("publisher left"),
@@ -152,27 +131,32 @@ fn report(span: &Span, metrics: &Metrics, ended: Result<Result<Closed, ConnError
             }
             match error {
                 ConnError::Refused(Refusal::NoRandomness) => error!(%error, "publisher closed"),
-                _ => info!(%error, "publisher closed"),
+                _ => {
+                    // Counting lines cannot panic.
+                    let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Some(left_out) = log.pass(Instant::now().into_std()) {
+                        info!(%error, left_out = (left_out > 0).then_some(left_out), "publisher closed");
+                    }
+                }
             }
         }
-        Err(error) if error.is_panic() => {
+        Err(Panicked) => {
             metrics.panics.inc();
             error!("publisher closed: its session panicked; this is a bug");
         }
-        Err(_) => debug!("publisher closed: the runtime is stopping"),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
+    use media::StreamId;
     use prometheus_client::encoding::text::encode;
     use prometheus_client::registry::Registry;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::task::JoinHandle;
     use tracing::subscriber::DefaultGuard;
 
+    use super::super::session::SessionError;
     use super::super::testing::{Publisher, Studio, last_status};
     use super::*;
 
@@ -196,7 +180,9 @@ mod tests {
         let (studio, mut registry, drain) =
             (Studio::default(), Registry::default(), CancellationToken::new());
         let metrics = Metrics::register(&mut registry);
-        let server = tokio::spawn(accept(listener, studio.clone(), limits, metrics.clone(), drain.clone()));
+        let (admission, guesses) = (studio.clone(), Guesses::default());
+        let house = House { admission, guesses, metrics: metrics.clone(), drain: drain.clone() };
+        let server = tokio::spawn(accept(Acceptor::new("RTMP", listener, limits), house));
         Running { address, studio, metrics, registry, drain, server, log, _logging }
     }
 
@@ -224,7 +210,7 @@ mod tests {
     /// Threat: one publisher finds a bug of ours. It loses its connection, and nobody else notices.
     #[tokio::test]
     async fn a_panic_ends_one_connection_only() {
-        let running = start(Limits::default()).await;
+        let running = start(CONNECTIONS).await;
         let (mut good, mut honest) = running.publish("good?key=k").await;
         let (mut bad, publisher) = running.publish("bad?key=k").await;
         running.studio.saw("live/good begins").await;
@@ -248,7 +234,7 @@ mod tests {
 
     #[tokio::test]
     async fn draining_takes_nobody_new_and_waits_for_the_last() {
-        let running = start(Limits::default()).await;
+        let running = start(CONNECTIONS).await;
         let (mut socket, _) = running.publish("x?key=k").await;
         running.studio.saw("live/x begins").await;
         running.drain.cancel();
@@ -263,7 +249,7 @@ mod tests {
     /// Threat: more connections than we have memory for, or all of them from one place.
     #[tokio::test]
     async fn connections_are_capped() {
-        let running = start(Limits { connections: 10, connections_per_address: 1 }).await;
+        let running = start(Limits { total: 10, per_address: 1 }).await;
         let (socket, _) = running.publish("x?key=k").await;
         running.studio.saw("live/x begins").await;
         let mut refused = TcpStream::connect(running.address).await.unwrap();
@@ -312,7 +298,7 @@ mod tests {
     /// Threat: a key ends up in a log, where more people read it than may publish.
     #[tokio::test]
     async fn every_connection_leaves_one_line_and_none_holds_the_key() {
-        let running = start(Limits::default()).await;
+        let running = start(CONNECTIONS).await;
         for (app, name) in [
             ("live", "good?key=canary"),
             ("live", "wrong?key=canary-wrong"),
@@ -343,9 +329,61 @@ mod tests {
         assert!(!text.contains("canary"), "{text}");
     }
 
+    /// Threat: a flood of refused connections fills the disk with our words about them.
+    #[tokio::test]
+    async fn a_flood_of_bad_endings_is_ten_lines_and_a_count() {
+        let running = start(CONNECTIONS).await;
+        let ended = || ConnError::Session(SessionError::NoHandshake);
+        let log = Mutex::new(Throttle::per_second(CLOSED_LINES_MAX));
+        for _ in 0..1_000 {
+            report(&Span::none(), &running.metrics, &log, Ok(Err(ended())));
+        }
+        let lines = running.log.text().matches("publisher closed").count();
+        assert!((10..=20).contains(&lines), "{lines}: within a second, or over the end of one");
+        let exposition = exposition(&running.registry);
+        assert!(exposition.contains("rtmp_refused_total{reason=\"timeout\"} 1000"), "{exposition}");
+        running.drain.cancel();
+        running.server.await.unwrap();
+    }
+
+    /// OBS shows its user nothing of our words, so they are kept for whoever has the key. Threat: with them a key that
+    /// was typed into the wrong field.
+    #[tokio::test]
+    async fn who_is_turned_away_is_kept_in_words_without_what_could_be_a_key() {
+        let running = start(CONNECTIONS).await;
+        let bare_key = "canary-of-twenty-six-chars";
+        for (app, name) in [
+            ("live", "cam?key=canary-wrong"),
+            ("live", bare_key),
+            (bare_key, "cam"),
+            ("live", "a.b?key=canary"),
+        ] {
+            let mut socket = TcpStream::connect(running.address).await.unwrap();
+            socket.write_all(&Publisher::publishing(app, name).take()).await.unwrap();
+            socket.shutdown().await.unwrap();
+            read_all(&mut socket).await;
+        }
+        let mut web = TcpStream::connect(running.address).await.unwrap();
+        web.write_all(b"GET /?key=canary HTTP/1.1\r\n\r\n").await.unwrap();
+        read_all(&mut web).await;
+        drop(web);
+        running.drain.cancel();
+        running.server.await.unwrap();
+
+        let refused = running.studio.refused.lock().unwrap().clone();
+        assert_eq!(refused.len(), 4, "a web browser is nobody's publisher: {refused:?}");
+        assert!(!format!("{refused:?}").contains("canary"), "{refused:?}");
+        let streams: Vec<_> = refused.iter().map(|refused| refused.stream.clone()).collect();
+        assert_eq!(streams, [StreamId::new("live", "cam").ok(), None, None, None]);
+        assert_eq!(refused[0].words, "wrong key");
+        assert!(refused.iter().all(|refused| refused.peer.is_loopback()));
+        assert_eq!(refused[0].encoder.as_deref(), Some("ffmpeg (Lavf 59.27.100)"));
+        assert!(refused[3].words.starts_with("bad application or stream name"), "{}", refused[3].words);
+    }
+
     #[tokio::test]
     async fn endings_are_counted_by_reason_and_never_by_name() {
-        let running = start(Limits::default()).await;
+        let running = start(CONNECTIONS).await;
         let (mut socket, _) = running.publish("canary?key=canary-wrong").await;
         assert_eq!(last_status(&read_all(&mut socket).await).0, "NetStream.Publish.Denied");
         drop(socket);

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use media::flv::{AUDIO_FOURCCS, VIDEO_FOURCCS};
 use media::{NameError, StreamId};
 
 use super::address::Application;
@@ -18,6 +19,7 @@ use super::amf::{self, Value};
 use super::chunk::{ChunkDecoder, ChunkEncoder, ChunkError, RawMessage};
 use super::handshake::{FILLER_BYTES, Handshake, HandshakeError, Progress};
 use super::message::{Command, Message, MessageError, PING_RESPONSE, kind};
+use crate::refusals::encoder_name;
 use crate::{Announced, Secret};
 
 /// From the first byte to the end of the handshake. Three round trips fit many times.
@@ -41,6 +43,14 @@ const STATUS_CHUNKS: u8 = 5;
 
 /// The one message stream that `createStream` gives out, however often it is called: nobody publishes twice.
 const MEDIA_STREAM: u32 = 1;
+
+/// `objectEncoding` of a connection whose commands may have AMF3 in them.
+const AMF3: f64 = 3.0;
+
+/// `FourCcInfoMask` and `CapsExMask` of Enhanced RTMP v2: we forward what we are sent; we read multitrack messages (2)
+/// and those with modifiers (4).
+const CAN_FORWARD: f64 = 4.0;
+const MULTITRACK_AND_MODIFIERS: f64 = 6.0;
 
 pub(super) enum Input<'a> {
     Bytes(&'a [u8]),
@@ -115,6 +125,18 @@ pub(super) struct Session {
     /// At most what one input held.
     events: VecDeque<Event>,
     window: Window,
+    /// From `connect` on: strangers who speak something else are nobody's publisher.
+    attempt: Option<Attempt>,
+}
+
+/// Who wants to publish what, as far as it was said and may be told.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Attempt {
+    /// `None` for a name that is none.
+    pub(super) stream: Option<StreamId>,
+    /// No key came with it, so the name itself may be one.
+    pub(super) keyless: bool,
+    pub(super) encoder: Option<String>,
 }
 
 enum Stage {
@@ -142,7 +164,12 @@ impl Session {
             outgoing: BytesMut::new(),
             events: VecDeque::new(),
             window: Window { bytes: WINDOW_BYTES, received: 0, acknowledged: 0 },
+            attempt: None,
         }
+    }
+
+    pub(super) fn attempt(&self) -> Option<&Attempt> {
+        self.attempt.as_ref()
     }
 
     pub(super) fn handle_input(&mut self, input: Input<'_>, now: Instant) -> Result<(), SessionError> {
@@ -323,6 +350,7 @@ impl Session {
             let value = command.arguments.first().and_then(|object| object.get(name));
             value.and_then(Value::as_str).unwrap_or_default().to_owned()
         };
+        self.attempt = Some(Attempt { encoder: encoder_name(&text("flashVer")), ..Attempt::default() });
         self.stage = Stage::Connected(Application { app: text("app"), tc_url: text("tcUrl") });
 
         self.send_control(kind::WINDOW_ACK_SIZE, &WINDOW_BYTES.to_be_bytes());
@@ -333,15 +361,13 @@ impl Session {
         self.send_control(kind::SET_PEER_BANDWIDTH, &bandwidth);
         self.encoder.set_chunk_bytes(CHUNK_BYTES, &mut self.outgoing);
 
-        let server = Value::object([
-            // Hardware encoders look for a Flash Media Server's name; 31 is every capability of one.
-            ("fmsVer", Value::string("FMS/3,0,1,123")),
-            ("capabilities", Value::Number(31.0)),
-        ]);
+        let asked = command.arguments.first();
+        let server = capabilities(asked);
         let mut success = status("status", "NetConnection.Connect.Success", "connected");
         if let Value::Object(properties) = &mut success {
-            // Whatever the publisher asked for: commands are AMF0 here.
-            properties.push(("objectEncoding".to_owned(), Value::Number(0.0)));
+            // Whoever asks for AMF3 may send it. Our own commands are AMF0, which is always allowed (§7.2.1.1).
+            let amf3 = asked.and_then(|object| object.get("objectEncoding")) == Some(&Value::Number(AMF3));
+            properties.push(("objectEncoding".to_owned(), Value::Number(if amf3 { AMF3 } else { 0.0 })));
         }
         let transaction = Value::Number(command.transaction);
         self.send_command(0, &[Value::string("_result"), transaction, server, success]);
@@ -354,7 +380,12 @@ impl Session {
         let name = command.arguments.get(1).and_then(Value::as_str).unwrap_or_default();
         match application.stream(name) {
             Ok(id) => {
-                self.events.push_back(Event::PublishRequest { id, key: application.key(name) });
+                let key = application.key(name);
+                if let Some(attempt) = &mut self.attempt {
+                    attempt.stream = Some(id.clone());
+                    attempt.keyless = key.expose().is_empty();
+                }
+                self.events.push_back(Event::PublishRequest { id, key });
                 self.stage = Stage::Requested(command.stream);
                 Ok(())
             }
@@ -420,6 +451,32 @@ impl Session {
     fn send_control(&mut self, kind: u8, body: &[u8]) {
         self.encoder.encode(CONTROL_CHUNKS, kind, 0, body, &mut self.outgoing);
     }
+}
+
+/// What we say of ourselves to a publisher that said `asked` of itself.
+fn capabilities(asked: Option<&Value>) -> Value {
+    let mut properties = vec![
+        // Hardware encoders look for a Flash Media Server's name; 31 is every capability of one.
+        ("fmsVer".to_owned(), Value::string("FMS/3,0,1,123")),
+        ("capabilities".to_owned(), Value::Number(31.0)),
+    ];
+    // Only those who speak of Enhanced RTMP are answered (v2, "Enhancing NetConnection connect Command"): encoders
+    // older than it may stumble over what they do not know.
+    let enhanced = ["capsEx", "fourCcList", "videoFourCcInfoMap", "audioFourCcInfoMap"];
+    if enhanced.iter().any(|name| asked.is_some_and(|object| object.get(name).is_some())) {
+        let info = |fourccs: &[&str]| {
+            let info = |fourcc: &&str| ((*fourcc).to_owned(), Value::Number(CAN_FORWARD));
+            Value::Object(fourccs.iter().map(info).collect())
+        };
+        let all = VIDEO_FOURCCS.iter().chain(&AUDIO_FOURCCS);
+        properties.extend([
+            ("capsEx".to_owned(), Value::Number(MULTITRACK_AND_MODIFIERS)),
+            ("fourCcList".to_owned(), Value::StrictArray(all.map(|fourcc| Value::string(fourcc)).collect())),
+            ("videoFourCcInfoMap".to_owned(), info(&VIDEO_FOURCCS)),
+            ("audioFourCcInfoMap".to_owned(), info(&AUDIO_FOURCCS)),
+        ]);
+    }
+    Value::Object(properties)
 }
 
 /// The information object of `onStatus` and of most answers (§7.2.2).
@@ -584,6 +641,54 @@ mod tests {
         let connected = commands(&sim.sent).remove(0);
         assert_eq!(connected.arguments[1].get("code"), Some(&Value::string("NetConnection.Connect.Success")));
         assert_eq!(connected.arguments[1].get("objectEncoding"), Some(&Value::Number(0.0)));
+    }
+
+    fn connected(properties: Vec<(&str, Value)>) -> Command {
+        let app = ("app".to_owned(), Value::string("live"));
+        let rest = properties.into_iter().map(|(name, value)| (name.to_owned(), value));
+        let object = Value::Object(std::iter::once(app).chain(rest).collect());
+        let (sim, result) = Sim::hear(&mut Publisher::new().command(0, "connect", 1.0, &[object]));
+        assert_eq!(result, Ok(()));
+        commands(&sim.sent).remove(0)
+    }
+
+    /// Encoders offer HEVC, AV1 and several tracks only to a server that says it takes them.
+    #[test]
+    fn whoever_speaks_of_enhanced_rtmp_is_told_what_we_take() {
+        let list = Value::StrictArray(vec![Value::string("hvc1")]);
+        for asked in [("fourCcList", list), ("capsEx", Value::Number(7.0))] {
+            let answer = connected(vec![asked]);
+            let server = &answer.arguments[0];
+            let fourccs = ["avc1", "hvc1", "av01", "mp4a", "Opus"].map(Value::string);
+            assert_eq!(server.get("fourCcList"), Some(&Value::StrictArray(fourccs.into())));
+            let forward = Value::object(["avc1", "hvc1", "av01"].map(|fourcc| (fourcc, Value::Number(4.0))));
+            assert_eq!(server.get("videoFourCcInfoMap"), Some(&forward));
+            assert!(server.get("audioFourCcInfoMap").unwrap().get("Opus").is_some());
+            assert_eq!(server.get("capsEx"), Some(&Value::Number(6.0)));
+        }
+        assert_eq!(connected(vec![]).arguments[0].get("fourCcList"), None);
+    }
+
+    /// Flash Media Live Encoder asks for AMF3, and then wraps its commands in message type 17.
+    #[test]
+    fn a_publisher_may_speak_amf3() {
+        let answer = connected(vec![("objectEncoding", Value::Number(3.0))]);
+        assert_eq!(answer.arguments[1].get("objectEncoding"), Some(&Value::Number(3.0)));
+
+        let amf3_null: &[u8] = &[0x11, 0x01];
+        let name: &[u8] = b"\x11\x06\x0Fx?key=k";
+        let transaction = [&[0][..], &4.0_f64.to_be_bytes()].concat();
+        let publish = [&[0][..], b"\x02\x00\x07publish", &transaction, amf3_null, name].concat();
+        // onMetaData in AMF3: a dynamic object with a codec id of 7.
+        let object: &[u8] = b"\x11\x0A\x0B\x01\x19videocodecid\x04\x07\x01";
+        let metadata = [&[0][..], b"\x02\x00\x0AonMetaData", object].concat();
+        let mut publisher = Publisher::new()
+            .connect("live")
+            .message(3, raw(kind::COMMAND_AMF3, 1, &publish))
+            .message(4, raw(kind::DATA_AMF3, 1, &metadata));
+        let (sim, result) = Sim::hear(&mut publisher);
+        assert_eq!(result, Ok(()));
+        assert_eq!(sim.seen, ["publish live/x with k", "announced video true audio false"]);
     }
 
     /// Nothing a publisher sends ahead of the verdict is lost, and nothing of it comes out before.

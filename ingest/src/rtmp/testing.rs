@@ -13,7 +13,7 @@ use super::amf::{self, Value};
 use super::chunk::{ChunkDecoder, RawMessage};
 use super::conn::{Admission, Arrival, StreamSink};
 use super::message::{Command, Message, kind};
-use crate::{Announced, PublishError, Refusal, Secret};
+use crate::{Announced, KeyFault, PublishError, Refusal, Refused, Secret};
 
 /// The length of C0 to C2, and of S0 to S2.
 pub(super) const HANDSHAKE_BYTES: usize = 1 + 2 * 1_536;
@@ -162,7 +162,11 @@ impl Publisher {
 
     pub(super) fn connect(self, app: &str) -> Self {
         let tc_url = format!("rtmp://127.0.0.1/{app}");
-        let object = Value::object([("app", Value::string(app)), ("tcUrl", Value::string(&tc_url))]);
+        let object = Value::object([
+            ("app", Value::string(app)),
+            ("tcUrl", Value::string(&tc_url)),
+            ("flashVer", Value::string("FMLE/3.0 (compatible; Lavf59.27.100)")),
+        ]);
         self.command(0, "connect", 1.0, &[object])
     }
 
@@ -222,6 +226,7 @@ pub(super) fn last_status(bytes: &[u8]) -> (String, String) {
 pub(super) struct Studio {
     diary: Arc<Mutex<Vec<String>>>,
     changed: Arc<Notify>,
+    pub(super) refused: Arc<Mutex<Vec<Refused>>>,
 }
 
 pub(super) struct Recording {
@@ -262,7 +267,7 @@ impl Admission for Studio {
 
     fn publish(&self, id: &StreamId, key: &Secret) -> Result<Recording, Refusal> {
         if !Self::KEYS.contains(&key.expose()) {
-            return Err(Refusal::WrongKey);
+            return Err(Refusal::WrongKey(KeyFault::Wrong));
         }
         let of_it: Vec<_> =
             self.seen().into_iter().filter(|seen| seen.starts_with(&format!("{id} "))).collect();
@@ -271,6 +276,10 @@ impl Admission for Studio {
         }
         self.note(format!("{id} begins"));
         Ok(Recording { id: id.clone(), studio: self.clone() })
+    }
+
+    fn turned_away(&self, refused: Refused) {
+        self.refused.lock().unwrap().push(refused);
     }
 }
 

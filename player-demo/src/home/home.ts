@@ -3,7 +3,8 @@
 import "../base.css";
 import "./home.css";
 import { LIST_ADDRESS, type Stream, type StreamList, watchAddress } from "../api.ts";
-import { byId } from "../dom.ts";
+import { offerCopies } from "../copy.ts";
+import { byId, part, write } from "../dom.ts";
 import * as format from "../format.ts";
 import { Poller } from "../poll.ts";
 
@@ -20,6 +21,8 @@ const poller = new Poller<StreamList>(LIST_ADDRESS, {
   onAnswer({ streams, rtmp_port: port }) {
     failures = 0;
     write(server, `rtmp://${location.hostname}${port === DEFAULT_RTMP_PORT ? "" : `:${port}`}/live`);
+    // A node that takes no publishers has no page for them.
+    byId("go-live", HTMLElement).hidden = !port;
     shown = [...streams].sort((a, b) => key(a).localeCompare(key(b)));
     render();
   },
@@ -120,26 +123,7 @@ class Card {
   }
 }
 
-function part(tag: string, className: string): HTMLElement {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  return element;
-}
-
-function write(element: Element | null | undefined, text: string): void {
-  if (element && element.textContent !== text) element.textContent = text;
-}
-
-for (const button of document.querySelectorAll<HTMLButtonElement>("[data-copies]")) {
-  // Browsers offer the clipboard on https and localhost only.
-  button.hidden = !navigator.clipboard;
-  button.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(byId(button.dataset.copies ?? "", HTMLElement).textContent ?? "");
-    button.dataset.done = "yes";
-    setTimeout(() => delete button.dataset.done, 1500);
-  });
-}
-
+offerCopies();
 poller.now();
 setInterval(() => {
   for (const card of cards.values()) card.tick();

@@ -18,8 +18,11 @@ export type Fault =
   | { kind: "bad-name" }
   /** The player gave up; it is started again by itself. */
   | { kind: "playback"; detail: string }
-  /** Nothing in this browser can play it; starting again would not help. */
-  | { kind: "unsupported" };
+  /**
+   * This browser cannot play it; starting again would not help. `codecs` are the everyday names of those it lacks; none if
+   * it has no player at all.
+   */
+  | { kind: "unsupported"; codecs: string[] };
 
 export interface Model {
   phase: Phase;
@@ -27,6 +30,8 @@ export interface Model {
   stream: Stream | null;
   /** The session on the screen; null when nothing is being played. */
   playing: string | null;
+  /** Where its playlist was opened: the same session may be at another server now. */
+  from: string | null;
   playback: Playback;
   /** The programme is over on the server, and the player plays out what it has. */
   finishing: boolean;
@@ -45,7 +50,7 @@ export type Event =
   | { type: "settled" }
   | { type: "media-ended" }
   | { type: "player-failed"; detail: string }
-  | { type: "unsupported" }
+  | { type: "unsupported"; codecs: string[] }
   /** What was left to play out should be over by now. */
   | { type: "finish-timeout" }
   /** The retry button, or the automatic retry. */
@@ -72,6 +77,7 @@ export const initial: Model = {
   phase: "loading",
   stream: null,
   playing: null,
+  from: null,
   playback: "loading",
   finishing: false,
   drained: false,
@@ -97,7 +103,7 @@ export function step(model: Model, event: Event): Step {
     case "player-failed":
       return onPlayerFailed(model, event.detail);
     case "unsupported":
-      return halt(model, { kind: "unsupported" });
+      return halt(model, { kind: "unsupported", codecs: event.codecs });
     case "finish-timeout":
       return model.finishing ? conclude(model) : stay(model);
     case "retry":
@@ -119,7 +125,10 @@ export function isWaitingForBroadcaster(model: Model): boolean {
 function onAnswer(model: Model): Step {
   const stream = model.stream;
   if (!stream) return stay(model);
-  if (model.fault?.kind === "unsupported" && stream.state === "live") return stay(model);
+  // Another session may have other codecs.
+  if (model.fault?.kind === "unsupported" && stream.state === "live" && sessionOf(stream) === model.playing) {
+    return stay(model);
+  }
   if (model.phase === "live" && model.playing !== null) return onAnswerWhilePlaying(model, stream);
   // The pause before the automatic retry is not cut short by the server saying what it said before.
   if (model.fault?.kind === "playback" && stream.state === "live" && sessionOf(stream) === model.playing) {
@@ -133,6 +142,8 @@ function onAnswerWhilePlaying(model: Model, stream: Stream): Step {
   if (model.drained) {
     return same ? onPlayerFailed(model, "the playlist ended although the stream is live") : conclude(model);
   }
+  // Polling moves on only when a server is gone, and then the player must follow.
+  if (same && stream.state === "live" && stream.playlist !== model.from) return start(model, stream);
   if (same) return stay({ ...model, finishing: false });
   if (stream.state === "live") return start(model, stream);
   const somethingLeft = model.playback === "playing" || model.playback === "paused";
@@ -167,6 +178,7 @@ function start(model: Model, stream: Stream): Step {
       ...model,
       phase: "live",
       playing: sessionOf(stream),
+      from: stream.playlist,
       playback: "loading",
       finishing: false,
       drained: false,

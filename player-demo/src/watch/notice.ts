@@ -63,6 +63,17 @@ function errorNotice(model: Model): Notice {
         retry: false,
       };
     case "unsupported":
+      if (model.fault.codecs.length > 0) {
+        const { codecs } = model.fault;
+        return {
+          mark: "alert",
+          title: `This browser cannot play ${codecs.join(" and ")}`,
+          text: codecs.includes("HEVC")
+            ? "The broadcast is in HEVC: Safari plays it, and other browsers on devices that decode it in hardware."
+            : `The broadcast is in ${codecs.join(" and ")}: a current Chrome, Edge or Firefox plays it.`,
+          retry: false,
+        };
+      }
       return {
         mark: "alert",
         title: "This browser cannot play the stream",

@@ -1,7 +1,9 @@
 // The two ways to play a stream behind one face: hls.js on Media Source Extensions, or the browser's own HLS.
 
-import Hls, { type ErrorData, ErrorTypes, Events, type FragLoadedData, type RetryConfig } from "hls.js";
+import Hls, { type ErrorData, ErrorDetails, ErrorTypes, Events, type FragLoadedData, type RetryConfig } from "hls.js";
 import workerAddress from "hls.js/dist/hls.worker.js";
+import type { Stream } from "../api.ts";
+import { codecName } from "../format.ts";
 import { nextMove } from "./live-edge.ts";
 
 export type PlayerKind = "hls.js" | "native";
@@ -9,6 +11,10 @@ export type PlayerKind = "hls.js" | "native";
 export interface PlayerEvents {
   /** The player will not come back by itself. */
   onFailure(detail: string): void;
+  /** A request got no answer at all: the server may be gone. */
+  onNoAnswer(): void;
+  /** The browser has no decoder for this stream. */
+  onUnsupported(): void;
 }
 
 export interface Player {
@@ -43,6 +49,14 @@ export function supportedHere(video: HTMLVideoElement): { mse: boolean; native: 
   return { mse: Hls.isSupported(), native: video.canPlayType("application/vnd.apple.mpegurl") !== "" };
 }
 
+/** Everyday names of the codecs of a stream that Media Source Extensions here have no decoder for. */
+export function codecsLacking(stream: Stream | null): string[] {
+  const source = (window as { ManagedMediaSource?: typeof MediaSource }).ManagedMediaSource ?? window.MediaSource;
+  const codecs = [stream?.video, stream?.audio].flatMap((track) => track?.codec ?? []);
+  const lacking = codecs.filter((codec) => !source?.isTypeSupported(`video/mp4; codecs="${codec}"`));
+  return (lacking.length > 0 ? lacking : codecs).map(codecName);
+}
+
 export function openPlayer(kind: PlayerKind, video: HTMLVideoElement, playlist: string, events: PlayerEvents): Player {
   return kind === "hls.js" ? new HlsPlayer(video, playlist, events) : new NativePlayer(video, playlist, events);
 }
@@ -50,6 +64,12 @@ export function openPlayer(kind: PlayerKind, video: HTMLVideoElement, playlist: 
 /** When these are used up the page says so and starts over, with pauses that grow. */
 const A_FEW: RetryConfig = { maxNumRetry: 4, retryDelayMs: 250, maxRetryDelayMs: 2000, backoff: "exponential" };
 const FOREVER: RetryConfig = { ...A_FEW, maxNumRetry: Number.POSITIVE_INFINITY };
+
+const LACKS_A_DECODER = [
+  ErrorDetails.MANIFEST_INCOMPATIBLE_CODECS_ERROR,
+  ErrorDetails.BUFFER_INCOMPATIBLE_CODECS_ERROR,
+  ErrorDetails.BUFFER_ADD_CODEC_ERROR,
+];
 
 class HlsPlayer implements Player {
   readonly kind = "hls.js";
@@ -133,7 +153,11 @@ class HlsPlayer implements Player {
   }
 
   private onError(error: ErrorData): void {
+    const unanswered = error.type === ErrorTypes.NETWORK_ERROR && error.response?.code === 0;
+    if (unanswered) this.events.onNoAnswer();
     if (!error.fatal) return;
+    // A media error by its type, but nothing to recover from.
+    if (LACKS_A_DECODER.includes(error.details)) return this.events.onUnsupported();
     // hls.js asks to try this once for a media error; a second one soon after means it does not help.
     const now = performance.now();
     if (error.type === ErrorTypes.MEDIA_ERROR && now - this.recoveredAt > 10_000) {

@@ -1,234 +1,23 @@
-// The watch page: performs what the machine decides, and shows what it says.
+// The watch page: the stage, and around it what there is to know about the stream, statistics and the keyboard.
 
 import "../base.css";
+import "./stage.css";
 import "./watch.css";
-import "media-chrome/media-control-bar";
-import "media-chrome/media-controller";
-import "media-chrome/media-fullscreen-button";
-import "media-chrome/media-live-button";
-import "media-chrome/media-loading-indicator";
-import "media-chrome/media-mute-button";
-import "media-chrome/media-pip-button";
-import "media-chrome/media-play-button";
-import "media-chrome/media-volume-range";
-import type Hls from "hls.js";
-import { type Stream, type StreamName, nameFromPath, streamAddress } from "../api.ts";
-import { byId } from "../dom.ts";
+import { type StreamName, nameFromPath } from "../api.ts";
+import { byId, setText } from "../dom.ts";
 import * as format from "../format.ts";
-import { Poller, backoff } from "../poll.ts";
-import { LIVE_WITHIN } from "./live-edge.ts";
-import { type Effect, type Event, type Model, initial, isSettled, step } from "./machine.ts";
-import { type Notice, noticeFor } from "./notice.ts";
-import { type Player, choosePlayer, openPlayer, supportedHere } from "./player.ts";
+import { keptFor } from "../kept.ts";
+import { type Model, initial } from "./machine.ts";
 import { type Command, SHORTCUTS, commandFor } from "./shortcuts.ts";
-import { type Stats, collect, lines } from "./stats.ts";
-
-declare global {
-  interface Window {
-    /** For tests and for support. */
-    tidecast: { readonly hls: Hls | null; readonly video: HTMLVideoElement; stats(): Stats };
-  }
-}
-
-/** Automatic retries, in milliseconds: quickly at first, a quarter of a minute apart in the end. */
-const RETRY_FIRST = 1000;
-const RETRY_MAX = 15_000;
-
-/** What an ended programme still has in the buffer has been shown after this long. */
-const FINISH_WITHIN = 6000;
-
-/** Playing this long makes earlier failures history. */
-const SETTLED_AFTER = 10_000;
-
-/** No picture for this long although the server says live: start over. Longer than a publisher may be gone. */
-const STALLED_MAX = 30_000;
-
-/** How often latency is looked after and numbers are shown, in milliseconds. */
-const TICK = 250;
+import { changeVolume, goLive, openStage, request, stats, video } from "./stage.ts";
+import { lines } from "./stats.ts";
 
 const root = document.documentElement;
 const name: StreamName = nameFromPath(location.pathname) ?? { app: "", stream: "" };
-const video = byId("video", HTMLVideoElement);
-const controller = byId("player", HTMLElement);
-const wantedPlayer = new URLSearchParams(location.search).get("player");
+const kept = keptFor("localStorage");
+let shown: Model = initial;
 
-let model: Model = initial;
-let player: Player | null = null;
-let openedAt = 0;
-let firstPicture: number | null = null;
-let stalls = 0;
-/** The viewer wants the live edge; false from pausing until "go live". */
-let wantsLive = true;
-let retryAt: number | null = null;
-let retryTimer: number | undefined;
-let finishTimer: number | undefined;
-let settledTimer: number | undefined;
-let stalledTimer: number | undefined;
-
-const poller = new Poller<Stream>(streamAddress(name), {
-  onAnswer: (stream) => send({ type: "answer", stream }),
-  onFailure: (status) => send({ type: "poll-failed", status }),
-  settled: () => isSettled(model),
-});
-
-function send(event: Event): void {
-  const before = model;
-  const { model: next, effects } = step(model, event);
-  model = next;
-  for (const effect of effects) perform(effect);
-  if (model.phase !== "error") clearRetry();
-  render(before);
-}
-
-function perform(effect: Effect): void {
-  switch (effect.type) {
-    case "play":
-      return open(effect.playlist);
-    case "stop":
-      return close();
-    case "poll-now":
-      return poller.now();
-    case "finish-soon":
-      clearTimeout(finishTimer);
-      finishTimer = window.setTimeout(() => send({ type: "finish-timeout" }), FINISH_WITHIN);
-      return;
-    case "retry-later": {
-      clearRetry();
-      const pause = backoff(RETRY_FIRST, RETRY_MAX, effect.failures, Math.random());
-      retryAt = performance.now() + pause;
-      retryTimer = window.setTimeout(retry, pause);
-      return;
-    }
-  }
-}
-
-function retry(): void {
-  clearRetry();
-  send({ type: "retry" });
-}
-
-function clearRetry(): void {
-  clearTimeout(retryTimer);
-  retryAt = null;
-}
-
-// Playing
-
-function open(playlist: string): void {
-  close();
-  const kind = choosePlayer(wantedPlayer, supportedHere(video));
-  // Not at once: an effect must not change the model under the step that asked for it.
-  if (kind === null) return queueMicrotask(() => send({ type: "unsupported" }));
-  openedAt = performance.now();
-  firstPicture = null;
-  wantsLive = true;
-  player = openPlayer(kind, video, playlist, {
-    onFailure: (detail) => queueMicrotask(() => send({ type: "player-failed", detail })),
-  });
-  watchForStall();
-  video.requestVideoFrameCallback?.(() => (firstPicture = (performance.now() - openedAt) / 1000));
-  void play();
-}
-
-function close(): void {
-  const closing = player;
-  player = null;
-  for (const timer of [finishTimer, settledTimer, stalledTimer]) clearTimeout(timer);
-  closing?.destroy();
-}
-
-/** With sound if the browser lets us, else muted, else by the viewer's tap. */
-async function play(): Promise<void> {
-  for (const muted of [video.muted, true]) {
-    video.muted = muted;
-    try {
-      await video.play();
-      if (muted && !mutedByViewer) byId("tap-sound", HTMLElement).hidden = false;
-      return;
-    } catch (error) {
-      // Anything but a refusal is another attempt taking over (AbortError), or the player's to report.
-      if (!(error instanceof DOMException) || error.name !== "NotAllowedError") return;
-    }
-  }
-  video.muted = mutedByViewer;
-  send({ type: "playback", playback: "blocked" });
-}
-
-let mutedByViewer = false;
-
-function unmute(): void {
-  video.muted = false;
-  if (video.volume === 0) video.volume = 0.5;
-  mutedByViewer = false;
-  if (video.paused) void play();
-}
-
-function goLive(): void {
-  wantsLive = true;
-  player?.goLive();
-  if (video.paused) void play();
-}
-
-function watchForStall(): void {
-  clearTimeout(settledTimer);
-  clearTimeout(stalledTimer);
-  stalledTimer = window.setTimeout(
-    () => send({ type: "player-failed", detail: `no picture for ${STALLED_MAX / 1000} seconds` }),
-    STALLED_MAX,
-  );
-}
-
-video.addEventListener("playing", () => {
-  clearTimeout(stalledTimer);
-  clearTimeout(settledTimer);
-  settledTimer = window.setTimeout(() => send({ type: "settled" }), SETTLED_AFTER);
-  send({ type: "playback", playback: "playing" });
-});
-video.addEventListener("waiting", () => {
-  if (!player || video.seeking || model.playback !== "playing") return;
-  stalls += 1;
-  watchForStall();
-  send({ type: "playback", playback: "stalled" });
-});
-video.addEventListener("pause", () => {
-  // Ending and closing pause, too.
-  if (!player || video.ended || model.playback === "loading") return;
-  wantsLive = false;
-  video.playbackRate = 1;
-  clearTimeout(stalledTimer);
-  send({ type: "playback", playback: "paused" });
-});
-video.addEventListener("ended", () => send({ type: "media-ended" }));
-video.addEventListener("volumechange", () => {
-  if (!video.muted) byId("tap-sound", HTMLElement).hidden = true;
-});
-
-// The live button asks for the end of the seekable range, where in low latency there is nothing to play yet.
-controller.addEventListener(
-  "mediaseektoliverequest",
-  (event) => {
-    event.stopImmediatePropagation();
-    goLive();
-  },
-  { capture: true },
-);
-controller.addEventListener("mediamuterequest", () => (mutedByViewer = true), { capture: true });
-controller.addEventListener("mediaunmuterequest", () => (mutedByViewer = false), { capture: true });
-// media-chrome reads this property to tell live from behind.
-Object.defineProperty(video, "liveEdgeStart", { get: () => (isAtLiveEdge() ? 0 : Number.POSITIVE_INFINITY) });
-
-function secondsBehind(): number {
-  const latency = player?.edgeLatency() ?? null;
-  const target = player?.targetLatency() ?? null;
-  if (latency === null || target === null) return 0;
-  return Math.max(0, latency - target);
-}
-
-function isAtLiveEdge(): boolean {
-  return secondsBehind() < LIVE_WITHIN && (wantsLive || player?.kind !== "native");
-}
-
-// Showing
+// About the stream
 
 const TITLES: Record<Model["phase"], string> = {
   loading: "",
@@ -240,38 +29,6 @@ const TITLES: Record<Model["phase"], string> = {
   error: "Problem: ",
 };
 
-function render(before: Model): void {
-  root.dataset.state = model.phase;
-  root.dataset.playback = model.playback;
-  if (before.phase !== model.phase) document.title = `${TITLES[model.phase]}${name.stream} · Tidecast`;
-
-  const notice = noticeFor(model, name);
-  controller.inert = notice !== null;
-  renderNotice(notice);
-  byId("tap-play", HTMLElement).hidden = !(model.phase === "live" && model.playback === "blocked");
-  if (model.phase !== "live") byId("tap-sound", HTMLElement).hidden = true;
-  if (before.stream !== model.stream || before.phase !== model.phase) renderAbout();
-  byId("audio-only", HTMLElement).hidden = !(model.phase === "live" && model.stream?.audio && !model.stream.video);
-  const saying = notice ? `${notice.title}. ${notice.text}` : before.phase === "live" ? null : "The stream is live.";
-  if (saying !== null) setText("announcer", saying);
-}
-
-function renderNotice(notice: Notice | null): void {
-  const box = byId("notice", HTMLElement);
-  box.hidden = notice === null;
-  if (!notice) return;
-  byId("notice-mark", HTMLElement).dataset.mark = notice.mark;
-  setText("notice-title", notice.title);
-  setText("notice-text", notice.text);
-  byId("retry", HTMLElement).hidden = !notice.retry;
-  renderCountdown();
-}
-
-function renderCountdown(): void {
-  const left = retryAt === null ? null : Math.ceil((retryAt - performance.now()) / 1000);
-  setText("notice-next", left === null ? "" : left > 0 ? `Trying again in ${left} s` : "Trying again…");
-}
-
 const BADGES: Record<Model["phase"], [look: string, text: string]> = {
   loading: ["quiet", "Connecting"],
   offline: ["quiet", "Offline"],
@@ -282,7 +39,7 @@ const BADGES: Record<Model["phase"], [look: string, text: string]> = {
   error: ["alert", "Problem"],
 };
 
-function renderAbout(): void {
+function renderAbout(model: Model): void {
   const [look, text] = BADGES[model.stream?.state === "interrupted" ? "interrupted" : model.phase];
   byId("badge", HTMLElement).dataset.look = look;
   setText("badge", text);
@@ -290,11 +47,11 @@ function renderAbout(): void {
   const warning = stream && model.phase === "live" ? format.keyframeWarning(stream) : null;
   byId("warning", HTMLElement).hidden = warning === null;
   setText("warning", warning ?? "");
-  renderFacts();
+  renderFacts(model);
 }
 
 /** Every second, because of the running time. */
-function renderFacts(): void {
+function renderFacts(model: Model): void {
   const stream = model.stream;
   const facts: string[] = [];
   if (stream && model.phase === "live") {
@@ -315,10 +72,7 @@ function renderFacts(): void {
   });
 }
 
-function renderLive(): void {
-  const behind = isAtLiveEdge() ? 0 : Math.round(secondsBehind());
-  setText("behind", behind > 0 ? `${behind} s behind` : "");
-}
+// Statistics
 
 function renderStats(): void {
   const list = byId("stats-list", HTMLElement);
@@ -338,16 +92,6 @@ function renderStats(): void {
   });
 }
 
-function stats(): Stats {
-  return collect({ video, player, stream: model.stream, stalls, firstPicture });
-}
-
-/** Text is written only when it changes: a live region would repeat itself, and a selection would be lost. */
-function setText(id: string, text: string): void {
-  const element = byId(id, HTMLElement);
-  if (element.textContent !== text) element.textContent = text;
-}
-
 // Buttons and keys
 
 function toggleStats(): void {
@@ -355,10 +99,6 @@ function toggleStats(): void {
   panel.hidden = !panel.hidden;
   byId("stats-button", HTMLElement).setAttribute("aria-pressed", String(!panel.hidden));
   if (!panel.hidden) renderStats();
-}
-
-function request(type: string): void {
-  controller.dispatchEvent(new CustomEvent(type, { bubbles: true, composed: true }));
 }
 
 const COMMANDS: Record<Command, () => void> = {
@@ -376,30 +116,19 @@ const COMMANDS: Record<Command, () => void> = {
 /** Commands that make sense without a picture. */
 const ALWAYS: Command[] = ["stats", "help"];
 
-function changeVolume(by: number): void {
-  video.volume = Math.min(1, Math.max(0, video.volume + by));
-  if (by > 0) unmute();
-}
-
 const SHORTCUTS_OFF = "tidecast-shortcuts-off";
 const shortcutsEnabled = byId("help-enabled", HTMLInputElement);
-shortcutsEnabled.checked = localStorage.getItem(SHORTCUTS_OFF) === null;
-shortcutsEnabled.addEventListener("change", () => {
-  if (shortcutsEnabled.checked) localStorage.removeItem(SHORTCUTS_OFF);
-  else localStorage.setItem(SHORTCUTS_OFF, "1");
-});
+shortcutsEnabled.checked = kept.get(SHORTCUTS_OFF) === null;
+shortcutsEnabled.addEventListener("change", () => kept.set(SHORTCUTS_OFF, shortcutsEnabled.checked ? null : "1"));
 
 document.addEventListener("keydown", (event) => {
   const command = shortcutsEnabled.checked ? commandFor(event) : null;
-  if (!command || (model.phase !== "live" && !ALWAYS.includes(command))) return;
+  if (!command || (root.dataset.state !== "live" && !ALWAYS.includes(command))) return;
   event.preventDefault();
   COMMANDS[command]();
 });
 byId("stats-button", HTMLElement).addEventListener("click", toggleStats);
 byId("help-button", HTMLElement).addEventListener("click", COMMANDS.help);
-byId("retry", HTMLElement).addEventListener("click", retry);
-byId("tap-play", HTMLElement).addEventListener("click", () => void play());
-byId("tap-sound", HTMLElement).addEventListener("click", unmute);
 
 byId("help-list", HTMLElement).append(
   ...SHORTCUTS.map(({ shown, label }) => {
@@ -413,21 +142,15 @@ byId("help-list", HTMLElement).append(
 
 // Start
 
-window.tidecast = {
-  get hls() {
-    return player?.hls ?? null;
-  },
-  video,
-  stats,
-};
-
 setText("name", `${name.app}/${name.stream}`);
-render(model);
-poller.now();
-setInterval(() => {
-  if (wantsLive) player?.keepUp();
-  renderLive();
-  if (retryAt !== null) renderCountdown();
-  if (!byId("stats", HTMLElement).hidden) renderStats();
-}, TICK);
-setInterval(renderFacts, 1000);
+openStage(name, {
+  render(model, before) {
+    shown = model;
+    if (before.phase !== model.phase) document.title = `${TITLES[model.phase]}${name.stream} · Tidecast`;
+    if (before.stream !== model.stream || before.phase !== model.phase) renderAbout(model);
+  },
+  tick() {
+    if (!byId("stats", HTMLElement).hidden) renderStats();
+  },
+});
+setInterval(() => renderFacts(shown), 1000);

@@ -88,6 +88,13 @@ test("a player that gives up during an interruption is no fault of its own", () 
   assert.deepEqual(step(failed.model, says("live")).effects.map(({ type }) => type), ["play"]);
 });
 
+test("when polling has moved to another server, the player follows it there, once", () => {
+  const elsewhere = { playlist: "https://edge2.example/hls/live/cam/index.m3u8" };
+  const moved = after(says("live"), playback("playing"), says("live", elsewhere));
+  assert.deepEqual([moved.effects, moved.playing, moved.from], [["play"], "s1", elsewhere.playlist]);
+  assert.deepEqual(step(moved.model, says("live", elsewhere)).effects, []);
+});
+
 test("a new session replaces the old one even if the page never saw it end", () => {
   const replaced = after(says("live"), playback("playing"), says("live", { session: "s2" }));
   assert.deepEqual(replaced.effects, ["play"]);
@@ -143,10 +150,17 @@ test("an impossible name is an error of its own", () => {
 });
 
 test("a browser that cannot play is told once, not with every poll", () => {
-  const unable = after(says("live"), { type: "unsupported" }, says("live"));
-  assert.equal(unable.fault.kind, "unsupported");
+  const unsupported = { type: "unsupported", codecs: ["HEVC"] };
+  const unable = after(says("live"), unsupported, says("live"));
+  assert.deepEqual(unable.fault, { kind: "unsupported", codecs: ["HEVC"] });
   assert.deepEqual(unable.effects, []);
-  assert.equal(after(says("live"), { type: "unsupported" }, says("ended")).phase, "ended");
+  assert.equal(after(says("live"), unsupported, says("ended")).phase, "ended");
+});
+
+test("a new session may have codecs that the browser can play", () => {
+  const again = after(says("live"), { type: "unsupported", codecs: ["HEVC"] }, says("live", { session: "another" }));
+  assert.equal(again.phase, "live");
+  assert.deepEqual(again.effects, ["play"]);
 });
 
 test("polling is slow only while a picture is there", () => {

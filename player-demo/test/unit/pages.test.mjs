@@ -69,6 +69,15 @@ test("names survive the way through addresses", () => {
   for (const path of ["/", "/watch/live", "/watch/live/a/b", "/watch/live/%E0%A4%A"]) assert.equal(nameFromPath(path), null);
 });
 
+test("what a browser lacks is named, with a browser that has it", () => {
+  const told = (codecs) => noticeFor({ ...initial, phase: "error", fault: { kind: "unsupported", codecs } }, { app: "live", stream: "cam" });
+  assert.equal(told(["HEVC"]).title, "This browser cannot play HEVC");
+  assert.match(told(["HEVC"]).text, /Safari plays it/);
+  assert.match(told(["AV1", "Opus"]).text, /in AV1 and Opus: a current Chrome/);
+  assert.match(told([]).text, /neither Media Source Extensions/);
+  assert.equal(told(["HEVC"]).retry, false);
+});
+
 test("the server's reason is what a starting page says", () => {
   const reason = "Waiting for the second keyframe; this broadcaster sends one every 8.3 s.";
   const name = { app: "live", stream: "cam" };

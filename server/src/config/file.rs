@@ -65,8 +65,9 @@ impl Source {
                 continue;
             };
             let origin = self.origin(item.span().or(name_span));
-            match item.as_str() {
-                Some(text) => settings.push(Setting { key, text: text.to_owned(), origin }),
+            let number = || item.as_integer().filter(|_| key.is_number()).map(|number| number.to_string());
+            match item.as_str().map(str::to_owned).or_else(number) {
+                Some(text) => settings.push(Setting { key, text, origin }),
                 None => problems.push(Problem { origin, what: no_text(key, item) }),
             }
         }

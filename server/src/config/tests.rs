@@ -13,7 +13,7 @@ fn load(text: &str) -> Result<Effective, Problems> {
 }
 
 /// Every line but the closing count.
-fn problems(result: Result<Effective, Problems>) -> Vec<String> {
+fn problems<T>(result: Result<T, Problems>) -> Vec<String> {
     let text = result.err().expect("is refused").to_string();
     let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
     lines.pop();
@@ -28,12 +28,18 @@ fn nothing_set_gives_the_documented_defaults() {
         [
             "data_dir = \"/home/ada/.local/share/tidecast\"  # default",
             "http.listen = \":8080\"                         # default",
+            "http.connections_per_address = 1000           # default",
             "rtmp.listen = \":1935\"                         # default",
             "admin.listen = \"127.0.0.1:9090\"               # default",
             "# auth.publish_key is not set                 # default",
             "publish.linger = \"20s\"                        # default",
             "publish.on_conflict = \"refuse\"                # default",
             "hls.profile = \"default\"                       # default",
+            "roles = \"all\"                                 # default",
+            "# upstream is not set                         # default",
+            "relay.listen = \":7400\"                        # default",
+            "cluster.dir = \"/home/ada/.local/share/tidecast/cluster\"  # default",
+            "streams.unlisted = \"\"                         # default",
         ]
     );
 }
@@ -132,7 +138,7 @@ parts = "200ms"
 fn a_section_without_its_key_is_explained() {
     assert_eq!(
         problems(load("http = \":8080\"")),
-        ["tidecast.toml:1:1: http: is a section; its keys: http.listen"]
+        ["tidecast.toml:1:1: http: is a section; its keys: http.listen, http.connections_per_address"]
     );
 }
 
@@ -200,9 +206,38 @@ fn two_listeners_on_one_address_are_refused_at_a_line_the_operator_wrote() {
 }
 
 #[test]
+fn an_edge_has_an_upstream_and_nothing_else_has() {
+    let edge =
+        load("roles = \"edge\"\nupstream = \"https://origin:7400\"\n[http]\nlisten = \":1935\"").unwrap();
+    assert_eq!(edge.config.roles, RoleSet::Edge);
+    assert_eq!(edge.config.upstream.unwrap().to_string(), "https://origin:7400");
+    assert_eq!(
+        problems(load("roles = \"edge\"")),
+        ["tidecast.toml:1:9: roles: an edge needs an upstream; set upstream too"]
+    );
+    assert_eq!(
+        problems(load("upstream = \"https://origin:7400\"")),
+        ["tidecast.toml:1:12: upstream: only an edge has one; set roles = \"edge\" too"]
+    );
+    let told = problems(load("roles = \"edge\"\nupstream = \"http://origin\""));
+    assert!(told[0].contains("\"http://origin\" is no URL of an upstream"), "{told:?}");
+}
+
+#[test]
+fn the_command_line_wins_over_everything() {
+    let environment = environment([("TIDECAST__UPSTREAM", "https://a:1")]);
+    let options = [("roles", "edge"), ("upstream", "https://b:2")];
+    let loaded = Effective::load_with(None, &environment, &options).unwrap();
+    assert_eq!(loaded.config.upstream.as_ref().unwrap().to_string(), "https://b:2");
+    assert_eq!(loaded.origin("upstream").to_string(), "option --upstream");
+    let told = problems(Effective::load_with(None, &Environment::empty(), &[("roles", "egde")]));
+    assert!(told[0].starts_with("option --roles: roles: \"egde\" is no set of roles"), "{told:?}");
+}
+
+#[test]
 fn what_show_prints_can_be_loaded_again() {
     let loaded =
-        load("http.listen = \"[::1]:80\"\ndata_dir = '/srv/a \"quoted\" dir'\nhls.profile = 'low'").unwrap();
+        load("http.listen = \"[::1]:80\"\ndata_dir = '/srv/a \"quoted\" dir'\nhls.profile = 'low'\nstreams.unlisted = 'a/b,c/*'").unwrap();
     let again = load(&loaded.show()).unwrap();
     for key in KEYS {
         assert_eq!((key.show)(&loaded.config), (key.show)(&again.config), "{}", key.name);
@@ -214,6 +249,25 @@ fn every_key_has_its_own_variable() {
     assert_eq!(Key::named("auth.publish_key").unwrap().variable(), "TIDECAST__AUTH__PUBLISH_KEY");
     let variables: std::collections::BTreeSet<_> = KEYS.iter().map(Key::variable).collect();
     assert_eq!(variables.len(), KEYS.len());
+}
+
+#[test]
+fn a_number_needs_no_quotes_and_has_bounds() {
+    let connections = |text: &str| {
+        load(&format!("[http]\nconnections_per_address = {text}\n")).map(|loaded| {
+            (
+                loaded.config.http.connections_per_address,
+                loaded.show().contains("connections_per_address = 20000 "),
+            )
+        })
+    };
+    assert_eq!(connections("20000").unwrap(), (20_000, true));
+    assert_eq!(connections("\"20000\"").unwrap(), (20_000, true));
+    for wrong in ["5", "20001", "-6", "\"many\"", "6.5", "true"] {
+        let told = problems(connections(wrong));
+        assert_eq!(told.len(), 1, "{wrong}: {told:?}");
+        assert!(told[0].contains("allowed: a number from 6 "), "{told:?}");
+    }
 }
 
 mod sample {

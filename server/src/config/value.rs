@@ -1,10 +1,12 @@
 //! The types of the values, and the words for what is wrong with a text.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ingest::OnConflict;
+use relay::UpstreamUrl;
 
 /// An address that only programs of this machine reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +61,36 @@ impl Profile {
             Self::Low => "low",
         }
     }
+}
+
+/// What this process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RoleSet {
+    /// Takes publishers, packages, and serves viewers.
+    All,
+    /// Serves viewers the streams of another node.
+    Edge,
+}
+
+impl RoleSet {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        [Self::All, Self::Edge]
+            .into_iter()
+            .find(|roles| roles.as_str() == text)
+            .ok_or_else(|| format!("{text:?} is no set of roles"))
+    }
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Edge => "edge",
+        }
+    }
+}
+
+/// Empty for none.
+pub(super) fn upstream(text: &str) -> Result<Option<UpstreamUrl>, String> {
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
 }
 
 /// IPv6 and IPv4: the listeners let a wildcard socket take both, and `listen.rs` knows machines without IPv6.
@@ -118,4 +150,13 @@ pub(super) fn directory(text: &str) -> Result<PathBuf, String> {
         return Err(format!("{text:?} would be another directory for every place tidecast is started in"));
     }
     Ok(path)
+}
+
+/// A whole number within `bounds`.
+pub(super) fn number(text: &str, bounds: RangeInclusive<usize>) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if bounds.contains(&number) => Ok(number),
+        Ok(number) => Err(format!("{number} is not from {} to {}", bounds.start(), bounds.end())),
+        Err(_) => Err(format!("{text:?} is no number")),
+    }
 }

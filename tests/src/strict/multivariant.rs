@@ -220,10 +220,46 @@ fn resolution(line: usize, text: &str) -> Result<(u64, u64), Violation> {
 /// avc1.PPCCLL and mp4a.40.N: the codecs of this release.
 fn is_codec(text: &str) -> bool {
     match text.split_once('.') {
+        None => text == "opus",
+        Some(("hvc1", rest)) => is_hevc(rest),
+        Some(("av01", rest)) => is_av1(rest),
         Some(("avc1", rest)) => {
             rest.len() == 6 && rest.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase())
         }
         Some(("mp4a", rest)) => rest.strip_prefix("40.").is_some_and(|object| object.parse::<u8>().is_ok()),
         _ => false,
     }
+}
+
+/// Profile, compatibility, tier and level, then up to six bytes of constraints (ISO/IEC 14496-15, annex E).
+fn is_hevc(text: &str) -> bool {
+    let is_hex = |field: &&str| u32::from_str_radix(field, 16).is_ok() && *field == field.to_uppercase();
+    let fields: Vec<_> = text.split('.').collect();
+    let [profile, compatibility, level, constraints @ ..] = fields.as_slice() else { return false };
+    profile.trim_start_matches(['A', 'B', 'C']).parse::<u8>().is_ok()
+        && is_hex(compatibility)
+        && level.strip_prefix(['L', 'H']).is_some_and(|level| level.parse::<u8>().is_ok())
+        && constraints.len() <= 6
+        && constraints.iter().all(|flags| is_hex(flags) && flags.len() <= 2)
+        && constraints.last().is_none_or(|flags| *flags != "0")
+}
+
+/// Profile, level with tier, and bit depth; then all of chroma and colour, or nothing (AV1 in ISO BMFF, §5).
+fn is_av1(text: &str) -> bool {
+    let digits =
+        |field: &str, length: usize| field.len() == length && field.bytes().all(|b| b.is_ascii_digit());
+    let fields: Vec<_> = text.split('.').collect();
+    let [profile, level, depth, colour @ ..] = fields.as_slice() else { return false };
+    let level_fits = level.strip_suffix(['M', 'H']).is_some_and(|level| digits(level, 2));
+    let colour_fits = match colour {
+        [] => true,
+        [monochrome, chroma, primaries, transfer, matrix, range] => {
+            digits(monochrome, 1)
+                && digits(chroma, 3)
+                && [primaries, transfer, matrix].iter().all(|field| digits(field, 2))
+                && digits(range, 1)
+        }
+        _ => false,
+    };
+    digits(profile, 1) && level_fits && ["08", "10", "12"].contains(depth) && colour_fits
 }

@@ -248,3 +248,26 @@ fn a_peak_far_above_what_was_said_is_noticed() {
     assert_eq!(found(3_625_000), []);
     assert_found(&found(3_625_001), "3625001 bit/s");
 }
+
+#[test]
+fn codecs_are_written_as_their_standards_say() {
+    let fits =
+        |codec: &str| MultivariantPlaylist::parse(&MULTIVARIANT.replacen("avc1.64001f", codec, 1)).is_ok();
+    for codec in
+        ["hvc1.1.6.L93.90", "hvc1.2.4.H120", "av01.0.05M.08", "av01.0.09M.10.0.110.09.16.09.0", "opus"]
+    {
+        assert!(fits(codec), "{codec}");
+    }
+    for codec in [
+        "hvc1",
+        "hvc1.1.6.93.90",
+        "hvc1.1.6.L93.90.0",
+        "hvc1.1.6.L93.b0",
+        "av01.0.5M.08",
+        "av01.0.05M.8",
+        "av01.0.05M.08.0.110",
+        "Opus.1",
+    ] {
+        assert!(!fits(codec), "{codec}");
+    }
+}

@@ -10,7 +10,7 @@ use super::Rendered;
 use super::filter::{Filter, Selection};
 use crate::FORMAT_VERSION;
 use crate::index::Bandwidth;
-use crate::rendition::{RenditionHeader, RenditionName, dimensions};
+use crate::rendition::{RenditionHeader, RenditionName};
 use crate::segment::header_value;
 
 /// Name of the one group of audio renditions.
@@ -89,7 +89,7 @@ impl fmt::Display for Selection {
 }
 
 fn height(rendition: &RenditionHeader) -> Option<u32> {
-    dimensions(&rendition.codec).map(|(_, height)| height)
+    rendition.codec.dimensions().map(|(_, height)| height)
 }
 
 /// Renders the playlist of these renditions.
@@ -153,15 +153,12 @@ fn render(
 }
 
 fn resolution(codec: &CodecConfig) -> Option<Resolution> {
-    let (width, height) = dimensions(codec)?;
+    let (width, height) = codec.dimensions()?;
     Some(Resolution { width: width.into(), height: height.into() })
 }
 
 fn channels(codec: &CodecConfig) -> Option<String> {
-    match codec {
-        CodecConfig::Aac(config) => Some(config.channels().to_string()),
-        CodecConfig::H264(_) => None,
-    }
+    codec.channels().map(|channels| channels.to_string())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What an answer looks like: status, headers, bytes.
 
 use std::io::Read;
+use std::net::Ipv4Addr;
 
 use flate2::read::GzDecoder;
 use hls::{Metrics, Part};
@@ -398,7 +399,8 @@ proptest::proptest! {
             stream.push_through(1, 1);
             let headers = [RANGE, ACCEPT_ENCODING, IF_NONE_MATCH].map(|name| (name, value.parse().unwrap()));
             let headers = HeaderMap::from_iter(headers);
-            let response = hls::http::respond(&stream.catalog, &Method::GET, &path, Some(&query), &headers).await;
+            let (viewer, query) = (Ipv4Addr::LOCALHOST.into(), Some(&*query));
+            let response = hls::http::respond(&stream.catalog, viewer, &Method::GET, &path, query, &headers).await;
             assert!(response.status() != StatusCode::INTERNAL_SERVER_ERROR);
         });
     }

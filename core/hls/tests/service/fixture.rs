@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -164,7 +165,7 @@ impl Stream {
 
     /// Someone who watches; lives independently of the packager's hand.
     pub(crate) fn viewer(&self) -> Viewer {
-        Viewer { catalog: self.catalog.clone() }
+        Viewer { catalog: self.catalog.clone(), address: Ipv4Addr::LOCALHOST.into() }
     }
 
     pub(crate) async fn get(&self, path_and_query: &str) -> Answer {
@@ -198,9 +199,14 @@ impl Stream {
 #[derive(Clone)]
 pub(crate) struct Viewer {
     catalog: Catalog,
+    pub(crate) address: IpAddr,
 }
 
 impl Viewer {
+    pub(crate) fn of(catalog: Catalog) -> Self {
+        Self { catalog, address: Ipv4Addr::LOCALHOST.into() }
+    }
+
     pub(crate) async fn get(&self, path_and_query: &str) -> Answer {
         self.request(Method::GET, path_and_query, &[]).await
     }
@@ -221,7 +227,8 @@ impl Viewer {
             None => (&path_and_query[..], None),
         };
         let headers = headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
-        let response = respond(&self.catalog, &method, path, query, &HeaderMap::from_iter(headers)).await;
+        let response =
+            respond(&self.catalog, self.address, &method, path, query, &HeaderMap::from_iter(headers)).await;
         Answer::of(response).await
     }
 }
@@ -262,8 +269,9 @@ pub(crate) async fn serve(catalog: Catalog, connection: DuplexStream) {
     let service = service_fn(|request: Request<Incoming>| {
         let catalog = catalog.clone();
         async move {
-            let (uri, headers) = (request.uri(), request.headers());
-            Ok::<_, Infallible>(respond(&catalog, request.method(), uri.path(), uri.query(), headers).await)
+            let (uri, headers, viewer) = (request.uri(), request.headers(), Ipv4Addr::LOCALHOST.into());
+            let response = respond(&catalog, viewer, request.method(), uri.path(), uri.query(), headers);
+            Ok::<_, Infallible>(response.await)
         }
     });
     let served = http1::Builder::new().serve_connection(TokioIo::new(connection), service).await;

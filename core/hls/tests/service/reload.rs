@@ -16,8 +16,8 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use crate::fixture::{
-    SESSION, Stream, TARGET_DURATION_S, announcement, header, id, is_held, media_playlist, name, other_id,
-    part, reload, serve, video,
+    SESSION, Stream, TARGET_DURATION_S, announcement, audio, header, id, is_held, media_playlist, name,
+    other_id, part, reload, serve, video,
 };
 
 #[tokio::test(start_paused = true)]
@@ -298,7 +298,6 @@ async fn r6_held_requests_are_bounded_for_a_stream_and_for_the_node() {
         assert!(is_held(request.as_mut()).await);
     }
     refused(&others).await;
-    assert_eq!(crowded.catalog.metrics().held_requests_refused.get(), 2);
 
     few.pop();
     refused(&path).await;
@@ -325,4 +324,62 @@ async fn r6_a_connection_is_held_once_however_many_requests_it_sends() {
     let mut answer = [0; 15];
     client.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200 OK");
+}
+
+/// A node that goes down holds nobody: the one that comes after it will.
+#[tokio::test(start_paused = true)]
+async fn a_drain_answers_everything_that_is_held_and_still_serves_what_is_there() {
+    let mut stream = Stream::live();
+    stream.push_through(3, 1);
+    let viewer = stream.viewer();
+    let paths =
+        [reload("v", "_HLS_msn=3&_HLS_part=2"), reload("a", "_HLS_msn=4"), format!("{SESSION}/v/3.2.m4s")];
+    let mut requests: Vec<_> = paths.iter().map(|path| Box::pin(viewer.get(path))).collect();
+    for request in &mut requests {
+        assert!(is_held(request.as_mut()).await);
+    }
+    let asked = Instant::now();
+    stream.catalog.drain();
+    for request in requests {
+        let answer = request.await;
+        assert_eq!((answer.status, answer.header(RETRY_AFTER)), (StatusCode::SERVICE_UNAVAILABLE, "1"));
+        assert_eq!(answer.header(CACHE_CONTROL), "no-store");
+    }
+    for path in &paths {
+        assert_eq!(stream.get(path).await.status, StatusCode::SERVICE_UNAVAILABLE, "held during the drain");
+    }
+    assert_eq!(asked.elapsed(), Duration::ZERO);
+    assert_eq!(stream.held(), 0);
+    assert_eq!(stream.get(&format!("{SESSION}/v/3.1.m4s")).await.status, StatusCode::OK);
+    assert_eq!(stream.get(&media_playlist("v")).await.status, StatusCode::OK);
+}
+
+/// Threat 15: one address takes all the places in which requests wait.
+#[tokio::test(start_paused = true)]
+async fn an_address_holds_its_share_of_requests_and_others_theirs() {
+    let mut registry = prometheus_client::registry::Registry::default();
+    let catalog = hls::Catalog::with_held_per_address(hls::Metrics::register(&mut registry), 2);
+    let mut stream = Stream::on(catalog, header(vec![video(), audio()]));
+    stream.writer().announce(announcement());
+    stream.push_through(3, 1);
+    let mut viewer = stream.viewer();
+    let path = reload("v", "_HLS_msn=3&_HLS_part=2");
+    let mut held: Vec<_> = (0..2).map(|_| Box::pin(viewer.get(&path))).collect();
+    for request in &mut held {
+        assert!(is_held(request.as_mut()).await);
+    }
+    let refused = viewer.get(&path).await;
+    assert_eq!((refused.status, refused.header(RETRY_AFTER)), (StatusCode::SERVICE_UNAVAILABLE, "1"));
+    assert_eq!(viewer.get(&media_playlist("v")).await.status, StatusCode::OK, "what is there is served");
+
+    let mut other = stream.viewer();
+    other.address = [192, 0, 2, 1].into();
+    assert!(is_held(pin!(other.get(&path))).await);
+    held.pop();
+    drop(held);
+    viewer.address = "::ffff:127.0.0.1".parse().unwrap();
+    assert!(is_held(pin!(viewer.get(&path))).await, "a place came back");
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    assert!(text.contains("hls_not_held_total{reason=\"address\"} 1"), "{text}");
 }

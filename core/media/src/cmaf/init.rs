@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::TRACK_ID;
 use super::boxes::Writer;
-use crate::codec::{CodecConfig, TrackKind, aac, h264};
+use crate::codec::{CodecConfig, Colour, PICTURE_SIDE, PixelAspect, TrackKind, aac};
 
 /// An init segment and the name its content gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,10 +90,7 @@ fn track_header(w: &mut Writer, codec: &CodecConfig) {
         });
         w.zeros(2);
         MATRIX.into_iter().for_each(|value| w.u32(value));
-        let (width, height) = match codec {
-            CodecConfig::H264(config) => presentation_size(config),
-            CodecConfig::Aac(_) => (0, 0),
-        };
+        let (width, height) = presentation_size(codec);
         w.u32(width);
         w.u32(height);
     });
@@ -101,12 +98,30 @@ fn track_header(w: &mut Writer, codec: &CodecConfig) {
 
 /// Size to show in square pixels, as 16.16 fixed-point numbers: the height as coded, the width stretched by the
 /// pixel aspect ratio.
-fn presentation_size(config: &h264::Config) -> (u32, u32) {
-    let mut width = u64::from(config.width()) << 16;
-    if let Some(aspect) = config.pixel_aspect() {
+fn presentation_size(codec: &CodecConfig) -> (u32, u32) {
+    let Some((width, height)) = codec.dimensions() else { return (0, 0) };
+    let mut width = u64::from(width) << 16;
+    if let Some(aspect) = pixel_aspect(codec) {
         width = width * u64::from(aspect.horizontal) / u64::from(aspect.vertical);
     }
-    (u32::try_from(width).unwrap_or(u32::MAX), config.height() << 16)
+    (u32::try_from(width).unwrap_or(u32::MAX), height << 16)
+}
+
+fn pixel_aspect(codec: &CodecConfig) -> Option<PixelAspect> {
+    match codec {
+        CodecConfig::H264(config) => config.pixel_aspect(),
+        CodecConfig::H265(config) => config.pixel_aspect(),
+        CodecConfig::Av1(_) | CodecConfig::Aac(_) | CodecConfig::Opus(_) => None,
+    }
+}
+
+fn colour(codec: &CodecConfig) -> Option<Colour> {
+    match codec {
+        CodecConfig::H264(config) => config.colour(),
+        CodecConfig::H265(config) => config.colour(),
+        CodecConfig::Av1(config) => config.colour(),
+        CodecConfig::Aac(_) | CodecConfig::Opus(_) => None,
+    }
 }
 
 fn media(w: &mut Writer, codec: &CodecConfig) {
@@ -142,8 +157,19 @@ fn media(w: &mut Writer, codec: &CodecConfig) {
             w.full(b"stsd", 0, 0, |w| {
                 w.u32(1);
                 match codec {
-                    CodecConfig::H264(config) => avc1(w, config),
-                    CodecConfig::Aac(config) => mp4a(w, config),
+                    CodecConfig::H264(_) => visual(w, b"avcC", codec),
+                    CodecConfig::H265(_) => visual(w, b"hvcC", codec),
+                    CodecConfig::Av1(_) => visual(w, b"av1C", codec),
+                    CodecConfig::Aac(config) => {
+                        audible(w, b"mp4a", config.channels(), config.sample_rate(), |w| {
+                            w.full(b"esds", 0, 0, |w| elementary_stream(w, config.asc()));
+                        });
+                    }
+                    CodecConfig::Opus(config) => {
+                        audible(w, b"Opus", config.channels(), config.timescale().hertz(), |w| {
+                            w.boxed(b"dOps", |w| w.bytes(&config.specific_box()));
+                        });
+                    }
                 }
             });
             // No samples here: they are all in fragments.
@@ -155,17 +181,20 @@ fn media(w: &mut Writer, codec: &CodecConfig) {
     });
 }
 
-/// ISO/IEC 14496-15, §5.4.2, in a VisualSampleEntry.
-fn avc1(w: &mut Writer, config: &h264::Config) {
+/// A VisualSampleEntry (ISO/IEC 14496-12, §12.1.3) around the codec's record. `hvc1`, not `hev1`: parameter sets stand
+/// in the record, and Apple's players take nothing else.
+fn visual(w: &mut Writer, record_box: &[u8; 4], codec: &CodecConfig) {
     const DPI_72: u32 = 0x48_0000;
     const COLOUR_WITHOUT_ALPHA: u16 = 0x18;
-    const { assert!(*h264::PICTURE_SIDE.end() <= u16::MAX as u32) };
-    w.boxed(b"avc1", |w| {
+    const { assert!(*PICTURE_SIDE.end() <= u16::MAX as u32) };
+    let (entry, record) = codec.record();
+    let (width, height) = codec.dimensions().unwrap_or_default();
+    w.boxed(entry, |w| {
         w.zeros(6);
         w.u16(FIRST as u16);
         w.zeros(16);
-        w.u16(config.width() as u16);
-        w.u16(config.height() as u16);
+        w.u16(width as u16);
+        w.u16(height as u16);
         w.u32(DPI_72);
         w.u32(DPI_72);
         w.zeros(4);
@@ -173,8 +202,8 @@ fn avc1(w: &mut Writer, config: &h264::Config) {
         w.zeros(32); // compressorname
         w.u16(COLOUR_WITHOUT_ALPHA);
         w.u16(u16::MAX);
-        w.boxed(b"avcC", |w| w.bytes(config.avcc()));
-        if let Some(colour) = config.colour() {
+        w.boxed(record_box, |w| w.bytes(record));
+        if let Some(colour) = colour(codec) {
             w.boxed(b"colr", |w| {
                 w.bytes(b"nclx");
                 w.u16(u16::from(colour.primaries));
@@ -183,7 +212,7 @@ fn avc1(w: &mut Writer, config: &h264::Config) {
                 w.u8(u8::from(colour.full_range) << 7);
             });
         }
-        if let Some(aspect) = config.pixel_aspect() {
+        if let Some(aspect) = pixel_aspect(codec) {
             w.boxed(b"pasp", |w| {
                 w.u32(u32::from(aspect.horizontal));
                 w.u32(u32::from(aspect.vertical));
@@ -192,18 +221,24 @@ fn avc1(w: &mut Writer, config: &h264::Config) {
     });
 }
 
-/// ISO/IEC 14496-14, §5.6, in an AudioSampleEntry.
-fn mp4a(w: &mut Writer, config: &aac::Config) {
-    w.boxed(b"mp4a", |w| {
+/// An AudioSampleEntry (ISO/IEC 14496-12, §12.2.3) around the codec's box.
+fn audible(
+    w: &mut Writer,
+    entry: &[u8; 4],
+    channels: u8,
+    sample_rate: u32,
+    content: impl FnOnce(&mut Writer),
+) {
+    w.boxed(entry, |w| {
         w.zeros(6);
         w.u16(FIRST as u16);
         w.zeros(8);
-        w.u16(u16::from(config.channels()));
+        w.u16(u16::from(channels));
         w.u16(16); // samplesize, a fixed word
         w.zeros(4);
         // 16.16 has no room for 88.2 and 96 kHz; zero then means: see the configuration.
-        w.u32(u16::try_from(config.sample_rate()).map_or(0, |hertz| u32::from(hertz) << 16));
-        w.full(b"esds", 0, 0, |w| elementary_stream(w, config.asc()));
+        w.u32(u16::try_from(sample_rate).map_or(0, |hertz| u32::from(hertz) << 16));
+        content(w);
     });
 }
 

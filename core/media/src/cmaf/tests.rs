@@ -8,7 +8,8 @@ use mp4_atom::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::codec::{CodecConfig, aac, h264};
+use crate::codec::testing::hex;
+use crate::codec::{CodecConfig, aac, av1, h264, h265, opus};
 
 /// 1920x1080 BT.709, from x264.
 const AVCC_1080: &[u8] = b"\x01\x64\x00\x28\xff\xe1\x00\x1e\x67\x64\x00\x28\xac\xd9\x40\x78\x02\x27\xe5\xc0\x5a\x80\x80\
@@ -63,8 +64,7 @@ fn the_configuration_comes_through_byte_for_byte() {
     let mut hashes = Vec::new();
     for avcc in [AVCC_1080, &reserved_zeros, without_extension, cut_extension] {
         let init = init_segment(&h264(avcc));
-        let boxed = [&(avcc.len() as u32 + 8).to_be_bytes(), b"avcC".as_slice(), avcc].concat();
-        assert!(init.bytes.windows(boxed.len()).any(|window| window == boxed));
+        assert!(holds(&init.bytes, b"avcC", avcc));
         hashes.push(init.hash);
     }
     hashes.sort();
@@ -97,6 +97,52 @@ fn an_audio_init_segment_says_what_the_encoder_said() {
         assert_eq!((decoder.object_type_indication, decoder.stream_type), (0x40, 5));
         assert_eq!(decoder.dec_specific.as_ref().unwrap().raw, asc);
     }
+}
+
+/// 1920x1080, ten bits, BT.2020 and PQ, from x265 and from SVT-AV1.
+const HVCC_PQ: &str = "01022000000090000000000078f000fcfdfafa00000f03a00001001840010c01ffff0220000003009000000300000300789598\
+                       09a100010038420101022000000300900000030000030078a003c08010e4d96566924caf016a1220120800001f480003a98300\
+                       a4b3700016e360002dc6c4a2000100074401c172b46240";
+const AV1C_PQ: &str = "81094c000a0f0200004a955dfe1b805f0a12201208";
+
+#[test]
+fn an_hevc_init_segment_says_what_the_encoder_said() {
+    let record = hex(HVCC_PQ);
+    let config = h265::Config::parse(record.clone().into()).unwrap();
+    let init = init_segment(&CodecConfig::H265(config));
+    let (_, moov) = decode_init(&init.bytes);
+    let [Codec::Hvc1(hvc1)] = &moov.trak[0].mdia.minf.stbl.stsd.codecs[..] else { panic!("one hvc1") };
+    assert_eq!((hvc1.visual.width, hvc1.visual.height), (1920, 1080));
+    assert_eq!(hvc1.colr, Some(Colr::new(9, 16, 9, false).unwrap()));
+    assert_eq!((hvc1.hvcc.general_profile_idc, hvc1.hvcc.general_level_idc), (2, 120));
+    assert_eq!(hvc1.hvcc.arrays.len(), 3);
+    assert!(holds(&init.bytes, b"hvcC", &record));
+}
+
+#[test]
+fn an_av1_init_segment_says_what_the_encoder_said() {
+    let record = hex(AV1C_PQ);
+    let config = av1::Config::parse(record.clone().into()).unwrap();
+    let init = init_segment(&CodecConfig::Av1(config));
+    let (_, moov) = decode_init(&init.bytes);
+    let [Codec::Av01(av01)] = &moov.trak[0].mdia.minf.stbl.stsd.codecs[..] else { panic!("one av01") };
+    assert_eq!((av01.visual.width, av01.visual.height), (1920, 1080));
+    assert_eq!((av01.av1c.seq_profile, av01.av1c.seq_level_idx_0, av01.av1c.high_bitdepth), (0, 9, true));
+    assert_eq!(av01.av1c.config_obus, record[4..]);
+    assert!(holds(&init.bytes, b"av1C", &record));
+}
+
+#[test]
+fn an_opus_init_segment_says_what_the_encoder_said() {
+    let config =
+        opus::Config::parse(Bytes::from_static(b"OpusHead\x01\x02\x38\x01\x44\xAC\0\0\0\0\0")).unwrap();
+    let (_, moov) = decode_init(&init_segment(&CodecConfig::Opus(config)).bytes);
+    let mdia = &moov.trak[0].mdia;
+    assert_eq!((mdia.mdhd.timescale, mdia.hdlr.handler), (48_000, b"soun".into()));
+    let [Codec::Opus(opus)] = &mdia.minf.stbl.stsd.codecs[..] else { panic!("one Opus") };
+    assert_eq!((opus.audio.sample_rate.integer(), opus.audio.channel_count), (48_000, 2));
+    let dops = &opus.dops;
+    assert_eq!((dops.output_channel_count, dops.pre_skip, dops.input_sample_rate), (2, 312, 44_100));
 }
 
 /// The hash stands in URLs that caches keep for ever: a change of these bytes is a change of format.
@@ -202,6 +248,12 @@ proptest! {
 
 fn h264(avcc: &[u8]) -> CodecConfig {
     CodecConfig::H264(h264::Config::parse(Bytes::copy_from_slice(avcc)).unwrap())
+}
+
+/// Whether there is a box of `kind` with exactly this content.
+fn holds(init: &[u8], kind: &[u8; 4], content: &[u8]) -> bool {
+    let boxed = [&(content.len() as u32 + 8).to_be_bytes(), kind.as_slice(), content].concat();
+    init.windows(boxed.len()).any(|window| window == boxed)
 }
 
 fn decode_init(mut bytes: &[u8]) -> (Ftyp, Moov) {

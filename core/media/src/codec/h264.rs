@@ -8,16 +8,14 @@ mod sps;
 use bytes::Bytes;
 
 use super::bits::BitsError;
+use super::nal;
+pub use super::nal::UnitError;
+pub use super::picture::{Chroma, Colour, PICTURE_SIDE, PixelAspect, SizeError};
 use sps::Sps;
-pub use sps::{Chroma, Colour, PixelAspect};
 
 /// Longest `avcC` we keep, in bytes. Real ones stay below 200; with all 31 sequence and 255 picture parameter
 /// sets that it has room to count, honest ones would stay below 8 kB.
 pub const AVCC_BYTES_MAX: usize = 16 * 1024;
-
-/// Smallest and largest side of a picture we take, in pixels. The highest levels of H.264 are made for
-/// 8192x4320; what lies outside makes decoders allocate gigabytes or divide by zero.
-pub const PICTURE_SIDE: std::ops::RangeInclusive<u32> = 16..=8192;
 
 /// `nal_unit_type`, H.264 table 7-1.
 const NAL_IDR: u8 = 5;
@@ -148,25 +146,16 @@ impl Config {
     /// [`UnitError::Truncated`] if `unit` is not a run of length-prefixed NAL units; a decoder would fail on it.
     pub fn is_idr(&self, unit: &[u8]) -> Result<bool, UnitError> {
         let mut idr = false;
-        let mut rest = unit;
-        while !rest.is_empty() {
-            let (length, after) =
-                rest.split_at_checked(usize::from(self.nal_length_bytes)).ok_or(UnitError::Truncated)?;
-            let length = length.iter().fold(0, |length, &byte| length << 8 | usize::from(byte));
-            let (nal, after) = after.split_at_checked(length).ok_or(UnitError::Truncated)?;
-            idr |= nal.first().is_some_and(|&header| nal_type(header) == NAL_IDR);
-            rest = after;
+        for nal in nal::units(unit, self.nal_length_bytes) {
+            idr |= nal?.first().is_some_and(|&header| nal_type(header) == NAL_IDR);
         }
         Ok(idr)
     }
 }
 
-/// Takes the next 16-bit-length-prefixed parameter set off `rest`.
+/// Takes the next parameter set off `rest`.
 fn parameter_set<'a>(rest: &mut &'a [u8], kind: u8) -> Result<&'a [u8], ConfigError> {
-    let (&length, after) = rest.split_first_chunk().ok_or(ConfigError::Truncated)?;
-    let length = usize::from(u16::from_be_bytes(length));
-    let (nal, after) = after.split_at_checked(length).ok_or(ConfigError::Truncated)?;
-    *rest = after;
+    let nal = nal::prefixed(rest).ok_or(ConfigError::Truncated)?;
     match nal.first() {
         Some(&header) if nal_type(header) == kind => Ok(nal),
         _ => Err(ConfigError::NotAParameterSet),
@@ -201,10 +190,8 @@ pub enum ConfigError {
     /// Beyond what the standard allows for `field`.
     #[error("the sequence parameter set says {field} = {value}, which the standard does not allow")]
     OutOfRange { field: &'static str, value: u32 },
-    /// Coded or, after cropping, displayed.
-    #[error("pictures of {width}x{height} are not supported; each side must be {} to {} pixels",
-        PICTURE_SIDE.start(), PICTURE_SIDE.end())]
-    Size { width: u64, height: u64 },
+    #[error(transparent)]
+    Size(#[from] SizeError),
     #[error("the sequence parameter set crops more than the whole picture")]
     Cropping,
 }
@@ -216,14 +203,6 @@ impl From<BitsError> for ConfigError {
             BitsError::NumberTooLong => Self::NumberTooLong,
         }
     }
-}
-
-/// Why an access unit cannot be decoded by anybody.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum UnitError {
-    #[error("a NAL unit is longer than the access unit that holds it")]
-    Truncated,
 }
 
 #[cfg(test)]

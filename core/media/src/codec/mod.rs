@@ -1,12 +1,25 @@
 //! Codec configurations: what a decoder must know before the first access unit, and what playlists say of it.
 
 pub mod aac;
+mod audio;
+pub mod av1;
 mod bits;
 pub mod h264;
+pub mod h265;
+mod nal;
+pub mod opus;
+mod picture;
+#[cfg(test)]
+pub(crate) mod testing;
+mod video;
 
 use bytes::Bytes;
 
+use crate::flv::{AudioCodec, VideoCodec};
 use crate::time::Timescale;
+pub use audio::{AudioConfig, AudioConfigError};
+pub use picture::{Chroma, Colour, PICTURE_SIDE, PixelAspect};
+pub use video::{Access, VideoConfig, VideoConfigError};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TrackKind {
@@ -18,16 +31,19 @@ pub enum TrackKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CodecConfig {
     H264(h264::Config),
+    H265(h265::Config),
+    Av1(av1::Config),
     Aac(aac::Config),
+    Opus(opus::Config),
 }
 
 /// Why a kept or received configuration is none. Whoever wrote it is broken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    #[error("H.264 configuration: {0}")]
-    H264(#[from] h264::ConfigError),
-    #[error("AAC configuration: {0}")]
-    Aac(#[from] aac::ConfigError),
+    #[error(transparent)]
+    Video(#[from] VideoConfigError),
+    #[error(transparent)]
+    Audio(#[from] AudioConfigError),
     #[error("a configuration of an unknown kind")]
     Unknown,
 }
@@ -38,7 +54,10 @@ impl CodecConfig {
     pub fn record(&self) -> (&'static [u8; 4], &Bytes) {
         match self {
             Self::H264(config) => (b"avc1", config.avcc()),
+            Self::H265(config) => (b"hvc1", config.hvcc()),
+            Self::Av1(config) => (b"av01", config.av1c()),
             Self::Aac(config) => (b"mp4a", config.asc()),
+            Self::Opus(config) => (b"Opus", config.head()),
         }
     }
 
@@ -46,16 +65,19 @@ impl CodecConfig {
     /// [`ConfigError`]: not a record that [`CodecConfig::record`] could have given.
     pub fn from_record(sample_entry: &[u8], record: Bytes) -> Result<Self, ConfigError> {
         match sample_entry {
-            b"avc1" => Ok(Self::H264(h264::Config::parse(record)?)),
-            b"mp4a" => Ok(Self::Aac(aac::Config::parse(record)?)),
+            b"avc1" => Ok(VideoConfig::parse(VideoCodec::H264, record)?.into()),
+            b"hvc1" => Ok(VideoConfig::parse(VideoCodec::H265, record)?.into()),
+            b"av01" => Ok(VideoConfig::parse(VideoCodec::Av1, record)?.into()),
+            b"mp4a" => Ok(AudioConfig::parse(AudioCodec::Aac, record)?.into()),
+            b"Opus" => Ok(AudioConfig::parse(AudioCodec::Opus, record)?.into()),
             _ => Err(ConfigError::Unknown),
         }
     }
 
     pub fn kind(&self) -> TrackKind {
         match self {
-            Self::H264(_) => TrackKind::Video,
-            Self::Aac(_) => TrackKind::Audio,
+            Self::H264(_) | Self::H265(_) | Self::Av1(_) => TrackKind::Video,
+            Self::Aac(_) | Self::Opus(_) => TrackKind::Audio,
         }
     }
 
@@ -63,15 +85,47 @@ impl CodecConfig {
     pub fn rfc6381(&self) -> String {
         match self {
             Self::H264(config) => config.rfc6381(),
+            Self::H265(config) => config.rfc6381(),
+            Self::Av1(config) => config.rfc6381(),
             Self::Aac(config) => config.rfc6381(),
+            Self::Opus(config) => config.rfc6381(),
         }
     }
 
     /// The clock this track's times are written in.
     pub fn timescale(&self) -> Timescale {
         match self {
-            Self::H264(_) => Timescale::VIDEO,
+            Self::H264(_) | Self::H265(_) | Self::Av1(_) => Timescale::VIDEO,
             Self::Aac(config) => config.timescale(),
+            Self::Opus(config) => config.timescale(),
+        }
+    }
+
+    /// Displayed width and height of video, in pixels, before the pixel aspect ratio.
+    pub fn dimensions(&self) -> Option<(u32, u32)> {
+        match self {
+            Self::H264(config) => Some((config.width(), config.height())),
+            Self::H265(config) => Some((config.width(), config.height())),
+            Self::Av1(config) => Some((config.width(), config.height())),
+            Self::Aac(_) | Self::Opus(_) => None,
+        }
+    }
+
+    /// What comes out of a decoder of audio.
+    pub fn channels(&self) -> Option<u8> {
+        match self {
+            Self::Aac(config) => Some(config.channels()),
+            Self::Opus(config) => Some(config.channels()),
+            Self::H264(_) | Self::H265(_) | Self::Av1(_) => None,
+        }
+    }
+
+    /// What comes out of a decoder of audio, in hertz.
+    pub fn sample_rate(&self) -> Option<u32> {
+        match self {
+            Self::Aac(config) => Some(config.output_rate()),
+            Self::Opus(config) => Some(config.timescale().hertz()),
+            Self::H264(_) | Self::H265(_) | Self::Av1(_) => None,
         }
     }
 }

@@ -1,28 +1,37 @@
-//! Audio messages: FLV 10.1, §E.4.2, and Enhanced RTMP v2.
+//! Audio messages.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::{TagError, enhanced_name};
+use super::enhanced::{self, CODED_FRAMES, Packet, SEQUENCE_END, SEQUENCE_START, codec_name};
+use super::{TagError, Tracks};
 
 /// What an audio message brings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Audio {
-    /// An AudioSpecificConfig.
-    SequenceHeader(Bytes),
-    /// One raw AAC frame, never empty.
-    Frame(Bytes),
-    /// Nothing to hear: an empty message, or a header without a frame. Real encoders send both.
+    /// An AudioSpecificConfig or an `OpusHead`.
+    SequenceHeader { codec: AudioCodec, record: Bytes },
+    /// One raw AAC frame or one Opus packet, never empty.
+    Frame { codec: AudioCodec, data: Bytes },
+    /// Nothing to hear: an empty message, a header without a frame, both of which real encoders send, a message of a
+    /// track that is not taken, or one that only describes.
     Silence,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AudioCodec {
+    Aac,
+    Opus,
 }
 
 const FORMAT_ENHANCED: u8 = 9;
 const FORMAT_AAC: u8 = 10;
 
-/// Enhanced RTMP packet types whose first byte is not followed by a FourCC.
-const ENHANCED_MULTITRACK: u8 = 5;
-const ENHANCED_MODIFIERS: u8 = 7;
+/// Packet types of Enhanced RTMP beside those that video has too. Which channel is where also stands in the codec's own
+/// configuration.
+const MULTICHANNEL_CONFIG: u8 = 4;
+const MULTITRACK: u8 = 5;
 
 /// Format, rate and size; packet type. The rate, size and channels here are fixed words for AAC and mean
 /// nothing.
@@ -30,38 +39,51 @@ const AAC_HEADER_BYTES: usize = 2;
 
 impl Audio {
     /// # Errors
-    /// [`TagError`]: not AAC, or not long enough to be anything.
-    pub fn parse(body: Bytes) -> Result<Self, TagError> {
+    /// [`TagError`]: a codec we do not take, or not long enough to be anything.
+    pub fn parse(body: Bytes, tracks: &mut Tracks) -> Result<Self, TagError> {
         let Some(&first) = body.first() else { return Ok(Self::Silence) };
         match first >> 4 {
-            FORMAT_AAC => Self::parse_aac(body),
-            FORMAT_ENHANCED => Err(refuse_enhanced(&body)),
+            FORMAT_AAC if tracks.takes(0, *b"mp4a") => Self::parse_aac(body),
+            FORMAT_AAC => Ok(Self::Silence),
+            FORMAT_ENHANCED => match enhanced::packet(body, MULTITRACK, tracks)? {
+                Some(packet) => Self::parse_enhanced(packet),
+                None => Ok(Self::Silence),
+            },
             format => Err(TagError::UnsupportedAudio { codec: legacy_name(format) }),
         }
     }
 
     fn parse_aac(body: Bytes) -> Result<Self, TagError> {
         let Some(&kind) = body.get(1) else { return Err(TagError::Truncated { bytes: body.len() }) };
-        let data = body.slice(AAC_HEADER_BYTES..);
+        let (codec, data) = (AudioCodec::Aac, body.slice(AAC_HEADER_BYTES..));
         match kind {
-            0 => Ok(Self::SequenceHeader(data)),
-            1 if data.is_empty() => Ok(Self::Silence),
-            1 => Ok(Self::Frame(data)),
+            0 => Ok(Self::SequenceHeader { codec, record: data }),
+            1 => Ok(Self::frame(codec, data)),
             kind => Err(TagError::PacketType { kind }),
         }
     }
-}
 
-fn refuse_enhanced(body: &Bytes) -> TagError {
-    let Some(&[first, ref fourcc @ ..]) = body.first_chunk::<5>() else {
-        return TagError::Truncated { bytes: body.len() };
-    };
-    let codec = match first & 0x0F {
-        ENHANCED_MULTITRACK => Cow::Borrowed("multitrack audio (Enhanced RTMP)"),
-        ENHANCED_MODIFIERS => Cow::Borrowed("audio with packet modifiers (Enhanced RTMP)"),
-        _ => enhanced_name(*fourcc, "audio"),
-    };
-    TagError::UnsupportedAudio { codec }
+    fn parse_enhanced(packet: Packet) -> Result<Self, TagError> {
+        let Packet { kind, fourcc, data } = packet;
+        let codec = match &fourcc {
+            b"mp4a" => AudioCodec::Aac,
+            b"Opus" => AudioCodec::Opus,
+            _ => {
+                let codec = format!("{} audio (Enhanced RTMP)", codec_name(fourcc)).into();
+                return Err(TagError::UnsupportedAudio { codec });
+            }
+        };
+        match kind {
+            SEQUENCE_START => Ok(Self::SequenceHeader { codec, record: data }),
+            CODED_FRAMES => Ok(Self::frame(codec, data)),
+            SEQUENCE_END | MULTICHANNEL_CONFIG => Ok(Self::Silence),
+            kind => Err(TagError::PacketType { kind }),
+        }
+    }
+
+    fn frame(codec: AudioCodec, data: Bytes) -> Self {
+        if data.is_empty() { Self::Silence } else { Self::Frame { codec, data } }
+    }
 }
 
 fn legacy_name(format: u8) -> Cow<'static, str> {

@@ -1,49 +1,43 @@
-//! FLV audio and video messages, as RTMP carries them (message types 8 and 9).
+//! FLV audio and video messages, as RTMP carries them (message types 8 and 9), in their old form (FLV 10.1, Annex E)
+//! and in that of Enhanced RTMP v2.
 //!
 //! One message body in, one meaning out. Payloads are slices of the message: nothing is copied.
 
 mod audio;
+mod enhanced;
+mod tracks;
 mod video;
 
 use std::borrow::Cow;
 
-pub use audio::Audio;
-pub use video::Video;
+pub use audio::{Audio, AudioCodec};
+pub use tracks::{PassedOver, Tracks};
+pub use video::{Video, VideoCodec};
+
+/// FourCCs of what we take, as a publisher reads them in the answer to its `connect`.
+pub const VIDEO_FOURCCS: [&str; 3] = ["avc1", "hvc1", "av01"];
+pub const AUDIO_FOURCCS: [&str; 2] = ["mp4a", "Opus"];
 
 /// Why a message could not be taken. The broadcaster must change the encoder or its settings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TagError {
-    #[error("{codec} is not supported; send H.264")]
+    #[error("{codec} is not supported; send H.264, HEVC or AV1")]
     UnsupportedVideo { codec: Cow<'static, str> },
-    #[error("{codec} is not supported; send AAC")]
+    #[error("{codec} is not supported; send AAC or Opus")]
     UnsupportedAudio { codec: Cow<'static, str> },
+    /// `MPEG2TSSequenceStart`, which has no sequence header in it.
+    #[error(
+        "video that is configured as for MPEG-2 TS is not supported; set the encoder to MP4 or FLV headers"
+    )]
+    TransportStream,
     #[error("a {bytes}-byte audio or video message ends in its own header")]
     Truncated { bytes: usize },
-    /// Neither a sequence header nor media: `AVCPacketType` or `AACPacketType`.
+    /// Neither a sequence header nor media: `AVCPacketType`, `AACPacketType` or their successors.
     #[error("an audio or video message has the unknown packet type {kind}")]
     PacketType { kind: u8 },
-}
-
-/// The codec an Enhanced RTMP message names in its FourCC, in words; `medium` is "video" or "audio".
-fn enhanced_name(fourcc: [u8; 4], medium: &str) -> Cow<'static, str> {
-    let name = match &fourcc {
-        b"avc1" => "H.264",
-        b"hvc1" => "HEVC",
-        b"vvc1" => "VVC",
-        b"av01" => "AV1",
-        b"vp08" => "VP8",
-        b"vp09" => "VP9",
-        b"mp4a" => "AAC",
-        b"Opus" => "Opus",
-        b"fLaC" => "FLAC",
-        b"ac-3" => "AC-3",
-        b"ec-3" => "E-AC-3",
-        b".mp3" => "MP3",
-        // Escaped: a stranger's bytes end up in a log line.
-        other => return format!("\"{}\" {medium} (Enhanced RTMP)", other.escape_ascii()).into(),
-    };
-    format!("{name} {medium} (Enhanced RTMP)").into()
+    #[error("a multitrack message is laid out in the unknown way {kind}")]
+    Layout { kind: u8 },
 }
 
 #[cfg(test)]

@@ -1,57 +1,81 @@
-//! Video messages: FLV 10.1, §E.4.3, and Enhanced RTMP v2.
+//! Video messages.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::{TagError, enhanced_name};
+use super::enhanced::{self, CODED_FRAMES, Packet, SEQUENCE_END, SEQUENCE_START, codec_name};
+use super::{TagError, Tracks};
 
 /// What a video message brings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Video {
-    /// An `avcC`.
-    SequenceHeader(Bytes),
-    /// One access unit of length-prefixed NAL units, never empty. The message's own keyframe flag is not told:
-    /// encoders set it on pictures that are none, so the bitstream is asked.
+    /// An `avcC`, `hvcC` or `av1C`.
+    SequenceHeader {
+        codec: VideoCodec,
+        record: Bytes,
+    },
+    /// One access unit, never empty: length-prefixed NAL units, or the OBUs of a temporal unit. The message's own
+    /// keyframe flag is not told: encoders set it on pictures that are none, so the bitstream is asked.
     Unit {
+        codec: VideoCodec,
         composition_offset_ms: i32,
         data: Bytes,
     },
     EndOfSequence,
-    /// Nothing to show: an empty message, or one of frame type 5, which servers send each other around a seek.
+    /// Nothing to show: an empty message, one of a track that is not taken, metadata, or one of frame type 5, which
+    /// servers send each other around a seek.
     Info,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VideoCodec {
+    H264,
+    H265,
+    Av1,
 }
 
 /// Bit 7 of the first byte: what follows is a FourCC (Enhanced RTMP).
 const ENHANCED: u8 = 0x80;
 const FRAME_TYPE_INFO: u8 = 5;
-const CODEC_AVC: u8 = 7;
 
-/// Enhanced RTMP packet types whose first byte is not followed by a FourCC.
-const ENHANCED_MULTITRACK: u8 = 6;
-const ENHANCED_MODIFIERS: u8 = 7;
+const CODEC_AVC: u8 = 7;
+/// Never standardised, but sent by encoders from before Enhanced RTMP, in AVC's layout.
+const CODEC_HEVC: u8 = 12;
+
+/// Packet types of Enhanced RTMP beside those that audio has too.
+const CODED_FRAMES_X: u8 = 3;
+const METADATA: u8 = 4;
+const MPEG2_TS_SEQUENCE_START: u8 = 5;
+const MULTITRACK: u8 = 6;
 
 /// Frame and codec, packet type, composition offset.
 const AVC_HEADER_BYTES: usize = 5;
+const OFFSET_BYTES: usize = 3;
 
 impl Video {
     /// # Errors
-    /// [`TagError`]: not H.264, or not long enough to be anything.
-    pub fn parse(body: Bytes) -> Result<Self, TagError> {
+    /// [`TagError`]: a codec we do not take, or not long enough to be anything.
+    pub fn parse(body: Bytes, tracks: &mut Tracks) -> Result<Self, TagError> {
         let Some(&first) = body.first() else { return Ok(Self::Info) };
         if first >> 4 & 0x07 == FRAME_TYPE_INFO {
             return Ok(Self::Info);
         }
         if first & ENHANCED != 0 {
-            return Err(refuse_enhanced(&body));
+            return match enhanced::packet(body, MULTITRACK, tracks)? {
+                Some(packet) => Self::parse_enhanced(packet),
+                None => Ok(Self::Info),
+            };
         }
-        match first & 0x0F {
-            CODEC_AVC => Self::parse_avc(body),
-            codec => Err(TagError::UnsupportedVideo { codec: legacy_name(codec) }),
-        }
+        let (codec, fourcc) = match first & 0x0F {
+            CODEC_AVC => (VideoCodec::H264, *b"avc1"),
+            CODEC_HEVC => (VideoCodec::H265, *b"hvc1"),
+            codec => return Err(TagError::UnsupportedVideo { codec: legacy_name(codec) }),
+        };
+        if tracks.takes(0, fourcc) { Self::parse_avc(codec, body) } else { Ok(Self::Info) }
     }
 
-    fn parse_avc(body: Bytes) -> Result<Self, TagError> {
+    fn parse_avc(codec: VideoCodec, body: Bytes) -> Result<Self, TagError> {
         let truncated = TagError::Truncated { bytes: body.len() };
         let Some(&kind) = body.get(1) else { return Err(truncated) };
         // Some encoders leave out the offset, which means nothing here.
@@ -63,28 +87,47 @@ impl Video {
         };
         let data = body.slice(AVC_HEADER_BYTES..);
         match kind {
-            0 => Ok(Self::SequenceHeader(data)),
-            1 if data.is_empty() => Ok(Self::Info),
-            1 => {
-                // SI24: shifted up and back down, so that the sign comes along.
-                let composition_offset_ms = i32::from_be_bytes([high, middle, low, 0]) >> 8;
-                Ok(Self::Unit { composition_offset_ms, data })
-            }
+            0 => Ok(Self::SequenceHeader { codec, record: data }),
+            1 => Ok(Self::unit(codec, offset_ms([high, middle, low]), data)),
             kind => Err(TagError::PacketType { kind }),
         }
     }
+
+    fn parse_enhanced(packet: Packet) -> Result<Self, TagError> {
+        let Packet { kind, fourcc, data } = packet;
+        let codec = match &fourcc {
+            b"avc1" => VideoCodec::H264,
+            b"hvc1" => VideoCodec::H265,
+            b"av01" => VideoCodec::Av1,
+            _ => {
+                let codec = format!("{} video (Enhanced RTMP)", codec_name(fourcc)).into();
+                return Err(TagError::UnsupportedVideo { codec });
+            }
+        };
+        match kind {
+            SEQUENCE_START => Ok(Self::SequenceHeader { codec, record: data }),
+            // AV1 has no offsets: a temporal unit is shown when it is decoded.
+            CODED_FRAMES if codec != VideoCodec::Av1 => {
+                let &offset =
+                    data.first_chunk::<OFFSET_BYTES>().ok_or(TagError::Truncated { bytes: data.len() })?;
+                Ok(Self::unit(codec, offset_ms(offset), data.slice(OFFSET_BYTES..)))
+            }
+            CODED_FRAMES | CODED_FRAMES_X => Ok(Self::unit(codec, 0, data)),
+            SEQUENCE_END => Ok(Self::EndOfSequence),
+            METADATA => Ok(Self::Info),
+            MPEG2_TS_SEQUENCE_START => Err(TagError::TransportStream),
+            kind => Err(TagError::PacketType { kind }),
+        }
+    }
+
+    fn unit(codec: VideoCodec, composition_offset_ms: i32, data: Bytes) -> Self {
+        if data.is_empty() { Self::Info } else { Self::Unit { codec, composition_offset_ms, data } }
+    }
 }
 
-fn refuse_enhanced(body: &Bytes) -> TagError {
-    let Some(&[first, ref fourcc @ ..]) = body.first_chunk::<5>() else {
-        return TagError::Truncated { bytes: body.len() };
-    };
-    let codec = match first & 0x0F {
-        ENHANCED_MULTITRACK => Cow::Borrowed("multitrack video (Enhanced RTMP)"),
-        ENHANCED_MODIFIERS => Cow::Borrowed("video with packet modifiers (Enhanced RTMP)"),
-        _ => enhanced_name(*fourcc, "video"),
-    };
-    TagError::UnsupportedVideo { codec }
+/// SI24: shifted up and back down, so that the sign comes along.
+fn offset_ms([high, middle, low]: [u8; OFFSET_BYTES]) -> i32 {
+    i32::from_be_bytes([high, middle, low, 0]) >> 8
 }
 
 fn legacy_name(codec: u8) -> Cow<'static, str> {
@@ -94,8 +137,7 @@ fn legacy_name(codec: u8) -> Cow<'static, str> {
         4 => "VP6 video",
         5 => "VP6 video with alpha",
         6 => "Screen video 2",
-        // Never standardised, but sent by encoders from before Enhanced RTMP.
-        12 => "HEVC video (codec 12)",
+        // Never standardised either.
         13 => "AV1 video (codec 13)",
         other => return format!("video codec {other}").into(),
     };

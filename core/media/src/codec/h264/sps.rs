@@ -3,8 +3,9 @@
 //! Everything a decoder would allocate or divide by is checked here, before any decoder sees it.
 
 use crate::codec::bits::{BitReader, BitsError, without_emulation_prevention};
+use crate::codec::picture::{Chroma, Colour, PixelAspect, believable_rate, checked_size, pixel_aspect};
 
-use super::{ConfigError, PICTURE_SIDE};
+use super::ConfigError;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sps {
@@ -22,15 +23,6 @@ pub(super) struct Sps {
     pub(super) vui: Vui,
 }
 
-/// How much colour a picture carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Chroma {
-    Monochrome,
-    Yuv420,
-    Yuv422,
-    Yuv444,
-}
-
 /// Video usability information, as far as somebody here asks for it. Hints, all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Vui {
@@ -38,22 +30,6 @@ pub(super) struct Vui {
     pub(super) colour: Option<Colour>,
     timing: Option<Timing>,
     reorder_frames_max: Option<u8>,
-}
-
-/// Width and height of one pixel, relative to each other; neither is zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PixelAspect {
-    pub horizontal: u16,
-    pub vertical: u16,
-}
-
-/// Code points of ITU-T H.273.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Colour {
-    pub primaries: u8,
-    pub transfer: u8,
-    pub matrix: u8,
-    pub full_range: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,27 +41,6 @@ struct Timing {
 
 /// Profiles whose parameter set tells chroma, bit depth and scaling (§7.3.2.1.1).
 const PROFILES_WITH_CHROMA: [u8; 13] = [100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135];
-
-/// `aspect_ratio_idc` 1 to 16 (table E-1).
-const PIXEL_ASPECTS: [(u16, u16); 16] = [
-    (1, 1),
-    (12, 11),
-    (10, 11),
-    (16, 11),
-    (40, 33),
-    (24, 11),
-    (20, 11),
-    (32, 11),
-    (80, 33),
-    (18, 11),
-    (15, 11),
-    (64, 33),
-    (160, 99),
-    (4, 3),
-    (3, 2),
-    (2, 1),
-];
-const PIXEL_ASPECT_EXTENDED: u8 = 255;
 
 impl Sps {
     /// `nal` with its one-byte header.
@@ -209,9 +164,9 @@ fn picture_size(reader: &mut BitReader<'_>, chroma: Chroma) -> Result<(u32, u32)
     let fields = if frames_only { 1 } else { 2 };
     let coded_width = macroblocks_wide * 16;
     let coded_height = map_units_high * 16 * fields;
-    picture_side(coded_width, coded_height)?;
+    checked_size(coded_width, coded_height)?;
     if !reader.bit()? {
-        return picture_side(coded_width, coded_height);
+        return Ok(checked_size(coded_width, coded_height)?);
     }
 
     // Offsets count in chroma samples, vertically in pairs of them if fields can be coded (§7.4.2.1.1).
@@ -224,12 +179,7 @@ fn picture_size(reader: &mut BitReader<'_>, chroma: Chroma) -> Result<(u32, u32)
     let (left, right, top, bottom) = (offset()?, offset()?, offset()?, offset()?);
     let width = coded_width.checked_sub((left + right) * unit_x).ok_or(ConfigError::Cropping)?;
     let height = coded_height.checked_sub((top + bottom) * unit_y * fields).ok_or(ConfigError::Cropping)?;
-    picture_side(width, height)
-}
-
-fn picture_side(width: u64, height: u64) -> Result<(u32, u32), ConfigError> {
-    let side = |pixels: u64| u32::try_from(pixels).ok().filter(|pixels| PICTURE_SIDE.contains(pixels));
-    side(width).zip(side(height)).ok_or(ConfigError::Size { width, height })
+    Ok(checked_size(width, height)?)
 }
 
 impl Vui {
@@ -282,23 +232,8 @@ impl Vui {
 
     pub(super) fn frame_rate(&self) -> Option<f64> {
         let Timing { units_in_tick, time_scale } = self.timing?;
-        // Zero in either gives an infinity, a NaN or a zero, none of which is in the range.
-        let rate = f64::from(time_scale) / (2.0 * f64::from(units_in_tick));
-        (1.0..=300.0).contains(&rate).then_some(rate)
+        believable_rate(time_scale, 2.0 * f64::from(units_in_tick))
     }
-}
-
-fn pixel_aspect(reader: &mut BitReader<'_>) -> Result<Option<PixelAspect>, BitsError> {
-    let (horizontal, vertical) = match reader.byte()? {
-        PIXEL_ASPECT_EXTENDED => (reader.bits(16)? as u16, reader.bits(16)? as u16),
-        index => {
-            let known = usize::from(index).checked_sub(1).and_then(|index| PIXEL_ASPECTS.get(index));
-            known.copied().unwrap_or_default()
-        }
-    };
-    // Zero means unspecified, in either place (§E.2.1).
-    let specified = horizontal != 0 && vertical != 0;
-    Ok(specified.then_some(PixelAspect { horizontal, vertical }))
 }
 
 /// `hrd_parameters`, §E.1.2.

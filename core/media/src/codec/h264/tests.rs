@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::codec::CodecConfig;
+use crate::codec::testing::{Bits, hex, unit, with_emulation_prevention};
 
 /// What an encoder wrote, and what it was told to.
 struct Sent {
@@ -212,19 +213,19 @@ fn hostile_sizes_are_refused() {
 
     // 1280x720, cropped to nothing, to less than nothing, and to a sliver.
     let nothing = refused(SpsWriter { crop: Some([0, 640, 0, 360]), ..base });
-    assert_eq!(nothing, ConfigError::Size { width: 0, height: 0 });
+    assert_eq!(nothing, ConfigError::Size(SizeError { width: 0, height: 0 }));
     assert_eq!(refused(SpsWriter { crop: Some([0, 641, 0, 0]), ..base }), ConfigError::Cropping);
     assert_eq!(refused(SpsWriter { crop: Some([u32::MAX - 1; 4]), ..base }), ConfigError::Cropping);
     let sliver = refused(SpsWriter { crop: Some([0, 636, 0, 0]), ..base });
-    assert_eq!(sliver, ConfigError::Size { width: 8, height: 720 });
+    assert_eq!(sliver, ConfigError::Size(SizeError { width: 8, height: 720 }));
 
     let huge = refused(SpsWriter { macroblocks_wide: 4096, map_units_high: 4096, ..base });
-    assert_eq!(huge, ConfigError::Size { width: 65_536, height: 65_536 });
+    assert_eq!(huge, ConfigError::Size(SizeError { width: 65_536, height: 65_536 }));
     // Cropping does not hide what a decoder would allocate.
     let hidden = SpsWriter { macroblocks_wide: 4096, crop: Some([0, 32_128, 0, 0]), ..base };
-    assert_eq!(refused(hidden), ConfigError::Size { width: 65_536, height: 720 });
+    assert_eq!(refused(hidden), ConfigError::Size(SizeError { width: 65_536, height: 720 }));
     let widest = refused(SpsWriter { macroblocks_wide: u32::MAX, ..base });
-    assert_eq!(widest, ConfigError::Size { width: 16 * u64::from(u32::MAX), height: 720 });
+    assert_eq!(widest, ConfigError::Size(SizeError { width: 16 * u64::from(u32::MAX), height: 720 }));
 }
 
 #[test]
@@ -355,27 +356,12 @@ fn parse(avcc: &str) -> Config {
     Config::parse(hex(avcc).into()).unwrap()
 }
 
-fn hex(text: &str) -> Vec<u8> {
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
-}
-
 fn record(length_size_minus_one: u8, sps: &[&[u8]], pps: &[&[u8]]) -> Bytes {
     let mut record = vec![1, 66, 0, 31, 0xFC | length_size_minus_one, 0xE0 | sps.len() as u8];
     record.extend(unit(2, sps));
     record.push(pps.len() as u8);
     record.extend(unit(2, pps));
     record.into()
-}
-
-/// `nals`, each behind its length.
-fn unit(length_bytes: usize, nals: &[&[u8]]) -> Vec<u8> {
-    let mut unit = Vec::new();
-    for nal in nals {
-        let length = (nal.len() as u32).to_be_bytes();
-        unit.extend_from_slice(&length[4 - length_bytes..]);
-        unit.extend_from_slice(nal);
-    }
-    unit
 }
 
 /// Writes a Baseline parameter set; 1280x720 unless told otherwise.
@@ -426,35 +412,4 @@ impl SpsWriter {
         let sps = [&[0x67, 66, 0, 31], bits.into_bytes().as_slice()].concat();
         with_emulation_prevention(&sps)
     }
-}
-
-#[derive(Default)]
-struct Bits(Vec<bool>);
-
-impl Bits {
-    fn field(&mut self, value: u32, count: u32) {
-        self.0.extend((0..count).rev().map(|bit| value >> bit & 1 == 1));
-    }
-
-    fn golomb(&mut self, value: u32) {
-        let code = value + 1;
-        self.field(0, code.ilog2());
-        self.field(code, code.ilog2() + 1);
-    }
-
-    fn into_bytes(self) -> Vec<u8> {
-        let byte = |bits: &[bool]| bits.iter().rev().fold(0, |byte, &bit| byte >> 1 | u8::from(bit) << 7);
-        self.0.chunks(8).map(byte).collect()
-    }
-}
-
-fn with_emulation_prevention(nal: &[u8]) -> Vec<u8> {
-    let mut escaped = Vec::new();
-    for &byte in nal {
-        if byte <= 3 && escaped.ends_with(&[0, 0]) {
-            escaped.push(3);
-        }
-        escaped.push(byte);
-    }
-    escaped
 }

@@ -1,0 +1,110 @@
+//! What ingest asks of a video configuration, whatever the codec.
+
+use bytes::Bytes;
+
+use super::{Chroma, CodecConfig, av1, h264, h265};
+use crate::flv::VideoCodec;
+
+/// The decoder configuration of a video track.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VideoConfig {
+    H264(h264::Config),
+    H265(h265::Config),
+    Av1(av1::Config),
+}
+
+/// Where decoding can start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing after it, in either order, needs anything before it: an IDR, and its like.
+    Key,
+    /// Pictures that follow it, but are shown before it, may need what was before. Good enough to begin a stream with,
+    /// not to begin a segment.
+    OpenGop,
+    None,
+}
+
+impl VideoConfig {
+    /// # Errors
+    /// [`VideoConfigError`]: the publisher's encoder must change.
+    pub fn parse(codec: VideoCodec, record: Bytes) -> Result<Self, VideoConfigError> {
+        Ok(match codec {
+            VideoCodec::H264 => Self::H264(h264::Config::parse(record)?),
+            VideoCodec::H265 => Self::H265(h265::Config::parse(record)?),
+            VideoCodec::Av1 => Self::Av1(av1::Config::parse(record)?),
+        })
+    }
+
+    pub fn codec(&self) -> VideoCodec {
+        match self {
+            Self::H264(_) => VideoCodec::H264,
+            Self::H265(_) => VideoCodec::H265,
+            Self::Av1(_) => VideoCodec::Av1,
+        }
+    }
+
+    /// Frames per second the encoder announces, if they are between 1 and 300. A hint.
+    pub fn frame_rate(&self) -> Option<f64> {
+        match self {
+            Self::H264(config) => config.frame_rate(),
+            Self::H265(config) => config.frame_rate(),
+            Self::Av1(config) => config.frame_rate(),
+        }
+    }
+
+    pub fn chroma(&self) -> Chroma {
+        match self {
+            Self::H264(config) => config.chroma(),
+            Self::H265(config) => config.chroma(),
+            Self::Av1(config) => config.chroma(),
+        }
+    }
+
+    /// Bits per sample, of luma or chroma, whichever has more.
+    pub fn bit_depth(&self) -> u8 {
+        match self {
+            Self::H264(config) => config.bit_depth(),
+            Self::H265(config) => config.bit_depth(),
+            Self::Av1(config) => config.bit_depth(),
+        }
+    }
+
+    /// Whether decoding can start at `unit`. `None` if it is damaged: no decoder could read it.
+    pub fn access(&self, unit: &[u8]) -> Option<Access> {
+        let key = match self {
+            Self::H264(config) => config.is_idr(unit).ok()?,
+            Self::H265(config) => return config.access(unit).ok(),
+            Self::Av1(config) => config.is_key(unit).ok()?,
+        };
+        Some(if key { Access::Key } else { Access::None })
+    }
+
+    /// `unit` as an MP4 sample holds it.
+    pub fn sample(&self, unit: Bytes) -> Bytes {
+        match self {
+            Self::H264(_) | Self::H265(_) => unit,
+            Self::Av1(_) => av1::Config::without_delimiters(unit),
+        }
+    }
+}
+
+impl From<VideoConfig> for CodecConfig {
+    fn from(config: VideoConfig) -> Self {
+        match config {
+            VideoConfig::H264(config) => Self::H264(config),
+            VideoConfig::H265(config) => Self::H265(config),
+            VideoConfig::Av1(config) => Self::Av1(config),
+        }
+    }
+}
+
+/// Why a video configuration was refused. The publisher's encoder must change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum VideoConfigError {
+    #[error("H.264 configuration: {0}")]
+    H264(#[from] h264::ConfigError),
+    #[error("HEVC configuration: {0}")]
+    H265(#[from] h265::ConfigError),
+    #[error("AV1 configuration: {0}")]
+    Av1(#[from] av1::ConfigError),
+}

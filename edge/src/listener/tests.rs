@@ -1,0 +1,206 @@
+use std::net::Ipv4Addr;
+
+use bytes::Bytes;
+use http_body_util::Either;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, advance};
+
+use super::*;
+
+/// Larger than every buffer between us and a viewer.
+const LARGE: usize = 1024 * 1024;
+
+/// Panics at /panic, waits for the drain at /held, is large at /large and says "fine" elsewhere.
+#[derive(Default)]
+struct Stage {
+    drained: CancellationToken,
+}
+
+impl Respond for Stage {
+    async fn respond<B: Send + Sync>(&self, _: IpAddr, request: &Request<B>) -> Response<Body> {
+        let body = match request.uri().path() {
+            "/panic" => panic!("the test asked for it"),
+            "/large" => Bytes::from(vec![b'x'; LARGE]),
+            "/held" => {
+                self.drained.cancelled().await;
+                Bytes::from_static(b"drained")
+            }
+            _ => Bytes::from_static(b"fine"),
+        };
+        Response::new(Either::Right(http_body_util::Full::new(body)))
+    }
+
+    fn drain(&self) {
+        self.drained.cancel();
+    }
+}
+
+/// One connection over a pipe; time runs only while everybody waits.
+fn connect() -> (DuplexStream, JoinHandle<hyper::Result<()>>) {
+    let (client, server) = duplex(8 * 1024);
+    let viewer = Ipv4Addr::LOCALHOST.into();
+    (client, tokio::spawn(serve(server, viewer, Arc::new(Stage::default()), CancellationToken::new())))
+}
+
+async fn end_of(server: JoinHandle<hyper::Result<()>>) -> Option<Reason> {
+    server.await.unwrap().err().and_then(|error| reason(&error))
+}
+
+async fn read_all(socket: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut said = Vec::new();
+    // A reset after the answer is how a connection with an unread body may end.
+    let _ = socket.read_to_end(&mut said).await;
+    String::from_utf8(said).unwrap()
+}
+
+struct Running {
+    address: SocketAddr,
+    metrics: Metrics,
+    drain: CancellationToken,
+    server: JoinHandle<()>,
+}
+
+async fn start(limits: Limits) -> Running {
+    let listener = net::bind((Ipv4Addr::LOCALHOST, 0).into(), SOCKET).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (metrics, drain) = (Metrics::default(), CancellationToken::new());
+    let acceptor = Acceptor::new("HTTP", listener, limits);
+    let server = tokio::spawn(accept(acceptor, Stage::default(), metrics.clone(), drain.clone()));
+    Running { address, metrics, drain, server }
+}
+
+impl Running {
+    async fn ask(&self, path: &str) -> TcpStream {
+        let mut socket = TcpStream::connect(self.address).await.unwrap();
+        socket.write_all(get(path).as_bytes()).await.unwrap();
+        socket
+    }
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")
+}
+
+const MANY: Limits = Limits { total: 100, per_address: 100 };
+
+/// Threat 27: one viewer finds a bug of ours. It loses its connection, and nobody else notices.
+#[tokio::test]
+async fn a_panic_ends_one_connection_only() {
+    let running = start(MANY).await;
+    let mut held = running.ask("/held").await;
+    let mut broken = running.ask("/panic").await;
+    assert_eq!(read_all(&mut broken).await, "");
+    let mut next = running.ask("/").await;
+    let mut answer = [0; 15];
+    next.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    assert_eq!(running.metrics.panics.get(), 1);
+
+    running.drain.cancel();
+    assert!(read_all(&mut held).await.ends_with("drained"));
+    running.server.await.unwrap();
+    assert_eq!(running.metrics.connections.get(), 0, "the broken one was counted out");
+}
+
+#[tokio::test]
+async fn a_drain_answers_what_is_held_and_closes() {
+    let running = start(MANY).await;
+    let mut held = running.ask("/held").await;
+    let mut idle = running.ask("/").await;
+    let mut answer = [0; 15];
+    idle.read_exact(&mut answer).await.unwrap();
+    // Accepted before it by a drain that begins now; one of them is used in time.
+    let mut late = TcpStream::connect(running.address).await.unwrap();
+    let mut unused = TcpStream::connect(running.address).await.unwrap();
+    while running.metrics.connections.get() < 4 {
+        tokio::task::yield_now().await;
+    }
+    running.drain.cancel();
+    late.write_all(get("/").as_bytes()).await.unwrap();
+    assert!(read_all(&mut late).await.ends_with("fine"));
+    assert_eq!(read_all(&mut unused).await, "");
+    let answer = read_all(&mut held).await;
+    assert!(answer.contains("connection: close\r\n") && answer.ends_with("drained"), "{answer}");
+    read_all(&mut idle).await;
+    running.server.await.unwrap();
+    assert!(TcpStream::connect(running.address).await.is_err(), "nobody new");
+}
+
+#[tokio::test]
+async fn connections_are_capped_by_address_and_counted() {
+    let running = start(Limits { total: 100, per_address: 1 }).await;
+    let mut first = running.ask("/").await;
+    first.read_exact(&mut [0; 15]).await.unwrap();
+    let mut second = TcpStream::connect(running.address).await.unwrap();
+    assert_eq!(read_all(&mut second).await, "");
+    assert_eq!(running.metrics.refusals(Reason::AddressFull), 1);
+    running.drain.cancel();
+    running.server.await.unwrap();
+}
+
+/// Threat 13: a head that never ends.
+#[tokio::test(start_paused = true)]
+async fn a_slow_head_is_cut_off_and_an_idle_viewer_is_not_blamed() {
+    let (mut client, server) = connect();
+    let start = Instant::now();
+    for byte in get("/").bytes().cycle().filter(|byte| *byte != b'\n') {
+        if client.write_all(&[byte]).await.is_err() {
+            break;
+        }
+        advance(Duration::from_millis(100)).await;
+    }
+    assert_eq!(end_of(server).await, Some(Reason::SlowHead));
+    assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+
+    let (client, server) = connect();
+    let start = Instant::now();
+    assert_eq!(end_of(server).await, None);
+    assert!(start.elapsed() < IDLE_TIME_MAX + Duration::from_secs(1));
+    drop(client);
+}
+
+/// Threat 23: a viewer that trickles pins what it was given.
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_is_cut_off_and_a_thin_line_is_not() {
+    for (bytes_per_second, expected) in [(1_000, Some(Reason::SlowReader)), (16_000, None)] {
+        let (mut client, server) = connect();
+        client.write_all(get("/large").as_bytes()).await.unwrap();
+        let mut buffer = vec![0; bytes_per_second];
+        let mut taken = 0;
+        while let Ok(bytes) = client.read(&mut buffer).await
+            && bytes > 0
+            && taken < LARGE
+        {
+            taken += bytes;
+            advance(Duration::from_secs(1)).await;
+        }
+        if expected.is_some() {
+            assert_eq!(end_of(server).await, expected);
+            assert!(taken < 64 * 1024, "{taken} bytes");
+        } else {
+            assert!(taken >= LARGE, "{taken} bytes");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_refused_unread_and_an_endless_head_too() {
+    let (mut client, server) = connect();
+    client
+        .write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\nsome of it")
+        .await
+        .unwrap();
+    let answer = read_all(&mut client).await;
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
+    let _ = server.await.unwrap();
+
+    let (mut client, server) = connect();
+    client.write_all(b"GET / HTTP/1.1\r\nX: ").await.unwrap();
+    let (mut reader, mut writer) = tokio::io::split(client);
+    let flood = tokio::spawn(async move { while writer.write_all(&[b'x'; 1024]).await.is_ok() {} });
+    assert!(read_all(&mut reader).await.starts_with("HTTP/1.1 431 "));
+    assert_eq!(end_of(server).await, Some(Reason::BadRequest));
+    flood.abort();
+}

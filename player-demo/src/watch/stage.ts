@@ -1,0 +1,324 @@
+// The stage: the player and the words in its place, on the watch page and, alone, on other people's pages. Performs what
+// the machine decides. There is one on a page.
+
+import "media-chrome/media-control-bar";
+import "media-chrome/media-controller";
+import "media-chrome/media-fullscreen-button";
+import "media-chrome/media-live-button";
+import "media-chrome/media-loading-indicator";
+import "media-chrome/media-mute-button";
+import "media-chrome/media-pip-button";
+import "media-chrome/media-play-button";
+import "media-chrome/media-volume-range";
+import type Hls from "hls.js";
+import { type Stream, type StreamName, streamAddress } from "../api.ts";
+import { byId, setText } from "../dom.ts";
+import { Poller, backoff } from "../poll.ts";
+import { LIVE_WITHIN } from "./live-edge.ts";
+import { type Effect, type Event, type Model, initial, isSettled, step } from "./machine.ts";
+import { NodeList, isNodeTrouble } from "./nodes.ts";
+import { type Notice, noticeFor } from "./notice.ts";
+import { type Player, choosePlayer, codecsLacking, openPlayer, supportedHere } from "./player.ts";
+import { type Stats, collect } from "./stats.ts";
+
+declare global {
+  interface Window {
+    /** For tests and for support. */
+    tidecast: { readonly hls: Hls | null; readonly video: HTMLVideoElement; stats(): Stats };
+  }
+}
+
+/** Automatic retries, in milliseconds: quickly at first, a quarter of a minute apart in the end. */
+const RETRY_FIRST = 1000;
+const RETRY_MAX = 15_000;
+
+/** What an ended programme still has in the buffer has been shown after this long. */
+const FINISH_WITHIN = 6000;
+
+/** Playing this long makes earlier failures history. */
+const SETTLED_AFTER = 10_000;
+
+/** No picture for this long although the server says live: start over. Longer than a publisher may be gone. */
+const STALLED_MAX = 30_000;
+
+/** How often latency is looked after and numbers are shown, in milliseconds. */
+const TICK = 250;
+
+const root = document.documentElement;
+export const video = byId("video", HTMLVideoElement);
+const controller = byId("player", HTMLElement);
+const wantedPlayer = new URLSearchParams(location.search).get("player");
+
+/** What the page around the stage shows of it. */
+export interface Surroundings {
+  /** Called after each change. */
+  render(model: Model, before: Model): void;
+  /** Called a few times a second. */
+  tick(): void;
+}
+
+let name: StreamName = { app: "", stream: "" };
+let surroundings: Surroundings = { render: () => {}, tick: () => {} };
+let poller: Poller<Stream>;
+const nodes = new NodeList();
+let model: Model = initial;
+let player: Player | null = null;
+let openedAt = 0;
+let firstPicture: number | null = null;
+let stalls = 0;
+/** The viewer wants the live edge; false from pausing until "go live". */
+let wantsLive = true;
+let retryAt: number | null = null;
+let retryTimer: number | undefined;
+let finishTimer: number | undefined;
+let settledTimer: number | undefined;
+let stalledTimer: number | undefined;
+
+function send(event: Event): void {
+  const before = model;
+  const { model: next, effects } = step(model, event);
+  model = next;
+  for (const effect of effects) perform(effect);
+  if (model.phase !== "error") clearRetry();
+  render(before);
+}
+
+function perform(effect: Effect): void {
+  switch (effect.type) {
+    case "play":
+      return open(effect.playlist);
+    case "stop":
+      return close();
+    case "poll-now":
+      return poller.now();
+    case "finish-soon":
+      clearTimeout(finishTimer);
+      finishTimer = window.setTimeout(() => send({ type: "finish-timeout" }), FINISH_WITHIN);
+      return;
+    case "retry-later": {
+      clearRetry();
+      const pause = backoff(RETRY_FIRST, RETRY_MAX, effect.failures, Math.random());
+      retryAt = performance.now() + pause;
+      retryTimer = window.setTimeout(retry, pause);
+      return;
+    }
+  }
+}
+
+function retry(): void {
+  clearRetry();
+  send({ type: "retry" });
+}
+
+function clearRetry(): void {
+  clearTimeout(retryTimer);
+  retryAt = null;
+}
+
+// Playing
+
+function open(playlist: string): void {
+  close();
+  const kind = choosePlayer(wantedPlayer, supportedHere(video));
+  // Not at once: an effect must not change the model under the step that asked for it.
+  if (kind === null) return queueMicrotask(() => send({ type: "unsupported", codecs: [] }));
+  openedAt = performance.now();
+  firstPicture = null;
+  wantsLive = true;
+  player = openPlayer(kind, video, playlist, {
+    onFailure: (detail) => queueMicrotask(() => send({ type: "player-failed", detail })),
+    onNoAnswer: () => poller.now(),
+    onUnsupported: () => queueMicrotask(() => send({ type: "unsupported", codecs: codecsLacking(model.stream) })),
+  });
+  watchForStall();
+  video.requestVideoFrameCallback?.(() => (firstPicture = (performance.now() - openedAt) / 1000));
+  void play();
+}
+
+function close(): void {
+  const closing = player;
+  player = null;
+  for (const timer of [finishTimer, settledTimer, stalledTimer]) clearTimeout(timer);
+  closing?.destroy();
+}
+
+/** With sound if the browser lets us, else muted, else by the viewer's tap. */
+async function play(): Promise<void> {
+  for (const muted of [video.muted, true]) {
+    video.muted = muted;
+    try {
+      await video.play();
+      if (muted && !mutedByViewer) byId("tap-sound", HTMLElement).hidden = false;
+      return;
+    } catch (error) {
+      // Anything but a refusal is another attempt taking over (AbortError), or the player's to report.
+      if (!(error instanceof DOMException) || error.name !== "NotAllowedError") return;
+    }
+  }
+  video.muted = mutedByViewer;
+  send({ type: "playback", playback: "blocked" });
+}
+
+let mutedByViewer = false;
+
+export function unmute(): void {
+  video.muted = false;
+  if (video.volume === 0) video.volume = 0.5;
+  mutedByViewer = false;
+  if (video.paused) void play();
+}
+
+export function goLive(): void {
+  wantsLive = true;
+  player?.goLive();
+  if (video.paused) void play();
+}
+
+function watchForStall(): void {
+  clearTimeout(settledTimer);
+  clearTimeout(stalledTimer);
+  stalledTimer = window.setTimeout(
+    () => send({ type: "player-failed", detail: `no picture for ${STALLED_MAX / 1000} seconds` }),
+    STALLED_MAX,
+  );
+}
+
+video.addEventListener("playing", () => {
+  clearTimeout(stalledTimer);
+  clearTimeout(settledTimer);
+  settledTimer = window.setTimeout(() => send({ type: "settled" }), SETTLED_AFTER);
+  send({ type: "playback", playback: "playing" });
+});
+video.addEventListener("waiting", () => {
+  if (!player || video.seeking || model.playback !== "playing") return;
+  stalls += 1;
+  watchForStall();
+  send({ type: "playback", playback: "stalled" });
+  // It may be the server; then another one has the same.
+  poller.now();
+});
+video.addEventListener("pause", () => {
+  // Ending and closing pause, too.
+  if (!player || video.ended || model.playback === "loading") return;
+  wantsLive = false;
+  video.playbackRate = 1;
+  clearTimeout(stalledTimer);
+  send({ type: "playback", playback: "paused" });
+});
+video.addEventListener("ended", () => send({ type: "media-ended" }));
+video.addEventListener("volumechange", () => {
+  if (!video.muted) byId("tap-sound", HTMLElement).hidden = true;
+});
+
+// The live button asks for the end of the seekable range, where in low latency there is nothing to play yet.
+controller.addEventListener(
+  "mediaseektoliverequest",
+  (event) => {
+    event.stopImmediatePropagation();
+    goLive();
+  },
+  { capture: true },
+);
+controller.addEventListener("mediamuterequest", () => (mutedByViewer = true), { capture: true });
+controller.addEventListener("mediaunmuterequest", () => (mutedByViewer = false), { capture: true });
+// media-chrome reads this property to tell live from behind.
+Object.defineProperty(video, "liveEdgeStart", { get: () => (isAtLiveEdge() ? 0 : Number.POSITIVE_INFINITY) });
+
+function secondsBehind(): number {
+  const latency = player?.edgeLatency() ?? null;
+  const target = player?.targetLatency() ?? null;
+  if (latency === null || target === null) return 0;
+  return Math.max(0, latency - target);
+}
+
+function isAtLiveEdge(): boolean {
+  return secondsBehind() < LIVE_WITHIN && (wantsLive || player?.kind !== "native");
+}
+
+// Showing
+
+function render(before: Model): void {
+  root.dataset.state = model.phase;
+  root.dataset.playback = model.playback;
+
+  const notice = noticeFor(model, name);
+  controller.inert = notice !== null;
+  renderNotice(notice);
+  byId("tap-play", HTMLElement).hidden = !(model.phase === "live" && model.playback === "blocked");
+  if (model.phase !== "live") byId("tap-sound", HTMLElement).hidden = true;
+  byId("audio-only", HTMLElement).hidden = !(model.phase === "live" && model.stream?.audio && !model.stream.video);
+  const saying = notice ? `${notice.title}. ${notice.text}` : before.phase === "live" ? null : "The stream is live.";
+  if (saying !== null) setText("announcer", saying);
+  surroundings.render(model, before);
+}
+
+function renderNotice(notice: Notice | null): void {
+  const box = byId("notice", HTMLElement);
+  box.hidden = notice === null;
+  if (!notice) return;
+  byId("notice-mark", HTMLElement).dataset.mark = notice.mark;
+  setText("notice-title", notice.title);
+  setText("notice-text", notice.text);
+  byId("retry", HTMLElement).hidden = !notice.retry;
+  renderCountdown();
+}
+
+function renderCountdown(): void {
+  const left = retryAt === null ? null : Math.ceil((retryAt - performance.now()) / 1000);
+  setText("notice-next", left === null ? "" : left > 0 ? `Trying again in ${left} s` : "Trying again…");
+}
+
+function renderLive(): void {
+  const behind = isAtLiveEdge() ? 0 : Math.round(secondsBehind());
+  setText("behind", behind > 0 ? `${behind} s behind` : "");
+}
+
+export function stats(): Stats {
+  return collect({ video, player, stream: model.stream, stalls, firstPicture });
+}
+
+export function request(type: string): void {
+  controller.dispatchEvent(new CustomEvent(type, { bubbles: true, composed: true }));
+}
+
+export function changeVolume(by: number): void {
+  video.volume = Math.min(1, Math.max(0, video.volume + by));
+  if (by > 0) unmute();
+}
+
+byId("retry", HTMLElement).addEventListener("click", retry);
+byId("tap-play", HTMLElement).addEventListener("click", () => void play());
+byId("tap-sound", HTMLElement).addEventListener("click", unmute);
+
+/** Shows this stream from now on. */
+export function openStage(stream: StreamName, around: Partial<Surroundings>): void {
+  name = stream;
+  surroundings = { ...surroundings, ...around };
+  window.tidecast = {
+    get hls() {
+      return player?.hls ?? null;
+    },
+    video,
+    stats,
+  };
+  poller = new Poller<Stream>(() => nodes.origin + streamAddress(name), {
+    onAnswer: (answer) => {
+      nodes.answered();
+      send({ type: "answer", stream: { ...answer, playlist: nodes.origin + answer.playlist } });
+    },
+    onFailure: (status) => {
+      if (isNodeTrouble(status) && nodes.next()) poller.now();
+      send({ type: "poll-failed", status });
+    },
+    settled: () => isSettled(model),
+  });
+  render(model);
+  poller.now();
+  void nodes.load();
+  setInterval(() => {
+    if (wantsLive) player?.keepUp();
+    renderLive();
+    if (retryAt !== null) renderCountdown();
+    surroundings.tick();
+  }, TICK);
+}

@@ -1,0 +1,74 @@
+//! What the connect page asks of this process: the key's check, and whom ingest turned away.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use edge::Refused;
+use ingest::{Authorize, Refusals, Secret};
+use media::StreamId;
+use net::{Guesses, TooManyGuesses};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
+
+use crate::keys::PublishKey;
+
+/// One key for every stream.
+#[derive(Clone)]
+pub(crate) struct OneKey(pub(crate) PublishKey);
+
+impl Authorize for OneKey {
+    fn may_publish(&self, _: &StreamId, key: &Secret) -> bool {
+        self.0.verify(key.expose())
+    }
+}
+
+/// Joins edge's page to ingest's gate; roles do not know each other.
+pub(crate) struct Backstage {
+    key: OneKey,
+    refusals: Refusals,
+    guesses: Guesses,
+    wrong_keys: Counter,
+}
+
+impl Backstage {
+    /// `guesses`: the same as publishers', or a stranger would have as many again here.
+    pub(crate) fn new(key: OneKey, refusals: Refusals, guesses: Guesses, metrics: &mut Registry) -> Self {
+        let wrong_keys = Counter::default();
+        metrics.register(
+            "connect_wrong_keys",
+            "Requests of the connect page with a wrong key",
+            wrong_keys.clone(),
+        );
+        Self { key, refusals, guesses, wrong_keys }
+    }
+}
+
+impl edge::Backstage for Backstage {
+    fn may_publish(&self, id: &StreamId, key: &str, viewer: IpAddr) -> Result<bool, TooManyGuesses> {
+        let key = Secret::new(key.to_owned());
+        let allowed = self.guesses.attempt(
+            viewer,
+            Instant::now(),
+            || self.key.may_publish(id, &key),
+            |allowed| !allowed,
+        );
+        if allowed != Ok(true) {
+            self.wrong_keys.inc();
+        }
+        allowed
+    }
+
+    fn refusals(&self) -> Vec<Refused> {
+        let newest_first = self.refusals.newest_first().into_iter();
+        newest_first
+            .map(|ingest::Refused { at, times, peer, stream, encoder, words }| Refused {
+                at,
+                times,
+                peer,
+                stream,
+                encoder,
+                words,
+            })
+            .collect()
+    }
+}
