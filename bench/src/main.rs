@@ -59,11 +59,6 @@ const BENCHMARKS: &[Benchmark] = &[
         run: part_delay::run,
     },
     Benchmark {
-        name: "held",
-        about: "5,000 connections that hold a blocking reload: the publishing call, renderings, memory",
-        run: held::run,
-    },
-    Benchmark {
         name: "relay",
         about: "CPU time of a node per byte for its children beside a bare TLS write loop, and what a hop delays",
         run: |options| Ok([relay_cpu::run(options)?, relay_hop::run(options)?].concat()),
@@ -72,6 +67,11 @@ const BENCHMARKS: &[Benchmark] = &[
         name: "edge-egress",
         about: "what an edge costs its origin, with 1 viewer, 100 and 2,000",
         run: edge_egress::run,
+    },
+    Benchmark {
+        name: "held",
+        about: "5,000 connections that hold a blocking reload: the publishing call, renderings, memory",
+        run: held::run,
     },
     Benchmark {
         name: "one-publisher",

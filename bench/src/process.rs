@@ -96,6 +96,9 @@ fn megabytes(status: &str, name: &str) -> Result<f64> {
     Ok(kibibytes * 1024.0 / 1e6)
 }
 
+/// All viewers come from one address.
+const CROWD: (&str, &str) = ("HTTP__CONNECTIONS_PER_ADDRESS", "10000");
+
 /// The product, on free ports and with an empty data directory.
 pub(crate) struct Tidecast {
     pub(crate) process: Process,
@@ -150,14 +153,17 @@ impl Tidecast {
         Self::start_in(TempDir::new()?, &[("HLS__PROFILE", profile)])
     }
 
+    /// Lets one address, from which all our viewers come, have as many connections as there can be.
+    pub(crate) fn start_for_crowd() -> Result<Self> {
+        Self::start_in(TempDir::new()?, &[CROWD])
+    }
+
     /// In a cluster; an edge if it has an upstream.
     pub(crate) fn start_node(cluster: &Cluster, name: &str, upstream: Option<&Self>) -> Result<Self> {
         let data_dir = cluster.join(name)?;
         let Some(upstream) = upstream else { return Self::start_in(data_dir, &[]) };
         let relay = upstream.relay.context("the upstream is in no cluster")?;
-        // All viewers come from one address.
-        let crowd = ("HTTP__CONNECTIONS_PER_ADDRESS", "10000");
-        Self::start_in(data_dir, &[("ROLES", "edge"), ("UPSTREAM", &format!("https://{relay}")), crowd])
+        Self::start_in(data_dir, &[("ROLES", "edge"), ("UPSTREAM", &format!("https://{relay}")), CROWD])
     }
 
     fn start_in(data_dir: TempDir, settings: &[(&str, &str)]) -> Result<Self> {
@@ -192,12 +198,12 @@ impl Tidecast {
         }
     }
 
-    pub(crate) fn publish_url(&self, stream: &str) -> String {
-        format!("rtmp://{}/{stream}?key={PUBLISH_KEY}", self.rtmp())
-    }
-
     pub(crate) fn rtmp(&self) -> SocketAddr {
         self.rtmp.expect("an edge takes no publishers")
+    }
+
+    pub(crate) fn publish_url(&self, stream: &str) -> String {
+        format!("rtmp://{}/{stream}?key={PUBLISH_KEY}", self.rtmp())
     }
 
     /// What it counts, now.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use edge::{Listener, Site};
 use harness::publisher::Publisher;
+use net::Limits;
 use relay::StreamRegistry;
 use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
@@ -63,8 +64,10 @@ fn publishing(viewers: usize, parts: u32) -> Result<Vec<Table>> {
     let entered = runtime.enter();
     let mut programme = Programme::open()?;
     let site = Site::new(StreamRegistry::default(), programme.catalog.clone(), 1935);
-    let socket = net::bind((Ipv4Addr::LOCALHOST, 0).into(), edge::SOCKET)?;
-    let limits = net::Limits { total: viewers + RESERVE, per_address: viewers + RESERVE };
+    let any = (Ipv4Addr::LOCALHOST, 0).into();
+    let connections = viewers + RESERVE;
+    let limits = Limits { total: connections, per_address: connections };
+    let socket = net::bind(any, edge::SOCKET)?;
     let listener = Listener::new(socket, site, limits, edge::Metrics::default());
     drop(entered);
     let server = listener.local_addr()?;
@@ -164,7 +167,7 @@ fn row(samples: &Samples) -> [f64; 3] {
 
 /// Resident memory of the release binary, without viewers and with all of them.
 fn memory(viewers: usize, store_full: Duration) -> Result<Table> {
-    let server = Tidecast::start("default")?;
+    let server = Tidecast::start_for_crowd()?;
     let _publisher = Publisher::of_clip("gop-2", &server.publish_url("live/bench"))?;
     let path = "/hls/live/bench/index.m3u8";
     let multivariant = wait_for("the first playlist", LIVE_MAX, || {
