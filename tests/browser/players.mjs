@@ -62,16 +62,29 @@ await run(async (browser) => {
     await visitor.goto();
     return { name, ...visitor };
   }));
-  await Promise.all(players.map(({ page }) => page.waitForFunction((settled) => {
-    const { frames } = window.clock;
-    return frames.length > 30 && frames.at(-1).now - frames[0].now > settled;
-  }, SETTLED)));
+  await Promise.all(players.map(async ({ name, page }) => {
+    const moving = page.waitForFunction((settled) => {
+      const { frames } = window.clock;
+      return frames.length > 30 && frames.at(-1).now - frames[0].now > settled;
+    }, SETTLED, { polling: 100 });
+    await moving.catch(async () => {
+      await page.screenshot({ path: `${folder}/never-played-${name}.png` });
+      throw new Error(`${name} did not play: ${JSON.stringify(await page.evaluate(describe))}`);
+    });
+  }));
   tell("playing");
 
   for (let since = await now(), number = 1; ; number += 1) {
     const seen = await Promise.all(players.map(({ name, page, problems }) => back(name, page, problems, since[name], number)));
     tell("back", { players: seen });
     since = await now();
+  }
+
+  function describe() {
+    const video = window.tidecast?.video ?? document.querySelector("video");
+    const { readyState, networkState, currentTime, paused, error } = video;
+    const { visibilityState } = document;
+    return { frames: window.clock.frames.length, readyState, networkState, currentTime, paused, visibilityState, error: error?.message, fatal: window.fatal };
   }
 
   /** performance.now() of every page. */
