@@ -12,4 +12,6 @@ pub use connect::{Backstage, Refused};
 pub use listener::{Listener, SOCKET};
 pub use metrics::Metrics;
 pub use site::Site;
+#[cfg(any(test, fuzzing))]
+pub use site::fuzzing;
 pub use unlisted::Unlisted;
