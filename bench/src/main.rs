@@ -2,6 +2,8 @@
 //!
 //!   packaging ──────┐ in this process, on synthetic media (synthetic.rs)
 //!   part-delay ─────┤
+//!   relay ──────────┤
+//!   edge-egress ────┤
 //!   one-publisher ──┤ the release binary (process.rs) beside nginx (nginx.rs), with real ffmpeg
 //!   requests ───────┤
 //!   latency ────────┘ the release binary, real ffmpeg, real Chromium
@@ -9,6 +11,7 @@
 //! CPU time, not wall time, wherever the question allows it: other work on the machine then disturbs little. What is
 //! compared is measured in turn within one run. Each benchmark prints a table; one missed target makes exit code 1.
 
+mod edge_egress;
 mod http;
 mod latency;
 mod measure;
@@ -18,6 +21,8 @@ mod one_publisher;
 mod packaging;
 mod part_delay;
 mod process;
+mod relay_cpu;
+mod relay_hop;
 mod requests;
 mod synthetic;
 mod table;
@@ -46,6 +51,16 @@ const BENCHMARKS: &[Benchmark] = &[
         name: "part-delay",
         about: "from the last unit of a part to the answer of a held blocking reload",
         run: part_delay::run,
+    },
+    Benchmark {
+        name: "relay",
+        about: "CPU time of a node per byte for its children beside a bare TLS write loop, and what a hop delays",
+        run: |options| Ok([relay_cpu::run(options)?, relay_hop::run(options)?].concat()),
+    },
+    Benchmark {
+        name: "edge-egress",
+        about: "what an edge costs its origin, with 1 viewer, 100 and 2,000",
+        run: edge_egress::run,
     },
     Benchmark {
         name: "one-publisher",

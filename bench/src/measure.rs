@@ -74,7 +74,7 @@ pub(crate) fn cpu_time_of(work: impl FnOnce()) -> Duration {
     thread_cpu_time() - before
 }
 
-fn thread_cpu_time() -> Duration {
+pub(crate) fn thread_cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }

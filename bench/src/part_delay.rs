@@ -25,7 +25,7 @@ use crate::synthetic::{AUDIO_HERTZ, AUDIO_SAMPLES, FRAMES_PER_SECOND, Track};
 use crate::table::{Table, Target};
 
 /// Sent at once before real time begins, so that nobody waits for the first segment.
-const HEAD_START: Duration = Duration::from_secs(10);
+pub(crate) const HEAD_START: Duration = Duration::from_secs(10);
 
 const START_MAX: Duration = Duration::from_secs(5);
 
@@ -97,10 +97,10 @@ fn watch(part_target: Duration, watched: Duration) -> Result<[Measured; 2]> {
 }
 
 /// When each unit was handed to the server.
-type Arrivals = HashMap<(bool, u64), Instant>;
+pub(crate) type Arrivals = HashMap<(bool, u64), Instant>;
 
 /// Publishes in real time.
-fn publish_until(publisher: &mut Publisher, end: Instant) -> Result<Arrivals> {
+pub(crate) fn publish_until(publisher: &mut Publisher, end: Instant) -> Result<Arrivals> {
     let mut arrivals = HashMap::new();
     loop {
         let message = publisher.next_message();
@@ -114,14 +114,14 @@ fn publish_until(publisher: &mut Publisher, end: Instant) -> Result<Arrivals> {
     }
 }
 
-struct AnsweredAt {
-    msn: u64,
-    part: u64,
-    at: Instant,
+pub(crate) struct AnsweredAt {
+    pub(crate) msn: u64,
+    pub(crate) part: u64,
+    pub(crate) at: Instant,
 }
 
 /// Waits for part after part, as players do, and notes when it was told of each.
-fn follow(server: SocketAddr, playlist: &str, until: Instant) -> Result<Vec<AnsweredAt>> {
+pub(crate) fn follow(server: SocketAddr, playlist: &str, until: Instant) -> Result<Vec<AnsweredAt>> {
     let mut connection = Connection::open(server)?;
     let mut answers = Vec::new();
     // The origin may still be at the head start.

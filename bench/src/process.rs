@@ -3,11 +3,12 @@
 use std::env;
 use std::fs::{self, File};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use relay::Identity;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -88,26 +89,76 @@ fn megabytes(status: &str, name: &str) -> Result<f64> {
 /// The product, on free ports and with an empty data directory.
 pub(crate) struct Tidecast {
     pub(crate) process: Process,
-    pub(crate) rtmp: SocketAddr,
+    rtmp: Option<SocketAddr>,
     pub(crate) http: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    relay: Option<SocketAddr>,
     _data_dir: TempDir,
 }
 
 const PUBLISH_KEY: &str = "benchmark-0123456789abcdef";
 
+/// A cluster's files, and a node's in it, as `tidecast cluster` makes them.
+pub(crate) struct Cluster {
+    authority: TempDir,
+}
+
+impl Cluster {
+    pub(crate) fn new() -> Result<Self> {
+        let authority = TempDir::new()?;
+        run(authority.path(), &["cluster", "init"])?;
+        Ok(Self { authority })
+    }
+
+    /// A data directory with the certificate of `name`.
+    pub(crate) fn join(&self, name: &str) -> Result<TempDir> {
+        let data_dir = TempDir::new()?;
+        let bundle = data_dir.path().join("bundle");
+        fs::write(&bundle, run(self.authority.path(), &["cluster", "invite", name])?)?;
+        run(data_dir.path(), &["cluster", "join", &bundle.to_string_lossy()])?;
+        Ok(data_dir)
+    }
+
+    /// The certificate of `name`, for a node in this process.
+    pub(crate) fn identity(&self, name: &str) -> Result<Identity> {
+        let data_dir = self.join(name)?;
+        let read = |file: &str| fs::read(data_dir.path().join("cluster").join(file));
+        Ok(Identity::from_pem(&read("ca.pem")?, &read("node.pem")?, &read("node.key")?)?)
+    }
+}
+
+fn run(data_dir: &Path, arguments: &[&str]) -> Result<Vec<u8>> {
+    let output = Command::new(binary()?).env("TIDECAST__DATA_DIR", data_dir).args(arguments).output()?;
+    ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(output.stdout)
+}
+
 impl Tidecast {
     /// `profile` as in the configuration: "default" or "low".
     pub(crate) fn start(profile: &str) -> Result<Self> {
-        let data_dir = TempDir::new()?;
+        Self::start_in(TempDir::new()?, &[("HLS__PROFILE", profile)])
+    }
+
+    /// In a cluster; an edge if it has an upstream.
+    pub(crate) fn start_node(cluster: &Cluster, name: &str, upstream: Option<&Self>) -> Result<Self> {
+        let data_dir = cluster.join(name)?;
+        let Some(upstream) = upstream else { return Self::start_in(data_dir, &[]) };
+        let relay = upstream.relay.context("the upstream is in no cluster")?;
+        // All viewers come from one address.
+        let crowd = ("HTTP__CONNECTIONS_PER_ADDRESS", "10000");
+        Self::start_in(data_dir, &[("ROLES", "edge"), ("UPSTREAM", &format!("https://{relay}")), crowd])
+    }
+
+    fn start_in(data_dir: TempDir, settings: &[(&str, &str)]) -> Result<Self> {
         let log = data_dir.path().join("log");
         let mut command = Command::new(binary()?);
-        for listener in ["RTMP", "HTTP", "ADMIN"] {
+        for listener in ["RTMP", "HTTP", "ADMIN", "RELAY"] {
             command.env(format!("TIDECAST__{listener}__LISTEN"), "127.0.0.1:0");
         }
+        command.envs(settings.iter().map(|(key, value)| (format!("TIDECAST__{key}"), value)));
         command
             .env("TIDECAST__DATA_DIR", data_dir.path())
             .env("TIDECAST__AUTH__PUBLISH_KEY", PUBLISH_KEY)
-            .env("TIDECAST__HLS__PROFILE", profile)
             .stdout(Stdio::null())
             .stderr(File::create(&log)?);
         let mut process = Process::spawn(&mut command)?;
@@ -117,8 +168,10 @@ impl Tidecast {
             let address = |key: &str| {
                 said.split_whitespace().find_map(|word| word.strip_prefix(key)?.parse::<SocketAddr>().ok())
             };
-            if let (Some(rtmp), Some(http)) = (address("rtmp.listen="), address("http.listen=")) {
-                return Ok(Self { process, rtmp, http, _data_dir: data_dir });
+            // The last that is told.
+            if let (Some(http), Some(admin)) = (address("http.listen="), address("admin.listen=")) {
+                let (rtmp, relay) = (address("rtmp.listen="), address("relay.listen="));
+                return Ok(Self { process, rtmp, http, admin, relay, _data_dir: data_dir });
             }
             process.check().with_context(|| format!("tidecast said:\n{said}"))?;
             if Instant::now() > deadline {
@@ -129,7 +182,8 @@ impl Tidecast {
     }
 
     pub(crate) fn publish_url(&self, stream: &str) -> String {
-        format!("rtmp://{}/{stream}?key={PUBLISH_KEY}", self.rtmp)
+        let rtmp = self.rtmp.expect("an edge takes no publishers");
+        format!("rtmp://{rtmp}/{stream}?key={PUBLISH_KEY}")
     }
 }
 

@@ -15,11 +15,11 @@ const VIDEO_UNIT_BYTES: usize = 13_000;
 const AUDIO_UNIT_BYTES: usize = 341;
 
 /// x264, High profile, 1280x720.
-const AVCC: &[u8] =
+pub(crate) const AVCC: &[u8] =
     b"\x01\x64\x00\x1f\xff\xe1\x00\x18\x67\x64\x00\x1f\xac\xb2\x00\xa0\x0b\x76\x02\x20\x00\x00\x03\
     \x00\x20\x00\x00\x07\x81\xe3\x06\x49\x01\x00\x06\x68\xeb\xc3\xcb\x22\xc0\xfd\xf8\xf8\x00";
 /// AAC-LC, 48 kHz, stereo.
-const AUDIO_SPECIFIC_CONFIG: &[u8] = &[0x11, 0x90];
+pub(crate) const AUDIO_SPECIFIC_CONFIG: &[u8] = &[0x11, 0x90];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Track {

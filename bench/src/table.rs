@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+#[derive(Clone)]
 pub(crate) struct Table {
     title: String,
     columns: &'static [&'static str],
@@ -9,6 +10,7 @@ pub(crate) struct Table {
     notes: Vec<String>,
 }
 
+#[derive(Clone)]
 struct Row {
     what: String,
     figures: Vec<f64>,

@@ -4,6 +4,8 @@
 mod connect;
 mod listener;
 mod metrics;
+mod pull;
+mod remote;
 mod site;
 mod state;
 mod unlisted;
@@ -11,6 +13,7 @@ mod unlisted;
 pub use connect::{Backstage, Refused};
 pub use listener::{Listener, SOCKET};
 pub use metrics::Metrics;
+pub use pull::{JoinError, PullMetrics, Puller, Watching};
 pub use site::Site;
 #[cfg(any(test, fuzzing))]
 pub use site::fuzzing;

@@ -24,8 +24,9 @@ use serde::Serialize;
 
 use crate::connect::{self, Backstage};
 use crate::listener::Respond;
-use crate::state;
+use crate::pull::{JoinError, Puller};
 use crate::unlisted::Unlisted;
+use crate::{remote, state};
 
 pub(crate) type Body = Either<hls::http::Body, Full<Bytes>>;
 
@@ -49,11 +50,33 @@ pub struct Site {
     unlisted: Unlisted,
     /// `None` where nobody publishes.
     backstage: Option<Arc<dyn Backstage>>,
+    /// Where the streams come from, unless they are of this node.
+    upstream: Option<Puller>,
 }
 
 impl Site {
     pub fn new(registry: StreamRegistry, catalog: Catalog, rtmp_port: u16) -> Self {
-        Self { registry, catalog, rtmp_port, unlisted: Unlisted::default(), backstage: None }
+        Self { registry, catalog, rtmp_port, unlisted: Unlisted::default(), backstage: None, upstream: None }
+    }
+
+    /// Of a node whose streams are those of another.
+    pub fn remote(puller: Puller) -> Self {
+        let catalog = puller.catalog().clone();
+        Self { upstream: Some(puller), ..Self::new(StreamRegistry::default(), catalog, 0) }
+    }
+
+    /// The state of a stream or of all, as JSON, for a node that has its streams from here.
+    pub fn state_json(&self, id: Option<&StreamId>) -> Bytes {
+        let json = match id {
+            Some(id) => serde_json::to_vec(&state::Entry::of(id, &self.registry, &self.catalog)),
+            None => serde_json::to_vec(&state::List::of(
+                &self.registry,
+                &self.catalog,
+                &self.unlisted,
+                self.rtmp_port,
+            )),
+        };
+        json.expect("a state has only strings, numbers and lists").into()
     }
 
     /// Keeps some streams off the lists.
@@ -75,11 +98,29 @@ impl Site {
         let (path, method, headers) = (path.as_ref(), request.method(), request.headers());
         if path.starts_with("/hls/") {
             let query = request.uri().query();
+            // Held until the answer: what is being watched is not let go.
+            let _watching = match &self.upstream {
+                Some(puller) => match remote::admit(puller, path).await {
+                    Err(JoinError::Unreachable) => {
+                        let response = hls::http::unreachable(&self.catalog, method);
+                        return response.map(Either::Left);
+                    }
+                    // What ended is still here for a while; what never was is not found below.
+                    Err(JoinError::Absent) => None,
+                    Ok(watching) => watching,
+                },
+                None => None,
+            };
             let response = hls::http::respond(&self.catalog, viewer, method, path, query, headers).await;
             return response.map(Either::Left);
         }
         let response = match *request.method() {
-            Method::GET | Method::HEAD => self.get(path, headers, viewer),
+            Method::GET | Method::HEAD => match &self.upstream {
+                Some(puller) if path == "/state" || path.starts_with("/state/") => {
+                    self.remote_state(puller, path, headers, viewer).await
+                }
+                _ => self.get(path, headers, viewer),
+            },
             _ => {
                 let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
                 response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -88,6 +129,24 @@ impl Site {
         };
         let head = request.method() == Method::HEAD;
         response.map(|bytes| Either::Right(Full::new(if head { Bytes::new() } else { bytes })))
+    }
+
+    async fn remote_state(
+        &self,
+        puller: &Puller,
+        path: &str,
+        headers: &HeaderMap,
+        viewer: IpAddr,
+    ) -> Response<Bytes> {
+        match remote::state(puller, path).await {
+            Some(Some(state)) => json(&state, headers),
+            Some(None) => {
+                let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "the origin does not answer\n");
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                response
+            }
+            None => self.get(path, headers, viewer),
+        }
     }
 
     fn get(&self, path: &str, headers: &HeaderMap, viewer: IpAddr) -> Response<Bytes> {

@@ -2,7 +2,9 @@
 //! that viewers are served from. It draws no boundary and stamps no time; both come from ingest.
 
 mod packager;
+mod serve;
 mod server;
 
 pub use packager::Packager;
+pub use serve::{Found, NotFound, Offer, Relay, RelayMetrics};
 pub use server::{Origin, PackageError};

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
+use relay::wire::NodeId;
 
 use crate::telemetry::LogFormat;
 
@@ -36,6 +37,14 @@ Addresses (all can be changed):
                             /hls/{app}/{stream}/index.m3u8
   127.0.0.1:9090          admin, from this machine only:
                             /healthz, /readyz, /metrics (OpenMetrics)
+  :7400                   relay, for other nodes of a cluster (below)
+
+An edge on another machine:
+  origin$ tidecast cluster init                      once, then restart it
+  origin$ tidecast cluster invite edge1 > edge1.bundle
+            carry the bundle over: it holds a private key
+  edge1$  tidecast cluster join edge1.bundle
+  edge1$  tidecast --roles edge --upstream https://origin:7400
 
 Configuration:
   A TOML file (--config), and over it the environment: TIDECAST__ and the key
@@ -62,6 +71,12 @@ pub(crate) struct Cli {
     /// Configuration file (TOML); without one, defaults and environment
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) config: Option<PathBuf>,
+    /// What this process does: all (the default), or edge
+    #[arg(long, value_name = "ROLES", global = true)]
+    pub(crate) roles: Option<String>,
+    /// The node whose streams an edge serves, https://HOST:PORT
+    #[arg(long, value_name = "URL", global = true)]
+    pub(crate) upstream: Option<String>,
     /// How the log on stderr is written
     #[arg(long, value_name = "FORMAT", default_value = "text", global = true)]
     pub(crate) log_format: LogFormat,
@@ -70,6 +85,12 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
+    /// Keys that options set.
+    pub(crate) fn settings(&self) -> Vec<(&'static str, &str)> {
+        let options = [("roles", &self.roles), ("upstream", &self.upstream)];
+        options.into_iter().filter_map(|(key, text)| Some((key, text.as_deref()?))).collect()
+    }
+
     /// What was asked for; with wrong usage, says so and ends the process.
     pub(crate) fn of_process() -> Self {
         let cli = Self::parse();
@@ -97,6 +118,9 @@ pub(crate) enum Command {
     /// The publish key
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Which nodes may read streams from each other
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
 }
 
 #[derive(Subcommand)]
@@ -114,6 +138,31 @@ pub(crate) enum KeysCommand {
     /// A running tidecast goes on with the old key until it is restarted. Refused when auth.publish_key is
     /// configured, since the kept key would not be used.
     New,
+}
+
+/// Certificates are kept in cluster.dir, by default the folder "cluster" in data_dir.
+#[derive(Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Make a cluster: its authority, and this node's certificate
+    ///
+    /// Keep the authority's key (ca.key) as safe as a root password: whoever has it can make nodes.
+    Init {
+        /// What this node is called
+        #[arg(default_value = "origin")]
+        name: NodeId,
+    },
+    /// Make a certificate for another node and print the bundle that lets it join
+    ///
+    /// The bundle holds the private key of that node: carry it over a safe way (ssh), and delete it afterwards.
+    Invite {
+        /// What that node will be called; each has a name of its own
+        name: NodeId,
+    },
+    /// Join a cluster with a bundle that `cluster invite` made
+    Join {
+        /// The bundle, or - for standard input
+        bundle: PathBuf,
+    },
 }
 
 #[cfg(test)]

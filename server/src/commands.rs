@@ -1,17 +1,24 @@
 //! The commands that print something and end. Answers go to stdout, so that scripts can use them.
 
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
 
 use anyhow::{Context, bail};
+use relay::wire::NodeId;
 
+use crate::cli::Cli;
+use crate::cluster::ClusterFiles;
 use crate::config::{self, Effective, Environment, Origin};
 use crate::keys::KeyFile;
 
+/// A bundle is two certificates and a key, a few kilobytes.
+const BUNDLE_BYTES_MAX: u64 = 64 * 1024;
+
 /// The configuration that a start with these arguments would use.
-pub(crate) fn load(file: Option<&PathBuf>) -> anyhow::Result<Effective> {
-    let source = config::read(file.map(PathBuf::as_path))?;
-    Ok(Effective::load(source.as_ref(), &Environment::of_process())?)
+pub(crate) fn load(cli: &Cli) -> anyhow::Result<Effective> {
+    let source = config::read(cli.config.as_deref())?;
+    Ok(Effective::load_with(source.as_ref(), &Environment::of_process(), &cli.settings())?)
 }
 
 pub(crate) fn check(file: &Path) -> anyhow::Result<()> {
@@ -48,6 +55,38 @@ pub(crate) fn keys_new(loaded: &Effective) -> anyhow::Result<()> {
     let key = file.replace()?;
     print(&format!("{}\n", key.expose()))?;
     eprintln!("kept in {}; a running tidecast uses it after a restart", file.path().display());
+    Ok(())
+}
+
+pub(crate) fn cluster_init(loaded: &Effective, name: &NodeId) -> anyhow::Result<()> {
+    let files = ClusterFiles::new(loaded.config.cluster_dir());
+    files.init(name)?;
+    eprintln!(
+        "made a cluster in {}; this node is {name}. After a restart it serves other nodes; \
+         `tidecast cluster invite NAME` lets one in",
+        files.dir().display()
+    );
+    Ok(())
+}
+
+pub(crate) fn cluster_invite(loaded: &Effective, name: &NodeId) -> anyhow::Result<()> {
+    let bundle = ClusterFiles::new(loaded.config.cluster_dir()).invite(name)?;
+    print(&bundle)?;
+    eprintln!(
+        "the bundle holds the private key of {name}: carry it over a safe way, and delete it afterwards"
+    );
+    Ok(())
+}
+
+pub(crate) fn cluster_join(loaded: &Effective, bundle: &Path) -> anyhow::Result<()> {
+    let text = match bundle == Path::new("-") {
+        true => io::read_to_string(io::stdin().take(BUNDLE_BYTES_MAX)),
+        false => File::open(bundle).and_then(|file| io::read_to_string(file.take(BUNDLE_BYTES_MAX))),
+    };
+    let text = text.with_context(|| format!("cannot read {}", bundle.display()))?;
+    let files = ClusterFiles::new(loaded.config.cluster_dir());
+    let name = files.join(&text)?;
+    eprintln!("joined as {name}, with files in {}; now the bundle can be deleted", files.dir().display());
     Ok(())
 }
 

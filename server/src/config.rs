@@ -22,7 +22,8 @@ use edge::Unlisted;
 pub(crate) use file::Source;
 use ingest::OnConflict;
 pub(crate) use problem::{Origin, Problem, Problems};
-pub(crate) use value::{LoopbackAddr, Profile};
+use relay::UpstreamUrl;
+pub(crate) use value::{LoopbackAddr, Profile, RoleSet};
 
 use crate::descriptors::VIEWER_CONNECTIONS_MAX;
 use crate::keys::PublishKey;
@@ -41,6 +42,11 @@ pub(crate) struct Config {
     pub(crate) auth: Auth,
     pub(crate) publish: Publish,
     pub(crate) hls: Hls,
+    pub(crate) roles: RoleSet,
+    /// The node whose streams an edge serves.
+    pub(crate) upstream: Option<UpstreamUrl>,
+    pub(crate) relay: Relay,
+    pub(crate) cluster: Cluster,
     pub(crate) streams: Streams,
 }
 
@@ -74,6 +80,15 @@ pub(crate) struct Publish {
 
 pub(crate) struct Hls {
     pub(crate) profile: Profile,
+}
+
+/// Other nodes that read streams from this one.
+pub(crate) struct Relay {
+    pub(crate) listen: SocketAddr,
+}
+
+pub(crate) struct Cluster {
+    dir: Option<PathBuf>,
 }
 
 pub(crate) struct Streams {
@@ -158,6 +173,30 @@ pub(crate) const KEYS: &[Key] = &[
         show: |config| Some(config.hls.profile.as_str().to_owned()),
     },
     Key {
+        name: "roles",
+        allowed: "\"all\", or \"edge\" to serve the streams of the node that upstream names",
+        set: |config, text| RoleSet::parse(text).map(|roles| config.roles = roles),
+        show: |config| Some(config.roles.as_str().to_owned()),
+    },
+    Key {
+        name: "upstream",
+        allowed: "https://HOST:PORT of another node's relay.listen, such as https://origin.example:7400",
+        set: |config, text| value::upstream(text).map(|upstream| config.upstream = upstream),
+        show: |config| config.upstream.as_ref().map(ToString::to_string),
+    },
+    Key {
+        name: "relay.listen",
+        allowed: LISTEN_ALLOWED,
+        set: |config, text| value::listen(text).map(|listen| config.relay.listen = listen),
+        show: |config| Some(value::show_listen(config.relay.listen)),
+    },
+    Key {
+        name: "cluster.dir",
+        allowed: "an absolute path",
+        set: |config, text| value::directory(text).map(|dir| config.cluster.dir = Some(dir)),
+        show: |config| Some(config.cluster_dir().display().to_string()),
+    },
+    Key {
         name: "streams.unlisted",
         allowed: "APP/STREAM, or APP/* for every stream of an application, with commas between",
         set: |config, text| text.parse().map(|unlisted| config.streams.unlisted = unlisted),
@@ -204,9 +243,25 @@ impl Effective {
     /// # Errors
     /// Every problem of the file and of the environment at once.
     pub(crate) fn load(source: Option<&Source>, environment: &Environment) -> Result<Self, Problems> {
+        Self::load_with(source, environment, &[])
+    }
+
+    /// As [`Effective::load`], with options of the command line over everything.
+    ///
+    /// # Errors
+    /// Every problem at once.
+    pub(crate) fn load_with(
+        source: Option<&Source>,
+        environment: &Environment,
+        options: &[(&'static str, &str)],
+    ) -> Result<Self, Problems> {
         let mut problems = Vec::new();
         let mut settings = source.map(|source| source.settings(&mut problems)).unwrap_or_default();
         settings.extend(environment.settings(&mut problems));
+        settings.extend(options.iter().filter_map(|&(name, text)| {
+            let key = Key::named(name)?;
+            Some(Setting { key, text: text.to_owned(), origin: Origin::Option { name } })
+        }));
 
         let mut loaded = Self { config: Config::defaults(environment), origins: BTreeMap::new() };
         for Setting { key, text, origin } in settings {
@@ -221,6 +276,7 @@ impl Effective {
             }
         }
         problems.extend(loaded.clashes());
+        problems.extend(loaded.misplaced_upstream());
         if problems.is_empty() { Ok(loaded) } else { Err(Problems::new(problems)) }
     }
 
@@ -242,12 +298,15 @@ impl Effective {
 
     /// Two listeners cannot share an address. Told here rather than by the kernel, which names no key.
     fn clashes(&self) -> Vec<Problem> {
-        let Config { http, rtmp, admin, .. } = &self.config;
-        let listeners = [
+        let Config { http, rtmp, admin, relay, roles, .. } = &self.config;
+        let mut listeners = vec![
             ("http.listen", http.listen),
             ("rtmp.listen", rtmp.listen),
             ("admin.listen", admin.listen.get()),
+            ("relay.listen", relay.listen),
         ];
+        // An edge takes no publishers.
+        listeners.retain(|(key, _)| *roles == RoleSet::All || *key != "rtmp.listen");
         let mut problems = Vec::new();
         for (index, &(first, first_addr)) in listeners.iter().enumerate() {
             for &(second, second_addr) in &listeners[index + 1..] {
@@ -267,7 +326,26 @@ impl Effective {
     }
 }
 
+impl Effective {
+    /// An edge without an upstream has nothing to serve, and an upstream without an edge would be ignored in silence.
+    fn misplaced_upstream(&self) -> Option<Problem> {
+        let (key, what) = match (self.config.roles, &self.config.upstream) {
+            (RoleSet::Edge, None) => ("roles", "roles: an edge needs an upstream; set upstream too"),
+            (RoleSet::All, Some(_)) => {
+                ("upstream", "upstream: only an edge has one; set roles = \"edge\" too")
+            }
+            (RoleSet::Edge, Some(_)) | (RoleSet::All, None) => return None,
+        };
+        Some(Problem { origin: self.origin(key).clone(), what: what.to_owned() })
+    }
+}
+
 impl Config {
+    /// Where the certificates of the cluster are.
+    pub(crate) fn cluster_dir(&self) -> PathBuf {
+        self.cluster.dir.clone().unwrap_or_else(|| self.data_dir.join("cluster"))
+    }
+
     fn defaults(environment: &Environment) -> Self {
         Self {
             data_dir: environment.data_dir_default(),
@@ -277,6 +355,10 @@ impl Config {
             auth: Auth { publish_key: None },
             publish: Publish { linger: Duration::from_secs(20), on_conflict: OnConflict::Refuse },
             hls: Hls { profile: Profile::Default },
+            roles: RoleSet::All,
+            upstream: None,
+            relay: Relay { listen: value::every_address(7400) },
+            cluster: Cluster { dir: None },
             streams: Streams { unlisted: Unlisted::default() },
         }
     }

@@ -79,7 +79,11 @@ impl Handed {
 ///
 /// # Errors
 /// One line that names the key, the address and what the operator can do.
-fn bind<L>(key: &str, addr: SocketAddr, bind: impl FnOnce(SocketAddr) -> io::Result<L>) -> anyhow::Result<L> {
+pub(crate) fn bind<L>(
+    key: &str,
+    addr: SocketAddr,
+    bind: impl FnOnce(SocketAddr) -> io::Result<L>,
+) -> anyhow::Result<L> {
     bind(on_this_machine(addr)).map_err(|error| {
         let advice = match error.kind() {
             io::ErrorKind::AddrInUse => "another program listens there; stop it or choose another port",

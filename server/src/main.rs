@@ -6,12 +6,14 @@ mod admin;
 mod backstage;
 mod checkpoints;
 mod cli;
+mod cluster;
 mod commands;
 mod config;
 mod descriptors;
 mod keys;
 mod listen;
 mod metrics;
+mod offer;
 mod roles;
 mod shutdown;
 mod telemetry;
@@ -23,8 +25,9 @@ use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use cli::{Cli, Command, ConfigCommand, KeysCommand};
-use config::Effective;
+use cli::{Cli, ClusterCommand, Command, ConfigCommand, KeysCommand};
+use cluster::ClusterFiles;
+use config::{Effective, RoleSet};
 use keys::{KeyFile, PublishKey};
 use listen::Handed;
 use roles::Roles;
@@ -40,14 +43,19 @@ fn main() -> ExitCode {
         None => return serve(&cli),
         Some(Command::Check { file }) => commands::check(file),
         Some(Command::Config(ConfigCommand::Show)) => {
-            commands::load(cli.config.as_ref()).and_then(|loaded| commands::config_show(&loaded))
+            commands::load(&cli).and_then(|loaded| commands::config_show(&loaded))
         }
         Some(Command::Keys(KeysCommand::Show)) => {
-            commands::load(cli.config.as_ref()).and_then(|loaded| commands::keys_show(&loaded))
+            commands::load(&cli).and_then(|loaded| commands::keys_show(&loaded))
         }
         Some(Command::Keys(KeysCommand::New)) => {
-            commands::load(cli.config.as_ref()).and_then(|loaded| commands::keys_new(&loaded))
+            commands::load(&cli).and_then(|loaded| commands::keys_new(&loaded))
         }
+        Some(Command::Cluster(command)) => commands::load(&cli).and_then(|loaded| match command {
+            ClusterCommand::Init { name } => commands::cluster_init(&loaded, name),
+            ClusterCommand::Invite { name } => commands::cluster_invite(&loaded, name),
+            ClusterCommand::Join { bundle } => commands::cluster_join(&loaded, bundle),
+        }),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -62,7 +70,7 @@ fn refuse(error: &anyhow::Error) -> ExitCode {
 }
 
 fn serve(cli: &Cli) -> ExitCode {
-    let prepared = commands::load(cli.config.as_ref()).and_then(|loaded| {
+    let prepared = commands::load(cli).and_then(|loaded| {
         telemetry::init(cli.log_format)?;
         // Before the runtime makes threads: it changes the environment.
         Ok((loaded, Handed::of_process()?))
@@ -94,8 +102,13 @@ fn serve(cli: &Cli) -> ExitCode {
 async fn run(loaded: &Effective, handed: Handed) -> anyhow::Result<Outcome> {
     // First, so that a signal during the start is not lost.
     let mut signals = Signals::new().context("cannot listen for signals")?;
-    let key = publish_key(loaded)?;
-    let roles = Roles::build(&loaded.config, key, handed, metrics::registry())?;
+    let identity = ClusterFiles::new(loaded.config.cluster_dir()).identity()?;
+    let roles = match loaded.config.roles {
+        RoleSet::All => {
+            Roles::build(&loaded.config, publish_key(loaded)?, identity, handed, metrics::registry())?
+        }
+        RoleSet::Edge => Roles::build_edge(&loaded.config, identity, handed, metrics::registry())?,
+    };
     announce(&roles)?;
     tell_service_manager(NotifyState::Ready);
     let drain = CancellationToken::new();
@@ -130,16 +143,29 @@ fn publish_key(loaded: &Effective) -> anyhow::Result<PublishKey> {
 
 fn announce(roles: &Roles) -> anyhow::Result<()> {
     let bound = roles.addresses()?;
-    let (http_host, rtmp_host) = (listen::host_in_url(bound.http), listen::host_in_url(bound.rtmp));
-    info!(
-        version = cli::VERSION,
-        http.listen = %bound.http,
-        rtmp.listen = %bound.rtmp,
-        admin.listen = %bound.admin,
-        "ready: watch at http://{http_host}:{}/watch/{{app}}/{{stream}}, publish to rtmp://{rtmp_host}:{}/{{app}} \
-         with stream key {{stream}}?key={{publish key}}",
-        bound.http.port(),
-        bound.rtmp.port(),
-    );
+    match bound.relay {
+        Some(relay) => info!(relay.listen = %relay, "relay: nodes of the cluster may read streams here"),
+        None => info!("relay: off, this node is in no cluster; `tidecast cluster init` makes one"),
+    }
+    let watch =
+        format!("http://{}:{}/watch/{{app}}/{{stream}}", listen::host_in_url(bound.http), bound.http.port());
+    match (bound.rtmp, roles.upstream()) {
+        (Some(rtmp), _) => info!(
+            version = cli::VERSION,
+            http.listen = %bound.http,
+            rtmp.listen = %rtmp,
+            admin.listen = %bound.admin,
+            "ready: watch at {watch}, publish to rtmp://{}:{}/{{app}} with stream key {{stream}}?key={{publish key}}",
+            listen::host_in_url(rtmp),
+            rtmp.port(),
+        ),
+        (None, upstream) => info!(
+            version = cli::VERSION,
+            http.listen = %bound.http,
+            admin.listen = %bound.admin,
+            upstream,
+            "ready: watch at {watch}, an edge of {upstream}",
+        ),
+    }
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! Composes the roles of this process and binds their ports.
 //!
 //!   rtmp ─▶ ingest ─▶ live log ─▶ origin ─▶ segment index ─▶ edge ─▶ http
+//!                                              ▲     └─▶ relay ─▶ other nodes
+//!                          upstream ─▶ pull ───┘
 //!
 //! A drain ends no session: publishers are told to connect again, viewers get what they are being sent, and the next
 //! process goes on with what was open.
@@ -10,14 +12,14 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use anyhow::Context;
-use edge::{Listener, Site};
+use edge::{Listener, PullMetrics, Puller, Site};
 use hls::Catalog;
 use ingest::rtmp::{self, Server as Rtmp};
 use ingest::{Checkpoints, Gate, NoCheckpoints, Policy};
 use net::{Guesses, Limits};
-use origin::Origin;
+use origin::{Origin, Relay, RelayMetrics};
 use prometheus_client::registry::Registry;
-use relay::StreamRegistry;
+use relay::{Identity, StreamRegistry, Upstream, UpstreamUrl, WireMetrics};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -27,21 +29,36 @@ use crate::checkpoints::FileCheckpoints;
 use crate::config::Config;
 use crate::descriptors;
 use crate::keys::PublishKey;
-use crate::listen::Handed;
+use crate::listen::{self, Handed};
+use crate::offer::Offer;
 
 /// Every role of this process, bound but not running.
 pub(crate) struct Roles {
-    gate: Gate,
-    rtmp: Rtmp,
-    origin: Origin,
+    source: Source,
+    relay: Option<RelayRole>,
     http: Listener,
     admin: Admin,
+}
+
+/// Where the streams come from.
+enum Source {
+    /// Published here.
+    Own { gate: Gate, rtmp: Rtmp, origin: Origin },
+    /// Of another node.
+    Pulled { puller: Puller, upstream: UpstreamUrl },
+}
+
+/// For other nodes.
+struct RelayRole {
+    listener: relay::server::Listener,
+    relay: Relay<Offer>,
 }
 
 /// The addresses that were bound, with the real port where 0 was asked for.
 pub(crate) struct Addresses {
     pub(crate) http: SocketAddr,
-    pub(crate) rtmp: SocketAddr,
+    pub(crate) rtmp: Option<SocketAddr>,
+    pub(crate) relay: Option<SocketAddr>,
     pub(crate) admin: SocketAddr,
 }
 
@@ -70,13 +87,14 @@ fn gate(config: &Config, key: OneKey, streams: StreamRegistry, metrics: ingest::
 }
 
 impl Roles {
-    /// Binds every port, but for those that are `handed` over.
+    /// Binds every port of a node that takes publishers, but for those that are `handed` over.
     ///
     /// # Errors
     /// If one of them cannot be bound; nothing has been started then.
     pub(crate) fn build(
         config: &Config,
         key: PublishKey,
+        identity: Option<Identity>,
         mut handed: Handed,
         mut metrics: Registry,
     ) -> anyhow::Result<Self> {
@@ -99,47 +117,138 @@ impl Roles {
             rtmp::Metrics::register(&mut metrics),
         );
         let rtmp_port = rtmp.local_addr().context("rtmp.listen")?.port();
-        let site = Site::new(streams.clone(), catalog.clone(), rtmp_port)
-            .with_unlisted(config.streams.unlisted.clone())
-            .with_backstage(Arc::new(backstage));
+        let site = || {
+            let site = Site::new(streams.clone(), catalog.clone(), rtmp_port);
+            site.with_unlisted(config.streams.unlisted.clone())
+        };
+        let offer = Offer::Own { catalog: catalog.clone(), site: site() };
+        let relay = bind_relay(config, identity.as_ref(), &catalog, offer, &mut metrics)?;
         let http = Listener::new(
             handed.listen("http", config.http.listen, edge::SOCKET)?,
-            site,
+            site().with_backstage(Arc::new(backstage)),
             Limits { total: connections.viewers, per_address },
             edge::Metrics::register(&mut metrics, catalog.clone()),
         );
         Ok(Self {
-            gate,
-            rtmp,
             http,
-            origin: Origin::new(streams, catalog),
+            relay,
+            source: Source::Own { gate, rtmp, origin: Origin::new(streams.clone(), catalog.clone()) },
             // Last: whoever can ask for readiness may rely on the other ports.
             admin: Admin::bind(config.admin.listen, &mut handed, metrics)?,
         })
     }
 
+    /// Binds every port of a node that serves the streams of another.
+    ///
+    /// # Errors
+    /// As [`Roles::build`], and if the node is in no cluster.
+    pub(crate) fn build_edge(
+        config: &Config,
+        identity: Option<Identity>,
+        mut handed: Handed,
+        mut metrics: Registry,
+    ) -> anyhow::Result<Self> {
+        let identity = identity.with_context(|| {
+            format!(
+                "an edge needs a certificate of its cluster in {}: `tidecast cluster invite` on the other machine makes \
+                 a bundle, `tidecast cluster join` here takes it",
+                config.cluster_dir().display()
+            )
+        })?;
+        let upstream = config.upstream.clone().context("upstream is not set")?;
+        let per_address = config.http.connections_per_address;
+        let held_per_address = per_address - per_address / 4;
+        let catalog = Catalog::with_held_per_address(hls::Metrics::register(&mut metrics), held_per_address);
+        let connections = descriptors::share();
+        let http = edge::Metrics::register(&mut metrics, catalog.clone());
+        let client = Upstream::new(upstream.clone(), &identity, hls::FORMAT_VERSION);
+        let puller = Puller::new(client, catalog.clone(), PullMetrics::register(&mut metrics));
+        let offer = Offer::Pulled { catalog: catalog.clone(), puller: puller.clone() };
+        let relay = bind_relay(config, Some(&identity), &catalog, offer, &mut metrics)?;
+        let site = Site::remote(puller.clone());
+        Ok(Self {
+            http: Listener::new(
+                handed.listen("http", config.http.listen, edge::SOCKET)?,
+                site,
+                Limits { total: connections.viewers, per_address },
+                http,
+            ),
+            relay,
+            source: Source::Pulled { puller, upstream },
+            admin: Admin::bind(config.admin.listen, &mut handed, metrics)?,
+        })
+    }
+
+    /// The node whose streams this one serves.
+    pub(crate) fn upstream(&self) -> String {
+        match &self.source {
+            Source::Own { .. } => String::new(),
+            Source::Pulled { upstream, .. } => upstream.to_string(),
+        }
+    }
+
     pub(crate) fn addresses(&self) -> anyhow::Result<Addresses> {
         Ok(Addresses {
             http: self.http.local_addr().context("http.listen")?,
-            rtmp: self.rtmp.local_addr().context("rtmp.listen")?,
+            rtmp: match &self.source {
+                Source::Own { rtmp, .. } => Some(rtmp.local_addr().context("rtmp.listen")?),
+                Source::Pulled { .. } => None,
+            },
+            relay: match &self.relay {
+                Some(relay) => Some(relay.listener.local_addr().context("relay.listen")?),
+                None => None,
+            },
             admin: self.admin.local_addr(),
         })
     }
 
     /// Runs until `drain`, then finishes what is open. The admin port tells how it goes until the end.
     pub(crate) async fn run(self, drain: CancellationToken) {
-        let admin_stop = CancellationToken::new();
-        let roles = async {
-            tokio::join!(
-                ingest::keep(self.gate.clone(), drain.clone()),
-                self.rtmp.run(drain.clone()),
-                self.origin.run(drain.clone()),
-                self.http.run(drain.clone()),
-            );
-            admin_stop.cancel();
+        let (admin_stop, pull_stop) = (CancellationToken::new(), CancellationToken::new());
+        let relay = async {
+            if let Some(RelayRole { listener, relay }) = self.relay {
+                listener.run(relay, drain.clone()).await;
+            }
         };
-        tokio::join!(roles, self.admin.run(drain.clone(), admin_stop.clone()));
+        let http = async {
+            self.http.run(drain.clone()).await;
+            pull_stop.cancel();
+        };
+        let roles = async {
+            let gate = match self.source {
+                Source::Own { gate, rtmp, origin } => {
+                    let keeper = ingest::keep(gate.clone(), drain.clone());
+                    tokio::join!(keeper, rtmp.run(drain.clone()), origin.run(drain.clone()), relay, http);
+                    Some(gate)
+                }
+                // Streams go on until their viewers were answered.
+                Source::Pulled { puller, .. } => {
+                    tokio::join!(puller.run(pull_stop.clone()), relay, http);
+                    None
+                }
+            };
+            admin_stop.cancel();
+            gate
+        };
+        let (gate, ()) = tokio::join!(roles, self.admin.run(drain.clone(), admin_stop.clone()));
         // Not before: with it go the sessions, and viewers would be told that they are over.
-        drop(self.gate);
+        drop(gate);
     }
+}
+
+/// The relay's listener, on a node that is in a cluster.
+fn bind_relay(
+    config: &Config,
+    identity: Option<&Identity>,
+    catalog: &Catalog,
+    offer: Offer,
+    metrics: &mut Registry,
+) -> anyhow::Result<Option<RelayRole>> {
+    let Some(identity) = identity else { return Ok(None) };
+    let connections = WireMetrics::register(metrics);
+    let relay = Relay::new(identity, catalog.clone(), offer, RelayMetrics::register(metrics));
+    let listener = listen::bind("relay.listen", config.relay.listen, |address| {
+        relay::server::Listener::bind(address, identity, connections)
+    })?;
+    Ok(Some(RelayRole { listener, relay }))
 }

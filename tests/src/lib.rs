@@ -1,6 +1,7 @@
 //! What the scenarios in `tests/` are written with: the real binary, real publishers, and viewers that check everything.
 //!
 //!   [`server`]      one `tidecast` process of one's own, on free ports
+//!   [`cluster`]     several of them that read streams from each other
 //!   [`publisher`]   ffmpeg, as a broadcaster runs it
 //!   [`rtmp`]        a publisher that is as rude as it is told to be, and [`crowd`], many strangers
 //!   [`viewer`]      follows a stream by blocking reloads, as a player does, and keeps every playlist and byte
@@ -11,6 +12,7 @@
 //! A black box: nothing here knows the crates under test.
 
 pub mod browser;
+pub mod cluster;
 pub mod crowd;
 pub mod ffprobe;
 pub mod fmp4;

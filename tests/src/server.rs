@@ -3,12 +3,13 @@
 use std::env;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::http::Http;
@@ -25,12 +26,30 @@ const STOP_MAX: Duration = Duration::from_secs(15);
 const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 pub struct Tidecast {
-    process: Process,
-    setup: Setup,
-    data_dir: TempDir,
-    rtmp: SocketAddr,
+    pub(crate) process: Process,
+    pub(crate) setup: Setup,
+    pub(crate) data_dir: TempDir,
+    /// An edge takes no publishers.
+    rtmp: Option<SocketAddr>,
     http: SocketAddr,
     admin: SocketAddr,
+    /// Of a node that is in a cluster.
+    pub(crate) relay: Option<SocketAddr>,
+}
+
+/// Where a server listens: anywhere, or where it listened before.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ports {
+    pub(crate) rtmp: SocketAddr,
+    pub(crate) http: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) relay: SocketAddr,
+}
+
+impl Ports {
+    pub(crate) fn any() -> Self {
+        Self { rtmp: ANY, http: ANY, admin: ANY, relay: ANY }
+    }
 }
 
 /// Listening sockets that outlive the servers that use them: a service manager's part.
@@ -88,7 +107,7 @@ impl Setup {
     /// # Errors
     /// If it is not ready within ten seconds.
     pub fn start(self) -> Result<Tidecast> {
-        Tidecast::run(Command::new(binary()?), self, TempDir::new()?, [ANY; 3])
+        Tidecast::run(Command::new(binary()?), self, TempDir::new()?, Ports::any())
     }
 }
 
@@ -113,7 +132,14 @@ impl Tidecast {
             End::Killed => self.process.kill()?,
         }
         let command = Command::new(binary()?);
-        Self::run(command, self.setup, self.data_dir, [self.rtmp, self.http, self.admin])
+        let any = Ports::any();
+        let ports = Ports {
+            rtmp: self.rtmp.unwrap_or(any.rtmp),
+            http: self.http,
+            admin: self.admin,
+            relay: self.relay.unwrap_or(any.relay),
+        };
+        Self::run(command, self.setup, self.data_dir, ports)
     }
 
     /// On sockets that listen already, as a service manager hands them over (`sd_listen_fds(3)`).
@@ -136,31 +162,45 @@ impl Tidecast {
         ]);
         command.arg(binary()?).args([&rtmp, &http].map(|socket| socket.as_raw_fd().to_string()));
         let setup = Setup::default().set("hls.profile", "low");
-        Self::run(command, setup, TempDir::new()?, [ANY; 3])
+        Self::run(command, setup, TempDir::new()?, Ports::any())
     }
 
-    fn run(
-        mut command: Command,
-        setup: Setup,
-        data_dir: TempDir,
-        [rtmp, http, admin]: [SocketAddr; 3],
-    ) -> Result<Self> {
-        command.env_clear().envs(env::vars_os().filter(|(name, _)| name == "PATH" || name == "HOME"));
-        for (listener, address) in [("RTMP", rtmp), ("HTTP", http), ("ADMIN", admin)] {
+    pub(crate) fn run(mut command: Command, setup: Setup, data_dir: TempDir, ports: Ports) -> Result<Self> {
+        bare(&mut command, data_dir.path());
+        let listeners =
+            [("RTMP", ports.rtmp), ("HTTP", ports.http), ("ADMIN", ports.admin), ("RELAY", ports.relay)];
+        for (listener, address) in listeners {
             command.env(format!("TIDECAST__{listener}__LISTEN"), address.to_string());
         }
-        command.env("TIDECAST__DATA_DIR", data_dir.path()).env("TIDECAST__AUTH__PUBLISH_KEY", PUBLISH_KEY);
+        command.env("TIDECAST__AUTH__PUBLISH_KEY", PUBLISH_KEY);
         command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
         let process = Process::spawn("tidecast", &mut command)?;
-        let address = |key: &str| {
-            process.wait_for(&format!("address as {key}="), START_MAX, |line| {
-                line.split_whitespace()
-                    .find_map(|word| word.strip_prefix(key)?.strip_prefix('=')?.parse().ok())
-            })
+        let ready = process.wait_for("line that it is ready", START_MAX, |line| {
+            line.contains("ready: ").then(|| line.to_owned())
+        })?;
+        let address = |line: &str, key: &str| {
+            line.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('=')?.parse().ok())
         };
-        let (rtmp, http, admin) =
-            (address("rtmp.listen")?, address("http.listen")?, address("admin.listen")?);
-        Ok(Self { process, setup, data_dir, rtmp, http, admin })
+        let needed = |key: &str| address(&ready, key).with_context(|| format!("no {key} in: {ready}"));
+        let (http, admin) = (needed("http.listen")?, needed("admin.listen")?);
+        let relay = process.lines().iter().find_map(|line| address(line, "relay.listen"));
+        Ok(Self { rtmp: address(&ready, "rtmp.listen"), http, admin, relay, process, setup, data_dir })
+    }
+
+    /// Stands still, with its connections open, as a machine that hangs.
+    ///
+    /// # Errors
+    /// If it is gone already.
+    pub fn freeze(&self) -> Result<()> {
+        self.process.signal(Signal::STOP)
+    }
+
+    /// Goes on after [`Tidecast::freeze`].
+    ///
+    /// # Errors
+    /// If it is gone already.
+    pub fn thaw(&self) -> Result<()> {
+        self.process.signal(Signal::CONT)
     }
 
     /// Where to publish `stream` ("live/name") with a right key.
@@ -171,7 +211,7 @@ impl Tidecast {
 
     #[must_use]
     pub fn publish_url_with_key(&self, stream: &str, key: &str) -> String {
-        format!("rtmp://{}/{stream}?key={key}", self.rtmp)
+        format!("rtmp://{}/{stream}?key={key}", self.rtmp_address())
     }
 
     /// What viewers ask.
@@ -182,7 +222,7 @@ impl Tidecast {
 
     #[must_use]
     pub fn rtmp_address(&self) -> SocketAddr {
-        self.rtmp
+        self.rtmp.expect("an edge takes no publishers")
     }
 
     #[must_use]
@@ -276,8 +316,14 @@ impl Tidecast {
     }
 }
 
+/// Takes everything of this machine's environment away.
+pub(crate) fn bare(command: &mut Command, data_dir: &Path) {
+    command.env_clear().envs(env::vars_os().filter(|(name, _)| name == "PATH" || name == "HOME"));
+    command.env("TIDECAST__DATA_DIR", data_dir);
+}
+
 /// `TIDECAST_BIN`, or what cargo built beside this test.
-fn binary() -> Result<PathBuf> {
+pub(crate) fn binary() -> Result<PathBuf> {
     if let Some(path) = env::var_os("TIDECAST_BIN") {
         return Ok(path.into());
     }

@@ -121,9 +121,14 @@ impl LiveEdge {
     pub fn next(self) -> Option<Position> {
         match (self.ended, self.complete) {
             (true, _) => None,
-            (false, true) => Some(Position { msn: self.msn.saturating_add(1), part: 0 }),
+            (false, true) => Some(self.after()),
             (false, false) => Some(Position { msn: self.msn, part: self.parts }),
         }
+    }
+
+    /// The first part of the segment after the newest, whether one comes or not.
+    pub(crate) fn after(self) -> Position {
+        Position { msn: self.msn.saturating_add(1), part: 0 }
     }
 
     /// A request for the part `wanted`, which is `present` or not. Only the hinted part is waited for: any other

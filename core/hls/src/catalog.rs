@@ -11,6 +11,7 @@ use media::{SessionId, StreamId};
 use net::{Full, Limits, Place, Places};
 use tokio::sync::SemaphorePermit;
 
+use crate::backfill::Backfill;
 use crate::index::{StreamHeader, StreamIndex, StreamWriter};
 use crate::metrics::Metrics;
 
@@ -71,12 +72,37 @@ impl Catalog {
     /// # Panics
     /// Outside a tokio runtime: each rendition wakes its held requests from a task.
     pub fn open(&self, header: StreamHeader) -> StreamWriter {
+        self.open_with(header, None, |_| ()).0
+    }
+
+    /// As [`Catalog::open`], for a session of another node: bodies that are only listed come from `backfill`, and `fill`
+    /// puts in what there is already before anybody can find it.
+    ///
+    /// # Panics
+    /// As [`Catalog::open`].
+    pub fn open_remote<T>(
+        &self,
+        header: StreamHeader,
+        backfill: Arc<dyn Backfill>,
+        fill: impl FnOnce(&mut StreamWriter) -> T,
+    ) -> (StreamWriter, T) {
+        self.open_with(header, Some(backfill), fill)
+    }
+
+    fn open_with<T>(
+        &self,
+        header: StreamHeader,
+        backfill: Option<Arc<dyn Backfill>>,
+        fill: impl FnOnce(&mut StreamWriter) -> T,
+    ) -> (StreamWriter, T) {
         let key: Arc<str> = header.id.to_string().into();
-        let index = Arc::new(StreamIndex::new(header, self.shared.metrics.clone()));
+        let index = Arc::new(StreamIndex::new(header, self.shared.metrics.clone(), backfill));
         for number in 0..index.renditions.len() {
             let index = Arc::clone(&index);
-            tokio::spawn(async move { index.renditions[number].run_waker().await });
+            tokio::spawn(async move { index.renditions[number].run_waker(&index.publications).await });
         }
+        let mut writer = StreamWriter::new(Arc::clone(&index));
+        let filled = fill(&mut writer);
         self.change(|streams| {
             let sessions = streams.entry(key).or_default();
             sessions.retain(|session| session.session() != index.session());
@@ -84,7 +110,7 @@ impl Catalog {
             let excess = sessions.len().saturating_sub(SESSIONS_PER_STREAM_MAX);
             sessions.drain(..excess);
         });
-        StreamWriter::new(index)
+        (writer, filled)
     }
 
     /// The newest session of a stream, ended or not.
@@ -109,6 +135,18 @@ impl Catalog {
                 sessions.retain(|session| !expired(session));
                 !sessions.is_empty()
             });
+        });
+    }
+
+    /// Forgets a session at once.
+    pub fn forget(&self, index: &Arc<StreamIndex>) {
+        self.change(|streams| {
+            let name = index.id().to_string();
+            let Some(sessions) = streams.get_mut(name.as_str()) else { return };
+            sessions.retain(|session| !Arc::ptr_eq(session, index));
+            if sessions.is_empty() {
+                streams.remove(name.as_str());
+            }
         });
     }
 

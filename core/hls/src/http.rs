@@ -29,6 +29,7 @@ pub use self::body::Body;
 use self::negotiate::RangeAnswer;
 pub use self::negotiate::{accepts_gzip, is_known};
 use self::target::{File, Item, Target};
+use crate::backfill::FetchError;
 use crate::blocking::{DirectiveError, Directives, PartAnswer, Reload, ReloadAnswer};
 use crate::catalog::Catalog;
 use crate::index::{Announced, State, StreamIndex};
@@ -78,6 +79,20 @@ pub async fn respond(
         (&Method::OPTIONS, _) => Ok(preflight()),
         _ => Err(Refusal::Method),
     };
+    finish(catalog, method, kind, answer)
+}
+
+/// Answers a request for media that another node has and does not give: 503.
+pub fn unreachable(catalog: &Catalog, method: &Method) -> Response<Body> {
+    finish(catalog, method, RequestKind::Other, Err(Refusal::Unreachable))
+}
+
+fn finish(
+    catalog: &Catalog,
+    method: &Method,
+    kind: RequestKind,
+    answer: Result<Response<Body>, Refusal>,
+) -> Response<Body> {
     let mut response = answer.unwrap_or_else(Refusal::into_response);
     if method == Method::HEAD {
         *response.body_mut() = Body::empty();
@@ -113,7 +128,7 @@ impl Request<'_> {
         match file {
             File::Playlist => self.media_playlist(&index, rendition, &announced).await,
             File::Part(position) => self.part(&index, rendition, &announced, position).await,
-            File::Segment(msn) => self.segment(rendition, msn),
+            File::Segment(msn) => self.segment(&index, rendition, msn).await,
             File::Init(hash) => self.init(session, rendition, hash),
         }
     }
@@ -163,14 +178,24 @@ impl Request<'_> {
         };
         let part = self.settle(index, rendition, announced, Queue::Part, here_or_never).await?;
         let part = part.filter(|part| !part.gap).ok_or(Refusal::NotFound)?;
-        Ok(self.media(rendition, part.body.clone(), part.bytes, part.etag.clone()))
+        let body = index.body(rendition, position, &part).await?;
+        Ok(self.media(rendition, body, part.bytes, part.etag.clone()))
     }
 
-    fn segment(&self, rendition: &Rendition, msn: u64) -> Result<Response<Body>, Refusal> {
+    async fn segment(
+        &self,
+        index: &StreamIndex,
+        rendition: &Rendition,
+        msn: u64,
+    ) -> Result<Response<Body>, Refusal> {
         let snapshot = rendition.snapshot();
         let segment = snapshot.segment(msn).filter(|segment| segment.complete && !segment.gap());
         let segment = segment.ok_or(Refusal::NotFound)?;
-        Ok(self.media(rendition, segment.body(), segment.bytes, segment.etag.clone()))
+        let mut body = Vec::new();
+        for (number, part) in (0_u32..).zip(&segment.parts) {
+            body.append(&mut index.body(rendition, Position { msn, part: number }, part).await?);
+        }
+        Ok(self.media(rendition, body, segment.bytes, segment.etag.clone()))
     }
 
     fn init(&self, session: SessionId, rendition: &Rendition, hash: &str) -> Result<Response<Body>, Refusal> {
@@ -293,6 +318,17 @@ enum Refusal {
     Busy,
     /// This node goes down; the next one to listen here, or another, will wait with the viewer.
     Draining,
+    /// The media is on another node, which does not give it now.
+    Unreachable,
+}
+
+impl From<FetchError> for Refusal {
+    fn from(error: FetchError) -> Self {
+        match error {
+            FetchError::Gone => Self::NotFound,
+            FetchError::Unreachable => Self::Unreachable,
+        }
+    }
 }
 
 impl Refusal {
@@ -304,7 +340,9 @@ impl Refusal {
                 (StatusCode::BAD_REQUEST, NOT_STORED)
             }
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, NOT_STORED),
-            Self::Stalled | Self::Busy | Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, NOT_STORED),
+            Self::Stalled | Self::Busy | Self::Draining | Self::Unreachable => {
+                (StatusCode::SERVICE_UNAVAILABLE, NOT_STORED)
+            }
         };
         let text = format!("{}\n", self.words());
         let mut response = Response::new(Body::empty());
@@ -314,8 +352,8 @@ impl Refusal {
         headers.insert(CONTENT_TYPE, TEXT);
         headers.insert(CONTENT_LENGTH, text.len().into());
         match self {
-            Self::Starting | Self::Stalled | Self::Busy | Self::Draining => {
-                drop(headers.insert(RETRY_AFTER, 1.into()));
+            Self::Starting | Self::Stalled | Self::Busy | Self::Draining | Self::Unreachable => {
+                headers.insert(RETRY_AFTER, 1.into());
             }
             Self::Method => drop(headers.insert(ALLOW, METHODS)),
             Self::NotFound | Self::Directives(_) | Self::Filter(_) | Self::TooFarAhead => {}
@@ -335,6 +373,7 @@ impl Refusal {
             Self::Stalled => "no new media in time".into(),
             Self::Busy => "too many requests are waiting".into(),
             Self::Draining => "this server is going down".into(),
+            Self::Unreachable => "the origin does not answer".into(),
         }
     }
 }

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use ::http::HeaderValue;
 use arc_swap::ArcSwapOption;
 use media::{SessionId, StreamId};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
+use crate::backfill::Backfill;
 use crate::catalog::HELD_REQUESTS_PER_STREAM_MAX;
 use crate::metrics::Metrics;
 use crate::playlist::multivariant::Multivariants;
@@ -69,6 +70,11 @@ pub struct StreamIndex {
     viewers: ViewerMeter,
     opened_at: Instant,
     ended_at: OnceLock<Instant>,
+    abandoned_at: OnceLock<Instant>,
+    /// Counts publications of all renditions, for the feeds of other nodes.
+    pub(crate) publications: watch::Sender<u64>,
+    /// Where the bodies are that this node only lists.
+    pub(crate) backfill: Option<Arc<dyn Backfill>>,
 }
 
 #[derive(Debug)]
@@ -132,6 +138,9 @@ impl StreamWriter {
         self.index.announced.store(Some(Arc::new(announced)));
         if before.is_none() {
             self.renditions.iter_mut().for_each(RenditionWriter::refresh);
+        } else if let Some(first) = self.renditions.first() {
+            // No playlist of a rendition changes, but other nodes are told.
+            first.rendition().waiters.ring();
         }
     }
 
@@ -148,7 +157,8 @@ impl StreamWriter {
         drop(self);
     }
 
-    /// Stands still instead: nothing more comes from here, and the session may go on in the next process.
+    /// Stands still instead: nothing more comes from here, which says nothing of the session's end. It may go on in the
+    /// next process, or on another node; what is here can be fetched until it expires.
     pub fn abandon(mut self) {
         self.abandoned = true;
     }
@@ -156,17 +166,20 @@ impl StreamWriter {
 
 impl Drop for StreamWriter {
     fn drop(&mut self) {
+        // Each is set only here, and the writer is dropped once.
         if self.abandoned {
-            return;
+            // First, so that whoever is woken finds it so.
+            let _ = self.index.abandoned_at.set(Instant::now());
+            self.renditions.iter().for_each(|rendition| rendition.rendition().waiters.close());
+        } else {
+            self.renditions.iter_mut().for_each(RenditionWriter::end);
+            let _ = self.index.ended_at.set(Instant::now());
         }
-        self.renditions.iter_mut().for_each(RenditionWriter::end);
-        // Set only here, and the writer is dropped once.
-        let _ = self.index.ended_at.set(Instant::now());
     }
 }
 
 impl StreamIndex {
-    pub(crate) fn new(header: StreamHeader, metrics: Metrics) -> Self {
+    pub(crate) fn new(header: StreamHeader, metrics: Metrics, backfill: Option<Arc<dyn Backfill>>) -> Self {
         let renditions = header.renditions.iter().map(|rendition| {
             let others = header.renditions.iter().filter(|other| other.name != rendition.name);
             Rendition::new(rendition.clone(), others.map(|other| other.name.clone()).collect())
@@ -180,6 +193,9 @@ impl StreamIndex {
             viewers: ViewerMeter::default(),
             opened_at: Instant::now(),
             ended_at: OnceLock::new(),
+            abandoned_at: OnceLock::new(),
+            publications: watch::Sender::new(0),
+            backfill,
             header,
         }
     }
@@ -229,6 +245,31 @@ impl StreamIndex {
         }
     }
 
+    pub(crate) fn header(&self) -> &StreamHeader {
+        &self.header
+    }
+
+    /// What was announced, bandwidths at their highest.
+    pub(crate) fn announcement(&self) -> Option<Announcement> {
+        let announced = self.announced()?;
+        let names = self.header.renditions.iter().map(|rendition| rendition.name.clone());
+        Some(Announcement {
+            target_duration_s: announced.target_duration_s,
+            window_ms: u32::try_from(announced.window_ms).unwrap_or(u32::MAX),
+            frame_rate: announced.frame_rate,
+            bandwidths: names.zip(announced.bandwidths.iter().copied()).collect(),
+        })
+    }
+
+    /// No writer is left; whether it said the end, the renditions tell.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed_at().is_some()
+    }
+
+    fn closed_at(&self) -> Option<Instant> {
+        self.ended_at.get().or(self.abandoned_at.get()).copied()
+    }
+
     pub(crate) fn part_hold_back_ms(&self) -> u32 {
         self.header.part_hold_back_ms
     }
@@ -261,7 +302,7 @@ impl StreamIndex {
     pub(crate) fn expired(&self, now: Instant) -> bool {
         let window =
             self.announced().map_or(Duration::ZERO, |announced| Duration::from_millis(announced.window_ms));
-        self.ended_at.get().is_some_and(|ended_at| now.saturating_duration_since(*ended_at) >= window)
+        self.closed_at().is_some_and(|closed_at| now.saturating_duration_since(closed_at) >= window)
     }
 
     fn merge(&self, announcement: Announcement, before: Option<&Announced>) -> Announced {

@@ -13,8 +13,10 @@
 //! Section numbers of "rfc8216bis" are those of draft-pantos-hls-rfc8216bis.
 //! What it demands of us, and where each of it is tested, is listed in `CONFORMANCE.md`.
 
+mod backfill;
 pub mod blocking;
 mod catalog;
+mod feed;
 pub mod http;
 mod index;
 mod metrics;
@@ -24,7 +26,9 @@ mod segment;
 mod viewers;
 mod waiters;
 
+pub use backfill::{Backfill, Fetch, FetchError};
 pub use catalog::Catalog;
+pub use feed::{Entry, FedPart, Feed, Progress};
 pub use index::{Announcement, Bandwidth, State, Status, StreamHeader, StreamIndex, StreamWriter};
 pub use metrics::Metrics;
 pub use rendition::{NameError, PushError, RenditionHeader, RenditionName, RenditionWriter};

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use media::{CodecConfig, Timescale};
+use tokio::sync::{OnceCell, watch};
 
 use crate::blocking::{LiveEdge, advance_part_limit};
 use crate::index::{Announced, StreamIndex};
@@ -108,6 +109,11 @@ impl Snapshot {
         })
     }
 
+    /// Everything that can be fetched, oldest first.
+    pub(crate) fn segments(&self) -> &[Arc<Segment>] {
+        &self.segments
+    }
+
     pub(crate) fn segment(&self, msn: u64) -> Option<&Arc<Segment>> {
         let oldest = self.segments.first()?.msn;
         self.segments.get(usize::try_from(msn.checked_sub(oldest)?).ok()?)
@@ -160,13 +166,14 @@ impl Rendition {
         }
     }
 
-    /// Wakes held requests after each publication, until the last.
-    pub(crate) async fn run_waker(&self) {
+    /// Wakes held requests after each publication, until the last. `feeds` go first: behind each is a whole node.
+    pub(crate) async fn run_waker(&self, feeds: &watch::Sender<u64>) {
         for turn in 0.. {
             self.waiters.rung().await;
-            let ended = self.snapshot.load().ended;
+            let over = self.snapshot.load().ended || self.waiters.is_closed();
+            feeds.send_modify(|count| *count += 1);
             self.waiters.wake_all(turn).await;
-            if ended {
+            if over {
                 return;
             }
         }
@@ -217,14 +224,54 @@ impl RenditionWriter {
         Ok(())
     }
 
+    /// As [`RenditionWriter::push`], for a part of `bytes` that may come without its body: another node has it then.
+    ///
+    /// # Errors
+    /// As [`RenditionWriter::push`].
+    pub fn push_listed(&mut self, part: Part, bytes: u64) -> Result<(), PushError> {
+        self.add_listed(part, bytes)?;
+        self.publish(false);
+        Ok(())
+    }
+
+    /// Puts the index of another node, each part with the length of its body, in place of what is here, and publishes
+    /// it at once.
+    ///
+    /// # Errors
+    /// As [`RenditionWriter::push`]; then only what came before is here.
+    pub fn restore(&mut self, parts: impl IntoIterator<Item = (Part, u64)>) -> Result<(), PushError> {
+        while !self.segments.is_empty() {
+            self.drop_oldest();
+        }
+        let restored = parts.into_iter().try_for_each(|(part, bytes)| self.add_listed(part, bytes));
+        self.publish(false);
+        restored
+    }
+
+    /// Lets go of the segments before `msn`, as the node did that this one follows.
+    pub fn forget_before(&mut self, msn: u64) {
+        while self.segments.len() > SEGMENTS_KEPT_MIN {
+            if self.segments.front().is_none_or(|oldest| oldest.msn >= msn) {
+                return;
+            }
+            self.drop_oldest();
+        }
+        self.listed_from = self.listed_from.max(msn);
+    }
+
     fn add(&mut self, part: Part) -> Result<(), PushError> {
+        let bytes = part.body.iter().map(|slice| slice.len() as u64).sum();
+        self.add_listed(part, bytes)
+    }
+
+    fn add_listed(&mut self, part: Part, bytes: u64) -> Result<(), PushError> {
         self.check(&part)?;
         let target = u64::from(self.rendition().header.part_target_ms);
         if u64::from(part.duration) * 1000 > target * u64::from(self.timescale().hertz()) {
             self.index.metrics.parts_over_target.inc();
         }
         self.index.metrics.parts_published.inc();
-        self.append(part);
+        self.append(part, bytes);
         self.trim();
         Ok(())
     }
@@ -236,7 +283,7 @@ impl RenditionWriter {
     }
 
     /// Closes the last segment and publishes the playlist with ENDLIST, once.
-    pub(crate) fn end(&mut self) {
+    pub fn end(&mut self) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
@@ -276,14 +323,18 @@ impl RenditionWriter {
         }
     }
 
-    fn append(&mut self, part: Part) {
+    fn append(&mut self, part: Part, bytes: u64) {
         let (session, name) = (self.index.session(), &self.rendition().header.name);
         let stored = StoredPart {
             duration: part.duration,
             independent: part.independent,
             gap: part.gap,
-            bytes: part.body.iter().map(|slice| slice.len() as u64).sum(),
-            body: part.body,
+            last: part.last,
+            bytes,
+            body: match part.body.is_empty() && bytes > 0 {
+                true => OnceCell::new(),
+                false => part.body.into(),
+            },
             etag: segment::etag(session, name, format_args!("{}.{}", part.msn, part.part)),
         };
         self.index.retained.add(stored.bytes);
@@ -410,7 +461,7 @@ impl RenditionWriter {
         Version::new(&playlist, format!("{}.{}.{msn}.{part}.{state}", self.index.session(), header.name))
     }
 
-    fn rendition(&self) -> &Rendition {
+    pub(crate) fn rendition(&self) -> &Rendition {
         &self.index.renditions[self.number]
     }
 

@@ -7,6 +7,7 @@ use ::http::HeaderValue;
 use bytes::Bytes;
 use media::SessionId;
 use media::cmaf::Init;
+use tokio::sync::OnceCell;
 
 use crate::FORMAT_VERSION;
 use crate::rendition::RenditionName;
@@ -72,7 +73,11 @@ pub(crate) struct StoredPart {
     pub(crate) duration: u32,
     pub(crate) independent: bool,
     pub(crate) gap: bool,
-    pub(crate) body: Vec<Bytes>,
+    /// As it was pushed: nothing follows in this segment. A segment cut short has no such part.
+    pub(crate) last: bool,
+    /// Empty until somebody asks, for a part that this node only lists; see `backfill.rs`.
+    pub(crate) body: OnceCell<Vec<Bytes>>,
+    /// Length of the body, here or not.
     pub(crate) bytes: u64,
     pub(crate) etag: HeaderValue,
 }
@@ -85,10 +90,6 @@ impl Segment {
 
     pub(crate) fn starts_independent(&self) -> bool {
         self.parts.first().is_some_and(|part| part.independent)
-    }
-
-    pub(crate) fn body(&self) -> Vec<Bytes> {
-        self.parts.iter().flat_map(|part| part.body.iter().cloned()).collect()
     }
 }
 

@@ -3,7 +3,7 @@
 //! Waking costs about half a microsecond per request, and ten thousand may be held. So the packager only rings
 //! one bell; a task of the rendition hears it and wakes one shard after the other, giving way in between.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -26,12 +26,23 @@ pub(crate) struct Waiters {
     playlists: [Notify; SHARDS],
     /// Spreads requests over the shards.
     arrivals: AtomicUsize,
+    closed: AtomicBool,
 }
 
 impl Waiters {
     /// Something changed. Constant time, whoever waits.
     pub(crate) fn ring(&self) {
         self.published.notify_one();
+    }
+
+    /// Nothing will change any more, though it is not the end.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.ring();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// A place to wait in. Any ring after [`Place::wait`] was called ends that wait, awaited or not yet.

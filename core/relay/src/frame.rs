@@ -207,10 +207,14 @@ impl Frame {
     /// [`FrameError`] unless this is a configuration we can parse.
     pub fn to_config(&self) -> Result<CodecConfig, FrameError> {
         self.expect(Kind::Config)?;
-        let record = self.wire.slice(HEADER_BYTES..);
+        Self::config_from(self.wire.slice(HEADER_BYTES..))
+    }
+
+    /// Reads the payload of a configuration, which stream records on the wire hold too.
+    pub(crate) fn config_from(record: Bytes) -> Result<CodecConfig, FrameError> {
         match record.get(..4) {
             Some(sample_entry) => Ok(CodecConfig::from_record(sample_entry, record.slice(4..))?),
-            None => Err(FrameError::Payload { kind: self.kind, bytes: record.len() }),
+            None => Err(FrameError::Payload { kind: Kind::Config, bytes: record.len() }),
         }
     }
 

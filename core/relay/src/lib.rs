@@ -5,16 +5,25 @@
 //!
 //! It is a log with consumer offsets, (epoch, group, frame), and nothing else: what a frame means is decided
 //! by who reads it. `frame.rs`, `ring.rs` are pure; `stream.rs` adds the lock and the wake-up.
+//!
+//! And the wire between nodes: `wire/` is what they say (pure), `tls.rs` who they are, `server.rs` and `client.rs` the
+//! sockets.
 
+mod client;
 mod frame;
 mod metrics;
 mod record;
 mod registry;
 mod ring;
+pub mod server;
 mod stream;
+mod throttle;
+mod tls;
+pub mod wire;
 
+pub use client::{Lost, SILENCE_MAX, Subscription, Upstream, UpstreamError, UpstreamUrl};
 pub use frame::{Boundary, Frame, FrameError, HEADER_BYTES, Kind};
-pub use metrics::Metrics;
+pub use metrics::{Metrics, WireMetrics};
 pub use record::{
     Bandwidth, Facts, HEALTH_SAMPLES_MAX, Health, Live, STORE_BYTES_MAX, Sample, Sound, StreamRecord,
     TrackRecord,
@@ -22,3 +31,5 @@ pub use record::{
 pub use registry::{StreamRegistry, Streams, Taken};
 pub use ring::{Cursor, GROUP_BYTES_MAX, RING_BYTES_MAX, Read, Ring};
 pub use stream::{Stream, StreamWriter, Track, TrackWriter};
+pub use throttle::Throttle;
+pub use tls::{CLUSTER_NAME, Identity, IdentityError};

@@ -30,6 +30,8 @@ export interface Model {
   stream: Stream | null;
   /** The session on the screen; null when nothing is being played. */
   playing: string | null;
+  /** Where its playlist was opened: the same session may be at another server now. */
+  from: string | null;
   playback: Playback;
   /** The programme is over on the server, and the player plays out what it has. */
   finishing: boolean;
@@ -75,6 +77,7 @@ export const initial: Model = {
   phase: "loading",
   stream: null,
   playing: null,
+  from: null,
   playback: "loading",
   finishing: false,
   drained: false,
@@ -139,6 +142,8 @@ function onAnswerWhilePlaying(model: Model, stream: Stream): Step {
   if (model.drained) {
     return same ? onPlayerFailed(model, "the playlist ended although the stream is live") : conclude(model);
   }
+  // Polling moves on only when a server is gone, and then the player must follow.
+  if (same && stream.state === "live" && stream.playlist !== model.from) return start(model, stream);
   if (same) return stay({ ...model, finishing: false });
   if (stream.state === "live") return start(model, stream);
   const somethingLeft = model.playback === "playing" || model.playback === "paused";
@@ -173,6 +178,7 @@ function start(model: Model, stream: Stream): Step {
       ...model,
       phase: "live",
       playing: sessionOf(stream),
+      from: stream.playlist,
       playback: "loading",
       finishing: false,
       drained: false,

@@ -11,6 +11,8 @@ export type PlayerKind = "hls.js" | "native";
 export interface PlayerEvents {
   /** The player will not come back by itself. */
   onFailure(detail: string): void;
+  /** A request got no answer at all: the server may be gone. */
+  onNoAnswer(): void;
   /** The browser has no decoder for this stream. */
   onUnsupported(): void;
 }
@@ -151,6 +153,8 @@ class HlsPlayer implements Player {
   }
 
   private onError(error: ErrorData): void {
+    const unanswered = error.type === ErrorTypes.NETWORK_ERROR && error.response?.code === 0;
+    if (unanswered) this.events.onNoAnswer();
     if (!error.fatal) return;
     // A media error by its type, but nothing to recover from.
     if (LACKS_A_DECODER.includes(error.details)) return this.events.onUnsupported();

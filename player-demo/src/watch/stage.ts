@@ -16,6 +16,7 @@ import { byId, setText } from "../dom.ts";
 import { Poller, backoff } from "../poll.ts";
 import { LIVE_WITHIN } from "./live-edge.ts";
 import { type Effect, type Event, type Model, initial, isSettled, step } from "./machine.ts";
+import { NodeList, isNodeTrouble } from "./nodes.ts";
 import { type Notice, noticeFor } from "./notice.ts";
 import { type Player, choosePlayer, codecsLacking, openPlayer, supportedHere } from "./player.ts";
 import { type Stats, collect } from "./stats.ts";
@@ -59,6 +60,7 @@ export interface Surroundings {
 let name: StreamName = { app: "", stream: "" };
 let surroundings: Surroundings = { render: () => {}, tick: () => {} };
 let poller: Poller<Stream>;
+const nodes = new NodeList();
 let model: Model = initial;
 let player: Player | null = null;
 let openedAt = 0;
@@ -125,6 +127,7 @@ function open(playlist: string): void {
   wantsLive = true;
   player = openPlayer(kind, video, playlist, {
     onFailure: (detail) => queueMicrotask(() => send({ type: "player-failed", detail })),
+    onNoAnswer: () => poller.now(),
     onUnsupported: () => queueMicrotask(() => send({ type: "unsupported", codecs: codecsLacking(model.stream) })),
   });
   watchForStall();
@@ -191,6 +194,8 @@ video.addEventListener("waiting", () => {
   stalls += 1;
   watchForStall();
   send({ type: "playback", playback: "stalled" });
+  // It may be the server; then another one has the same.
+  poller.now();
 });
 video.addEventListener("pause", () => {
   // Ending and closing pause, too.
@@ -296,13 +301,20 @@ export function openStage(stream: StreamName, around: Partial<Surroundings>): vo
     video,
     stats,
   };
-  poller = new Poller<Stream>(streamAddress(name), {
-    onAnswer: (answer) => send({ type: "answer", stream: answer }),
-    onFailure: (status) => send({ type: "poll-failed", status }),
+  poller = new Poller<Stream>(() => nodes.origin + streamAddress(name), {
+    onAnswer: (answer) => {
+      nodes.answered();
+      send({ type: "answer", stream: { ...answer, playlist: nodes.origin + answer.playlist } });
+    },
+    onFailure: (status) => {
+      if (isNodeTrouble(status) && nodes.next()) poller.now();
+      send({ type: "poll-failed", status });
+    },
     settled: () => isSettled(model),
   });
   render(model);
   poller.now();
+  void nodes.load();
   setInterval(() => {
     if (wantsLive) player?.keepUp();
     renderLive();

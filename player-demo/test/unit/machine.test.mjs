@@ -88,6 +88,13 @@ test("a player that gives up during an interruption is no fault of its own", () 
   assert.deepEqual(step(failed.model, says("live")).effects.map(({ type }) => type), ["play"]);
 });
 
+test("when polling has moved to another server, the player follows it there, once", () => {
+  const elsewhere = { playlist: "https://edge2.example/hls/live/cam/index.m3u8" };
+  const moved = after(says("live"), playback("playing"), says("live", elsewhere));
+  assert.deepEqual([moved.effects, moved.playing, moved.from], [["play"], "s1", elsewhere.playlist]);
+  assert.deepEqual(step(moved.model, says("live", elsewhere)).effects, []);
+});
+
 test("a new session replaces the old one even if the page never saw it end", () => {
   const replaced = after(says("live"), playback("playing"), says("live", { session: "s2" }));
   assert.deepEqual(replaced.effects, ["play"]);

@@ -18,6 +18,10 @@ pub(crate) enum Origin {
     Environment {
         variable: String,
     },
+    /// Of the command line.
+    Option {
+        name: &'static str,
+    },
 }
 
 impl fmt::Display for Origin {
@@ -26,6 +30,7 @@ impl fmt::Display for Origin {
             Self::Default => f.write_str("default"),
             Self::File { path, line, column } => write!(f, "{}:{line}:{column}", path.display()),
             Self::Environment { variable } => write!(f, "environment {variable}"),
+            Self::Option { name } => write!(f, "option --{name}"),
         }
     }
 }

@@ -35,6 +35,10 @@ fn nothing_set_gives_the_documented_defaults() {
             "publish.linger = \"20s\"                        # default",
             "publish.on_conflict = \"refuse\"                # default",
             "hls.profile = \"default\"                       # default",
+            "roles = \"all\"                                 # default",
+            "# upstream is not set                         # default",
+            "relay.listen = \":7400\"                        # default",
+            "cluster.dir = \"/home/ada/.local/share/tidecast/cluster\"  # default",
             "streams.unlisted = \"\"                         # default",
         ]
     );
@@ -199,6 +203,35 @@ fn two_listeners_on_one_address_are_refused_at_a_line_the_operator_wrote() {
         let result = load(&format!("http.listen = \"{http}\"\nrtmp.listen = \"{rtmp}\""));
         assert_eq!(result.is_err(), clash, "{http} {rtmp}");
     }
+}
+
+#[test]
+fn an_edge_has_an_upstream_and_nothing_else_has() {
+    let edge =
+        load("roles = \"edge\"\nupstream = \"https://origin:7400\"\n[http]\nlisten = \":1935\"").unwrap();
+    assert_eq!(edge.config.roles, RoleSet::Edge);
+    assert_eq!(edge.config.upstream.unwrap().to_string(), "https://origin:7400");
+    assert_eq!(
+        problems(load("roles = \"edge\"")),
+        ["tidecast.toml:1:9: roles: an edge needs an upstream; set upstream too"]
+    );
+    assert_eq!(
+        problems(load("upstream = \"https://origin:7400\"")),
+        ["tidecast.toml:1:12: upstream: only an edge has one; set roles = \"edge\" too"]
+    );
+    let told = problems(load("roles = \"edge\"\nupstream = \"http://origin\""));
+    assert!(told[0].contains("\"http://origin\" is no URL of an upstream"), "{told:?}");
+}
+
+#[test]
+fn the_command_line_wins_over_everything() {
+    let environment = environment([("TIDECAST__UPSTREAM", "https://a:1")]);
+    let options = [("roles", "edge"), ("upstream", "https://b:2")];
+    let loaded = Effective::load_with(None, &environment, &options).unwrap();
+    assert_eq!(loaded.config.upstream.as_ref().unwrap().to_string(), "https://b:2");
+    assert_eq!(loaded.origin("upstream").to_string(), "option --upstream");
+    let told = problems(Effective::load_with(None, &Environment::empty(), &[("roles", "egde")]));
+    assert!(told[0].starts_with("option --roles: roles: \"egde\" is no set of roles"), "{told:?}");
 }
 
 #[test]

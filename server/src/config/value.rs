@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ingest::OnConflict;
+use relay::UpstreamUrl;
 
 /// An address that only programs of this machine reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +61,36 @@ impl Profile {
             Self::Low => "low",
         }
     }
+}
+
+/// What this process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RoleSet {
+    /// Takes publishers, packages, and serves viewers.
+    All,
+    /// Serves viewers the streams of another node.
+    Edge,
+}
+
+impl RoleSet {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        [Self::All, Self::Edge]
+            .into_iter()
+            .find(|roles| roles.as_str() == text)
+            .ok_or_else(|| format!("{text:?} is no set of roles"))
+    }
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Edge => "edge",
+        }
+    }
+}
+
+/// Empty for none.
+pub(super) fn upstream(text: &str) -> Result<Option<UpstreamUrl>, String> {
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
 }
 
 /// IPv6 and IPv4: the listeners let a wildcard socket take both, and `listen.rs` knows machines without IPv6.

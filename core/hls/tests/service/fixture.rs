@@ -203,6 +203,10 @@ pub(crate) struct Viewer {
 }
 
 impl Viewer {
+    pub(crate) fn of(catalog: Catalog) -> Self {
+        Self { catalog }
+    }
+
     pub(crate) async fn get(&self, path_and_query: &str) -> Answer {
         self.request(Method::GET, path_and_query, &[]).await
     }

@@ -7,6 +7,7 @@ mod delta;
 mod fixture;
 mod inventory;
 mod reload;
+mod remote;
 mod rules;
 mod sequence;
 mod sessions;

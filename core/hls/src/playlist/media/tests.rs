@@ -12,7 +12,7 @@ const NOON_MS: i64 = 1_795_248_000_000;
 
 fn part(duration: u32, independent: bool) -> StoredPart {
     let etag = HeaderValue::from_static("\"\"");
-    StoredPart { duration, independent, gap: false, body: Vec::new(), bytes: 0, etag }
+    StoredPart { duration, independent, gap: false, last: false, body: Vec::new().into(), bytes: 0, etag }
 }
 
 fn gap(duration: u32) -> StoredPart {

@@ -1,0 +1,57 @@
+//! Bodies of parts that this node lists and another node has: fetched when the first viewer asks, once, and then kept.
+
+use std::fmt;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use crate::index::StreamIndex;
+use crate::rendition::{Rendition, RenditionName};
+use crate::segment::{Position, StoredPart};
+
+/// A viewer waits no longer than this for a body from another node, behind whoever asked before.
+const FETCH_MAX: Duration = Duration::from_secs(5);
+
+pub type Fetch<'a> = Pin<Box<dyn Future<Output = Result<Vec<Bytes>, FetchError>> + Send + 'a>>;
+
+/// Where the bodies of one session come from.
+pub trait Backfill: Send + Sync + fmt::Debug {
+    /// The body of a part, as the node made it that packaged it.
+    fn part<'a>(&'a self, rendition: &'a RenditionName, position: Position) -> Fetch<'a>;
+}
+
+/// Why there is no body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// The other node does not have it any more: 404.
+    #[error("the part is gone")]
+    Gone,
+    /// The other node does not answer, or not what it promised: 503.
+    #[error("the node that has the part does not give it")]
+    Unreachable,
+}
+
+impl StreamIndex {
+    /// The body of `part`, fetched if it is not here. Whoever asks for the same part waits for the same fetch; if the
+    /// one who began it hangs up, the next goes on.
+    pub(crate) async fn body(
+        &self,
+        rendition: &Rendition,
+        position: Position,
+        part: &StoredPart,
+    ) -> Result<Vec<Bytes>, FetchError> {
+        if let Some(body) = part.body.get() {
+            return Ok(body.clone());
+        }
+        let backfill = self.backfill.as_ref().ok_or(FetchError::Gone)?;
+        let fetch = async || {
+            let body = backfill.part(&rendition.header.name, position).await?;
+            let bytes: u64 = body.iter().map(|slice| slice.len() as u64).sum();
+            if bytes == part.bytes { Ok(body) } else { Err(FetchError::Unreachable) }
+        };
+        let fetched = timeout(FETCH_MAX, part.body.get_or_try_init(fetch)).await;
+        fetched.map_err(|_| FetchError::Unreachable)?.cloned()
+    }
+}

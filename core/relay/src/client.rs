@@ -1,0 +1,255 @@
+//! A node's side towards its upstream: subscriptions, and single answers over kept connections.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use media::StreamId;
+use rustls::pki_types::ServerName;
+use tokio::time::timeout;
+
+use crate::tls::{CLUSTER_NAME, Identity, words};
+use crate::wire::{Decoder, Hello, Hops, Message, NodeId, PATH_PREFIX, RelayLoop, Resume, WireError};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// From the request to the head of its answer; an upstream that is an edge itself may have to ask its own first.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// A peer that says nothing for so long is lost, though TCP has not noticed. Its clock ticks every 100 ms.
+pub const SILENCE_MAX: Duration = Duration::from_millis(500);
+
+/// Connections kept for bodies and states.
+const IDLE_CONNECTIONS_MAX: usize = 8;
+const IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// Longest single answer: a part that fits no frame, or the states of all streams.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Of a refusal, for the log.
+const WORDS_BYTES_MAX: usize = 300;
+
+/// Where an upstream is: `https://host:port`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamUrl(Authority);
+
+impl FromStr for UpstreamUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is no URL of an upstream");
+        let uri: Uri = text.parse().map_err(|_| wrong())?;
+        let authority = uri.authority().filter(|authority| authority.port().is_some()).ok_or_else(wrong)?;
+        let bare = uri.path_and_query().is_none_or(|path| path == "/") && !authority.as_str().contains('@');
+        if uri.scheme() == Some(&Scheme::HTTPS) && bare { Ok(Self(authority.clone())) } else { Err(wrong()) }
+    }
+}
+
+impl fmt::Display for UpstreamUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "https://{}", self.0)
+    }
+}
+
+/// Why an upstream gives nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UpstreamError {
+    /// The network, the other node, or its certificate or ours.
+    #[error("cannot reach {url}: {why}")]
+    Unreachable { url: UpstreamUrl, why: String },
+    #[error("no answer from {url} in time")]
+    TimedOut { url: UpstreamUrl },
+    #[error("the upstream does not have it")]
+    NotFound,
+    /// In the upstream's own words.
+    #[error("the upstream refuses with {status}: {why}")]
+    Refused { status: StatusCode, why: String },
+    #[error(transparent)]
+    Loop(#[from] RelayLoop),
+    #[error("the upstream's answer is longer than allowed")]
+    TooLong,
+}
+
+/// Why a subscription broke off.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Lost {
+    #[error("nothing was heard for {} ms", SILENCE_MAX.as_millis())]
+    Silent,
+    #[error("the upstream closed the connection")]
+    Closed,
+    #[error("the connection broke: {0}")]
+    Broken(String),
+    #[error(transparent)]
+    Wire(#[from] WireError),
+}
+
+/// The node that this one asks.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    url: UpstreamUrl,
+    node: NodeId,
+    format: u32,
+}
+
+impl Upstream {
+    /// `format`: the version of playlists and parts that this node writes.
+    pub fn new(url: UpstreamUrl, identity: &Identity, format: u32) -> Self {
+        let name = ServerName::try_from(CLUSTER_NAME).expect("a name in the domain name system");
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config((*identity.client_config()).clone())
+            .https_only()
+            .with_server_name_resolver(FixedServerNameResolver::new(name))
+            .enable_http1()
+            .wrap_connector(tcp);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .pool_idle_timeout(IDLE_MAX)
+            .build(connector);
+        Self { client, url, node: identity.node().clone(), format }
+    }
+
+    pub fn url(&self) -> &UpstreamUrl {
+        &self.url
+    }
+
+    /// Reads a stream from its index on, or from where `resume` says. `hops` are those who asked this node.
+    ///
+    /// # Errors
+    /// [`UpstreamError`].
+    pub async fn subscribe(
+        &self,
+        stream: &StreamId,
+        resume: Option<&Resume>,
+        hops: Hops,
+    ) -> Result<Subscription, UpstreamError> {
+        let query = resume.map(|resume| format!("?from={resume}")).unwrap_or_default();
+        let body = self.request(&format!("{stream}{query}"), hops).await?.into_body();
+        Ok(Subscription { body, decoder: Decoder::default() })
+    }
+
+    /// One answer, in the slices it came in. `path` is below the wire's prefix.
+    ///
+    /// # Errors
+    /// [`UpstreamError`].
+    pub async fn get(&self, path: &str, hops: Hops) -> Result<Vec<Bytes>, UpstreamError> {
+        let answer = async {
+            let body = self.request(path, hops).await?.into_body();
+            self.collect(body).await
+        };
+        timeout(ANSWER_TIMEOUT, answer)
+            .await
+            .map_err(|_| UpstreamError::TimedOut { url: self.url.clone() })?
+    }
+
+    async fn request(&self, path: &str, hops: Hops) -> Result<Response<Incoming>, UpstreamError> {
+        let hops = hops.through(&self.node)?;
+        let uri = Uri::builder()
+            .scheme(Scheme::HTTPS)
+            .authority(self.url.0.clone())
+            .path_and_query(format!("{PATH_PREFIX}{path}"))
+            .build();
+        let mut request = Request::new(Empty::new());
+        *request.uri_mut() = uri.map_err(|error| self.unreachable(&error))?;
+        let mut headers = HeaderMap::new();
+        Hello { hops, format: self.format }.write(&mut headers);
+        *request.headers_mut() = headers;
+        let answer = timeout(ANSWER_TIMEOUT, self.client.request(request)).await;
+        let answer = answer.map_err(|_| UpstreamError::TimedOut { url: self.url.clone() })?;
+        let answer = answer.map_err(|error| self.unreachable(&error))?;
+        match answer.status() {
+            StatusCode::OK => Ok(answer),
+            StatusCode::NOT_FOUND => Err(UpstreamError::NotFound),
+            status => {
+                let words = timeout(CONNECT_TIMEOUT, self.collect(answer.into_body())).await;
+                let words = words.ok().and_then(Result::ok).unwrap_or_default().concat();
+                let words = &words[..words.len().min(WORDS_BYTES_MAX)];
+                let why = String::from_utf8_lossy(words).trim().to_owned();
+                Err(UpstreamError::Refused { status, why })
+            }
+        }
+    }
+
+    async fn collect(&self, mut body: Incoming) -> Result<Vec<Bytes>, UpstreamError> {
+        let (mut slices, mut bytes) = (Vec::new(), 0);
+        while let Some(frame) = body.frame().await {
+            let Ok(slice) = frame.map_err(|error| self.unreachable(&error))?.into_data() else { continue };
+            bytes += slice.len();
+            if bytes > ANSWER_BYTES_MAX {
+                return Err(UpstreamError::TooLong);
+            }
+            slices.push(slice);
+        }
+        Ok(slices)
+    }
+
+    fn unreachable(&self, error: &(dyn std::error::Error + 'static)) -> UpstreamError {
+        UpstreamError::Unreachable { url: self.url.clone(), why: words(error) }
+    }
+}
+
+/// A stream as it comes from upstream. Dropping it unsubscribes.
+#[derive(Debug)]
+pub struct Subscription {
+    body: Incoming,
+    decoder: Decoder,
+}
+
+impl Subscription {
+    /// The next message. May be dropped at any time, and called again.
+    ///
+    /// # Errors
+    /// [`Lost`]; then subscribe again, with a resume.
+    pub async fn next(&mut self) -> Result<Message, Lost> {
+        loop {
+            if let Some(message) = self.decoder.poll_message()? {
+                return Ok(message);
+            }
+            let frame = timeout(SILENCE_MAX, self.body.frame()).await.map_err(|_| Lost::Silent)?;
+            let frame = frame.ok_or(Lost::Closed)?.map_err(|error| Lost::Broken(words(&error)))?;
+            if let Ok(bytes) = frame.into_data() {
+                self.decoder.push(bytes);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upstream_is_a_secure_host_and_port_and_nothing_else() {
+        for url in ["https://origin:7400", "https://192.0.2.1:7400/", "https://[2001:db8::1]:7400"] {
+            let parsed: UpstreamUrl = url.parse().unwrap();
+            assert_eq!(parsed.to_string(), url.trim_end_matches('/'));
+        }
+        for url in [
+            "",
+            "origin:7400",
+            "http://origin:7400",
+            "https://origin",
+            "https://origin:7400/live",
+            "https://a@b:1",
+            "https://o:1?x",
+        ] {
+            assert!(url.parse::<UpstreamUrl>().is_err(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The relay's listener: accepts nodes of the cluster, and nobody else.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::pki_types::CertificateDer;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_io_timeout::TimeoutStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, debug, info, info_span, warn};
+
+use crate::metrics::WireMetrics;
+use crate::throttle::Throttle;
+use crate::tls::{Identity, node_of, words};
+use crate::wire::{NodeId, Slices};
+
+/// Connections of children. Each subscription is one, and each child keeps a few more for bodies and states; a thousand
+/// is ten times what one node can feed with video.
+pub const CONNECTIONS_MAX: usize = 4096;
+
+/// From accept to the end of the handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A request's head must be complete this long after the answer before it. Children keep connections for bodies.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A child that takes nothing for this long is cut off. It resumes where it was.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Unsent bytes in the kernel, at most: what a slow child lags behind shall be seen in its cursor, not hidden in a socket.
+const NOTSENT_BYTES_MAX: u32 = 256 * 1024;
+
+/// Bounds a request's head. Above it, so much of a frame is handed to TLS in one call.
+const BUFFER_BYTES_MAX: usize = 256 * 1024;
+
+/// On drain, for answers that are being written. Subscriptions end at once: their children resume elsewhere.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// After a failed accept, mostly for want of file descriptors: give somebody time to close one.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The body of an answer to a child.
+pub type Body = UnsyncBoxBody<Slices, Infallible>;
+
+/// Answers the requests of children.
+pub trait Service: Send + Sync + 'static {
+    /// `child` is the node that the certificate names.
+    fn respond(&self, child: &NodeId, request: Request<()>) -> impl Future<Output = Response<Body>> + Send;
+}
+
+/// The bound listener.
+pub struct Listener {
+    tcp: TcpListener,
+    tls: TlsAcceptor,
+    metrics: WireMetrics,
+}
+
+impl Listener {
+    /// # Errors
+    /// From the system, for an address in use or not ours.
+    pub fn bind(address: SocketAddr, identity: &Identity, metrics: WireMetrics) -> io::Result<Self> {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let tls = TlsAcceptor::from(identity.server_config());
+        Ok(Self { tcp: TcpListener::from_std(listener)?, tls, metrics })
+    }
+
+    /// # Errors
+    /// From the system.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+
+    /// Serves until `drain`, then finishes the answers that are being written.
+    pub async fn run<S: Service>(self, service: S, drain: CancellationToken) {
+        let connections = TaskTracker::new();
+        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let (service, refusals) = (Arc::new(service), Arc::new(Throttle::default()));
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.accept(&permits) => accepted,
+                () = drain.cancelled() => break,
+            };
+            let Some((stream, peer, permit)) = accepted else { continue };
+            let (tls, service, refusals) = (self.tls.clone(), service.clone(), refusals.clone());
+            let (metrics, drain) = (self.metrics.clone(), drain.clone());
+            connections.spawn(async move {
+                match handshake(stream, &tls).await {
+                    Ok((stream, child)) => {
+                        let span = info_span!("child", node.id = %child, peer.addr = %peer);
+                        metrics.connections.inc();
+                        serve(stream, &child, service, drain).instrument(span).await;
+                        metrics.connections.dec();
+                    }
+                    Err(why) => {
+                        metrics.refused.inc();
+                        if let Some(more) = refusals.permit(Instant::now()) {
+                            info!(peer.addr = %peer, more, "refused a connection to the relay: {why}");
+                        }
+                    }
+                }
+                drop(permit);
+            });
+        }
+        drop(self.tcp);
+        connections.close();
+        connections.wait().await;
+    }
+
+    async fn accept(
+        &self,
+        permits: &Arc<Semaphore>,
+    ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+        let permit = permits.clone().acquire_owned().await.ok()?;
+        match self.tcp.accept().await {
+            Ok((stream, peer)) => Some((stream, peer, permit)),
+            Err(error) => {
+                warn!(%error, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                None
+            }
+        }
+    }
+}
+
+type TlsStream = tokio_rustls::server::TlsStream<std::pin::Pin<Box<TimeoutStream<TcpStream>>>>;
+
+/// The encrypted stream and the child's name, or why there is none, in words.
+async fn handshake(stream: TcpStream, tls: &TlsAcceptor) -> Result<(TlsStream, NodeId), String> {
+    // Frames are small writes in a row; Nagle's algorithm would hold them back.
+    let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(&stream).set_tcp_notsent_lowat(NOTSENT_BYTES_MAX);
+    let mut stream = Box::pin(TimeoutStream::new(stream));
+    stream.as_mut().set_write_timeout_pinned(Some(WRITE_TIMEOUT));
+    let accepted = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await;
+    let stream = accepted
+        .map_err(|_| "it did not finish its handshake in time".to_owned())?
+        .map_err(|error| words(&error))?;
+    let certificate = stream.get_ref().1.peer_certificates().and_then(<[CertificateDer<'_>]>::first);
+    let child = certificate.and_then(node_of).ok_or("its certificate names no node")?;
+    Ok((stream, child))
+}
+
+async fn serve<S: Service>(stream: TlsStream, child: &NodeId, service: Arc<S>, drain: CancellationToken) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let service = service.clone();
+        let request = request.map(drop);
+        async move { Ok::<_, Infallible>(service.respond(child, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = drain.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            match timeout(DRAIN_TIMEOUT, connection).await {
+                Ok(ended) => ended,
+                Err(_) => return debug!("cut off: the drain is over"),
+            }
+        }
+    };
+    if let Err(error) = ended {
+        debug!(why = words(&error), "child's connection ended");
+    }
+}
+
+/// A body that is known.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    use http_body_util::BodyExt;
+    UnsyncBoxBody::new(http_body_util::Full::new(Slices::from(bytes.into())).map_err(|never| match never {}))
+}
+
+#[cfg(test)]
+mod tests;

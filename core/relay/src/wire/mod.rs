@@ -1,0 +1,160 @@
+//! The wire between nodes: what a child reads when it subscribes to the CMAF parts of a stream. Pure.
+//!
+//! One long HTTP response is a run of frames, each behind the 32-byte header of `frame.rs`. The kinds from 16 on are
+//! those of this track set; a reader skips kinds it does not know by their length, so that nodes of different
+//! versions can work together. `track` is the rendition's place in the record.
+//!
+//! ```text
+//!   Record  Index  { Init | Part (listed, or with its bytes) }*  IndexComplete  { Record | Init | Part | TrackEnd | Clock }*  End
+//! ```
+//!
+//! The index is every part that can be fetched, oldest first; a child serves no playlist before it is complete. Bytes
+//! that it lists but does not carry are fetched when a viewer asks, below the same path.
+
+mod decode;
+mod encode;
+mod hello;
+mod resume;
+mod slices;
+
+use bytes::Bytes;
+use media::{CodecConfig, SessionId};
+
+pub use decode::{Decoder, WireError};
+pub use hello::{
+    FORMAT, HOPS, Hello, HelloError, Hops, NodeId, NodeIdError, RelayLoop, WIRE, chosen_version,
+};
+pub use resume::{Place, Resume, ResumeError};
+pub use slices::Slices;
+
+/// Versions of this wire that we speak, oldest first.
+pub const VERSIONS: &[u32] = &[1];
+
+/// Longest frame, header included. Ingest closes a group at 16 MiB, so no honest part comes near it; a longer part is
+/// listed without its bytes.
+pub const FRAME_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Longest frame of any kind but a part: a record of every rendition with its codec configuration.
+pub const SMALL_FRAME_BYTES_MAX: usize = 256 * 1024;
+
+/// Renditions of one stream. A ladder has six.
+pub const RENDITIONS_MAX: usize = 32;
+
+/// Every path of the wire begins so; the number is the version of the paths.
+pub const PATH_PREFIX: &str = "/x/1/";
+
+const KIND_RECORD: u8 = 16;
+const KIND_INDEX: u8 = 17;
+const KIND_INIT: u8 = 18;
+const KIND_PART: u8 = 19;
+const KIND_INDEX_COMPLETE: u8 = 20;
+const KIND_TRACK_END: u8 = 21;
+const KIND_CLOCK: u8 = 22;
+const KIND_END: u8 = 23;
+
+/// The part begins with a unit that can be decoded alone.
+const FLAG_INDEPENDENT: u8 = 1 << 0;
+const FLAG_GAP: u8 = 1 << 1;
+const FLAG_LAST_IN_SEGMENT: u8 = 1 << 2;
+/// The frame ends with the record: the bytes are fetched by URL.
+const FLAG_LISTED: u8 = 1 << 3;
+/// No part of this rendition follows.
+const FLAG_LAST_OF_TRACK: u8 = 1 << 4;
+/// The index goes on where the child said it was.
+const FLAG_RESUMED: u8 = 1 << 5;
+
+/// Bytes of a part's record, before its media.
+const PART_RECORD_BYTES: usize = 44;
+
+/// One thing that a node tells its child.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Message {
+    Record(Record),
+    /// The index begins: with everything there is, or right after what the child has.
+    Index {
+        resumed: bool,
+    },
+    Init {
+        track: u16,
+        init: Init,
+    },
+    Part {
+        track: u16,
+        part: Part,
+    },
+    /// Everything that exists has been told; what follows is live.
+    IndexComplete,
+    /// The rendition is over, and its last part was sent before.
+    TrackEnd {
+        track: u16,
+    },
+    /// The peer is alive. Its wall clock, milliseconds since the Unix epoch.
+    Clock {
+        sent_ms: i64,
+    },
+    /// The session is over for good.
+    End,
+}
+
+/// What a child renders from. Sent first, and again when the announcement comes or rises.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    pub session: SessionId,
+    /// Version of playlists and parts: nodes of different versions would give one URL different bytes.
+    pub format: u32,
+    pub part_hold_back_ms: u32,
+    /// In the order of the multivariant playlist.
+    pub renditions: Vec<Rendition>,
+    /// `None` while the first segment is incomplete.
+    pub live: Option<Live>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rendition {
+    pub name: String,
+    pub part_target_ms: u32,
+    /// Bits per second; zero before the announcement.
+    pub peak: u64,
+    pub average: u64,
+    pub codec: CodecConfig,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Live {
+    pub target_duration_s: u32,
+    pub window_ms: u32,
+    pub frame_rate: Option<f64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Init {
+    /// As it stands in URLs, read as a number.
+    pub hash: u64,
+    pub bytes: Bytes,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    pub msn: u64,
+    pub part: u32,
+    /// Oldest segment that the sender still keeps: children let go of what is before it.
+    pub oldest_msn: u64,
+    /// Ticks of the rendition's timescale.
+    pub duration: u32,
+    pub independent: bool,
+    pub gap: bool,
+    pub last_in_segment: bool,
+    pub last_of_track: bool,
+    /// Of the segment's first sample, milliseconds since the Unix epoch.
+    pub program_date_time_ms: i64,
+    pub discontinuity_sequence: u64,
+    /// Hash of the init segment in force.
+    pub init: u64,
+    /// Length of the media, carried here or not.
+    pub bytes: u32,
+    /// `None` if it is to be fetched.
+    pub body: Option<Vec<Bytes>>,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,35 @@
+//! Bodies of one session, from the upstream.
+
+use std::fmt;
+
+use hls::{Backfill, Fetch, FetchError, Position, RenditionName};
+use media::{SessionId, StreamId};
+use prometheus_client::metrics::counter::Counter;
+use relay::wire::Hops;
+use relay::{Upstream, UpstreamError};
+
+pub(super) struct Bodies {
+    pub(super) upstream: Upstream,
+    pub(super) id: StreamId,
+    pub(super) session: SessionId,
+    pub(super) fetched: Counter,
+}
+
+impl fmt::Debug for Bodies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "bodies of {} {}", self.id, self.session)
+    }
+}
+
+impl Backfill for Bodies {
+    fn part<'a>(&'a self, rendition: &'a RenditionName, position: Position) -> Fetch<'a> {
+        Box::pin(async move {
+            self.fetched.inc();
+            let path = format!("{}/{}/{rendition}/{position}.m4s", self.id, self.session);
+            self.upstream.get(&path, Hops::default()).await.map_err(|error| match error {
+                UpstreamError::NotFound => FetchError::Gone,
+                _ => FetchError::Unreachable,
+            })
+        })
+    }
+}

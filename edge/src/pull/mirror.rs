@@ -1,0 +1,324 @@
+//! What the upstream tells of one stream, put into this node's catalog: the same sessions, parts and announcements.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hls::{
+    Announcement, Bandwidth, Catalog, Part, Position, PushError, RenditionHeader, RenditionName,
+    SegmentStart, State, StreamHeader, StreamWriter,
+};
+use media::cmaf::Init;
+use media::{SessionId, StreamId};
+use prometheus_client::metrics::counter::Counter;
+use relay::Upstream;
+use relay::wire::{self, Message, Place, Record, Resume};
+
+use super::backfill::Bodies;
+
+/// Init segments of one rendition that are remembered. Each change of the encoder's settings makes one, and a window
+/// holds few.
+const INITS_MAX: usize = 32;
+
+/// Parts of one index. Two windows of 84 s in parts of 200 ms are 840 for each rendition.
+const INDEX_PARTS_MAX: usize = 100_000;
+
+/// What a message was for whoever waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    More,
+    /// The stream can be served.
+    Ready,
+    /// The session has ended.
+    Over,
+}
+
+/// Why messages make no stream. The other node is broken; the subscription ends.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum MirrorError {
+    #[error("{0} came too early")]
+    TooEarly(&'static str),
+    #[error("rendition {0} was never told")]
+    Rendition(u16),
+    #[error("a rendition is called {0:?}")]
+    Name(String),
+    #[error("an init segment was never told")]
+    Init,
+    #[error("an index of more than {INDEX_PARTS_MAX} parts")]
+    TooLong,
+    #[error("a part does not fit: {0}")]
+    Part(#[from] PushError),
+}
+
+pub(super) struct Mirror {
+    id: StreamId,
+    catalog: Catalog,
+    upstream: Upstream,
+    bodies: Counter,
+    record: Option<Record>,
+    tracks: Vec<Track>,
+    /// While the index comes.
+    index: Option<Vec<Listed>>,
+    open: Option<Open>,
+}
+
+struct Track {
+    name: RenditionName,
+    inits: VecDeque<Arc<Init>>,
+    /// The next part that is not here.
+    next: Option<Position>,
+}
+
+/// A part of the index.
+struct Listed {
+    track: usize,
+    part: Part,
+    bytes: u64,
+    ends: bool,
+}
+
+struct Open {
+    session: SessionId,
+    writer: StreamWriter,
+}
+
+impl Mirror {
+    pub(super) fn new(id: StreamId, catalog: Catalog, upstream: Upstream, bodies: Counter) -> Self {
+        Self { id, catalog, upstream, bodies, record: None, tracks: Vec::new(), index: None, open: None }
+    }
+
+    /// Where to go on, if there is anything here.
+    pub(super) fn resume(&self) -> Option<Resume> {
+        let session = self.open.as_ref()?.session;
+        let places = self.tracks.iter().map(|track| {
+            let Position { msn, part } = track.next?;
+            Some(Place { rendition: track.name.to_string(), msn, part })
+        });
+        Some(Resume { session, places: places.collect::<Option<_>>()? })
+    }
+
+    /// EXT-X-TARGETDURATION, once it is announced.
+    pub(super) fn target_duration_s(&self) -> Option<u32> {
+        Some(self.record.as_ref()?.live?.target_duration_s)
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    pub(super) fn apply(&mut self, message: Message) -> Result<Step, MirrorError> {
+        match message {
+            Message::Record(record) => self.record(record),
+            Message::Index { resumed } => self.begin_index(resumed),
+            Message::Init { track, init } => {
+                let init = Init { bytes: init.bytes, hash: format!("{:016x}", init.hash) };
+                let inits = &mut self.track(track)?.inits;
+                inits.push_back(Arc::new(init));
+                let excess = inits.len().saturating_sub(INITS_MAX);
+                inits.drain(..excess);
+                Ok(Step::More)
+            }
+            Message::Part { track, part } => self.part(track, part),
+            Message::IndexComplete => self.complete_index(),
+            Message::TrackEnd { track } => {
+                let name = self.track(track)?.name.clone();
+                self.rendition(&name)?.end();
+                Ok(Step::More)
+            }
+            Message::Clock { .. } => Ok(Step::More),
+            Message::End => {
+                if let Some(open) = self.open.take() {
+                    open.writer.end();
+                }
+                Ok(Step::Over)
+            }
+        }
+    }
+
+    /// Leaves what is here, without an end, and so that nobody finds it any more.
+    pub(super) fn let_go(&mut self) {
+        if let Some(open) = self.open.take() {
+            self.catalog.forget(open.writer.index());
+            open.writer.abandon();
+        }
+    }
+
+    fn record(&mut self, record: Record) -> Result<Step, MirrorError> {
+        let is_new = self.record.as_ref().is_none_or(|known| known.session != record.session);
+        if is_new {
+            let names = record.renditions.iter().map(|rendition| {
+                let name = rendition.name.parse().map_err(|_| MirrorError::Name(rendition.name.clone()))?;
+                Ok(Track { name, inits: VecDeque::new(), next: None })
+            });
+            self.tracks = names.collect::<Result<_, MirrorError>>()?;
+        }
+        self.record = Some(record);
+        let announcement = self.announcement();
+        let session = self.session()?;
+        if let (Some(open), Some(announcement)) = (&mut self.open, announcement)
+            && open.session == session
+        {
+            open.writer.announce(announcement);
+        }
+        // An ended session that is here whole needs nothing more.
+        let known = self.catalog.get(&self.id).filter(|index| index.session() == session);
+        let has_ended = self.open.is_none() && known.is_some_and(|index| index.state() == State::Ended);
+        Ok(if has_ended { Step::Over } else { Step::More })
+    }
+
+    fn begin_index(&mut self, resumed: bool) -> Result<Step, MirrorError> {
+        let session = self.session()?;
+        if !resumed {
+            self.index = Some(Vec::new());
+        } else if self.open.as_ref().is_none_or(|open| open.session != session) {
+            return Err(MirrorError::TooEarly("a resumed index"));
+        }
+        Ok(Step::More)
+    }
+
+    fn part(&mut self, track: u16, part: wire::Part) -> Result<Step, MirrorError> {
+        let number = usize::from(track);
+        let lane = self.track(track)?;
+        let hash = format!("{:016x}", part.init);
+        let init = lane.inits.iter().rev().find(|init| init.hash == hash).ok_or(MirrorError::Init)?.clone();
+        let name = lane.name.clone();
+        let next = match part.last_in_segment {
+            true => Position { msn: part.msn.saturating_add(1), part: 0 },
+            false => Position { msn: part.msn, part: part.part.saturating_add(1) },
+        };
+        let (bytes, ends, oldest_msn) = (u64::from(part.bytes), part.last_of_track, part.oldest_msn);
+        let part = Part {
+            msn: part.msn,
+            part: part.part,
+            duration: part.duration,
+            independent: part.independent,
+            gap: part.gap,
+            last: part.last_in_segment,
+            segment: SegmentStart {
+                program_date_time_ms: part.program_date_time_ms,
+                discontinuity_sequence: part.discontinuity_sequence,
+                init,
+            },
+            body: part.body.unwrap_or_default(),
+        };
+        match &mut self.index {
+            Some(index) if index.len() >= INDEX_PARTS_MAX => return Err(MirrorError::TooLong),
+            Some(index) => index.push(Listed { track: number, part, bytes, ends }),
+            None => {
+                let rendition = self.rendition(&name)?;
+                // Before the part, so that the playlist with it is the one that the other node renders.
+                rendition.forget_before(oldest_msn);
+                match ends {
+                    true => rendition.push_last(part)?,
+                    false => rendition.push_listed(part, bytes)?,
+                }
+            }
+        }
+        self.track(track)?.next = Some(next);
+        Ok(Step::More)
+    }
+
+    /// Everything is known: from here on the stream can be found.
+    fn complete_index(&mut self) -> Result<Step, MirrorError> {
+        let session = self.session()?;
+        // Without an index it goes on where it was.
+        let Some(index) = self.index.take() else { return Ok(Step::Ready) };
+        let announcement = self.announcement();
+        let names: Vec<_> = self.tracks.iter().map(|track| track.name.clone()).collect();
+        if let Some(open) = self.open.as_mut().filter(|open| open.session == session) {
+            fill(&mut open.writer, announcement, &names, index)?;
+            return Ok(Step::Ready);
+        }
+        let bodies = Bodies {
+            upstream: self.upstream.clone(),
+            id: self.id.clone(),
+            session,
+            fetched: self.bodies.clone(),
+        };
+        let header = self.header()?;
+        let (writer, filled) = self
+            .catalog
+            .open_remote(header, Arc::new(bodies), |writer| fill(writer, announcement, &names, index));
+        // Its end was not told, so none is claimed; what is here of it stays for a window.
+        if let Some(before) = self.open.replace(Open { session, writer }) {
+            before.writer.abandon();
+        }
+        filled.map(|()| Step::Ready)
+    }
+
+    fn session(&self) -> Result<SessionId, MirrorError> {
+        Ok(self.record.as_ref().ok_or(MirrorError::TooEarly("the index"))?.session)
+    }
+
+    fn header(&self) -> Result<StreamHeader, MirrorError> {
+        let record = self.record.as_ref().ok_or(MirrorError::TooEarly("the index"))?;
+        let renditions =
+            self.tracks.iter().zip(&record.renditions).map(|(track, rendition)| RenditionHeader {
+                name: track.name.clone(),
+                codec: rendition.codec.clone(),
+                part_target_ms: rendition.part_target_ms,
+            });
+        Ok(StreamHeader {
+            id: self.id.clone(),
+            session: record.session,
+            part_hold_back_ms: record.part_hold_back_ms,
+            // The origin bounds its store, and this one follows it: see `forget_before`.
+            retain_bytes_max: u64::MAX,
+            renditions: renditions.collect(),
+        })
+    }
+
+    fn announcement(&self) -> Option<Announcement> {
+        let record = self.record.as_ref()?;
+        let live = record.live?;
+        let bandwidths = self.tracks.iter().zip(&record.renditions).map(|(track, rendition)| {
+            (track.name.clone(), Bandwidth { peak: rendition.peak, average: rendition.average })
+        });
+        Some(Announcement {
+            target_duration_s: live.target_duration_s,
+            window_ms: live.window_ms,
+            frame_rate: live.frame_rate,
+            bandwidths: bandwidths.collect(),
+        })
+    }
+
+    fn track(&mut self, track: u16) -> Result<&mut Track, MirrorError> {
+        self.tracks.get_mut(usize::from(track)).ok_or(MirrorError::Rendition(track))
+    }
+
+    fn rendition(&mut self, name: &RenditionName) -> Result<&mut hls::RenditionWriter, MirrorError> {
+        let session = self.session()?;
+        let open = self.open.as_mut().filter(|open| open.session == session);
+        let open = open.ok_or(MirrorError::TooEarly("a live part"))?;
+        open.writer.rendition(name).ok_or(MirrorError::TooEarly("a part of another session"))
+    }
+}
+
+fn fill(
+    writer: &mut StreamWriter,
+    announcement: Option<Announcement>,
+    names: &[RenditionName],
+    index: Vec<Listed>,
+) -> Result<(), MirrorError> {
+    if let Some(announcement) = announcement {
+        writer.announce(announcement);
+    }
+    let mut parts: Vec<Vec<(Part, u64)>> = names.iter().map(|_| Vec::new()).collect();
+    let mut ended = vec![false; names.len()];
+    for Listed { track, part, bytes, ends } in index {
+        if let (Some(parts), Some(ended)) = (parts.get_mut(track), ended.get_mut(track)) {
+            parts.push((part, bytes));
+            *ended |= ends;
+        }
+    }
+    for ((name, parts), ended) in names.iter().zip(parts).zip(ended) {
+        let rendition = writer.rendition(name).ok_or(MirrorError::TooEarly("a part of another session"))?;
+        rendition.restore(parts)?;
+        if ended {
+            rendition.end();
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

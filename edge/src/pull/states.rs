@@ -1,0 +1,96 @@
+//! States of streams as the upstream tells them, asked for at most once a second each, whoever polls.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hls::Catalog;
+use media::StreamId;
+use relay::wire::Hops;
+use relay::{Throttle, Upstream};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tracing::warn;
+
+use super::PullMetrics;
+
+/// An answer is used so long without asking again.
+const FRESH_FOR: Duration = Duration::from_millis(900);
+
+/// And so long if the upstream does not answer: what a page shows may be a little old, but not wrong for minutes.
+const STALE_MAX: Duration = Duration::from_secs(10);
+
+/// Streams whose states are remembered. When there are more, all are forgotten.
+const STATES_MAX: usize = 1024;
+
+/// Questions to the upstream at once.
+const ASKING_MAX: usize = 16;
+
+pub(super) struct States {
+    upstream: Upstream,
+    known: Mutex<HashMap<Option<StreamId>, Arc<Cell>>>,
+    asking: Semaphore,
+    failures: Throttle,
+    metrics: PullMetrics,
+}
+
+/// Locked by the one who asks; others wait for the answer.
+type Cell = tokio::sync::Mutex<Option<(Instant, Value)>>;
+
+impl States {
+    pub(super) fn new(upstream: Upstream, metrics: PullMetrics) -> Self {
+        let asking = Semaphore::new(ASKING_MAX);
+        Self { upstream, known: Mutex::default(), asking, failures: Throttle::default(), metrics }
+    }
+
+    pub(super) async fn get(&self, id: Option<&StreamId>, hops: Hops) -> Option<Value> {
+        let cell = self.cell(id);
+        let mut known = cell.lock().await;
+        let fresh = known.as_ref().filter(|(at, _)| at.elapsed() < FRESH_FOR);
+        if let Some((_, state)) = fresh {
+            return Some(state.clone());
+        }
+        if let Some(state) = self.ask(id, hops).await {
+            *known = Some((Instant::now(), state));
+        }
+        known.as_ref().filter(|(at, _)| at.elapsed() < STALE_MAX).map(|(_, state)| state.clone())
+    }
+
+    async fn ask(&self, id: Option<&StreamId>, hops: Hops) -> Option<Value> {
+        let _asking = self.asking.acquire().await.ok()?;
+        self.metrics.states.inc();
+        let path = id.map_or_else(|| "state".to_owned(), |id| format!("state/{id}"));
+        match self.upstream.get(&path, hops).await {
+            Ok(slices) => serde_json::from_slice(&slices.concat()).ok(),
+            Err(error) => {
+                if let Some(more) = self.failures.permit(Instant::now()) {
+                    warn!(more, "cannot tell the state of streams: {error}");
+                }
+                None
+            }
+        }
+    }
+
+    fn cell(&self, id: Option<&StreamId>) -> Arc<Cell> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = id.cloned();
+        if known.len() >= STATES_MAX && !known.contains_key(&id) {
+            known.clear();
+        }
+        known.entry(id).or_default().clone()
+    }
+}
+
+/// Puts the viewers that this edge counts into a state of the upstream, which counts its own.
+pub(super) fn count_here(state: &mut Value, catalog: &Catalog) {
+    if let Some(streams) = state.get_mut("streams").and_then(Value::as_array_mut) {
+        streams.iter_mut().for_each(|stream| count_here(stream, catalog));
+        return;
+    }
+    let text = |name: &str| state.get(name).and_then(Value::as_str);
+    let id = text("app").zip(text("stream")).and_then(|(app, stream)| StreamId::new(app, stream).ok());
+    let viewers = id.and_then(|id| catalog.get(&id)).map_or(0, |index| index.status().viewers);
+    if let Some(count) = state.get_mut("viewers") {
+        *count = viewers.into();
+    }
+}

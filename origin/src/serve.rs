@@ -1,0 +1,188 @@
+//! What other nodes get of this one: streams part by part, bodies by URL, and the states that pages poll.
+//!
+//! ```text
+//!   StreamIndex ─▶ hls::Feed ─▶ Telling (here) ─▶ relay::wire ─▶ relay::server ─▶ child
+//! ```
+
+mod children;
+mod telling;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hls::http::respond;
+use hls::{Catalog, FORMAT_VERSION, Feed, Position, RenditionName, StreamIndex};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use media::StreamId;
+use relay::server::{Body, Service, full};
+use relay::wire::{
+    Hello, HelloError, Hops, NodeId, PATH_PREFIX, RelayLoop, Resume, Slices, WIRE, chosen_version,
+};
+use relay::{Identity, Throttle};
+use tracing::info;
+
+pub use self::children::RelayMetrics;
+use self::telling::Telling;
+
+/// A stream for a child, and what must live as long as the child reads it.
+pub struct Found {
+    pub index: Arc<StreamIndex>,
+    pub keep: Box<dyn Send>,
+}
+
+/// Why a child does not get a stream.
+#[derive(Debug, thiserror::Error)]
+pub enum NotFound {
+    /// Not here, nor further up.
+    #[error("no such stream")]
+    Absent,
+    #[error(transparent)]
+    Loop(#[from] RelayLoop),
+    /// The node has an upstream itself, and that does not answer.
+    #[error("the upstream does not answer")]
+    Unreachable,
+}
+
+/// What a node has for its children. Its own streams, or, on a node that has an upstream, those of that.
+pub trait Offer: Send + Sync + 'static {
+    fn find(&self, id: &StreamId, hops: Hops) -> impl Future<Output = Result<Found, NotFound>> + Send;
+
+    /// The state of a stream or of all, as JSON; `None` if nobody knows it now.
+    fn state(&self, id: Option<&StreamId>, hops: Hops) -> impl Future<Output = Option<Bytes>> + Send;
+}
+
+/// Answers children.
+pub struct Relay<O> {
+    node: NodeId,
+    catalog: Catalog,
+    offer: O,
+    metrics: RelayMetrics,
+    refusals: Throttle,
+}
+
+/// What a path below the prefix names. The number of its steps tells which.
+enum Target<'a> {
+    Stream(StreamId),
+    State(Option<StreamId>),
+    /// A body; the rest of a viewer's path.
+    Media(&'a str),
+}
+
+/// Why a child gets nothing, in words for whoever runs it.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error(transparent)]
+    Hello(#[from] HelloError),
+    #[error(transparent)]
+    NotFound(#[from] NotFound),
+    #[error("nothing is at this path of the relay")]
+    Path,
+    #[error("only GET is answered here")]
+    Method,
+}
+
+impl<O: Offer> Relay<O> {
+    pub fn new(identity: &Identity, catalog: Catalog, offer: O, metrics: RelayMetrics) -> Self {
+        Self { node: identity.node().clone(), catalog, offer, metrics, refusals: Throttle::default() }
+    }
+
+    async fn answer(&self, child: &NodeId, request: &Request<()>) -> Result<Response<Body>, Refusal> {
+        if request.method() != Method::GET {
+            return Err(Refusal::Method);
+        }
+        let hops = Hello::read(request.headers(), FORMAT_VERSION)?.hops;
+        hops.check(&self.node).map_err(NotFound::from)?;
+        match Target::parse(request.uri().path()).ok_or(Refusal::Path)? {
+            Target::Stream(id) => {
+                let found = self.offer.find(&id, hops).await?;
+                Ok(Response::new(self.subscription(child, found, request.uri().query())))
+            }
+            Target::State(id) => {
+                let state = self.offer.state(id.as_ref(), hops).await.ok_or(NotFound::Unreachable)?;
+                let mut response = Response::new(full(state));
+                let json = HeaderValue::from_static("application/json");
+                response.headers_mut().insert(CONTENT_TYPE, json);
+                Ok(response)
+            }
+            Target::Media(rest) => {
+                let path = format!("/hls/{rest}");
+                // All children count as one viewer: they ask for what is there, and are not held.
+                let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+                let answer =
+                    respond(&self.catalog, nobody, &Method::GET, &path, None, request.headers()).await;
+                Ok(answer
+                    .map(|body| UnsyncBoxBody::new(body.map_frame(|frame| frame.map_data(Slices::from)))))
+            }
+        }
+    }
+
+    fn subscription(&self, child: &NodeId, found: Found, query: Option<&str>) -> Body {
+        let resume = query.and_then(|query| query.strip_prefix("from=")?.parse::<Resume>().ok());
+        let places = resume.as_ref().map(|resume| {
+            let places = resume.places.iter().filter_map(|place| {
+                let name: RenditionName = place.rendition.parse().ok()?;
+                Some((name, Position { msn: place.msn, part: place.part }))
+            });
+            places.collect::<Vec<_>>()
+        });
+        let from = resume.as_ref().zip(places.as_deref()).map(|(resume, places)| (resume.session, places));
+        let feed = Feed::new(found.index, from);
+        Telling::new(feed, self.metrics.child(child), found.keep).into_body()
+    }
+}
+
+impl<O: Offer> Service for Relay<O> {
+    async fn respond(&self, child: &NodeId, request: Request<()>) -> Response<Body> {
+        let mut response = match self.answer(child, &request).await {
+            Ok(response) => response,
+            Err(refusal) => {
+                // That a stream is not here is every edge's daily bread.
+                let daily = matches!(refusal, Refusal::NotFound(NotFound::Absent));
+                if !daily && let Some(more) = self.refusals.permit(std::time::Instant::now()) {
+                    info!(more, "refused a request of a node: {refusal}");
+                }
+                refusal.into_response()
+            }
+        };
+        response.headers_mut().insert(WIRE, chosen_version());
+        response
+    }
+}
+
+impl<'a> Target<'a> {
+    fn parse(path: &'a str) -> Option<Self> {
+        let rest = path.strip_prefix(PATH_PREFIX)?;
+        let steps: Vec<_> = rest.split('/').collect();
+        match *steps.as_slice() {
+            ["state"] => Some(Self::State(None)),
+            [app, stream] => Some(Self::Stream(StreamId::new(app, stream).ok()?)),
+            ["state", app, stream] => Some(Self::State(Some(StreamId::new(app, stream).ok()?))),
+            // Playlists are rendered by whoever serves them.
+            [.., file] if steps.len() == 5 && !file.ends_with(".m3u8") => Some(Self::Media(rest)),
+            _ => None,
+        }
+    }
+}
+
+impl Refusal {
+    fn into_response(self) -> Response<Body> {
+        let status = match &self {
+            Self::Hello(HelloError::Malformed(_)) => StatusCode::BAD_REQUEST,
+            Self::Hello(_) => StatusCode::NOT_ACCEPTABLE,
+            Self::NotFound(NotFound::Absent) | Self::Path => StatusCode::NOT_FOUND,
+            Self::NotFound(NotFound::Loop(_)) => StatusCode::LOOP_DETECTED,
+            Self::NotFound(NotFound::Unreachable) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+        };
+        let mut response = Response::new(full(format!("{self}\n")));
+        *response.status_mut() = status;
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests;

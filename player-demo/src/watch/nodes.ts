@@ -1,0 +1,53 @@
+// The servers that have this stream, each with the same bytes under the same paths. While one answers, the page stays
+// with it; when it does not, the next one is asked.
+
+/** `GET /nodes`: where else this server's streams are. */
+interface Nodes {
+  /** Origins, as in `https://edge2.example`. */
+  alternates: string[];
+}
+
+export const NODES_ADDRESS = "/nodes";
+
+export class NodeList {
+  /** The server this page came from first; addresses there need no origin. */
+  private origins = [""];
+  private current = 0;
+  /** How many have failed since one answered. */
+  private failed = 0;
+
+  /** To be put before a path. */
+  get origin(): string {
+    return this.origins[this.current] ?? "";
+  }
+
+  /** Learns of the others. Without an answer there are none. */
+  async load(): Promise<void> {
+    try {
+      const response = await fetch(NODES_ADDRESS);
+      if (response.ok) this.learn(((await response.json()) as Nodes).alternates);
+    } catch {
+      // The server is not there; polling finds out, and tells it.
+    }
+  }
+
+  learn(alternates: string[]): void {
+    this.origins = ["", ...alternates];
+  }
+
+  answered(): void {
+    this.failed = 0;
+  }
+
+  /** Turns to the next one; true if it has not failed like this one, and so is worth asking at once. */
+  next(): boolean {
+    this.failed += 1;
+    this.current = (this.current + 1) % this.origins.length;
+    return this.failed < this.origins.length;
+  }
+}
+
+/** Whether another server may do what this one did not: it gave no answer, or said that it cannot now. */
+export function isNodeTrouble(status: number | null): boolean {
+  return status === null || status >= 500;
+}

@@ -1,0 +1,32 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import { NodeList, isNodeTrouble } from "../../src/watch/nodes.ts";
+
+test("a page stays with its own server while there is no other", () => {
+  const nodes = new NodeList();
+  assert.equal(nodes.next(), false);
+  assert.equal(nodes.origin, "");
+});
+
+test("servers are asked in turn, and the first one again after the last", () => {
+  const nodes = new NodeList();
+  nodes.learn(["https://edge2.example", "https://edge3.example"]);
+  const asked = [0, 1, 2, 3].map(() => {
+    const { origin } = nodes;
+    nodes.next();
+    return origin;
+  });
+  assert.deepEqual(asked, ["", "https://edge2.example", "https://edge3.example", ""]);
+});
+
+test("when all have failed there is a pause, not a storm", () => {
+  const nodes = new NodeList();
+  nodes.learn(["https://edge2.example", "https://edge3.example"]);
+  assert.deepEqual([nodes.next(), nodes.next(), nodes.next(), nodes.next()], [true, true, false, false]);
+  nodes.answered();
+  assert.equal(nodes.next(), true);
+});
+
+test("a refusal that any server would give is no reason to leave this one", () => {
+  assert.deepEqual([null, 500, 503, 404, 401, 400].map(isNodeTrouble), [true, true, true, false, false, false]);
+});

@@ -1,0 +1,43 @@
+//! What this node's relay has for others: its own streams, or those that it pulls itself.
+
+use bytes::Bytes;
+use edge::{JoinError, Puller, Site};
+use hls::Catalog;
+use media::StreamId;
+use origin::{Found, NotFound};
+use relay::wire::Hops;
+
+pub(crate) enum Offer {
+    /// The site makes the states of streams.
+    Own {
+        catalog: Catalog,
+        site: Site,
+    },
+    Pulled {
+        catalog: Catalog,
+        puller: Puller,
+    },
+}
+
+impl origin::Offer for Offer {
+    async fn find(&self, id: &StreamId, hops: Hops) -> Result<Found, NotFound> {
+        let (catalog, keep): (_, Box<dyn Send>) = match self {
+            Self::Own { catalog, .. } => (catalog, Box::new(())),
+            Self::Pulled { catalog, puller } => match puller.join(id, hops).await {
+                Ok(watching) => (catalog, Box::new(watching)),
+                // What ended is still here for a while.
+                Err(JoinError::Absent) => (catalog, Box::new(())),
+                Err(JoinError::Unreachable) => return Err(NotFound::Unreachable),
+            },
+        };
+        let index = catalog.get(id).ok_or(NotFound::Absent)?;
+        Ok(Found { index, keep })
+    }
+
+    async fn state(&self, id: Option<&StreamId>, hops: Hops) -> Option<Bytes> {
+        match self {
+            Self::Own { site, .. } => Some(site.state_json(id)),
+            Self::Pulled { puller, .. } => puller.state_json(id, hops).await,
+        }
+    }
+}
