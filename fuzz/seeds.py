@@ -300,7 +300,11 @@ def publication(config, picture):
     seed("publication", "audio-alone", sound)
 
 
-# --- HTTP, and files -------------------------------------------------------------------------------------------------
+# An avcC of x264, Baseline, 640x360: that of ingest's own tests.
+AVCC = "0142c01effe100196742c01eda0280bfe5c044000003000400000300f03c58ba8001000468ce0fc8"
+
+
+# --- HTTP, wire and files -------------------------------------------------------------------------------------------
 
 
 def viewers():
@@ -328,6 +332,34 @@ def viewers():
     seed("request_authorization", "basic", b"Basic YTpi")
 
 
+def wire():
+    """Frames of core/relay/src/wire: a child that hears everything from the record to the end."""
+    def frame(kind, payload=b"", flags=0, track=0, number=0, dts=0, duration=0):
+        head = struct.pack("<IBBHIIqiI", 32 + len(payload), kind, flags, track, 0, number, dts, 0, duration)
+        return head + payload
+
+    def rendition(name, target, sample_entry, config):
+        config = sample_entry + bytes.fromhex(config)
+        fields = struct.pack("<IQQI", target, 3_000_000, 2_500_000, len(name)) + name
+        return fields + struct.pack("<I", len(config)) + config
+    head = b"00000000000000ab" + struct.pack("<IIIIdH", 2, 1536, 4, 28_000, 29.97, 2)
+    record = head + rendition(b"v", 501, b"avc1", AVCC) + rendition(b"a", 512, b"mp4a", "1190")
+    part = struct.pack("<QQqQQI", 20, 7, 1_800_000_000_000, 1, 0xC0FFEE, 4)
+    index = frame(16, record) + frame(17) + frame(18, struct.pack("<Q", 0xC0FFEE) + b"ftypmoov")
+    index += frame(19, part, flags=0x09, duration=45_000) + frame(20)
+    live = frame(19, part + b"moof", flags=0x05, number=1, duration=45_000) + frame(22, dts=1_800_000_000_123)
+    live += frame(99, b"from a newer version") + frame(21, track=1) + frame(23)
+    seed("wire_frames", "everything", b"\xff" + index + live)
+    seed("wire_frames", "in-pieces", b"\x06" + index + live)
+    seed("wire_frames", "resumed", b"\xff" + frame(16, record) + frame(17, flags=0x20) + frame(20) + live)
+    resume = "00000000000000ab;v:20.1,a:20.1"
+    for name, lines in [
+        ("edge", ["1", "2", "edge2", resume]), ("versions", ["9, 1", "2", "edge2, shield"]),
+        ("loop", ["1", "2", "edge1, shield"]), ("old", ["0", "1", "edge2"]),
+    ]:
+        seed("wire_hello", name, "\n".join(lines).encode())
+
+
 def files():
     sample = (ROOT / "tidecast.sample.toml").read_text()
     settings = [line.removeprefix("#").split("  # ")[0].rstrip() for line in sample.splitlines()]
@@ -336,14 +368,13 @@ def files():
     seed("config_file", "with-key", settings.replace('publish_key = ""', 'publish_key = "abcdefghijklmnop"').encode())
     seed("config_file", "dotted", b'http.listen = ":8081"\nrtmp = { listen = "127.0.0.1:1935" }\npublish.linger = "5s"\n')
     seed("config_file", "wrong", b'[http]\nlisten = 8080\nconnections = "6"\n[[rtmp]]\n')
-    avcc = "0142c01effe100196742c01eda0280bfe5c0440000030004000003 00f03c58ba80010004 68ce0fc8".replace(" ", "")
     track = {"part_target_ms": 501, "reorder_delay": 0, "bandwidth_peak": 3000000, "bandwidth_average": 2500000}
     both = {
         "format": 1, "app": "live", "stream": "cam", "session": "00000000000000ab", "epoch": 3,
         "since_ms": 1799999900000, "anchor_ms": 1799999940123, "position_ms": 40000, "msn": 20, "group": 21,
         "discontinuity_sequence": 1, "frame_rate": 30.0, "frame": 3000, "part": 45000, "follower_frame": 1024,
         "target_duration_s": 4, "window_ms": 28000,
-        "tracks": [{"sample_entry": "avc1", "config": avcc, **track}, {"sample_entry": "mp4a", "config": "1190", **track}],
+        "tracks": [{"sample_entry": "avc1", "config": AVCC, **track}, {"sample_entry": "mp4a", "config": "1190", **track}],
     }
     seed("checkpoint", "both", json.dumps(both).encode())
     alone = {**both, "follower_frame": None, "frame_rate": None, "frame": 1024, "part": 24576, "tracks": both["tracks"][1:]}
@@ -361,7 +392,7 @@ def recent_ffmpeg():
 if __name__ == "__main__":
     FFMPEG = os.environ.get("FFMPEG") or recent_ffmpeg()
     shutil.rmtree(SEEDS, ignore_errors=True)
-    for make in (media, amf, rtmp, viewers, files):
+    for make in (media, amf, rtmp, viewers, wire, files):
         make()
     made = list(SEEDS.rglob("*/*"))
     print(f"{len(made)} seeds, {sum(path.stat().st_size for path in made)} bytes, in {SEEDS.relative_to(ROOT)}")
