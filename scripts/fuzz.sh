@@ -79,8 +79,8 @@ for target in "${targets[@]}"; do
         hunt "$target" >"$log" 2>&1 &
         child=$!
         wait "$child" || echo "$?" >"$BUILD/log/$target.failed"
-        # The second line is the processor's time of what this shell ran: user, then system.
-        times | sed -n '2s/^/fuzz: cpu /p' >>"$log"
+        # The last line is the processor's time of what this shell ran: user, then system.
+        times >>"$log"
     } &
     pids+=("$!")
 done
@@ -90,7 +90,7 @@ failed=0
 printf '\n%-22s %12s %16s %9s %7s %8s  %s\n' target executions 'coverage, edges' features corpus 'cpu, s' crashes
 for target in "${targets[@]}"; do
     log=$BUILD/log/$target.log
-    cpu=$(awk -F'[ ms]+' '/^fuzz: cpu/ { printf "%.0f", 60 * ($3 + $5) + $4 + $6 }' "$log")
+    cpu=$(tail -1 "$log" | awk -F'[ ms]+' '{ printf "%.0f", 60 * ($1 + $3) + $2 + $4 }')
     found=none
     if [[ -f $BUILD/log/$target.failed ]]; then
         failed=1

@@ -174,7 +174,9 @@ pub fn publish_address(bytes: &[u8]) -> bool {
     let mut line = || lines.next().unwrap_or_default();
     let application = Application { app: line().to_owned(), tc_url: line().to_owned() };
     let (name, encoder) = (line(), encoder_name(line()));
-    assert!(encoder.is_none_or(|encoder| encoder.is_ascii() && !encoder.contains(['<', '>', '&', '"', '\''])));
+    assert!(
+        encoder.is_none_or(|encoder| encoder.is_ascii() && !encoder.contains(['<', '>', '&', '"', '\'']))
+    );
     let key = application.key(name);
     assert!(text.contains(key.expose()));
     let Ok(id) = application.stream(name) else { return false };

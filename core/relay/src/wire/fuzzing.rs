@@ -19,7 +19,10 @@ pub fn frames(bytes: &[u8]) -> bool {
         let mut frame = message.clone().encode();
         written.extend_from_slice(&frame.copy_to_bytes(frame.remaining()));
     }
-    assert!(decode(&written, written.len().max(1)) == (whole.clone(), None), "another result the second time");
+    assert!(
+        decode(&written, written.len().max(1)) == (whole.clone(), None),
+        "another result the second time"
+    );
     failed.is_none() && !whole.is_empty()
 }
 
@@ -53,7 +56,9 @@ pub fn hello(bytes: &[u8]) -> bool {
             headers.insert(name, value);
         }
     }
-    if let Some(Ok(resume)) = lines.next().and_then(|line| str::from_utf8(line).ok()).map(str::parse::<Resume>) {
+    if let Some(Ok(resume)) =
+        lines.next().and_then(|line| str::from_utf8(line).ok()).map(str::parse::<Resume>)
+    {
         assert_eq!(resume.to_string().parse().as_ref(), Ok(&resume));
         assert!(!resume.places.is_empty());
     }
