@@ -15,6 +15,9 @@ use crate::{
 
 const LINGER: Duration = Duration::from_secs(20);
 
+/// Of a checkpoint that `server` goes on with.
+const AGE_MAX_MS: u64 = 60_000;
+
 struct Anybody;
 
 impl Authorize for Anybody {
@@ -126,8 +129,12 @@ pub fn checkpoint(text: &[u8]) -> bool {
         }
     };
     assert!(Checkpoint::from_json(&checkpoint.to_json()).is_ok());
-    checkpoint.written_ms();
     let mut node = Node::new();
+    let age_ms = node.wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+        - checkpoint.written_ms();
+    if age_ms.unsigned_abs() > AGE_MAX_MS {
+        return false;
+    }
     node.gate.restore(&checkpoint, node.now, node.wall);
     for _ in 0..3 {
         node.pass(LINGER / 2);
