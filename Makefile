@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/target/tools/node/bin:$(PATH)
 PAGES := player-demo/dist/index.html
 PAGE_SOURCES := $(shell find player-demo/src -type f) $(wildcard player-demo/*.mjs player-demo/*.json player-demo/*.txt)
 
-.PHONY: help demo test build check fix bench fuzz pages setup-build setup-demo setup-test setup-fuzz
+.PHONY: help demo test build check fix bench soak fuzz pages setup-build setup-demo setup-test setup-fuzz
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -38,6 +38,10 @@ fix: setup-build pages ## format, and apply what clippy can apply
 
 bench: setup-test build tests/browser/node_modules/.package-lock.json ## benchmarks, release build; takes minutes
 	cargo run --release --locked --package tidecast-bench
+
+# SOAK_MINUTES=10 make soak: a first look.
+soak: setup-demo build ## an hour of publishers and viewers that come and go: does memory stay flat?
+	cargo run --release --locked --package tidecast-bench -- soak --minutes $${SOAK_MINUTES:-60}
 
 fuzz: setup-fuzz pages ## libFuzzer at every parser of foreign bytes, FUZZ_SECONDS (120) each: half an hour
 	@scripts/fuzz.sh

@@ -35,7 +35,7 @@ pub(crate) fn run(_: &Options) -> Result<Vec<Table>> {
 
     let mut joins = Table::new("2,000 viewers join a cold edge at once", &["count"]);
     let join = join_at_once(edge.http, 2000)?;
-    let subscribed = metric(&origin, "tidecast_relay_subscribed_total")?;
+    let subscribed = origin.metrics()?.sum("tidecast_relay_subscribed_total")?;
     joins.judge("subscriptions at the origin", &[subscribed], Target { column: 0, limit: 1.0 });
     joins.tell("seconds until the last was answered", &[join.as_secs_f64()]);
 
@@ -50,7 +50,7 @@ pub(crate) fn run(_: &Options) -> Result<Vec<Table>> {
         egress.judge(format!("{viewers} viewers"), &[megabytes, megabytes / one], target);
     }
     egress.note(format!("{} s each; everything on the same cores", watched.as_secs()));
-    ensure!(metric(&origin, "tidecast_relay_subscribed_total")? == 1.0, "the edge subscribed again");
+    ensure!(origin.metrics()?.sum("tidecast_relay_subscribed_total")? == 1.0, "the edge subscribed again");
     Ok(vec![joins, egress])
 }
 
@@ -84,25 +84,15 @@ fn watch(origin: &Tidecast, edge: &Tidecast, viewers: usize, watched: Duration) 
             .collect();
         // All are there.
         tokio::time::sleep(Duration::from_secs(3)).await;
-        let before = metric(origin, "tidecast_relay_sent_bytes_total")?;
+        let before = origin.metrics()?.sum("tidecast_relay_sent_bytes_total")?;
         tokio::time::sleep(watched).await;
-        let sent = metric(origin, "tidecast_relay_sent_bytes_total")? - before;
+        let sent = origin.metrics()?.sum("tidecast_relay_sent_bytes_total")? - before;
         for viewer in watching {
             ensure!(!viewer.is_finished(), "a viewer was sent away: {:?}", viewer.await);
             viewer.abort();
         }
         Ok(sent / 1e6)
     })
-}
-
-fn metric(node: &Tidecast, name: &str) -> Result<f64> {
-    // One answer per connection, without a length.
-    let mut admin = std::net::TcpStream::connect(node.admin)?;
-    std::io::Write::write_all(&mut admin, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
-    let mut text = String::new();
-    std::io::Read::read_to_string(&mut admin, &mut text)?;
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.with_context(|| format!("no metric {name}"))?.parse().context("a number")
 }
 
 struct Viewer {

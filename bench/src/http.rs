@@ -1,6 +1,7 @@
 //! A viewer's HTTP connection: GET, one after the other, kept alive. No more of HTTP/1.1 than our own server and
 //! nginx answer with, so that it costs the machine next to nothing.
 
+use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -14,6 +15,15 @@ const ANSWER_MAX: Duration = Duration::from_secs(40);
 pub(crate) struct Connection {
     stream: BufReader<TcpStream>,
     request: String,
+    /// For the Host field: the admin listener answers to no other name than its own.
+    server: SocketAddr,
+}
+
+/// The head of an answer.
+pub(crate) struct Head {
+    pub(crate) status: u16,
+    gzip: bool,
+    body_bytes: Option<usize>,
 }
 
 pub(crate) struct Answer {
@@ -28,7 +38,7 @@ impl Connection {
         let stream = TcpStream::connect(server).with_context(|| format!("cannot connect to {server}"))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(ANSWER_MAX))?;
-        Ok(Self { stream: BufReader::new(stream), request: String::new() })
+        Ok(Self { stream: BufReader::new(stream), request: String::new(), server })
     }
 
     pub(crate) fn get(&mut self, path: &str) -> Result<Answer> {
@@ -43,29 +53,52 @@ impl Connection {
     }
 
     fn exchange(&mut self, path: &str) -> Result<Answer> {
-        self.request.clear();
-        self.request.extend(["GET ", path, " HTTP/1.1\r\nHost: bench\r\nAccept-Encoding: gzip\r\n\r\n"]);
+        let Self { request, server, .. } = self;
+        request.clear();
+        write!(request, "GET {path} HTTP/1.1\r\nHost: {server}\r\nAccept-Encoding: gzip\r\n\r\n")?;
         self.stream.get_mut().write_all(self.request.as_bytes())?;
 
         let mut line = String::new();
         self.stream.read_line(&mut line)?;
-        let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
-        let status = status.with_context(|| format!("not a status line: {line:?}"))?;
-        let (mut length, mut gzip) = (None, false);
+        let mut head = Head::of_status(&line)?;
         loop {
             line.clear();
             self.stream.read_line(&mut line)?;
-            let Some((name, value)) = line.trim_end().split_once(':') else { break };
-            match name.to_ascii_lowercase().as_str() {
-                "content-length" => length = value.trim().parse().ok(),
-                "content-encoding" => gzip = value.trim() == "gzip",
-                "transfer-encoding" => bail!("chunks are not understood here"),
-                _ => {}
+            if !head.take(&line)? {
+                break;
             }
         }
-        let mut body = vec![0; length.context("no Content-Length")?];
+        let mut body = vec![0; head.body_bytes()?];
         self.stream.read_exact(&mut body)?;
-        Ok(Answer { status, gzip, body })
+        Ok(head.with_body(body))
+    }
+}
+
+impl Head {
+    pub(crate) fn of_status(line: &str) -> Result<Self> {
+        let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = status.with_context(|| format!("not a status line: {line:?}"))?;
+        Ok(Self { status, gzip: false, body_bytes: None })
+    }
+
+    /// Takes the next line. False for the empty one, behind which the body begins.
+    pub(crate) fn take(&mut self, line: &str) -> Result<bool> {
+        let Some((name, value)) = line.trim_end().split_once(':') else { return Ok(false) };
+        match name.to_ascii_lowercase().as_str() {
+            "content-length" => self.body_bytes = value.trim().parse().ok(),
+            "content-encoding" => self.gzip = value.trim() == "gzip",
+            "transfer-encoding" => bail!("chunks are not understood here"),
+            _ => {}
+        }
+        Ok(true)
+    }
+
+    pub(crate) fn body_bytes(&self) -> Result<usize> {
+        self.body_bytes.context("no Content-Length")
+    }
+
+    pub(crate) fn with_body(self, body: Vec<u8>) -> Answer {
+        Answer { status: self.status, gzip: self.gzip, body }
     }
 }
 

@@ -4,14 +4,18 @@
 //!   part-delay ─────┤
 //!   relay ──────────┤
 //!   edge-egress ────┤
+//!   held ───────────┤ both: the call in this process, the memory of the release binary
 //!   one-publisher ──┤ the release binary (process.rs) beside nginx (nginx.rs), with real ffmpeg
 //!   requests ───────┤
 //!   latency ────────┘ the release binary, real ffmpeg, real Chromium
+//!   soak              the release binary for an hour, under a load that comes and goes; only when it is named
 //!
 //! CPU time, not wall time, wherever the question allows it: other work on the machine then disturbs little. What is
 //! compared is measured in turn within one run. Each benchmark prints a table; one missed target makes exit code 1.
 
+mod client;
 mod edge_egress;
+mod held;
 mod http;
 mod latency;
 mod measure;
@@ -20,10 +24,12 @@ mod node;
 mod one_publisher;
 mod packaging;
 mod part_delay;
+mod playlist;
 mod process;
 mod relay_cpu;
 mod relay_hop;
 mod requests;
+mod soak;
 mod synthetic;
 mod table;
 
@@ -63,6 +69,11 @@ const BENCHMARKS: &[Benchmark] = &[
         run: edge_egress::run,
     },
     Benchmark {
+        name: "held",
+        about: "5,000 connections that hold a blocking reload: the publishing call, renderings, memory",
+        run: held::run,
+    },
+    Benchmark {
         name: "one-publisher",
         about: "CPU time and memory with one 720p30 publisher and one viewer, beside nginx-rtmp",
         run: one_publisher::run,
@@ -77,18 +88,32 @@ const BENCHMARKS: &[Benchmark] = &[
         about: "playlists and parts served per CPU second, beside nginx with static files",
         run: requests::run,
     },
+    Benchmark {
+        name: SOAK,
+        about: "whether memory stays flat while publishers and viewers come and go (an hour: only when named)",
+        run: soak::run,
+    },
 ];
+
+/// Left out unless it is asked for.
+const SOAK: &str = "soak";
 
 /// Measures Tidecast. Needs a release binary: TIDECAST_BIN, or what cargo built beside this program.
 #[derive(Parser)]
 #[command(about, max_term_width = 100)]
 struct Options {
-    /// Benchmarks to run; all of them without a name
+    /// Benchmarks to run; all of them but soak without a name
     #[arg(value_parser = BENCHMARKS.iter().map(|benchmark| benchmark.name).collect::<Vec<_>>())]
     names: Vec<String>,
     /// Shorter rounds, for a first look: the figures are rougher, and the memory is not judged
     #[arg(long)]
     quick: bool,
+    /// How long the soak lasts
+    #[arg(long, default_value_t = 60)]
+    minutes: u32,
+    /// Plays a soak again; without it, another one each time
+    #[arg(long)]
+    seed: Option<u64>,
     /// Print the names of the benchmarks, and end
     #[arg(long)]
     list: bool,
@@ -103,7 +128,8 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let wanted = |benchmark: &&Benchmark| {
-        options.names.is_empty() || options.names.iter().any(|name| name == benchmark.name)
+        let named = options.names.iter().any(|name| name == benchmark.name);
+        named || (options.names.is_empty() && benchmark.name != SOAK)
     };
     let mut bad = Vec::new();
     for Benchmark { name, about, run } in BENCHMARKS.iter().filter(wanted) {

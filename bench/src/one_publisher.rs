@@ -16,6 +16,7 @@ use crate::Options;
 use crate::http::Connection;
 use crate::measure::{Samples, sleep_until};
 use crate::nginx::Peers;
+use crate::playlist;
 use crate::process::{Process, Tidecast, wait_for};
 use crate::table::{Table, Target};
 
@@ -132,11 +133,7 @@ fn tidecast_round(round: Duration) -> Result<Round> {
     let _publisher = Publisher::of_clip(CLIP, &server.publish_url("live/bench"))?;
     let path = "/hls/live/bench/index.m3u8";
     let multivariant = first_playlist(server.http, path)?;
-    let uris = multivariant.lines().filter_map(|line| match line.split_once("URI=\"") {
-        Some((_, rest)) => rest.split('"').next(),
-        None => (!line.starts_with('#')).then_some(line),
-    });
-    let playlists: Vec<_> = uris.map(|uri| resolve(path, uri)).collect();
+    let playlists = playlist::renditions(path, &multivariant);
     let until = Instant::now() + WARM_UP + round;
     thread::scope(|scope| {
         let viewers: Vec<_> = playlists
@@ -192,8 +189,7 @@ fn follow_parts(server: SocketAddr, playlist: &str, until: Instant) -> Result<Vi
     let mut text = connection.get_ok(playlist)?.text()?;
     let mut newest = None;
     while Instant::now() < until {
-        let parts: Vec<_> =
-            text.lines().filter_map(|line| quoted(line.strip_prefix("#EXT-X-PART:")?)).collect();
+        let parts: Vec<_> = playlist::parts(&text).collect();
         // At first only the newest: a viewer joins at the live edge.
         let known = newest.and_then(|newest: String| parts.iter().position(|part| *part == newest));
         let new = known.map_or(parts.len().saturating_sub(1), |known| known + 1);
@@ -203,20 +199,13 @@ fn follow_parts(server: SocketAddr, playlist: &str, until: Instant) -> Result<Vi
         }
         newest = parts.last().map(|part| (*part).to_owned());
 
-        let hint = text.lines().find_map(|line| quoted(line.strip_prefix("#EXT-X-PRELOAD-HINT:")?));
-        let (msn, rest) = hint.and_then(|hint| hint.split_once('.')).context("no part is hinted at")?;
-        let part = rest.trim_end_matches(".m4s");
+        let (msn, part) = playlist::hinted(&text).context("no part is hinted at")?;
         let answer = connection.get_ok(&format!("{playlist}?_HLS_msn={msn}&_HLS_part={part}"))?;
         viewed.playlists += 1;
         viewed.bytes += answer.body.len() as u64;
         text = answer.text()?;
     }
     Ok(viewed)
-}
-
-/// The URI among the attributes of a tag.
-fn quoted(attributes: &str) -> Option<&str> {
-    attributes.split_once("URI=\"")?.1.split('"').next()
 }
 
 /// Polls a playlist, and fetches what is new in it.
@@ -231,7 +220,7 @@ fn poll_segments(server: SocketAddr, playlist: &str, until: Instant) -> Result<V
         let answer = connection.get_ok(playlist)?;
         viewed.playlists += 1;
         viewed.bytes += answer.body.len() as u64;
-        for segment in answer.text()?.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        for segment in playlist::segments(&answer.text()?) {
             if !seen.insert(segment.to_owned()) {
                 continue;
             }

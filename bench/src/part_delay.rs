@@ -20,6 +20,7 @@ use crate::Options;
 use crate::http::Connection;
 use crate::measure::{Samples, micros, sleep_until};
 use crate::node::{DEFAULT_PART, LOW_PART, Node, Publisher};
+use crate::playlist;
 use crate::process::wait_for;
 use crate::synthetic::{AUDIO_HERTZ, AUDIO_SAMPLES, FRAMES_PER_SECOND, Track};
 use crate::table::{Table, Target};
@@ -136,12 +137,8 @@ pub(crate) fn follow(server: SocketAddr, playlist: &str, until: Instant) -> Resu
 }
 
 /// The part that comes next.
-fn hinted(playlist: &str) -> Result<(u64, u64)> {
-    let hint = playlist.lines().find_map(|line| line.strip_prefix("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\""));
-    let mut numbers = hint.context("no preload hint")?.split('.');
-    let mut number =
-        || numbers.next().and_then(|number| number.parse().ok()).context("not the name of a part");
-    Ok((number()?, number()?))
+fn hinted(text: &str) -> Result<(u64, u64)> {
+    playlist::hinted(text).context("no part is hinted at")
 }
 
 /// Segments of exactly two seconds and parts of exactly `part_target`, as the synthetic media has them.

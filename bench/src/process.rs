@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use relay::Identity;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use tempfile::TempDir;
 
+use crate::http::Connection;
 use crate::measure::sleep;
 
 const START_MAX: Duration = Duration::from_secs(10);
@@ -32,6 +33,9 @@ pub(crate) struct Usage {
     pub(crate) cpu_s: f64,
     pub(crate) resident_mb: f64,
     pub(crate) resident_peak_mb: f64,
+    pub(crate) threads: f64,
+    /// Open files and sockets.
+    pub(crate) descriptors: f64,
 }
 
 impl Process {
@@ -53,6 +57,8 @@ impl Process {
             let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
             usage.resident_mb += megabytes(&status, "VmRSS:")?;
             usage.resident_peak_mb += megabytes(&status, "VmHWM:")?;
+            usage.threads += value(&status, "Threads:")?.parse::<f64>()?;
+            usage.descriptors += fs::read_dir(format!("/proc/{pid}/fd"))?.count() as f64;
             let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
             left.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
         }
@@ -80,11 +86,18 @@ impl Drop for Process {
     }
 }
 
+fn value<'a>(status: &'a str, name: &str) -> Result<&'a str> {
+    let value = status.lines().find_map(|line| line.strip_prefix(name));
+    Ok(value.with_context(|| name.to_owned())?.trim())
+}
+
 fn megabytes(status: &str, name: &str) -> Result<f64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| name.to_owned())?;
-    let kibibytes: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
+    let kibibytes: f64 = value(status, name)?.trim_end_matches("kB").trim().parse()?;
     Ok(kibibytes * 1024.0 / 1e6)
 }
+
+/// All viewers come from one address.
+const CROWD: (&str, &str) = ("HTTP__CONNECTIONS_PER_ADDRESS", "10000");
 
 /// The product, on free ports and with an empty data directory.
 pub(crate) struct Tidecast {
@@ -93,6 +106,7 @@ pub(crate) struct Tidecast {
     pub(crate) http: SocketAddr,
     pub(crate) admin: SocketAddr,
     relay: Option<SocketAddr>,
+    log: PathBuf,
     _data_dir: TempDir,
 }
 
@@ -139,14 +153,17 @@ impl Tidecast {
         Self::start_in(TempDir::new()?, &[("HLS__PROFILE", profile)])
     }
 
+    /// Lets one address, from which all our viewers come, have as many connections as there can be.
+    pub(crate) fn start_for_crowd() -> Result<Self> {
+        Self::start_in(TempDir::new()?, &[CROWD])
+    }
+
     /// In a cluster; an edge if it has an upstream.
     pub(crate) fn start_node(cluster: &Cluster, name: &str, upstream: Option<&Self>) -> Result<Self> {
         let data_dir = cluster.join(name)?;
         let Some(upstream) = upstream else { return Self::start_in(data_dir, &[]) };
         let relay = upstream.relay.context("the upstream is in no cluster")?;
-        // All viewers come from one address.
-        let crowd = ("HTTP__CONNECTIONS_PER_ADDRESS", "10000");
-        Self::start_in(data_dir, &[("ROLES", "edge"), ("UPSTREAM", &format!("https://{relay}")), crowd])
+        Self::start_in(data_dir, &[("ROLES", "edge"), ("UPSTREAM", &format!("https://{relay}")), CROWD])
     }
 
     fn start_in(data_dir: TempDir, settings: &[(&str, &str)]) -> Result<Self> {
@@ -171,7 +188,7 @@ impl Tidecast {
             // The last that is told.
             if let (Some(http), Some(admin)) = (address("http.listen="), address("admin.listen=")) {
                 let (rtmp, relay) = (address("rtmp.listen="), address("relay.listen="));
-                return Ok(Self { process, rtmp, http, admin, relay, _data_dir: data_dir });
+                return Ok(Self { process, rtmp, http, admin, relay, log, _data_dir: data_dir });
             }
             process.check().with_context(|| format!("tidecast said:\n{said}"))?;
             if Instant::now() > deadline {
@@ -181,10 +198,50 @@ impl Tidecast {
         }
     }
 
-    pub(crate) fn publish_url(&self, stream: &str) -> String {
-        let rtmp = self.rtmp.expect("an edge takes no publishers");
-        format!("rtmp://{rtmp}/{stream}?key={PUBLISH_KEY}")
+    pub(crate) fn rtmp(&self) -> SocketAddr {
+        self.rtmp.expect("an edge takes no publishers")
     }
+
+    pub(crate) fn publish_url(&self, stream: &str) -> String {
+        format!("rtmp://{}/{stream}?key={PUBLISH_KEY}", self.rtmp())
+    }
+
+    /// What it counts, now.
+    pub(crate) fn metrics(&self) -> Result<Metrics> {
+        let text = Connection::open(self.admin)?.get_ok("/metrics")?.text()?;
+        Ok(Metrics { text })
+    }
+
+    /// Everything it has said.
+    pub(crate) fn log(&self) -> Result<String> {
+        Ok(String::from_utf8_lossy(&fs::read(&self.log)?).into_owned())
+    }
+}
+
+/// One answer of `/metrics`.
+pub(crate) struct Metrics {
+    text: String,
+}
+
+impl Metrics {
+    /// The sum over all labels; fails if there is no metric of that name.
+    pub(crate) fn sum(&self, name: &str) -> Result<f64> {
+        let lines = self.text.lines().filter_map(|line| line.strip_prefix(name));
+        let mut values = lines
+            .filter(|rest| rest.starts_with([' ', '{']))
+            .filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok())
+            .peekable();
+        ensure!(values.peek().is_some(), "no metric is called {name}");
+        Ok(values.sum())
+    }
+}
+
+/// Asks for all the descriptors that the system grants this process and its children, and says how many.
+pub(crate) fn raise_open_files() -> usize {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let files = if raised.is_ok() { maximum } else { current };
+    files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX))
 }
 
 /// `TIDECAST_BIN`, or what cargo built beside this program.

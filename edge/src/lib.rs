@@ -1,6 +1,7 @@
 //! Viewer-facing delivery: the HTTP listener, LL-HLS out of the segment index, the state of streams as JSON,
 //! and the pages; among them the one that tells a broadcaster how the stream is.
 
+mod alternates;
 mod connect;
 mod listener;
 mod metrics;
@@ -10,6 +11,7 @@ mod site;
 mod state;
 mod unlisted;
 
+pub use alternates::Alternates;
 pub use connect::{Backstage, Refused};
 pub use listener::{Listener, SOCKET};
 pub use metrics::Metrics;

@@ -22,6 +22,7 @@ use player_demo::{Asset, Page};
 use relay::StreamRegistry;
 use serde::Serialize;
 
+use crate::alternates::Alternates;
 use crate::connect::{self, Backstage};
 use crate::listener::Respond;
 use crate::pull::{JoinError, Puller};
@@ -48,6 +49,8 @@ pub struct Site {
     /// Told to newcomers on the start page.
     rtmp_port: u16,
     unlisted: Unlisted,
+    /// `None` if there is no other node.
+    alternates: Option<Alternates>,
     /// `None` where nobody publishes.
     backstage: Option<Arc<dyn Backstage>>,
     /// Where the streams come from, unless they are of this node.
@@ -56,7 +59,15 @@ pub struct Site {
 
 impl Site {
     pub fn new(registry: StreamRegistry, catalog: Catalog, rtmp_port: u16) -> Self {
-        Self { registry, catalog, rtmp_port, unlisted: Unlisted::default(), backstage: None, upstream: None }
+        Self {
+            registry,
+            catalog,
+            rtmp_port,
+            unlisted: Unlisted::default(),
+            alternates: None,
+            backstage: None,
+            upstream: None,
+        }
     }
 
     /// Of a node whose streams are those of another.
@@ -83,6 +94,13 @@ impl Site {
     #[must_use]
     pub fn with_unlisted(mut self, unlisted: Unlisted) -> Self {
         self.unlisted = unlisted;
+        self
+    }
+
+    /// Tells pages of other nodes with the same streams.
+    #[must_use]
+    pub fn with_alternates(mut self, alternates: Alternates) -> Self {
+        self.alternates = Some(alternates).filter(|alternates| !alternates.origins().is_empty());
         self
     }
 
@@ -152,15 +170,19 @@ impl Site {
     fn get(&self, path: &str, headers: &HeaderMap, viewer: IpAddr) -> Response<Bytes> {
         let segments: Vec<_> = path.split('/').skip(1).collect();
         match segments.as_slice() {
-            [""] => page(Page::Home, headers),
-            ["watch", app, stream] if StreamId::new(app, stream).is_ok() => page(Page::Watch, headers),
-            ["embed", app, stream] if StreamId::new(app, stream).is_ok() => page(Page::Embed, headers),
-            ["connect"] if self.backstage.is_some() => page(Page::Connect, headers),
+            [""] => self.page(Page::Home, headers),
+            ["watch", app, stream] if StreamId::new(app, stream).is_ok() => self.page(Page::Watch, headers),
+            ["embed", app, stream] if StreamId::new(app, stream).is_ok() => self.page(Page::Embed, headers),
+            ["connect"] if self.backstage.is_some() => self.page(Page::Connect, headers),
             ["connect", "state", app, stream] => match (&self.backstage, StreamId::new(app, stream)) {
                 (Some(backstage), Ok(id)) => self.report(&id, backstage.as_ref(), headers, viewer),
                 (Some(_), Err(error)) => no_name(error),
                 (None, _) => text(StatusCode::NOT_FOUND, "this node takes no publishers\n"),
             },
+            ["nodes"] => {
+                let alternates = self.alternates.as_ref().map_or(&[][..], Alternates::origins);
+                json(&serde_json::json!({ "alternates": alternates }), headers)
+            }
             ["state"] => {
                 let list = state::List::of(&self.registry, &self.catalog, &self.unlisted, self.rtmp_port);
                 json(&list, headers)
@@ -173,13 +195,26 @@ impl Site {
                 Some(found) => asset(found, headers),
                 // A person who mistyped gets a page; everything else gets words.
                 None if wants_html(headers) => {
-                    let mut response = page(Page::Watch, headers);
+                    let mut response = self.page(Page::Watch, headers);
                     *response.status_mut() = StatusCode::NOT_FOUND;
                     response
                 }
                 None => text(StatusCode::NOT_FOUND, "nothing here; the live streams are at /\n"),
             },
         }
+    }
+
+    fn page(&self, page: Page, headers: &HeaderMap) -> Response<Bytes> {
+        let mut response = asset(player_demo::page(page), headers);
+        let policy = player_demo::content_security_policy(page);
+        let policy = match &self.alternates {
+            Some(alternates) => HeaderValue::try_from(alternates.allowed_in(policy)),
+            None => Ok(HeaderValue::from_static(policy)),
+        };
+        let policy = policy.expect("origins are of characters that a header may have");
+        response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+        response.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+        response
     }
 
     /// What only the holder of the publish key is told.
@@ -249,14 +284,6 @@ fn wants_html(headers: &HeaderMap) -> bool {
         .get(ACCEPT)
         .and_then(|accept| accept.to_str().ok())
         .is_some_and(|accept| accept.contains("text/html"))
-}
-
-fn page(page: Page, headers: &HeaderMap) -> Response<Bytes> {
-    let mut response = asset(player_demo::page(page), headers);
-    let policy = HeaderValue::from_static(player_demo::content_security_policy(page));
-    response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
-    response.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
-    response
 }
 
 fn asset(asset: Asset, headers: &HeaderMap) -> Response<Bytes> {

@@ -144,7 +144,7 @@ pub fn checkpoint(text: &[u8]) -> bool {
 
 #[cfg(test)]
 #[path = "../../fuzz/corpus.rs"]
-mod corpus;
+pub(crate) mod corpus;
 
 #[cfg(test)]
 #[test]

@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use edge::Unlisted;
+use edge::{Alternates, Unlisted};
 pub(crate) use file::Source;
 use ingest::OnConflict;
 pub(crate) use problem::{Origin, Problem, Problems};
@@ -55,6 +55,8 @@ pub(crate) struct Http {
     pub(crate) listen: SocketAddr,
     /// Of one IPv4 address or one IPv6 /64.
     pub(crate) connections_per_address: usize,
+    /// Where else this node's streams are, for viewers' pages.
+    pub(crate) alternates: Alternates,
 }
 
 /// Publishers over RTMP.
@@ -133,6 +135,12 @@ pub(crate) const KEYS: &[Key] = &[
                 .map(|connections| config.http.connections_per_address = connections)
         },
         show: |config| Some(config.http.connections_per_address.to_string()),
+    },
+    Key {
+        name: "http.alternates",
+        allowed: "origins with commas between them, as in \"https://edge2.example, https://edge3.example\"",
+        set: |config, text| text.parse().map(|alternates| config.http.alternates = alternates),
+        show: |config| Some(config.http.alternates.to_string()),
     },
     Key {
         name: "rtmp.listen",
@@ -349,7 +357,11 @@ impl Config {
     fn defaults(environment: &Environment) -> Self {
         Self {
             data_dir: environment.data_dir_default(),
-            http: Http { listen: value::every_address(8080), connections_per_address: 1_000 },
+            http: Http {
+                listen: value::every_address(8080),
+                connections_per_address: 1_000,
+                alternates: Alternates::default(),
+            },
             rtmp: Rtmp { listen: value::every_address(1935) },
             admin: Admin { listen: LoopbackAddr::v4(9090) },
             auth: Auth { publish_key: None },

@@ -120,6 +120,7 @@ impl Roles {
         let site = || {
             let site = Site::new(streams.clone(), catalog.clone(), rtmp_port);
             site.with_unlisted(config.streams.unlisted.clone())
+                .with_alternates(config.http.alternates.clone())
         };
         let offer = Offer::Own { catalog: catalog.clone(), site: site() };
         let relay = bind_relay(config, identity.as_ref(), &catalog, offer, &mut metrics)?;
@@ -165,7 +166,7 @@ impl Roles {
         let puller = Puller::new(client, catalog.clone(), PullMetrics::register(&mut metrics));
         let offer = Offer::Pulled { catalog: catalog.clone(), puller: puller.clone() };
         let relay = bind_relay(config, Some(&identity), &catalog, offer, &mut metrics)?;
-        let site = Site::remote(puller.clone());
+        let site = Site::remote(puller.clone()).with_alternates(config.http.alternates.clone());
         Ok(Self {
             http: Listener::new(
                 handed.listen("http", config.http.listen, edge::SOCKET)?,

@@ -37,7 +37,16 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::origin`].
     pub fn edge(&self, name: &str, upstream: &Tidecast) -> Result<Tidecast> {
-        self.edge_of(name, upstream.relay.context("the upstream is in no cluster")?, Ports::any())
+        self.edge_with(name, upstream, Setup::default())
+    }
+
+    /// As [`Cluster::edge`], with more configuration.
+    ///
+    /// # Errors
+    /// As [`Cluster::origin`].
+    pub fn edge_with(&self, name: &str, upstream: &Tidecast, setup: Setup) -> Result<Tidecast> {
+        let relay = upstream.relay.context("the upstream is in no cluster")?;
+        self.edge_of(name, relay, setup, Ports::any())
     }
 
     /// A node that serves its own streams to itself.
@@ -47,12 +56,12 @@ impl Cluster {
     pub fn circle(&self, name: &str) -> Result<Tidecast> {
         // The port is free for as long as nobody else asks for one.
         let relay = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        self.edge_of(name, relay, Ports { relay, ..Ports::any() })
+        self.edge_of(name, relay, Setup::default(), Ports { relay, ..Ports::any() })
     }
 
-    fn edge_of(&self, name: &str, upstream: SocketAddr, ports: Ports) -> Result<Tidecast> {
+    fn edge_of(&self, name: &str, upstream: SocketAddr, setup: Setup, ports: Ports) -> Result<Tidecast> {
         // All viewers of a test come from one address.
-        let setup = Setup::default().set("http.connections_per_address", "10000");
+        let setup = setup.set("http.connections_per_address", "10000");
         let setup = setup.set("roles", "edge").set("upstream", &format!("https://{upstream}"));
         Tidecast::run(Command::new(binary()?), setup, self.join(name)?, ports)
     }

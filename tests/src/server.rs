@@ -300,6 +300,14 @@ impl Tidecast {
         self.process.wait_for(what, within, pick)
     }
 
+    /// Ends it without asking.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn kill(mut self) -> Result<()> {
+        self.process.kill()
+    }
+
     /// Ends it as an operator does.
     ///
     /// # Errors

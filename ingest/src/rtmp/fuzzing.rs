@@ -186,8 +186,7 @@ pub fn publish_address(bytes: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-#[path = "../../../fuzz/corpus.rs"]
-mod corpus;
+use crate::fuzzing::corpus;
 
 #[cfg(test)]
 #[test]

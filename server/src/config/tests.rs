@@ -29,6 +29,7 @@ fn nothing_set_gives_the_documented_defaults() {
             "data_dir = \"/home/ada/.local/share/tidecast\"  # default",
             "http.listen = \":8080\"                         # default",
             "http.connections_per_address = 1000           # default",
+            "http.alternates = \"\"                          # default",
             "rtmp.listen = \":1935\"                         # default",
             "admin.listen = \"127.0.0.1:9090\"               # default",
             "# auth.publish_key is not set                 # default",
@@ -138,7 +139,9 @@ parts = "200ms"
 fn a_section_without_its_key_is_explained() {
     assert_eq!(
         problems(load("http = \":8080\"")),
-        ["tidecast.toml:1:1: http: is a section; its keys: http.listen, http.connections_per_address"]
+        [
+            "tidecast.toml:1:1: http: is a section; its keys: http.listen, http.connections_per_address, http.alternates"
+        ]
     );
 }
 

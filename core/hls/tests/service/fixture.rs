@@ -204,7 +204,7 @@ pub(crate) struct Viewer {
 
 impl Viewer {
     pub(crate) fn of(catalog: Catalog) -> Self {
-        Self { catalog }
+        Self { catalog, address: Ipv4Addr::LOCALHOST.into() }
     }
 
     pub(crate) async fn get(&self, path_and_query: &str) -> Answer {

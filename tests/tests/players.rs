@@ -1,0 +1,160 @@
+//! What viewers see of an interruption, in real players: hls.js, shaka and Chromium's own, bare as people embed them,
+//! and our page. The player measures how long its picture stood still; the server is not asked.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use harness::browser::Browser;
+use harness::cluster::Cluster;
+use harness::poll;
+use harness::publisher::Publisher;
+use harness::server::{End, Profile, Setup, Tidecast};
+use serde::Deserialize;
+
+const STREAM: &str = "live/clock";
+const CLIP: &str = "gop-2";
+/// Everybody has a picture, and has had one for a while.
+const PLAYING_MAX: Duration = Duration::from_secs(90);
+/// From the return to three seconds of moving pictures in every player.
+const BACK_MAX: Duration = Duration::from_secs(90);
+
+/// Browsers decode in software: two at once on two cores measure each other.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Debug, Deserialize)]
+struct Playing {}
+
+#[derive(Debug, Deserialize)]
+struct Back {
+    players: Vec<Seen>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Seen {
+    name: String,
+    /// `None`: the picture never came back.
+    freeze_ms: Option<u64>,
+    problems: Vec<String>,
+}
+
+fn publisher(server: &Tidecast) -> Result<Publisher> {
+    Publisher::of_clock(CLIP, &server.publish_url(STREAM))
+}
+
+fn watch(server: &Tidecast, players: &str) -> Result<Browser> {
+    let origin = format!("http://{}", server.http_address());
+    let screenshots = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/test-output/players");
+    fs::create_dir_all(&screenshots)?;
+    let browser = Browser::run("players.mjs", &[&origin, STREAM, players, &screenshots.to_string_lossy()])?;
+    browser.wait_for::<Playing>("playing", PLAYING_MAX)?;
+    Ok(browser)
+}
+
+/// The freeze of each player; fails if one of them did not come back by itself, or the page had a problem.
+fn seen(browser: &Browser) -> Result<Vec<(String, Duration)>> {
+    let back: Back = browser.wait_for("back", BACK_MAX)?;
+    println!("{back:?}");
+    back.players
+        .into_iter()
+        .map(|player| {
+            ensure!(player.problems.is_empty(), "{player:?}");
+            let freeze = player.freeze_ms.with_context(|| format!("{} never came back", player.name))?;
+            Ok((player.name, Duration::from_millis(freeze)))
+        })
+        .collect()
+}
+
+/// The publisher is killed, and another one is there after `away`.
+fn survive_an_outage(players: &str, away: Duration) -> Result<()> {
+    let _alone = alone();
+    let server = Tidecast::start(Profile::Default)?;
+    let first = publisher(&server)?;
+    let browser = watch(&server, players)?;
+    let killed = Instant::now();
+    first.kill()?;
+    // The outage is the scenario: it has to last.
+    poll::until("the outage to pass", away * 2, || Ok((killed.elapsed() >= away).then_some(())))?;
+    let second = publisher(&server)?;
+    let frozen = seen(&browser)?;
+    let out = killed.elapsed();
+    ensure!(frozen.iter().all(|(_, freeze)| *freeze < out), "{frozen:?} in {out:?}");
+    drop((browser, second));
+    server.stop()
+}
+
+#[test]
+fn our_page_and_bare_players_come_back_by_themselves_after_two_seconds() -> Result<()> {
+    survive_an_outage("watch,hls.js,shaka", Duration::from_secs(2))
+}
+
+#[test]
+fn our_page_and_bare_players_come_back_by_themselves_after_fifteen_seconds() -> Result<()> {
+    survive_an_outage("watch,hls.js,shaka", Duration::from_secs(15))
+}
+
+/// It plays a dozen seconds behind, so the outage is longer than what it has in hand.
+#[test]
+fn native_hls_comes_back_by_itself_after_fifteen_seconds() -> Result<()> {
+    survive_an_outage("native", Duration::from_secs(15))
+}
+
+/// A half-open publisher: its connection stays, and nothing comes. The second one takes over.
+#[test]
+fn viewers_are_back_when_a_half_open_publisher_is_taken_over_from() -> Result<()> {
+    let _alone = alone();
+    let server = Tidecast::start(Profile::Default)?;
+    let frozen = publisher(&server)?;
+    let browser = watch(&server, "watch,hls.js")?;
+    frozen.freeze()?;
+    server.wait_for_log("gaps", Duration::from_secs(10), |line| line.contains("no media").then_some(()))?;
+    let second = poll::until("the name to be free", Duration::from_secs(20), || {
+        let second = publisher(&server)?;
+        let taken = server.wait_for_log("takeover", Duration::from_secs(4), |line| {
+            line.contains("goes on with the session that is there").then_some(())
+        });
+        Ok(taken.is_ok().then_some(second))
+    })?;
+    seen(&browser)?;
+    drop((browser, second));
+    server.stop()
+}
+
+/// The whole process is replaced; the page is not reloaded.
+#[test]
+fn our_page_comes_back_by_itself_after_a_restart_of_the_process() -> Result<()> {
+    let _alone = alone();
+    let server = Tidecast::start(Profile::Default)?;
+    let first = publisher(&server)?;
+    let browser = watch(&server, "watch,hls.js")?;
+    let server = server.restart(End::Killed)?;
+    first.refused(Duration::from_secs(20))?;
+    let second = publisher(&server)?;
+    seen(&browser)?;
+    drop((browser, second));
+    server.stop()
+}
+
+/// F10: the edge that the page came from dies; the page turns to the other one.
+#[test]
+fn our_page_moves_to_another_edge_when_its_own_dies() -> Result<()> {
+    let _alone = alone();
+    let cluster = Cluster::new()?;
+    let origin = cluster.origin(Setup::default())?;
+    let other = cluster.edge("edge2", &origin)?;
+    let alternates = format!("http://{}", other.http_address());
+    let own = cluster.edge_with("edge1", &origin, Setup::default().set("http.alternates", &alternates))?;
+    let _publisher = publisher(&origin)?;
+    let browser = watch(&own, "watch")?;
+    own.kill()?;
+    let frozen = seen(&browser)?;
+    // Two seconds beyond what is asked of a quiet machine.
+    ensure!(frozen.iter().all(|(_, freeze)| *freeze < Duration::from_secs(6)), "{frozen:?}");
+    Ok(())
+}
