@@ -55,7 +55,7 @@ pids=()
 trap 'kill "${pids[@]}" 2>/dev/null; wait; exit 130' INT TERM HUP
 
 # hunt TARGET: what is found new goes into a folder of its own, which the next run begins with. With the value profile, a
-# comparison that comes closer counts as new: magic numbers of four bytes are found in a second or two, else hardly ever.
+# comparison that comes closer counts as new: magic numbers of four bytes are found in seconds, else hardly ever.
 hunt() {
     local target=$1 corpus=$BUILD/corpus/$1 artifacts=$ROOT/fuzz/artifacts/$1 known=() folder
     mkdir -p "$corpus" "$artifacts"
