@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/target/tools/node/bin:$(PATH)
 PAGES := player-demo/dist/index.html
 PAGE_SOURCES := $(shell find player-demo/src -type f) $(wildcard player-demo/*.mjs player-demo/*.json player-demo/*.txt)
 
-.PHONY: help demo test build check fix bench soak pages setup-build setup-demo setup-test
+.PHONY: help demo test build check fix bench soak fuzz pages setup-build setup-demo setup-test setup-fuzz
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -43,6 +43,9 @@ bench: setup-test build tests/browser/node_modules/.package-lock.json ## benchma
 soak: setup-demo build ## an hour of publishers and viewers that come and go: does memory stay flat?
 	cargo run --release --locked --package tidecast-bench -- soak --minutes $${SOAK_MINUTES:-60}
 
+fuzz: setup-fuzz pages ## libFuzzer at every parser of foreign bytes, FUZZ_SECONDS (120) each: half an hour
+	@scripts/fuzz.sh
+
 # The web pages are embedded into the binary, so they come before any cargo command.
 pages: $(PAGES)
 
@@ -55,5 +58,5 @@ $(PAGES): player-demo/node_modules/.package-lock.json $(PAGE_SOURCES)
 	npm ci --prefix $* --silent
 	@touch $@
 
-setup-build setup-demo setup-test: setup-%:
+setup-build setup-demo setup-test setup-fuzz: setup-%:
 	@scripts/setup.sh $*

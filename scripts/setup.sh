@@ -5,6 +5,7 @@
 #   scripts/setup.sh build    a C linker, git, and Node.js with npm for the web pages
 #   scripts/setup.sh demo     the same, and ffmpeg with a font for the burned-in clock
 #   scripts/setup.sh test     the same, Chromium, and an ffmpeg that publishes HEVC, AV1 and Opus
+#   scripts/setup.sh fuzz     as for build, and a C++ compiler for libFuzzer
 #
 # Rust is expected to be there; its exact version comes by itself through rust-toolchain.toml.
 set -euo pipefail
@@ -21,8 +22,8 @@ export PATH=$NODE_HOME/bin:$PATH
 
 level=${1:-build}
 case $level in
-build | demo | test) ;;
-*) sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+build | demo | test | fuzz) ;;
+*) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac
 
 say() { echo "setup: $*"; }
@@ -85,7 +86,8 @@ have cargo || die "no cargo; install a Rust toolchain with rustup first"
 want cc "to link Rust programs" gcc libc6-dev
 want git "to put the commit into tidecast --version" git
 want tar "to unpack the film clip" tar
-if [[ $level != build ]]; then
+[[ $level == fuzz ]] && want c++ "to compile libFuzzer" g++
+if [[ $level == demo || $level == test ]]; then
     want ffmpeg "to publish and to look into streams" ffmpeg
     if [[ ! -f /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf ]]; then
         say "no font is there; installing fonts-dejavu-core for the clock in the picture"

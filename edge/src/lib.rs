@@ -17,4 +17,6 @@ pub use listener::{Listener, SOCKET};
 pub use metrics::Metrics;
 pub use pull::{JoinError, PullMetrics, Puller, Watching};
 pub use site::Site;
+#[cfg(any(test, fuzzing))]
+pub use site::fuzzing;
 pub use unlisted::Unlisted;

@@ -1,5 +1,8 @@
 //! What a viewer's URL leads to.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;

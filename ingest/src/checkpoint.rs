@@ -19,6 +19,15 @@ const MSN_STEP: u64 = 2;
 /// The same for groups: any number of them may have been written within one segment.
 const GROUP_STEP: u32 = 1_000;
 
+/// Longest part and segment of a session, in seconds; those that ingest makes stay far below.
+const SPAN_MAX_S: u32 = 60;
+
+/// Parts of a session per second, at most. Far shorter ones would be made without end while nobody publishes.
+const PARTS_PER_SECOND_MAX: i64 = 10;
+
+/// Times later than this, the year 5138, were never written by us, and would not fit into ticks.
+const TIME_MS_MAX: u64 = 100_000_000_000_000;
+
 /// Keeps the newest checkpoint of every session that is open. `server` plugs in the real one.
 pub trait Checkpoints: Send + Sync {
     /// Called on the way of the media, once per segment: must not wait for a disk to spin.
@@ -199,8 +208,25 @@ impl Saved {
             [lead, follower] if lead.codec.kind() != follower.codec.kind() => (lead, Some(follower)),
             _ => return Err(CheckpointError::Value("the number of tracks")),
         };
-        if self.frame <= 0 || self.part < self.frame || !(1..=60).contains(&self.target_duration_s) {
+        let hertz = i64::from(lead.codec.timescale().hertz());
+        let part = hertz / PARTS_PER_SECOND_MAX..=hertz * i64::from(SPAN_MAX_S);
+        let targets_ms = 1..=SPAN_MAX_S * 1000;
+        if !(1..=self.part).contains(&self.frame)
+            || !part.contains(&self.part)
+            || !(1..=SPAN_MAX_S).contains(&self.target_duration_s)
+            || !tracks.iter().all(|track| targets_ms.contains(&track.part_target_ms))
+        {
             return Err(CheckpointError::Value("the part grid"));
+        }
+        let times_ms = [self.since_ms, self.anchor_ms, self.position_ms];
+        if times_ms.iter().any(|time_ms| time_ms.unsigned_abs() > TIME_MS_MAX) {
+            return Err(CheckpointError::Value("a time"));
+        }
+        // Half of what can be counted is left for the rest of the session.
+        if self.msn.max(self.discontinuity_sequence) > u64::MAX / 2
+            || self.group.max(self.epoch) > u32::MAX / 2
+        {
+            return Err(CheckpointError::Value("a number"));
         }
         let follower = match (follower, self.follower_frame) {
             (Some(track), Some(frame @ 1..)) => {
@@ -336,6 +362,27 @@ mod tests {
     fn another_version_is_refused_and_not_misread() {
         let text = String::from_utf8(checkpoint().to_json()).unwrap().replace("\"format\":1", "\"format\":2");
         assert!(matches!(Checkpoint::from_json(text.as_bytes()), Err(CheckpointError::Format(2))));
+    }
+
+    /// What is read is reckoned with: sums that overflow would panic, and parts of nearly no length fill the memory.
+    #[test]
+    fn numbers_that_no_session_has_are_refused() {
+        let text = String::from_utf8(checkpoint().to_json()).unwrap();
+        for (honest, damaged) in [
+            ("\"anchor_ms\":1800000000123", "\"anchor_ms\":9223372036854775807"),
+            ("\"position_ms\":40000", "\"position_ms\":-9223372036854775808"),
+            ("\"since_ms\":1800000000000", "\"since_ms\":100000000000001"),
+            ("\"part_target_ms\":501", "\"part_target_ms\":1431655766"),
+            ("\"part_target_ms\":512", "\"part_target_ms\":0"),
+            ("\"frame\":3000,\"part\":45000", "\"frame\":1,\"part\":1"),
+            ("\"part\":45000", "\"part\":9223372036854775807"),
+            ("\"msn\":20", "\"msn\":18446744073709551615"),
+            ("\"epoch\":3", "\"epoch\":4294967295"),
+        ] {
+            assert!(text.contains(honest), "{honest} in {text}");
+            let read = Checkpoint::from_json(text.replacen(honest, damaged, 1).as_bytes());
+            assert!(matches!(read, Err(CheckpointError::Value(_))), "{damaged}");
+        }
     }
 
     proptest! {

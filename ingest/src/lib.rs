@@ -10,6 +10,8 @@
 mod checkpoint;
 mod cutter;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gate;
 mod grid;
 mod health;

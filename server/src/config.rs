@@ -7,6 +7,8 @@
 //! All problems are found in one pass, so that an operator repairs a file once.
 
 mod file;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod problem;
 mod value;
 

@@ -7,6 +7,8 @@
 //! `CONFORMANCE.md` lists the rules, P, R and H with a number, and the tests named after them.
 
 mod body;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod negotiate;
 mod target;
 

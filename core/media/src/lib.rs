@@ -6,6 +6,8 @@
 pub mod cmaf;
 pub mod codec;
 pub mod flv;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod id;
 mod time;
 mod unit;

@@ -11,6 +11,8 @@ mod amf3;
 mod chunk;
 mod conn;
 mod digest;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod handshake;
 mod message;
 mod metrics;

@@ -22,7 +22,7 @@ impl Source {
         Ok(Self { path: path.to_owned(), text })
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn from_text(path: &str, text: &str) -> Self {
         Self { path: path.into(), text: text.to_owned() }
     }

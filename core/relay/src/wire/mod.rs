@@ -13,6 +13,8 @@
 
 mod decode;
 mod encode;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod hello;
 mod resume;
 mod slices;

@@ -1,0 +1,398 @@
+#!/usr/bin/env python3
+"""Makes fuzz/seeds/ anew: small, honest inputs of every target, from which libFuzzer starts its search.
+
+Media and codec configurations come out of ffmpeg (FFMPEG, else the one that scripts/setup.sh test installs: Debian's
+cannot write Enhanced RTMP); what ffmpeg does not write is put together here, as the unit tests do it. Run it when a
+target's input changes its shape; encoders differ in detail from version to version, so other bytes are no fault.
+"""
+
+import hashlib
+import hmac
+import json
+import os
+import pathlib
+import shutil
+import struct
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SEEDS = ROOT / "fuzz" / "seeds"
+# Of one seed: the shorter they are, the more of them a second tries.
+BYTES_MAX = 4096
+
+VIDEO, AUDIO, DATA, COMMAND, AGGREGATE = 9, 8, 18, 20, 22
+
+
+def seed(target, name, data):
+    assert len(data) <= BYTES_MAX, f"{target}/{name} has {len(data)} bytes"
+    folder = SEEDS / target
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(data)
+
+
+# --- media -----------------------------------------------------------------------------------------------------------
+
+PICTURE = ["-f", "lavfi", "-i", "testsrc=size=64x64:rate=10:duration=0.6"]
+SOUND = ["-f", "lavfi", "-i", "sine=duration=0.6:sample_rate=48000"]
+CLIPS = {
+    "h264": PICTURE + ["-c:v", "libx264", "-preset", "ultrafast", "-crf", "40", "-pix_fmt", "yuv420p"],
+    "h264-high10": PICTURE + ["-c:v", "libx264", "-profile:v", "high10", "-crf", "40", "-pix_fmt", "yuv420p10"],
+    "h264-b": PICTURE + ["-c:v", "libx264", "-bf", "2", "-crf", "40", "-pix_fmt", "yuv420p", "-colorspace", "bt709"],
+    "hevc": PICTURE + ["-c:v", "libx265", "-x265-params", "log-level=none", "-crf", "40", "-pix_fmt", "yuv420p"],
+    "hevc-main10": PICTURE + ["-c:v", "libx265", "-x265-params", "log-level=none", "-crf", "40",
+                              "-pix_fmt", "yuv420p10", "-color_primaries", "bt2020"],
+    "av1": PICTURE + ["-c:v", "libsvtav1", "-preset", "12", "-crf", "55", "-pix_fmt", "yuv420p"],
+    "aac": SOUND + ["-c:a", "aac", "-b:a", "32k"],
+    "aac-surround": SOUND + ["-c:a", "aac", "-ac", "6", "-b:a", "64k"],
+    "opus": SOUND + ["-c:a", "libopus", "-b:a", "16k"],
+    "opus-surround": SOUND + ["-c:a", "libopus", "-ac", "6", "-b:a", "48k"],
+}
+
+
+def flv_tags(arguments):
+    """The tags of a clip: (type, stamp, body)."""
+    command = [FFMPEG, "-nostdin", "-loglevel", "error", *arguments, "-f", "flv", "-"]
+    data = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=os.environ | {"SVT_LOG": "0"}).stdout
+    tags, at = [], 13
+    while at < len(data):
+        kind, size = data[at], int.from_bytes(data[at + 1:at + 4])
+        stamp = int.from_bytes(data[at + 4:at + 7]) | data[at + 7] << 24
+        tags.append((kind, stamp, data[at + 11:at + 11 + size]))
+        at += 11 + size + 4
+    return tags
+
+
+def bodies(tags, kind):
+    """As many bodies as fit, each behind its length."""
+    out = b""
+    for body in (body for of, _, body in tags if of == kind):
+        if len(out) + 2 + len(body) > BYTES_MAX:
+            break
+        out += struct.pack(">H", len(body)) + body
+    return out
+
+
+def record(body, is_video):
+    """The codec configuration in a sequence header."""
+    enhanced = body[0] & 0x80 if is_video else body[0] >> 4 == 9
+    return body[5:] if enhanced or is_video else body[2:]
+
+
+def media():
+    for name, arguments in CLIPS.items():
+        tags = flv_tags(arguments)
+        is_video = "testsrc" in arguments[3]
+        kind = VIDEO if is_video else AUDIO
+        config = record(next(body for of, _, body in tags if of == kind), is_video)
+        seed("flv_video" if is_video else "flv_audio", name, bodies(tags, kind))
+        if name.startswith("h264"):
+            seed("avcc", name, config)
+            length = int.from_bytes(config[6:8])
+            seed("h264_sps", name, config[8:8 + length])
+        elif name.startswith("hevc"):
+            seed("hvcc", name, config)
+            seed("hevc_sps", name, hevc_sps(config))
+        elif name == "av1":
+            seed("av1c", name, config)
+            # One OBU with a size of one byte.
+            assert config[4] == 0x0A and config[5] < 0x80
+            seed("av1_sequence", name, config[6:6 + config[5]])
+        elif name.startswith("aac"):
+            seed("aac_config", name, config)
+        else:
+            seed("opus_head", name, config)
+            packets = [body[5:] for of, _, body in tags if of == AUDIO][1:3]
+            for number, packet in enumerate(packets):
+                seed("opus_packet", f"{name}-{number}", packet)
+    # HE-AAC and HE-AAC v2, which ffmpeg's own encoder does not make: announced first, and behind.
+    seed("aac_config", "he", bytes.fromhex("2b8a0800"))
+    seed("aac_config", "he-v2", bytes.fromhex("eb8a0800"))
+    seed("aac_config", "he-behind", bytes.fromhex("130856e598"))
+    # Several tracks in one message, a modifier before a packet, and what is only told.
+    tracks = b"\x96\x10hvc1" + b"".join(bytes([track]) + b"\0\0\x02\x01\x02" for track in (0, 1))
+    modified = b"\x97\x02\0\0\x09\x01av01\x0a\x0b"
+    told = b"\x94hvc1\x02\x00\x09colorInfo"
+    joined = b"".join(struct.pack(">H", len(body)) + body for body in (tracks, modified, told))
+    seed("flv_video", "multitrack", joined)
+    tracks = b"\x95\x20" + b"".join(b"Opus" + bytes([track]) + b"\0\0\x02\xfc\x01" for track in (0, 1))
+    seed("flv_audio", "multitrack", struct.pack(">H", len(tracks)) + tracks)
+
+
+def hevc_sps(config):
+    arrays, at = config[22], 23
+    for _ in range(arrays):
+        kind, count = config[at] & 0x3F, int.from_bytes(config[at + 1:at + 3])
+        at += 3
+        for _ in range(count):
+            length = int.from_bytes(config[at:at + 2])
+            if kind == 33:
+                return config[at + 2:at + 2 + length]
+            at += 2 + length
+    sys.exit("no SPS in this hvcC")
+
+
+# --- AMF -------------------------------------------------------------------------------------------------------------
+
+
+def text(value):
+    return struct.pack(">H", len(value)) + value.encode()
+
+
+def amf0(value):
+    if value is None:
+        return b"\x05"
+    if isinstance(value, bool):
+        return bytes([1, value])
+    if isinstance(value, (int, float)):
+        return b"\0" + struct.pack(">d", value)
+    if isinstance(value, str):
+        return b"\x02" + text(value)
+    if isinstance(value, list):
+        return b"\x0a" + struct.pack(">I", len(value)) + b"".join(map(amf0, value))
+    pairs = b"".join(text(name) + amf0(item) for name, item in value.items())
+    return b"\x03" + pairs + b"\0\0\x09"
+
+
+def ecma(pairs):
+    return b"\x08" + struct.pack(">I", len(pairs)) + amf0(pairs)[1:]
+
+
+CONNECT = b"".join(map(amf0, ["connect", 1, {
+    "app": "live", "type": "nonprivate", "flashVer": "FMLE/3.0 (compatible; Lavf59.27.100)",
+    "tcUrl": "rtmp://127.0.0.1/live", "fourCcList": ["av01", "hvc1"], "capsEx": 7, "objectEncoding": 0}]))
+METADATA = amf0("@setDataFrame") + amf0("onMetaData") + ecma({
+    "duration": 0, "width": 1280, "height": 720, "videodatarate": 2500.0, "framerate": 30, "videocodecid": 7,
+    "audiodatarate": 128, "audiosamplerate": 48000, "stereo": True, "audiocodecid": "mp4a", "encoder": "Lavf"})
+
+
+def command(*values):
+    return b"".join(map(amf0, values))
+
+
+PUBLISH = [
+    CONNECT,
+    command("releaseStream", 2, None, "x?key=k"),
+    command("FCPublish", 3, None, "x?key=k"),
+    command("createStream", 4, None),
+    command("publish", 5, None, "x?key=k", "live"),
+]
+
+# Values of AMF3: an object with a string and a double, then again by number; arrays, a vector, a dictionary, bytes.
+AMF3 = {
+    "object": b"\x0a\x0b\x01\x19videocodecid\x04\x07\x0bwidth\x05@\x94\0\0\0\0\0\0\x01",
+    "again": b"\x09\x07\x01\x0a\x13\x01\x03a\x06\x05xy\x0a\x01\x06\x02\x0a\x02",
+    "array": b"\x09\x05\x03k\x03\x01\x04\x01\x06\x07abc",
+    "vectors": b"\x09\x07\x01\x0d\x05\0\0\0\0\x01\xff\xff\xff\xff\x0f\x03\0@\x94\0\0\0\0\0\0\x10\x03\0\x01\x02",
+    "dictionary": b"\x11\x03\0\x06\x03k\x04\x01",
+    "date-xml-bytes": b"\x09\x07\x01\x08\x01Bm\x1a\x94\xa2\0\0\0\x0b\x07<a>\x0c\x05\x01\x02",
+}
+
+
+def amf():
+    seed("amf0", "connect", CONNECT)
+    seed("amf0", "metadata", METADATA)
+    seed("amf0", "other", b"\x0b" + bytes(10) + b"\x0c\0\0\0\x02hi" + b"\x10" + text("C") + text("a") + b"\x06\0\0\x09")
+    seed("amf0", "with-amf3", command("publish", 5) + b"\x11\x01\x11\x06\x0fx?key=k")
+    for name, value in AMF3.items():
+        seed("amf3", name, value)
+
+
+# --- RTMP ------------------------------------------------------------------------------------------------------------
+
+
+def flv_tag(kind, stamp, body):
+    head = bytes([kind]) + struct.pack(">I", len(body))[1:] + struct.pack(">I", stamp)[1:] + bytes([stamp >> 24, 0, 0, 0])
+    return head + body + struct.pack(">I", 11 + len(body))
+
+
+def chunks(chunk_stream, kind, stream, stamp, body, size=128):
+    """One message from a type 0 header on."""
+    extended = struct.pack(">I", stamp) if stamp >= 0xFFFFFF else b""
+    out = bytes([chunk_stream]) + struct.pack(">I", min(stamp, 0xFFFFFF))[1:]
+    out += struct.pack(">I", len(body))[1:] + bytes([kind]) + struct.pack("<I", stream) + extended
+    for at in range(0, max(len(body), 1), size):
+        out += (bytes([0xC0 | chunk_stream]) + extended if at else b"") + body[at:at + size]
+    return out
+
+
+def signed(first):
+    """A C1 with the digest of a Flash Player, in the first or the second block (ingest/src/rtmp/digest.rs)."""
+    packet = bytearray((at * 31 + 7) % 256 for at in range(1536))
+    block = 8 if first else 8 + 764
+    place = block + 4 + sum(packet[block:block + 4]) % 728
+    rest = bytes(packet[:place] + packet[place + 32:])
+    packet[place:place + 32] = hmac.new(b"Genuine Adobe Flash Player 001", rest, hashlib.sha256).digest()
+    return bytes(packet)
+
+
+def rtmp():
+    c2 = bytes(1536)
+    seed("rtmp_handshake", "plain", b"\xff\x03" + bytes(1536) + c2 + b"\x02\0\0\0")
+    seed("rtmp_handshake", "signed-first", b"\x10\x03" + signed(True) + c2)
+    seed("rtmp_handshake", "signed-second", b"\x10\x03" + signed(False) + c2)
+    seed("rtmp_handshake", "http", b"\xffGET / HTTP/1.1\r\n\r\n")
+
+    opening = b"".join(chunks(3, COMMAND, 1 if number == 4 else 0, 0, body) for number, body in enumerate(PUBLISH))
+    config = bytes.fromhex("170000000001640015ffe1001967640015acd94141fb0110000003001000000303c0f162d96001000668ebe3cb22c0")
+    picture = bytes.fromhex("1701000000") + b"\0\0\0\x05\x65" + bytes(4)
+    media = chunks(4, DATA, 1, 0, METADATA) + chunks(6, VIDEO, 1, 0, config) + chunks(4, AUDIO, 1, 0, b"\xaf\0\x11\x90")
+    media += chunks(6, VIDEO, 1, 33, picture) + chunks(4, AUDIO, 1, 0x01000000, b"\xaf\x01\x21\x1b")
+    # The same once more, in the shorter headers that encoders use.
+    media += b"\x46\0\0\x21" + struct.pack(">I", len(picture))[1:] + b"\x09" + picture + b"\x86\0\0\x21" + picture + b"\xc6" + picture
+    control = chunks(2, 1, 0, 0, struct.pack(">I", 4096)) + chunks(2, 5, 0, 0, struct.pack(">I", 1000))
+    control += chunks(2, 4, 0, 0, b"\0\x06\0\0\0\x01") + chunks(2, 2, 0, 0, struct.pack(">I", 6))
+    goodbye = chunks(3, COMMAND, 0, 0, command("FCUnpublish", 6, None, "x?key=k"))
+    goodbye += chunks(3, COMMAND, 0, 0, command("deleteStream", 7, None, 1))
+    aggregate = chunks(6, AGGREGATE, 1, 66, flv_tag(VIDEO, 5, picture) + flv_tag(AUDIO, 9, b"\xaf\x01\x21"))
+    play = chunks(3, COMMAND, 0, 0, CONNECT) + chunks(3, COMMAND, 1, 0, command("play", 2, None, "x"))
+    amf3 = chunks(3, 17, 1, 0, b"\0" + command("publish", 4) + b"\x11\x01\x11\x06\x0fx?key=k")
+    for size, name, conversation in [
+        (255, "publish", opening + media + goodbye),
+        (3, "in-pieces", opening + media),
+        (255, "aggregate", opening + aggregate),
+        (255, "control", control + opening),
+        (255, "play", play),
+        (255, "amf3", chunks(3, COMMAND, 0, 0, CONNECT) + amf3),
+    ]:
+        seed("rtmp_session", name, bytes([size]) + conversation)
+    seed("rtmp_chunks", "stranger", b"\xfe" + opening)
+    seed("rtmp_chunks", "trusted", b"\x0b" + control[:16] + media)
+    seed("rtmp_chunks", "many-streams", b"\xff" + b"".join(chunks(id, VIDEO, 1, 0, b"v") for id in range(2, 40)))
+    seed("rtmp_chunks", "long-ids", b"\xff\0\x05" + chunks(3, VIDEO, 1, 0, b"v")[1:] + b"\x01\x05\x01" + chunks(3, VIDEO, 1, 0, b"v")[1:])
+
+    for name, kind, body in [
+        ("connect", COMMAND, CONNECT), ("publish-amf3", 17, b"\0" + command("publish", 4) + b"\x11\x01"),
+        ("metadata", DATA, METADATA), ("metadata-amf3", 15, b"\0" + METADATA), ("ping", 4, b"\0\x06\0\0\0\x01"),
+        ("window", 5, b"\0\0\x10\0"), ("aggregate", AGGREGATE, flv_tag(VIDEO, 5, picture) + flv_tag(AUDIO, 9, b"\xaf\x01")),
+    ]:
+        seed("rtmp_message", name, bytes([kind]) + body)
+    for name, lines in [
+        ("obs", ["live", "rtmp://host/live", "cam1?key=secret", "FMLE/3.0 (compatible; FMSc/1.0)"]),
+        ("in-app", ["live/?a=b&key=secret", "rtmp://host/live?key=secret", "cam1", "Larix/1.3"]),
+        ("hostile", ["..", "rtmp://h", "a/b?key=", "<script>"]),
+    ]:
+        seed("publish_address", name, "\n".join(lines).encode())
+    publication(config, picture)
+
+
+def publication(config, picture):
+    """Acts of ingest/src/fuzzing.rs: a publisher for some seconds at ten pictures a second, gone, and back."""
+    def act(kind, wait, stamp, body=b""):
+        return struct.pack(">BHIH", kind, wait, stamp, len(body)) + body
+    delta = bytes.fromhex("2701000000") + b"\0\0\0\x02\x41\x9a"
+
+    def publish(seconds, sound, keyframe_every=20):
+        out = act(2, 0, 3 if sound else 1) + act(0, 0, 0, config)
+        out += act(1, 0, 0, b"\xaf\0\x11\x90") if sound else b""
+        for number in range(seconds * 10):
+            out += act(0, 100, number * 100, delta if number % keyframe_every else picture)
+            # Of five sounds in that time, the two that say where they are.
+            out += act(1, 0, number * 100, b"\xaf\x01\x21") * (2 if sound else 0)
+        return out
+    seed("publication", "video", publish(7, False))
+    seed("publication", "video-and-audio", publish(5, True))
+    seed("publication", "gone-and-back", publish(5, False) + act(4, 5000, 0) + publish(3, False))
+    seed("publication", "goodbye", publish(5, False) + act(3, 0, 0) + publish(1, False))
+    seed("publication", "jumps", publish(5, False) + act(0, 100, 0x80000000, picture) + act(0, 100, 5, picture))
+    sound = act(2, 0, 2) + act(1, 0, 0, b"\xaf\0\x11\x90")
+    sound += b"".join(act(1, 21, number * 21, b"\xaf\x01\x21\x1b") for number in range(240))
+    seed("publication", "audio-alone", sound)
+
+
+# An avcC of x264, Baseline, 640x360: that of ingest's own tests.
+AVCC = "0142c01effe100196742c01eda0280bfe5c044000003000400000300f03c58ba8001000468ce0fc8"
+
+
+# --- HTTP, wire and files -------------------------------------------------------------------------------------------
+
+
+def viewers():
+    for name, query in [
+        ("reload", "_HLS_msn=8&_HLS_part=1"), ("segment", "_HLS_msn=9"), ("delta", "_HLS_msn=8&_HLS_part=0&_HLS_skip=YES"),
+        ("filter", "max=480&only=video"), ("foreign", "token=a%3Db&max=0480&_HLS_skip=v2"), ("twice", "max=1&max=2"),
+    ]:
+        seed("hls_query", name, query.encode())
+    base = "/hls/live/cam1"
+    session = f"{base}/00000000000000ab/v"
+    for name, path in [
+        ("multivariant", f"{base}/index.m3u8"), ("media", f"{session}/index.m3u8"), ("part", f"{session}/17.4.m4s"),
+        ("segment", f"{session}/0.m4s"), ("init", f"{session}/init-00c0ffee00c0ffee.mp4"),
+        ("token", "/hls/~abc.def_ghi/live/cam1/index.m3u8"), ("watch", "/watch/live/cam1"), ("state", "/state/live/cam1"),
+        ("climbing", "/hls/../../etc/passwd"),
+    ]:
+        seed("request_path", name, path.encode())
+    for name, lines in [
+        ("range", ["range:bytes=0-9", "if-range:\"a.1\""]), ("suffix", ["range:bytes=-10"]),
+        ("open", ["range:bytes=90-", "accept-encoding:gzip, br;q=0.5"]),
+        ("gzip", ["accept-encoding:gzip;q=0, *;q=0.1", "if-none-match:W/\"a.1\", \"b\""]),
+    ]:
+        seed("request_headers", name, "\n".join(lines).encode())
+    seed("request_authorization", "bearer", b"Bearer  abcdefghijklmnop")
+    seed("request_authorization", "basic", b"Basic YTpi")
+
+
+def wire():
+    """Frames of core/relay/src/wire: a child that hears everything from the record to the end."""
+    def frame(kind, payload=b"", flags=0, track=0, number=0, dts=0, duration=0):
+        head = struct.pack("<IBBHIIqiI", 32 + len(payload), kind, flags, track, 0, number, dts, 0, duration)
+        return head + payload
+
+    def rendition(name, target, sample_entry, config):
+        config = sample_entry + bytes.fromhex(config)
+        fields = struct.pack("<IQQI", target, 3_000_000, 2_500_000, len(name)) + name
+        return fields + struct.pack("<I", len(config)) + config
+    head = b"00000000000000ab" + struct.pack("<IIIIdH", 2, 1536, 4, 28_000, 29.97, 2)
+    record = head + rendition(b"v", 501, b"avc1", AVCC) + rendition(b"a", 512, b"mp4a", "1190")
+    part = struct.pack("<QQqQQI", 20, 7, 1_800_000_000_000, 1, 0xC0FFEE, 4)
+    index = frame(16, record) + frame(17) + frame(18, struct.pack("<Q", 0xC0FFEE) + b"ftypmoov")
+    index += frame(19, part, flags=0x09, duration=45_000) + frame(20)
+    live = frame(19, part + b"moof", flags=0x05, number=1, duration=45_000) + frame(22, dts=1_800_000_000_123)
+    live += frame(99, b"from a newer version") + frame(21, track=1) + frame(23)
+    seed("wire_frames", "everything", b"\xff" + index + live)
+    seed("wire_frames", "in-pieces", b"\x06" + index + live)
+    seed("wire_frames", "resumed", b"\xff" + frame(16, record) + frame(17, flags=0x20) + frame(20) + live)
+    resume = "00000000000000ab;v:20.1,a:20.1"
+    for name, lines in [
+        ("edge", ["1", "2", "edge2", resume]), ("versions", ["9, 1", "2", "edge2, shield"]),
+        ("loop", ["1", "2", "edge1, shield"]), ("old", ["0", "1", "edge2"]),
+    ]:
+        seed("wire_hello", name, "\n".join(lines).encode())
+
+
+def files():
+    sample = (ROOT / "tidecast.sample.toml").read_text()
+    settings = [line.removeprefix("#").split("  # ")[0].rstrip() for line in sample.splitlines()]
+    settings = "\n".join(line for line in settings if line and not line.startswith(" "))
+    seed("config_file", "sample", settings.encode())
+    seed("config_file", "with-key", settings.replace('publish_key = ""', 'publish_key = "abcdefghijklmnop"').encode())
+    seed("config_file", "dotted", b'http.listen = ":8081"\nrtmp = { listen = "127.0.0.1:1935" }\npublish.linger = "5s"\n')
+    seed("config_file", "wrong", b'[http]\nlisten = 8080\nconnections = "6"\n[[rtmp]]\n')
+    track = {"part_target_ms": 501, "reorder_delay": 0, "bandwidth_peak": 3000000, "bandwidth_average": 2500000}
+    both = {
+        "format": 1, "app": "live", "stream": "cam", "session": "00000000000000ab", "epoch": 3,
+        "since_ms": 1799999900000, "anchor_ms": 1799999940123, "position_ms": 40000, "msn": 20, "group": 21,
+        "discontinuity_sequence": 1, "frame_rate": 30.0, "frame": 3000, "part": 45000, "follower_frame": 1024,
+        "target_duration_s": 4, "window_ms": 28000,
+        "tracks": [{"sample_entry": "avc1", "config": AVCC, **track}, {"sample_entry": "mp4a", "config": "1190", **track}],
+    }
+    seed("checkpoint", "both", json.dumps(both).encode())
+    alone = {**both, "follower_frame": None, "frame_rate": None, "frame": 1024, "part": 24576, "tracks": both["tracks"][1:]}
+    seed("checkpoint", "sound-alone", json.dumps(alone).encode())
+
+
+def recent_ffmpeg():
+    python = ROOT / "target/tools/ffmpeg/bin/python"
+    if not python.exists():
+        sys.exit("no recent ffmpeg: set FFMPEG, or run scripts/setup.sh test")
+    find = "import imageio_ffmpeg; print(imageio_ffmpeg.get_ffmpeg_exe())"
+    return subprocess.run([python, "-c", find], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+if __name__ == "__main__":
+    FFMPEG = os.environ.get("FFMPEG") or recent_ffmpeg()
+    shutil.rmtree(SEEDS, ignore_errors=True)
+    for make in (media, amf, rtmp, viewers, wire, files):
+        make()
+    made = list(SEEDS.rglob("*/*"))
+    print(f"{len(made)} seeds, {sum(path.stat().st_size for path in made)} bytes, in {SEEDS.relative_to(ROOT)}")
