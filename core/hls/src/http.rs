@@ -19,7 +19,7 @@ use std::time::Duration;
 use ::http::header::{
     ACCEPT_RANGES, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONTENT_ENCODING,
-    CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, RETRY_AFTER, VARY,
+    CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, RANGE, RETRY_AFTER, VARY,
 };
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use bytes::Bytes;
@@ -229,7 +229,10 @@ impl Request<'_> {
     }
 
     fn playlist(&self, rendered: &Rendered, cache_control: HeaderValue) -> Response<Body> {
-        let gzip = rendered.gzip.as_ref().filter(|_| accepts_gzip(self.headers));
+        // Chromium's own HLS asks for playlists with a Range, and takes a compressed copy out of the browser's cache for
+        // a range of the plain text.
+        let compress = accepts_gzip(self.headers) && !self.headers.contains_key(RANGE);
+        let gzip = rendered.gzip.as_ref().filter(|_| compress);
         let encoded = gzip.unwrap_or(&rendered.plain);
         let mut response = Response::new(Body::empty());
         let headers = response.headers_mut();
