@@ -1,10 +1,11 @@
 // Plays one stream in several players at once, as people embed them: no handler of any error, no script that helps.
 //
-//   node players.mjs ORIGIN STREAM PLAYER[,PLAYER...] SCREENSHOT_FOLDER
+//   node players.mjs ORIGIN STREAM PLAYER[,PLAYER...] SCREENSHOT_FOLDER [SECONDS]
 //
 // PLAYER: watch (our page), hls.js, shaka, native. STREAM is "live/name", with a burned-in clock (scripts/publish.sh).
 // Events: playing (all of them show moving pictures); then, each time the scenario interrupts the stream, back (all of
-// them show pictures that were made after the interruption began) with what each one's viewer saw of it.
+// them show pictures that were made after the interruption began) with what each one's viewer saw of it. With SECONDS:
+// back once, after that time, whether the picture ever stood still or not.
 //
 // The viewer measures: a picture is a frame the browser presented, and its age is what the clock in it says.
 
@@ -12,7 +13,7 @@ import { createServer } from "node:http";
 import { readFile } from "node:fs/promises";
 import { run, tell, visit } from "./page.mjs";
 
-const [origin, stream, wanted, folder] = process.argv.slice(2);
+const [origin, stream, wanted, folder, seconds] = process.argv.slice(2);
 
 /** Longer than anything a viewer would wait for. */
 const PATIENCE = 60_000;
@@ -94,9 +95,10 @@ await run(async (browser) => {
 
   /** Waits for a freeze after `since` and its end. */
   async function back(name, page, problems, since, number) {
-    const freeze = await page.waitForFunction(([since, freezeMin, settled]) => {
+    const freeze = await page.waitForFunction(([since, freezeMin, settled, until]) => {
+      if (performance.now() < until) return null;
       const frames = window.clock.frames.filter((frame) => frame.now > since);
-      let longest = null;
+      let longest = until === null ? null : { ms: 0, end: 0 };
       for (let i = 1; i < frames.length; i += 1) {
         const gap = frames[i].now - frames[i - 1].now;
         if (gap >= freezeMin && gap > (longest?.ms ?? 0)) longest = { ms: gap, end: frames[i].now };
@@ -104,7 +106,7 @@ await run(async (browser) => {
       const last = frames.at(-1);
       if (!longest || performance.now() - last.now > 200 || last.now - longest.end < settled) return null;
       return { freeze_ms: Math.round(longest.ms), latency_ms: last.latency };
-    }, [since, FREEZE_MIN, SETTLED], { timeout: PATIENCE, polling: 100 }).then((handle) => handle.jsonValue(), () => null);
+    }, [since, FREEZE_MIN, SETTLED, seconds ? since + 1000 * Number(seconds) : null], { timeout: PATIENCE, polling: 100 }).then((handle) => handle.jsonValue(), () => null);
     await page.screenshot({ path: `${folder}/interruption-${number}-${name}.png` });
     const fatal = await page.evaluate(() => window.fatal ?? null);
     return { name, ...(freeze ?? { freeze_ms: null, latency_ms: null }), fatal, problems };

@@ -49,10 +49,18 @@ fn publisher(server: &Tidecast) -> Result<Publisher> {
 }
 
 fn watch(server: &Tidecast, players: &str) -> Result<Browser> {
+    watch_for(server, players, None)
+}
+
+/// `seconds`: report after that time, even if the picture never stood still.
+fn watch_for(server: &Tidecast, players: &str, seconds: Option<u32>) -> Result<Browser> {
     let origin = format!("http://{}", server.http_address());
     let screenshots = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/test-output/players");
     fs::create_dir_all(&screenshots)?;
-    let browser = Browser::run("players.mjs", &[&origin, STREAM, players, &screenshots.to_string_lossy()])?;
+    let (screenshots, seconds) = (screenshots.to_string_lossy(), seconds.map(|seconds| seconds.to_string()));
+    let mut arguments = vec![origin.as_str(), STREAM, players, &*screenshots];
+    arguments.extend(seconds.as_deref());
+    let browser = Browser::run("players.mjs", &arguments)?;
     browser.wait_for::<Playing>("playing", PLAYING_MAX)?;
     Ok(browser)
 }
@@ -151,10 +159,12 @@ fn our_page_moves_to_another_edge_when_its_own_dies() -> Result<()> {
     let alternates = format!("http://{}", other.http_address());
     let own = cluster.edge_with("edge1", &origin, Setup::default().set("http.alternates", &alternates))?;
     let _publisher = publisher(&origin)?;
-    let browser = watch(&own, "watch")?;
+    let browser = watch_for(&own, "watch", Some(15))?;
     own.kill()?;
     let frozen = seen(&browser)?;
-    // Two seconds beyond what is asked of a quiet machine.
-    ensure!(frozen.iter().all(|(_, freeze)| *freeze < Duration::from_secs(6)), "{frozen:?}");
+    // F10 asks for 2 s with 1 s in hand; the rest is for a loaded machine.
+    ensure!(frozen.iter().all(|(_, freeze)| *freeze < Duration::from_secs(5)), "{frozen:?}");
+    let watched = other.viewer_http().get_ok(&format!("/state/{STREAM}"))?.text();
+    ensure!(watched.contains("\"viewers\":1"), "nobody came to the other edge: {watched}");
     Ok(())
 }
