@@ -22,6 +22,12 @@ const FREEZE_MIN = 400;
 /** Pictures again for this long, in milliseconds: it is back, and not for a moment. */
 const SETTLED = 3000;
 
+/**
+ * Chromium's own HLS gives up (DEMUXER_ERROR_COULD_NOT_PARSE) on a live playlist that is much shorter than the three target
+ * durations it wants to stay behind.
+ */
+const NATIVE_SEGMENTS_MIN = 7;
+
 const source = `${origin}/hls/${stream}/index.m3u8`;
 const modules = new URL("./node_modules/", import.meta.url);
 const SCRIPTS = {
@@ -56,7 +62,14 @@ await run(async (browser) => {
   // Players that are embedded bare do not ask twice whether there is a stream.
   const { page: waiting } = await visit(browser, "");
   await waiting.goto(`${embedder}/play/`);
-  await waiting.waitForFunction((source) => fetch(source).then(({ ok }) => ok), source, { timeout: PATIENCE, polling: 200 });
+  const there = async ([source, segments]) => {
+    const multivariant = await fetch(source);
+    if (!multivariant.ok) return false;
+    const variant = (await multivariant.text()).split("\n").find((line) => line && !line.startsWith("#"));
+    const media = await fetch(new URL(variant, source));
+    return media.ok && (await media.text()).split("#EXTINF").length > segments;
+  };
+  await waiting.waitForFunction(there, [source, wanted.includes("native") ? NATIVE_SEGMENTS_MIN : 1], { timeout: PATIENCE, polling: 200 });
   const players = await Promise.all(wanted.split(",").map(async (name) => {
     const visitor = await visit(browser, name === "watch" ? `${origin}/watch/${stream}` : `${embedder}/play/${name}`);
     visitor.page.setDefaultTimeout(PATIENCE);
