@@ -22,11 +22,8 @@ const FREEZE_MIN = 400;
 /** Pictures again for this long, in milliseconds: it is back, and not for a moment. */
 const SETTLED = 3000;
 
-/**
- * Chromium's own HLS gives up (DEMUXER_ERROR_COULD_NOT_PARSE) on a live playlist that is much shorter than the three target
- * durations it wants to stay behind.
- */
-const NATIVE_SEGMENTS_MIN = 7;
+/** A stream that has just begun has less than the three target durations that players want to stay behind. */
+const SEGMENTS_MIN = 4;
 
 const source = `${origin}/hls/${stream}/index.m3u8`;
 const modules = new URL("./node_modules/", import.meta.url);
@@ -69,7 +66,7 @@ await run(async (browser) => {
     const media = await fetch(new URL(variant, source));
     return media.ok && (await media.text()).split("#EXTINF").length > segments;
   };
-  await waiting.waitForFunction(there, [source, wanted.includes("native") ? NATIVE_SEGMENTS_MIN : 1], { timeout: PATIENCE, polling: 200 });
+  await waiting.waitForFunction(there, [source, SEGMENTS_MIN], { timeout: PATIENCE, polling: 200 });
   const players = await Promise.all(wanted.split(",").map(async (name) => {
     const visitor = await visit(browser, name === "watch" ? `${origin}/watch/${stream}` : `${embedder}/play/${name}`);
     visitor.page.setDefaultTimeout(PATIENCE);

@@ -1,5 +1,4 @@
-//! What viewers see of an interruption, in real players: hls.js, shaka and Chromium's own, bare as people embed them,
-//! and our page. The player measures how long its picture stood still; the server is not asked.
+//! What viewers see of an interruption, in real players: hls.js and shaka, bare as people embed them, and our page. The player measures how long its picture stood still; the server is not asked.
 
 use std::fs;
 use std::path::PathBuf;
@@ -105,12 +104,6 @@ fn our_page_and_bare_players_come_back_by_themselves_after_two_seconds() -> Resu
 #[test]
 fn our_page_and_bare_players_come_back_by_themselves_after_fifteen_seconds() -> Result<()> {
     survive_an_outage("watch,hls.js,shaka", Duration::from_secs(15))
-}
-
-/// It plays a dozen seconds behind, so the outage is longer than what it has in hand.
-#[test]
-fn native_hls_comes_back_by_itself_after_fifteen_seconds() -> Result<()> {
-    survive_an_outage("native", Duration::from_secs(15))
 }
 
 /// A half-open publisher: its connection stays, and nothing comes. The second one takes over.
