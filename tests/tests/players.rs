@@ -1,4 +1,5 @@
-//! What viewers see of an interruption, in real players: hls.js and shaka, bare as people embed them, and our page. The player measures how long its picture stood still; the server is not asked.
+//! What viewers see of an interruption, in real players: hls.js and shaka, bare as people embed them, and our page.
+//! The player measures how long its picture stood still; the server is not asked.
 
 use std::fs;
 use std::path::PathBuf;
