@@ -284,7 +284,10 @@ impl Effective {
             }
         }
         problems.extend(loaded.clashes());
-        problems.extend(loaded.misplaced_upstream());
+        // What follows from a value that was not taken deserves no line of its own.
+        if problems.is_empty() {
+            problems.extend(loaded.misplaced_upstream());
+        }
         if problems.is_empty() { Ok(loaded) } else { Err(Problems::new(problems)) }
     }
 

@@ -37,7 +37,7 @@ fn av1_and_opus_play_in_chromium() -> Result<()> {
 }
 
 #[test]
-fn h264_and_opus_play_in_chromium() -> Result<()> {
+fn avc_and_opus_play_in_chromium() -> Result<()> {
     plays("h264-opus", (640, 360), 30.0)
 }
 

@@ -123,7 +123,7 @@ fn av1_and_opus() -> Result<()> {
 }
 
 #[test]
-fn h264_and_opus() -> Result<()> {
+fn avc_and_opus() -> Result<()> {
     conforms(&Fixture::enhanced("h264-opus"))
 }
 

@@ -26,8 +26,8 @@ use crate::{Announced, Secret};
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// From the handshake to an accepted `publish`. Encoders take six round trips and no human.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
-/// Without a byte from a publisher. Longer than a network hiccup; and a broadcaster whose connection died half-open
-/// cannot come back under the same name before.
+/// Without a byte from a publisher: its connection has died half-open. Longer than a network hiccup; whoever comes back
+/// under the same name need not wait for it.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often we want to hear acknowledgements, and how often we send our own until the publisher says. An
