@@ -38,7 +38,7 @@ const EMBEDDED = {
   shaka: `<script src="/shaka.js"></script><script>
     shaka.polyfill.installAll(); const player = new shaka.Player();
     player.addEventListener("error", (event) => { if (event.detail.severity === 2) window.fatal = String(event.detail.code); });
-    player.attach(video).then(() => { player.configure({ streaming: { lowLatencyMode: true } }); return player.load(source); });</script>`,
+    player.attach(video).then(() => { player.configure({ streaming: { lowLatencyMode: true } }); return player.load(source); }).catch((error) => { window.fatal = "load: " + (error.code ?? error.stack); });</script>`,
   native: `<script>video.src = source;</script>`,
 };
 

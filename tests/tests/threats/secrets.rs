@@ -77,12 +77,13 @@ fn threat_22_playlists_know_no_token() -> Result<()> {
         let path = format!("/hls/{token}live/honest/index.m3u8");
         let multivariant = scene.http.get_ok(&path)?;
         ensure!(!multivariant.header("cache-control").is_empty(), "no Cache-Control");
-        ensure!(multivariant.header("vary") == "Accept-Encoding", "Vary: {:?}", multivariant.header("vary"));
         let variants = MultivariantPlaylist::parse(&multivariant.text())?.variants;
         // Relative, so that a player's next request carries the token again.
         let video = resolve(&path, &variants.first().context("a variant")?.uri);
         ensure!(video.starts_with(&format!("/hls/{token}live/honest/")), "{video} lost {token}");
-        let playlist = MediaPlaylist::parse(&scene.http.get_ok(&video)?.text())?;
+        let media = scene.http.get_ok(&video)?;
+        ensure!(media.header("vary") == "Accept-Encoding", "Vary: {:?}", media.header("vary"));
+        let playlist = MediaPlaylist::parse(&media.text())?;
         let oldest = playlist.segments.iter().flat_map(|segment| &segment.parts).next().context("a part")?;
         let (part, init) =
             (resolve(&video, &oldest.uri), playlist.segments[0].map.clone().context("an init")?);
