@@ -229,8 +229,8 @@ impl Request<'_> {
     }
 
     fn playlist(&self, rendered: &Rendered, cache_control: HeaderValue) -> Response<Body> {
-        // Chromium's own HLS asks for playlists with a Range, and takes a compressed copy out of the browser's cache for
-        // a range of the plain text.
+        // A range is one of the encoded bytes (RFC 9110 §14.1.2). Chromium's own HLS asks for playlists by range, and its
+        // cache was seen to answer the next such request with a compressed copy as 206: nothing to leave to a player.
         let compress = accepts_gzip(self.headers) && !self.headers.contains_key(RANGE);
         let gzip = rendered.gzip.as_ref().filter(|_| compress);
         let encoded = gzip.unwrap_or(&rendered.plain);

@@ -222,7 +222,7 @@ async fn h6_media_playlists_are_compressed_for_those_who_accept_it() {
     let refused =
         stream.request(Method::GET, &media_playlist("v"), &[(ACCEPT_ENCODING, "br, gzip;q=0")]).await;
     assert_eq!(refused.header(CONTENT_ENCODING), "");
-    // Chromium's own HLS accepts gzip and asks for a range; then it reads the compressed copy as if it were the text.
+    // Chromium's own HLS accepts gzip and asks for a range; its cache would answer the next one with a compressed 206.
     let headers = [(ACCEPT_ENCODING, "gzip, deflate, br"), (RANGE, "bytes=0-")];
     let native = stream.request(Method::GET, &media_playlist("v"), &headers).await;
     assert_eq!((native.status, native.header(CONTENT_ENCODING)), (StatusCode::OK, ""));
