@@ -1,29 +1,31 @@
 // Plays one stream in several players at once, as people embed them: no handler of any error, no script that helps.
 //
-//   node players.mjs ORIGIN STREAM PLAYER[,PLAYER...] SCREENSHOT_FOLDER [SECONDS]
+//   node players.mjs ORIGIN STREAM PLAYER[,PLAYER...] SCREENSHOT_FOLDER SECONDS
 //
 // PLAYER: watch (our page), hls.js, shaka, native. STREAM is "live/name", with a burned-in clock (scripts/publish.sh).
-// Events: playing (all of them show moving pictures); then, each time the scenario interrupts the stream, back (all of
-// them show pictures that were made after the interruption began) with what each one's viewer saw of it. With SECONDS:
-// back once, after that time, whether the picture ever stood still or not.
+// Events: playing (all of them show moving pictures); then, over and over, seen: what the viewer of each one saw in the
+// next SECONDS, told when the picture moves again after the longest freeze among them. Whoever starts this interrupts
+// the stream early enough for everybody to be back within that time.
 //
 // The viewer measures: a picture is a frame the browser presented, and its age is what the clock in it says.
 
 import { createServer } from "node:http";
 import { readFile } from "node:fs/promises";
+import { setTimeout } from "node:timers/promises";
 import { run, tell, visit } from "./page.mjs";
 
 const [origin, stream, wanted, folder, seconds] = process.argv.slice(2);
 
 /** Longer than anything a viewer would wait for. */
 const PATIENCE = 60_000;
-/** The viewer's picture stood still this long, in milliseconds: the stream was interrupted. */
-const FREEZE_MIN = 400;
 /** Pictures again for this long, in milliseconds: it is back, and not for a moment. */
 const SETTLED = 3000;
 
-/** A stream that has just begun has less than the three target durations that players want to stay behind. */
-const SEGMENTS_MIN = 4;
+/**
+ * Players that are embedded bare do not ask twice whether there is a stream. shaka 5.2.12 probes a segment of each
+ * rendition by its URI, which the open segment has not (hls_parser.js, getBasicInfoFromSegments_).
+ */
+const SEGMENTS_MIN = { watch: 1, "hls.js": 1, shaka: 4, native: 1 };
 
 const source = `${origin}/hls/${stream}/index.m3u8`;
 const modules = new URL("./node_modules/", import.meta.url);
@@ -31,15 +33,21 @@ const SCRIPTS = {
   "/hls.js": new URL("hls.js/dist/hls.min.js", modules),
   "/shaka.js": new URL("shaka-player/dist/shaka-player.compiled.js", modules),
 };
+/**
+ * Chromium 156 takes the start of a live stream for the end of a pause: if it has loaded the last three segments before it
+ * plays, it reloads the playlist, and gives up if that brings nothing new (hls_rendition_impl.cc,
+ * ManifestUpdateForLiveResume). So `native` is started until it plays, as a viewer would; after that it is alone.
+ */
 const EMBEDDED = {
   "hls.js": `<script src="/hls.js"></script><script>
     const hls = new Hls({ lowLatencyMode: true }); hls.loadSource(source); hls.attachMedia(video);
     hls.on(Hls.Events.ERROR, (_, error) => { if (error.fatal) window.fatal = error.details; });</script>`,
   shaka: `<script src="/shaka.js"></script><script>
     shaka.polyfill.installAll(); const player = new shaka.Player();
-    player.addEventListener("error", (event) => { if (event.detail.severity === 2) window.fatal = String(event.detail.code); });
-    player.attach(video).then(() => { player.configure({ streaming: { lowLatencyMode: true } }); return player.load(source); }).catch((error) => { window.fatal = "load: " + (error.code ?? error.stack); });</script>`,
-  native: `<script>video.src = source;</script>`,
+    player.addEventListener("error", (event) => { if (event.detail.severity === 2) window.fatal = event.detail.code + " " + event.detail.data; });
+    player.attach(video).then(() => { player.configure({ streaming: { lowLatencyMode: true } }); return player.load(source); }).catch((error) => { window.fatal = "load: " + (error.code ? error.code + " " + error.data : error.stack); });</script>`,
+  native: `<script>video.src = source;
+    video.addEventListener("error", () => { if (!window.started) { window.clock.frames.length = 0; video.src = source; } });</script>`,
 };
 
 const server = createServer(async ({ url }, response) => {
@@ -56,17 +64,7 @@ await new Promise((ready) => server.listen(0, "127.0.0.1", ready));
 const embedder = `http://127.0.0.1:${server.address().port}`;
 
 await run(async (browser) => {
-  // Players that are embedded bare do not ask twice whether there is a stream.
-  const { page: waiting } = await visit(browser, "");
-  await waiting.goto(`${embedder}/play/`);
-  const there = async ([source, segments]) => {
-    const multivariant = await fetch(source);
-    if (!multivariant.ok) return false;
-    const variant = (await multivariant.text()).split("\n").find((line) => line && !line.startsWith("#"));
-    const media = await fetch(new URL(variant, source));
-    return media.ok && (await media.text()).split("#EXTINF").length > segments;
-  };
-  await waiting.waitForFunction(there, [source, SEGMENTS_MIN], { timeout: PATIENCE, polling: 200 });
+  await segments(Math.max(...wanted.split(",").map((name) => SEGMENTS_MIN[name])));
   const players = await Promise.all(wanted.split(",").map(async (name) => {
     const visitor = await visit(browser, name === "watch" ? `${origin}/watch/${stream}` : `${embedder}/play/${name}`);
     visitor.page.setDefaultTimeout(PATIENCE);
@@ -82,13 +80,36 @@ await run(async (browser) => {
       await page.screenshot({ path: `${folder}/never-played-${name}.png` });
       throw new Error(`${name} did not play: ${JSON.stringify(await page.evaluate(describe))}`);
     });
+    await page.evaluate(() => { window.started = true; });
   }));
   tell("playing");
 
   for (let since = await now(), number = 1; ; number += 1) {
-    const seen = await Promise.all(players.map(({ name, page, problems }) => back(name, page, problems, since[name], number)));
-    tell("back", { players: seen });
+    const seen = await Promise.all(players.map(({ name, page, problems }) => saw(name, page, problems, since[name], number)));
+    tell("seen", { players: seen });
     since = await now();
+  }
+
+  /** Waits until the stream is there and has `min` segments. */
+  async function segments(min) {
+    const started = performance.now();
+    for (let last = "no answer"; ; await setTimeout(200)) {
+      last = await count().catch(String);
+      if (last >= min) return;
+      if (performance.now() - started > PATIENCE) throw new Error(`waited for ${min} segments of ${source}: ${last}`);
+    }
+  }
+
+  async function count() {
+    const multivariant = await text(source);
+    const variant = multivariant.split("\n").find((line) => line && !line.startsWith("#"));
+    return (await text(new URL(variant, source))).match(/#EXTINF/g)?.length ?? 0;
+  }
+
+  async function text(url) {
+    const answer = await fetch(url);
+    if (!answer.ok) throw new Error(`${url}: ${answer.status}`);
+    return answer.text();
   }
 
   function describe() {
@@ -103,20 +124,20 @@ await run(async (browser) => {
     return Object.fromEntries(await Promise.all(players.map(async ({ name, page }) => [name, await page.evaluate(() => performance.now())])));
   }
 
-  /** Waits for a freeze after `since` and its end. */
-  async function back(name, page, problems, since, number) {
-    const freeze = await page.waitForFunction(([since, freezeMin, settled, until]) => {
+  /** The longest freeze in `seconds` after `since`, once there are moving pictures again; null if they never come. */
+  async function saw(name, page, problems, since, number) {
+    const freeze = await page.waitForFunction(([since, until, settled]) => {
       if (performance.now() < until) return null;
       const frames = window.clock.frames.filter((frame) => frame.now > since);
-      let longest = until === null ? null : { ms: 0, end: 0 };
+      let longest = { ms: 0, end: 0 };
       for (let i = 1; i < frames.length; i += 1) {
-        const gap = frames[i].now - frames[i - 1].now;
-        if (gap >= freezeMin && gap > (longest?.ms ?? 0)) longest = { ms: gap, end: frames[i].now };
+        const ms = frames[i].now - frames[i - 1].now;
+        if (ms > longest.ms) longest = { ms, end: frames[i].now };
       }
       const last = frames.at(-1);
-      if (!longest || performance.now() - last.now > 200 || last.now - longest.end < settled) return null;
+      if (!last || performance.now() - last.now > 200 || last.now - longest.end < settled) return null;
       return { freeze_ms: Math.round(longest.ms), latency_ms: last.latency };
-    }, [since, FREEZE_MIN, SETTLED, seconds ? since + 1000 * Number(seconds) : null], { timeout: PATIENCE, polling: 100 }).then((handle) => handle.jsonValue(), () => null);
+    }, [since, since + 1000 * Number(seconds), SETTLED], { timeout: PATIENCE, polling: 100 }).then((handle) => handle.jsonValue(), () => null);
     await page.screenshot({ path: `${folder}/interruption-${number}-${name}.png` });
     const fatal = await page.evaluate(() => window.fatal ?? null);
     return { name, ...(freeze ?? { freeze_ms: null, latency_ms: null }), fatal, problems };

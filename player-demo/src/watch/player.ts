@@ -5,6 +5,7 @@ import workerAddress from "hls.js/dist/hls.worker.js";
 import type { Stream } from "../api.ts";
 import { codecName } from "../format.ts";
 import { nextMove } from "./live-edge.ts";
+import { Standstill } from "./standstill.ts";
 
 export type PlayerKind = "hls.js" | "native";
 
@@ -28,8 +29,11 @@ export interface Player {
   /** Seconds behind the end of the playlist, and where the playlist asks to be. */
   edgeLatency(): number | null;
   targetLatency(): number | null;
-  /** Called a few times a second while the viewer wants to be at the live edge. */
-  keepUp(): void;
+  /**
+   * Called a few times a second while the viewer wants to be at the live edge. `broadcasting`: there is something to see
+   * there.
+   */
+  keepUp(broadcasting: boolean): void;
   goLive(): void;
   destroy(): void;
 }
@@ -77,6 +81,7 @@ class HlsPlayer implements Player {
   readonly meter = new BitrateMeter();
   partsLoaded = 0;
   private recoveredAt = Number.NEGATIVE_INFINITY;
+  private readonly standstill = new Standstill();
 
   constructor(
     private readonly video: HTMLVideoElement,
@@ -126,7 +131,9 @@ class HlsPlayer implements Player {
     return this.hls.targetLatency;
   }
 
-  keepUp(): void {
+  keepUp(broadcasting: boolean): void {
+    if (this.video.paused) this.standstill.reset();
+    else if (this.goOn(broadcasting)) return;
     const latency = this.edgeLatency();
     const target = this.targetLatency();
     if (latency === null || target === null || this.video.paused || this.video.seeking) return;
@@ -134,6 +141,16 @@ class HlsPlayer implements Player {
     const move = nextMove({ latency, target, bufferAhead: bufferAhead(this.video), partTarget }, this.video.playbackRate);
     if (move.type === "jump") this.goLive();
     else if (this.video.playbackRate !== move.rate) this.video.playbackRate = move.rate;
+  }
+
+  /** Whether a picture that stood still was helped. */
+  private goOn(broadcasting: boolean): boolean {
+    const { currentTime: position, buffered: ranges } = this.video;
+    const buffered = Array.from({ length: ranges.length }, (_, i) => [ranges.start(i), ranges.end(i)] as const);
+    const target = broadcasting ? this.hls.liveSyncPosition : null;
+    const onward = this.standstill.wayOn(performance.now(), { position, buffered, target });
+    if (onward !== null) this.video.currentTime = onward;
+    return onward !== null;
   }
 
   goLive(): void {

@@ -247,7 +247,8 @@ function render(before: Model): void {
   byId("tap-play", HTMLElement).hidden = !(model.phase === "live" && model.playback === "blocked");
   if (model.phase !== "live") byId("tap-sound", HTMLElement).hidden = true;
   byId("audio-only", HTMLElement).hidden = !(model.phase === "live" && model.stream?.audio && !model.stream.video);
-  const saying = notice ? `${notice.title}. ${notice.text}` : before.phase === "live" ? null : "The stream is live.";
+  const wasThere = before.phase === "live" && noticeFor(before, name) === null;
+  const saying = notice ? `${notice.title}. ${notice.text}` : wasThere ? null : "The stream is live.";
   if (saying !== null) setText("announcer", saying);
   surroundings.render(model, before);
 }
@@ -316,7 +317,7 @@ export function openStage(stream: StreamName, around: Partial<Surroundings>): vo
   poller.now();
   void nodes.load();
   setInterval(() => {
-    if (wantsLive) player?.keepUp();
+    if (wantsLive) player?.keepUp(model.stream?.state === "live");
     renderLive();
     if (retryAt !== null) renderCountdown();
     surroundings.tick();
