@@ -87,7 +87,7 @@ enum Item {
 
 pub(crate) fn run(options: &Options) -> Result<Vec<Table>> {
     let peers = Peers::get()?;
-    let (rounds, seconds) = if options.quick { (1, 3) } else { (5, 5) };
+    let (rounds, seconds) = if options.quick { (1, 3) } else { (11, 3) };
     let (default, low) = (Live::start("default")?, Live::start("low")?);
     let theirs = peers.nginx()?;
     if !options.quick {

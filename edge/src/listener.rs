@@ -136,20 +136,17 @@ async fn serve(
 ) -> hyper::Result<()> {
     let requests = Requests::default();
     let socket = Paced::new(socket, requests.clone(), IDLE_TIME_MAX);
-    let draining = drain.clone();
-    let asked = requests.clone();
-    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-        let (site, requests, draining) = (site.clone(), requests.clone(), draining.clone());
-        async move {
-            requests.begin();
-            let mut response = site.respond(viewer, &request).await;
-            requests.end();
-            // Nobody here reads bodies, and what is left of one is not worth waiting for.
-            if !request.body().is_end_stream() || draining.is_cancelled() {
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            Ok::<_, Infallible>(response)
+    // By reference: all connections share these, and a clone of the token takes its lock.
+    let (site, asked, draining) = (&*site, &requests, &drain);
+    let service = service_fn(move |request: Request<hyper::body::Incoming>| async move {
+        asked.begin();
+        let mut response = site.respond(viewer, &request).await;
+        asked.end();
+        // Nobody here reads bodies, and what is left of one is not worth waiting for.
+        if !request.body().is_end_stream() || draining.is_cancelled() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        Ok::<_, Infallible>(response)
     });
     let connection = http1::Builder::new()
         // Ours is in `Paced`: hyper's runs while the end of an answer is still being taken.
@@ -163,7 +160,7 @@ async fn serve(
         () = drain.cancelled() => {}
     }
     // A request may be under way to a connection that is new; hyper would close it at once.
-    if asked.is_none()
+    if requests.is_none()
         && let Ok(ended) = timeout(FIRST_REQUEST_TIMEOUT, connection.as_mut()).await
     {
         return ended;

@@ -57,6 +57,9 @@ const NOT_STORED: HeaderValue = HeaderValue::from_static("no-store");
 /// The URL of a part, segment or init segment never names other bytes. An hour outlives any window.
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=3600, immutable");
 
+/// Of one answer, `Connection` by the listener included.
+const HEADERS_MAX: usize = 12;
+
 /// Answers one request, whatever it is; a held one within three target durations.
 ///
 /// Takes `path` and `query` rather than a URI, because the role that mounts this may have stripped something
@@ -234,7 +237,7 @@ impl Request<'_> {
         let compress = accepts_gzip(self.headers) && !self.headers.contains_key(RANGE);
         let gzip = rendered.gzip.as_ref().filter(|_| compress);
         let encoded = gzip.unwrap_or(&rendered.plain);
-        let mut response = Response::new(Body::empty());
+        let mut response = blank();
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, cache_control);
         headers.insert(ETAG, encoded.etag.clone());
@@ -262,7 +265,7 @@ impl Request<'_> {
         bytes: u64,
         etag: HeaderValue,
     ) -> Response<Body> {
-        let mut response = Response::new(Body::empty());
+        let mut response = blank();
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, IMMUTABLE);
         headers.insert(ETAG, etag.clone());
@@ -348,7 +351,7 @@ impl Refusal {
             }
         };
         let text = format!("{}\n", self.words());
-        let mut response = Response::new(Body::empty());
+        let mut response = blank();
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, cache_control);
@@ -389,8 +392,15 @@ fn visible(index: &StreamIndex) -> Result<Arc<Announced>, Refusal> {
     })
 }
 
-fn preflight() -> Response<Body> {
+/// With room for the headers of any answer, so that none is moved to a larger table.
+fn blank() -> Response<Body> {
     let mut response = Response::new(Body::empty());
+    *response.headers_mut() = HeaderMap::with_capacity(HEADERS_MAX);
+    response
+}
+
+fn preflight() -> Response<Body> {
+    let mut response = blank();
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
     headers.insert(ALLOW, METHODS);

@@ -49,6 +49,9 @@ impl Requests {
     }
 }
 
+/// An answer's head and a playlist.
+const JOINED_BYTES_MAX: usize = 4_096;
+
 /// `io` with patience: [`TooSlow`] for whoever takes too long, and the end of the stream for whoever is idle.
 #[derive(Debug)]
 pub struct Paced<IO> {
@@ -136,11 +139,12 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Paced<IO> {
         let read = Pin::new(&mut this.io).poll_read(context, buffer);
         let has_read = buffer.filled().len() > before;
         let Some((deadline, meaning)) = this.read_deadline(has_read) else { return read };
-        // Also when something was read, or dripping bytes would win time.
-        match poll_until(&mut this.read_timer, deadline, context) {
-            Poll::Ready(()) => Poll::Ready(meaning),
-            Poll::Pending => read,
+        if read.is_pending() {
+            ready!(poll_until(&mut this.read_timer, deadline, context));
+            return Poll::Ready(meaning);
         }
+        // Also when something was read, or dripping bytes would win time.
+        if Instant::now() < deadline { read } else { Poll::Ready(meaning) }
     }
 }
 
@@ -157,7 +161,11 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Paced<IO> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.io).poll_write_vectored(context, slices);
+        let mut joined = [0; JOINED_BYTES_MAX];
+        let written = match join(slices, &mut joined) {
+            Some(bytes) => Pin::new(&mut this.io).poll_write(context, bytes),
+            None => Pin::new(&mut this.io).poll_write_vectored(context, slices),
+        };
         this.wrote(written, context)
     }
 
@@ -174,12 +182,29 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Paced<IO> {
     }
 }
 
+/// What is small in one piece: copying it costs less than writev(2) costs more than send(2).
+fn join<'a>(slices: &[io::IoSlice<'_>], joined: &'a mut [u8]) -> Option<&'a [u8]> {
+    let mut bytes = 0;
+    for slice in slices {
+        joined.get_mut(bytes..bytes + slice.len())?.copy_from_slice(slice);
+        bytes += slice.len();
+    }
+    Some(&joined[..bytes])
+}
+
+/// A deadline that has moved on is looked at when the timer fires: setting it anew with each request costs more.
 fn poll_until(timer: &mut Option<Pin<Box<Sleep>>>, deadline: Instant, context: &mut Context<'_>) -> Poll<()> {
     let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-    if timer.deadline() != deadline {
+    if timer.deadline() > deadline {
         timer.as_mut().reset(deadline);
     }
-    timer.as_mut().poll(context)
+    loop {
+        ready!(timer.as_mut().poll(context));
+        if timer.deadline() >= deadline {
+            return Poll::Ready(());
+        }
+        timer.as_mut().reset(deadline);
+    }
 }
 
 fn error(slow: TooSlow) -> io::Error {
