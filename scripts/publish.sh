@@ -7,16 +7,18 @@
 #                screen and subtracts knows the true latency, if both run on one machine.
 #
 #   scripts/publish.sh URL [--clip NAME] [--size WxH] [--gop SECONDS] [--bitrate kbit/s] [--frame-number]
+#                    [--leap SECONDS]
 #
 # --frame-number draws a second row of bars below the first: the number of the film's frame, counted from the start.
+# --leap: after so many seconds all timestamps leap by 100 s, as they do when a broadcaster's clock is set.
 # It becomes ffmpeg (exec), so the id of this process is the one to stop.
 set -euo pipefail
 
 SCRIPTS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 FIELDS=20
 
-clip=bbb720p30 size=1280x720 gop=2 bitrate=2500 frame_number=
-usage() { sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
+clip=bbb720p30 size=1280x720 gop=2 bitrate=2500 frame_number= leap=
+usage() { sed -n '2,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 [[ ${1:-} == *://* || ${1:-} == *.flv ]] || usage
 url=$1
 shift
@@ -26,6 +28,7 @@ while (($#)); do
     --size) size=$2 ;;
     --gop) gop=$2 ;;
     --bitrate) bitrate=$2 ;;
+    --leap) leap=$2 ;;
     --frame-number) frame_number=yes; shift; continue ;;
     *) usage ;;
     esac
@@ -53,9 +56,15 @@ filters+=",drawtext=x=h/40:y=h/9:fontsize=h/16:fontcolor=white:box=1:boxborderw=
 filters+=":text='%{pts\:localtime\:0\:%H\\\\\:%M\\\\\:%S}.%{eif\:mod(floor(t*1000)\,1000)\:d\:3}'"
 filters+=",setpts=PTS-STARTPTS"
 
+leaping=()
+if [[ $leap ]]; then
+    # ffmpeg 5.1 filters encoded packets in the timebase of FLV, milliseconds, but gives TB as the encoder's.
+    leaping=(-bsf:v "setts=ts=TS+gte(TS\\,$leap*1000)*100000" -bsf:a "setts=ts=TS+gte(TS*TB\\,$leap)*100/TB")
+fi
+
 # Keyframes by time, because the frame rate is the clip's: the fps filter would hold every frame back by one.
 exec ffmpeg -nostdin -hide_banner -loglevel warning -re -stream_loop -1 -i "$film" -vf "$filters" \
     -c:v libx264 -preset superfast -tune zerolatency -profile:v high -pix_fmt yuv420p \
     -g 100000 -sc_threshold 0 -force_key_frames "expr:gte(t+0.001,n_forced*$gop)" \
     -b:v "${bitrate}k" -maxrate "$((bitrate * 6 / 5))k" -bufsize "${bitrate}k" \
-    -c:a copy -flush_packets 1 -f flv "$url"
+    -c:a copy "${leaping[@]}" -flush_packets 1 -f flv "$url"

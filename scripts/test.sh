@@ -56,7 +56,7 @@ if stage "build" 30 cargo build --workspace --all-targets --locked; then
     stage "doc tests" 10 cargo test --workspace --locked --doc
     stage "test media" 10 scripts/media.sh --all
     # The scenarios wait for real time far more than they compute: run all of a file at once, whatever the cores.
-    stage "scenarios" 15 env RUST_TEST_THREADS=32 cargo test --workspace --locked --no-fail-fast --test '*'
+    stage "scenarios" 30 env RUST_TEST_THREADS=32 cargo test --workspace --locked --no-fail-fast --test '*'
     stage "pages in Chromium" 5 npm --prefix player-demo run --silent test:browser
 fi
 skipped() { summary+=("$(printf '%-28s skipped: %s' "$1" "$2")"); }

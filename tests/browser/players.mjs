@@ -23,7 +23,8 @@ const SETTLED = 3000;
 
 /**
  * Players that are embedded bare do not ask twice whether there is a stream. shaka 5.2.12 probes a segment of each
- * rendition by its URI, which the open segment has not (hls_parser.js, getBasicInfoFromSegments_).
+ * rendition by its URI, which the open segment has not (hls_parser.js, getBasicInfoFromSegments_): it failed with one
+ * segment and with two.
  */
 const SEGMENTS_MIN = { watch: 1, "hls.js": 1, shaka: 4, native: 1 };
 

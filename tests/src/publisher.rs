@@ -61,10 +61,23 @@ impl Publisher {
     /// # Errors
     /// If the script cannot be started.
     pub fn of_clock(clip_name: &str, url: &str) -> Result<Self> {
+        Self::of_clock_with(clip_name, url, &[])
+    }
+
+    /// The same; after that many seconds all its timestamps leap by 100 s, in the middle of a connection.
+    ///
+    /// # Errors
+    /// If the script cannot be started.
+    pub fn of_clock_that_leaps(clip_name: &str, url: &str, after_s: u64) -> Result<Self> {
+        Self::of_clock_with(clip_name, url, &["--leap", &after_s.to_string()])
+    }
+
+    fn of_clock_with(clip_name: &str, url: &str, more: &[&str]) -> Result<Self> {
         // The clip is made now, so that the time it takes is not the time of the publisher's start.
         clip(clip_name)?;
         let mut command = Command::new(root().join("scripts/publish.sh"));
         command.args([url, "--clip", clip_name, "--size", "640x360", "--bitrate", "900", "--frame-number"]);
+        command.args(more);
         Ok(Self { process: Process::spawn("publisher", &mut command)? })
     }
 

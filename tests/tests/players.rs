@@ -17,6 +17,7 @@ use serde::Deserialize;
 
 const STREAM: &str = "live/clock";
 const CLIP: &str = "gop-2";
+const ALL: &str = "watch,hls.js,shaka,native";
 /// Everybody has a picture, and has had one for a while.
 const PLAYING_MAX: Duration = Duration::from_secs(90);
 /// What they saw, and three seconds of moving pictures in every player.
@@ -80,7 +81,7 @@ fn survive_an_outage(away: Duration) -> Result<()> {
     let _alone = alone();
     let server = Tidecast::start(Profile::Default)?;
     let first = publisher(&server)?;
-    let browser = watch(&server, "watch,hls.js,shaka,native", 40)?;
+    let browser = watch(&server, ALL, 40)?;
     let killed = Instant::now();
     first.kill()?;
     // The outage is the scenario: it has to last.
@@ -109,7 +110,7 @@ fn viewers_are_back_when_a_half_open_publisher_is_taken_over_from() -> Result<()
     let _alone = alone();
     let server = Tidecast::start(Profile::Default)?;
     let frozen = publisher(&server)?;
-    let browser = watch(&server, "watch,hls.js", 40)?;
+    let browser = watch(&server, ALL, 40)?;
     frozen.freeze()?;
     server.wait_for_log("gaps", Duration::from_secs(10), |line| line.contains("no media").then_some(()))?;
     let second = poll::until("the name to be free", Duration::from_secs(20), || {
@@ -130,12 +131,34 @@ fn our_page_comes_back_by_itself_after_a_restart_of_the_process() -> Result<()> 
     let _alone = alone();
     let server = Tidecast::start(Profile::Default)?;
     let first = publisher(&server)?;
-    let browser = watch(&server, "watch,hls.js", 40)?;
+    let browser = watch(&server, ALL, 40)?;
     let server = server.restart(End::Killed)?;
     first.refused(Duration::from_secs(20))?;
     let second = publisher(&server)?;
     seen(&browser)?;
     drop((browser, second));
+    server.stop()
+}
+
+/// The broadcaster's clock is set: all timestamps leap, the connection stays.
+#[test]
+fn viewers_hardly_notice_timestamps_that_leap() -> Result<()> {
+    const LEAP_AFTER_S: u64 = 60;
+    let _alone = alone();
+    let server = Tidecast::start(Profile::Default)?;
+    let started = Instant::now();
+    let _publisher = Publisher::of_clock_that_leaps(CLIP, &server.publish_url(STREAM), LEAP_AFTER_S)?;
+    let browser = watch(&server, ALL, 60)?;
+    ensure!(started.elapsed().as_secs() < LEAP_AFTER_S, "the players took too long to see it");
+    let frozen = seen(&browser)?;
+    ensure!(started.elapsed().as_secs() > LEAP_AFTER_S + 10, "nobody waited for the leap");
+    let multivariant = server.viewer_http().get_ok(&format!("/hls/{STREAM}/index.m3u8"))?.text();
+    let video = multivariant.lines().rfind(|line| !line.starts_with('#')).context("a variant")?;
+    let playlist = server.viewer_http().get_ok(&format!("/hls/{STREAM}/{video}"))?.text();
+    ensure!(playlist.contains("#EXT-X-DISCONTINUITY"), "there was no leap: {playlist}");
+    // Nothing was missing; what is seen is the players' way over a discontinuity, and a loaded machine.
+    ensure!(frozen.iter().all(|(_, freeze)| *freeze < Duration::from_secs(10)), "{frozen:?}");
+    drop(browser);
     server.stop()
 }
 
