@@ -56,9 +56,11 @@ filters+=",drawtext=x=h/40:y=h/9:fontsize=h/16:fontcolor=white:box=1:boxborderw=
 filters+=":text='%{pts\:localtime\:0\:%H\\\\\:%M\\\\\:%S}.%{eif\:mod(floor(t*1000)\,1000)\:d\:3}'"
 filters+=",setpts=PTS-STARTPTS"
 
-leaping=()
+audio=copy leaping=()
 if [[ $leap ]]; then
     # ffmpeg 5.1 filters encoded packets in the timebase of FLV, milliseconds, but gives TB as the encoder's.
+    # Copied audio would reach the filter with an end at every turn of the loop.
+    audio=aac
     leaping=(-bsf:v "setts=ts=TS+gte(TS\\,$leap*1000)*100000" -bsf:a "setts=ts=TS+gte(TS*TB\\,$leap)*100/TB")
 fi
 
@@ -67,4 +69,4 @@ exec ffmpeg -nostdin -hide_banner -loglevel warning -re -stream_loop -1 -i "$fil
     -c:v libx264 -preset superfast -tune zerolatency -profile:v high -pix_fmt yuv420p \
     -g 100000 -sc_threshold 0 -force_key_frames "expr:gte(t+0.001,n_forced*$gop)" \
     -b:v "${bitrate}k" -maxrate "$((bitrate * 6 / 5))k" -bufsize "${bitrate}k" \
-    -c:a copy "${leaping[@]}" -flush_packets 1 -f flv "$url"
+    -c:a "$audio" "${leaping[@]}" -flush_packets 1 -f flv "$url"

@@ -33,10 +33,6 @@ use listen::Handed;
 use roles::Roles;
 use shutdown::{Outcome, Signals};
 
-/// A playlist request costs an eighth less CPU time than with glibc's (`tidecast-bench requests`).
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Could not start, or the command was refused. 2 is clap's, for wrong usage.
 const EXIT_FAILED: u8 = 1;
 const EXIT_NOT_CLEAN: u8 = 3;

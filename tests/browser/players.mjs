@@ -138,7 +138,7 @@ await run(async (browser) => {
       const last = frames.at(-1);
       if (!last || performance.now() - last.now > 200 || last.now - longest.end < settled) return null;
       return { freeze_ms: Math.round(longest.ms), latency_ms: last.latency };
-    }, [since, since + 1000 * Number(seconds), SETTLED], { timeout: PATIENCE, polling: 100 }).then((handle) => handle.jsonValue(), () => null);
+    }, [since, since + 1000 * Number(seconds), SETTLED], { timeout: 1000 * Number(seconds) + PATIENCE, polling: 100 }).then((handle) => handle.jsonValue(), () => null);
     await page.screenshot({ path: `${folder}/interruption-${number}-${name}.png` });
     const fatal = await page.evaluate(() => window.fatal ?? null);
     return { name, ...(freeze ?? { freeze_ms: null, latency_ms: null }), fatal, problems };
