@@ -23,6 +23,9 @@ const PLAYING_MAX: Duration = Duration::from_secs(90);
 /// What they saw, and three seconds of moving pictures in every player.
 const SEEN_MAX: Duration = Duration::from_secs(150);
 
+/// A viewer's freeze beyond the outage itself, of four players on two cores. Half of what it takes our page to start over.
+const RECOVERY_MAX: Duration = Duration::from_secs(15);
+
 /// Browsers decode in software: two at once on two cores measure each other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
@@ -88,8 +91,7 @@ fn survive_an_outage(away: Duration) -> Result<()> {
     poll::until("the outage to pass", away * 2, || Ok((killed.elapsed() >= away).then_some(())))?;
     let second = publisher(&server)?;
     let frozen = seen(&browser)?;
-    let out = killed.elapsed();
-    ensure!(frozen.iter().all(|(_, freeze)| *freeze < out), "{frozen:?} in {out:?}");
+    ensure!(frozen.iter().all(|(_, freeze)| *freeze < away + RECOVERY_MAX), "{frozen:?}");
     drop((browser, second));
     server.stop()
 }
