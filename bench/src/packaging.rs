@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use hls::http::Head;
 use hls::{
     Announcement, Bandwidth, Catalog, Part, RenditionHeader, SegmentStart, StreamHeader, StreamWriter,
 };
@@ -349,9 +350,8 @@ impl Pushing {
         let path = format!("/hls/live/bench/{}/v/index.m3u8", SessionId::from_random(1));
         let body = self.runtime.block_on(async {
             let viewer = Ipv4Addr::LOCALHOST.into();
-            let answer =
-                hls::http::respond(&self.catalog, viewer, &Method::GET, &path, query, &HeaderMap::new())
-                    .await;
+            let head = Head::new(&Method::GET, &path, query, &HeaderMap::new());
+            let answer = hls::http::respond(&self.catalog, viewer, &head).await;
             answer.into_body().collect().await
         })?;
         let text = String::from_utf8(body.to_bytes().to_vec())?;

@@ -59,11 +59,8 @@ pub struct Listener {
 
 /// Who answers viewers; a trait so that a test can panic.
 pub(crate) trait Respond: Send + Sync + 'static {
-    fn respond<B: Send + Sync>(
-        &self,
-        viewer: IpAddr,
-        request: &Request<B>,
-    ) -> impl Future<Output = Response<Body>> + Send;
+    /// Called while the request is read: what is dropped before the future is first polled is not kept while it waits.
+    fn respond(&self, viewer: IpAddr, request: Request<()>) -> impl Future<Output = Response<Body>> + Send;
 
     /// Holds no request from now on.
     fn drain(&self);
@@ -138,15 +135,19 @@ async fn serve(
     let socket = Paced::new(socket, requests.clone(), IDLE_TIME_MAX);
     // By reference: all connections share these, and a clone of the token takes its lock.
     let (site, asked, draining) = (&*site, &requests, &drain);
-    let service = service_fn(move |request: Request<hyper::body::Incoming>| async move {
+    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         asked.begin();
-        let mut response = site.respond(viewer, &request).await;
-        asked.end();
-        // Nobody here reads bodies, and what is left of one is not worth waiting for.
-        if !request.body().is_end_stream() || draining.is_cancelled() {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        let (head, body) = request.into_parts();
+        let responding = site.respond(viewer, Request::from_parts(head, ()));
+        async move {
+            let mut response = responding.await;
+            asked.end();
+            // Nobody here reads bodies, and what is left of one is not worth waiting for.
+            if !body.is_end_stream() || draining.is_cancelled() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
         }
-        Ok::<_, Infallible>(response)
     });
     let connection = http1::Builder::new()
         // Ours is in `Paced`: hyper's runs while the end of an answer is still being taken.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hls::Catalog;
-use hls::http::{accepts_gzip, is_known};
+use hls::http::{Head, accepts_gzip, is_known};
 use http::header::{
     ACCEPT, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH,
     CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
@@ -111,27 +111,23 @@ impl Site {
         self
     }
 
-    async fn answer<B>(&self, viewer: IpAddr, request: &Request<B>) -> Response<Body> {
+    async fn media(&self, viewer: IpAddr, head: &Head) -> Response<hls::http::Body> {
+        // Held until the answer: what is being watched is not let go.
+        let _watching = match &self.upstream {
+            Some(puller) => match remote::admit(puller, head.path()).await {
+                Err(JoinError::Unreachable) => return hls::http::unreachable(&self.catalog, head),
+                // What ended is still here for a while; what never was is not found below.
+                Err(JoinError::Absent) => None,
+                Ok(watching) => watching,
+            },
+            None => None,
+        };
+        hls::http::respond(&self.catalog, viewer, head).await
+    }
+
+    async fn other(&self, viewer: IpAddr, request: &Request<()>) -> Response<Bytes> {
         let path = without_token(request.uri().path());
-        let (path, method, headers) = (path.as_ref(), request.method(), request.headers());
-        if path.starts_with("/hls/") {
-            let query = request.uri().query();
-            // Held until the answer: what is being watched is not let go.
-            let _watching = match &self.upstream {
-                Some(puller) => match remote::admit(puller, path).await {
-                    Err(JoinError::Unreachable) => {
-                        let response = hls::http::unreachable(&self.catalog, method);
-                        return response.map(Either::Left);
-                    }
-                    // What ended is still here for a while; what never was is not found below.
-                    Err(JoinError::Absent) => None,
-                    Ok(watching) => watching,
-                },
-                None => None,
-            };
-            let response = hls::http::respond(&self.catalog, viewer, method, path, query, headers).await;
-            return response.map(Either::Left);
-        }
+        let (path, headers) = (path.as_ref(), request.headers());
         let response = match *request.method() {
             Method::GET | Method::HEAD => match &self.upstream {
                 Some(puller) if path == "/state" || path.starts_with("/state/") => {
@@ -146,7 +142,7 @@ impl Site {
             }
         };
         let head = request.method() == Method::HEAD;
-        response.map(|bytes| Either::Right(Full::new(if head { Bytes::new() } else { bytes })))
+        response.map(|bytes| if head { Bytes::new() } else { bytes })
     }
 
     async fn remote_state(
@@ -256,9 +252,33 @@ fn no_name(error: NameError) -> Response<Bytes> {
     text(StatusCode::NOT_FOUND, &format!("not the name of a stream: {error}\n"))
 }
 
+enum Wanted {
+    /// Below `/hls/`: may be held, so that the request itself is not kept.
+    Media(Head),
+    Other(Request<()>),
+}
+
+impl Wanted {
+    fn of(request: Request<()>) -> Self {
+        let path = without_token(request.uri().path());
+        if !path.starts_with("/hls/") {
+            return Self::Other(request);
+        }
+        Self::Media(Head::new(request.method(), &path, request.uri().query(), request.headers()))
+    }
+}
+
 impl Respond for Site {
-    async fn respond<B: Send + Sync>(&self, viewer: IpAddr, request: &Request<B>) -> Response<Body> {
-        self.answer(viewer, request).await
+    fn respond(&self, viewer: IpAddr, request: Request<()>) -> impl Future<Output = Response<Body>> + Send {
+        let wanted = Wanted::of(request);
+        async move {
+            match wanted {
+                Wanted::Media(head) => self.media(viewer, &head).await.map(Either::Left),
+                Wanted::Other(request) => {
+                    self.other(viewer, &request).await.map(|bytes| Either::Right(Full::new(bytes)))
+                }
+            }
+        }
     }
 
     fn drain(&self) {
@@ -373,7 +393,7 @@ mod tests {
 
     async fn ask(site: &Site, request: http::request::Builder) -> (StatusCode, HeaderMap, Bytes) {
         let viewer = Ipv4Addr::LOCALHOST.into();
-        let response = site.respond(viewer, &request.body(()).unwrap()).await;
+        let response = site.respond(viewer, request.body(()).unwrap()).await;
         let (head, body) = response.into_parts();
         (head.status, head.headers, body.collect().await.unwrap().to_bytes())
     }

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hls::http::respond;
+use hls::http::{Head, respond};
 use hls::{Catalog, FORMAT_VERSION, Feed, Position, RenditionName, StreamIndex};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -112,8 +112,8 @@ impl<O: Offer> Relay<O> {
                 let path = format!("/hls/{rest}");
                 // All children count as one viewer: they ask for what is there, and are not held.
                 let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-                let answer =
-                    respond(&self.catalog, nobody, &Method::GET, &path, None, request.headers()).await;
+                let head = Head::new(&Method::GET, &path, None, request.headers());
+                let answer = respond(&self.catalog, nobody, &head).await;
                 Ok(answer
                     .map(|body| UnsyncBoxBody::new(body.map_frame(|frame| frame.map_data(Slices::from)))))
             }

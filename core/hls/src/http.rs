@@ -9,6 +9,7 @@
 mod body;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod head;
 mod negotiate;
 mod target;
 
@@ -26,6 +27,7 @@ use bytes::Bytes;
 use media::{SessionId, TrackKind};
 
 pub use self::body::Body;
+pub use self::head::Head;
 use self::negotiate::RangeAnswer;
 pub use self::negotiate::{accepts_gzip, is_known};
 use self::target::{File, Item, Target};
@@ -60,44 +62,35 @@ const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=3600, i
 /// Of one answer, `Connection` by the listener included.
 const HEADERS_MAX: usize = 12;
 
-/// Answers one request, whatever it is; a held one within three target durations.
-///
-/// Takes `path` and `query` rather than a URI, because the role that mounts this may have stripped something
-/// from them. `viewer` is the address that held requests are counted for.
-pub async fn respond(
-    catalog: &Catalog,
-    viewer: IpAddr,
-    method: &Method,
-    path: &str,
-    query: Option<&str>,
-    headers: &HeaderMap,
-) -> Response<Body> {
-    let target = Target::parse(path);
+/// Answers one request, whatever it is; a held one within three target durations. `viewer` is the address that held
+/// requests are counted for.
+pub async fn respond(catalog: &Catalog, viewer: IpAddr, head: &Head) -> Response<Body> {
+    let target = Target::parse(head.path());
     let kind = target.as_ref().map_or(RequestKind::Other, Target::kind);
-    let answer = match (method, target) {
+    let answer = match (&head.method, target) {
         (&Method::GET | &Method::HEAD, Some(target)) => {
-            Request { catalog, viewer, method, query, headers }.answer(target).await
+            Request { catalog, viewer, head }.answer(target).await
         }
         (&Method::GET | &Method::HEAD, None) => Err(Refusal::NotFound),
         (&Method::OPTIONS, _) => Ok(preflight()),
         _ => Err(Refusal::Method),
     };
-    finish(catalog, method, kind, answer)
+    finish(catalog, head, kind, answer)
 }
 
 /// Answers a request for media that another node has and does not give: 503.
-pub fn unreachable(catalog: &Catalog, method: &Method) -> Response<Body> {
-    finish(catalog, method, RequestKind::Other, Err(Refusal::Unreachable))
+pub fn unreachable(catalog: &Catalog, head: &Head) -> Response<Body> {
+    finish(catalog, head, RequestKind::Other, Err(Refusal::Unreachable))
 }
 
 fn finish(
     catalog: &Catalog,
-    method: &Method,
+    head: &Head,
     kind: RequestKind,
     answer: Result<Response<Body>, Refusal>,
 ) -> Response<Body> {
     let mut response = answer.unwrap_or_else(Refusal::into_response);
-    if method == Method::HEAD {
+    if head.method == Method::HEAD {
         *response.body_mut() = Body::empty();
     }
     let headers = response.headers_mut();
@@ -113,16 +106,14 @@ fn finish(
 struct Request<'a> {
     catalog: &'a Catalog,
     viewer: IpAddr,
-    method: &'a Method,
-    query: Option<&'a str>,
-    headers: &'a HeaderMap,
+    head: &'a Head,
 }
 
 impl Request<'_> {
     async fn answer(&self, target: Target<'_>) -> Result<Response<Body>, Refusal> {
         let Item::Rendition { session, name, file } = target.item else {
             let index = self.catalog.current(target.stream).ok_or(Refusal::NotFound)?;
-            let filter = Filter::parse(self.query.unwrap_or_default()).map_err(Refusal::Filter)?;
+            let filter = Filter::parse(self.head.query()).map_err(Refusal::Filter)?;
             return Ok(self.playlist(visible(&index)?.multivariants.get(filter), REVALIDATED));
         };
         let index = self.catalog.session(target.stream, session).ok_or(Refusal::NotFound)?;
@@ -143,7 +134,7 @@ impl Request<'_> {
         announced: &Announced,
     ) -> Result<Response<Body>, Refusal> {
         let Directives { reload, skip } =
-            Directives::parse(self.query.unwrap_or_default()).map_err(Refusal::Directives)?;
+            Directives::parse(self.head.query()).map_err(Refusal::Directives)?;
         let newest_enough =
             |snapshot: &Arc<Snapshot>| match reload.decide(snapshot.edge()?, rendition.advance_part_limit) {
                 ReloadAnswer::Now => Some(Ok(Arc::clone(snapshot))),
@@ -234,7 +225,7 @@ impl Request<'_> {
     fn playlist(&self, rendered: &Rendered, cache_control: HeaderValue) -> Response<Body> {
         // A range is one of the encoded bytes (RFC 9110 §14.1.2). Chromium's own HLS asks for playlists by range, and its
         // cache was seen to answer the next such request with a compressed copy as 206: nothing to leave to a player.
-        let compress = accepts_gzip(self.headers) && !self.headers.contains_key(RANGE);
+        let compress = self.head.gzip && !self.head.conditions.contains_key(RANGE);
         let gzip = rendered.gzip.as_ref().filter(|_| compress);
         let encoded = gzip.unwrap_or(&rendered.plain);
         let mut response = blank();
@@ -244,7 +235,7 @@ impl Request<'_> {
         if rendered.gzip.is_some() {
             headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
         }
-        if is_known(self.headers, &encoded.etag) {
+        if is_known(&self.head.conditions, &encoded.etag) {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             return response;
         }
@@ -269,14 +260,14 @@ impl Request<'_> {
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, IMMUTABLE);
         headers.insert(ETAG, etag.clone());
-        if is_known(self.headers, &etag) {
+        if is_known(&self.head.conditions, &etag) {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             return response;
         }
         headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         // RFC 9110 §14.2: a range means something to GET only.
-        let range = match *self.method {
-            Method::GET => negotiate::range(self.headers, &etag, bytes),
+        let range = match self.head.method {
+            Method::GET => negotiate::range(&self.head.conditions, &etag, bytes),
             _ => RangeAnswer::Whole,
         };
         let body = match range {

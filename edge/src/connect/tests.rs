@@ -66,7 +66,7 @@ fn node() -> Node {
 
 impl Node {
     async fn ask(&self, request: http::request::Builder) -> (StatusCode, HeaderMap, String) {
-        let (head, body) = self.site.respond(VIEWER, &request.body(()).unwrap()).await.into_parts();
+        let (head, body) = self.site.respond(VIEWER, request.body(()).unwrap()).await.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         (head.status, head.headers, String::from_utf8(body.to_vec()).unwrap())
     }
@@ -223,6 +223,6 @@ async fn a_node_without_publishers_has_no_connect_page() {
     let site = Site::new(StreamRegistry::default(), catalog, 1935);
     for path in ["/connect", ROUTE] {
         let request = Request::get(path).header(AUTHORIZATION, format!("Bearer {KEY}")).body(()).unwrap();
-        assert_eq!(site.respond(VIEWER, &request).await.status(), StatusCode::NOT_FOUND, "{path}");
+        assert_eq!(site.respond(VIEWER, request).await.status(), StatusCode::NOT_FOUND, "{path}");
     }
 }

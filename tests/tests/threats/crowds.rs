@@ -118,8 +118,7 @@ fn threat_15_held_requests_are_few_small_and_freed_together() -> Result<()> {
     let held = scene.server.resident_bytes()?.saturating_sub(before) / HELD as u64;
     println!("{held} bytes for each of {HELD} connections that wait");
     ensure!(held <= 48 * KIB, "{held} bytes for each connection that waits");
-    // 4 kB: the request's head, and a buffer for what its viewer may say meanwhile.
-    ensure!(each <= 6 * KIB, "{each} bytes for each waiter");
+    ensure!(each <= 4 * KIB, "{each} bytes for each waiter");
 
     let far = format!("{}?_HLS_msn={}", scene.video, ahead + 10);
     ensure!(scene.http.get(&far)?.status == 400, "a request for the far future is held");

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::net::Ipv4Addr;
 
 use flate2::read::GzDecoder;
+use hls::http::Head;
 use hls::{Metrics, Part};
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
@@ -403,8 +404,8 @@ proptest::proptest! {
             stream.push_through(1, 1);
             let headers = [RANGE, ACCEPT_ENCODING, IF_NONE_MATCH].map(|name| (name, value.parse().unwrap()));
             let headers = HeaderMap::from_iter(headers);
-            let (viewer, query) = (Ipv4Addr::LOCALHOST.into(), Some(&*query));
-            let response = hls::http::respond(&stream.catalog, viewer, &Method::GET, &path, query, &headers).await;
+            let head = Head::new(&Method::GET, &path, Some(&query), &headers);
+            let response = hls::http::respond(&stream.catalog, Ipv4Addr::LOCALHOST.into(), &head).await;
             assert!(response.status() != StatusCode::INTERNAL_SERVER_ERROR);
         });
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
-use hls::http::{Body, respond};
+use hls::http::{Body, Head, respond};
 use hls::{
     Announcement, Bandwidth, Catalog, Metrics, Part, PushError, RenditionHeader, RenditionName, SegmentStart,
     StreamHeader, StreamWriter,
@@ -227,9 +227,8 @@ impl Viewer {
             None => (&path_and_query[..], None),
         };
         let headers = headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
-        let response =
-            respond(&self.catalog, self.address, &method, path, query, &HeaderMap::from_iter(headers)).await;
-        Answer::of(response).await
+        let head = Head::new(&method, path, query, &HeaderMap::from_iter(headers));
+        Answer::of(respond(&self.catalog, self.address, &head).await).await
     }
 }
 
@@ -269,9 +268,9 @@ pub(crate) async fn serve(catalog: Catalog, connection: DuplexStream) {
     let service = service_fn(|request: Request<Incoming>| {
         let catalog = catalog.clone();
         async move {
-            let (uri, headers, viewer) = (request.uri(), request.headers(), Ipv4Addr::LOCALHOST.into());
-            let response = respond(&catalog, viewer, request.method(), uri.path(), uri.query(), headers);
-            Ok::<_, Infallible>(response.await)
+            let uri = request.uri();
+            let head = Head::new(request.method(), uri.path(), uri.query(), request.headers());
+            Ok::<_, Infallible>(respond(&catalog, Ipv4Addr::LOCALHOST.into(), &head).await)
         }
     });
     let served = http1::Builder::new().serve_connection(TokioIo::new(connection), service).await;
