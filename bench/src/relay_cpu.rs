@@ -96,11 +96,8 @@ impl Side {
         let catalog = Catalog::new(hls::Metrics::default());
         let (identity, served) = (origin.clone(), catalog.clone());
         let server = serving(move |addr| {
-            let listener = relay::server::Listener::bind(
-                (Ipv4Addr::LOCALHOST, 0).into(),
-                &identity,
-                WireMetrics::default(),
-            )?;
+            let socket = net::bind((Ipv4Addr::LOCALHOST, 0).into(), relay::server::SOCKET)?;
+            let listener = relay::server::Listener::new(socket, &identity, WireMetrics::default());
             addr.send(listener.local_addr()?)?;
             let relay = Relay::new(&identity, served.clone(), Here(served), RelayMetrics::default());
             Ok(async move { listener.run(relay, CancellationToken::new()).await })

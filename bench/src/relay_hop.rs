@@ -49,7 +49,11 @@ fn watch(watched: Duration) -> Result<Samples> {
         Ok(Listener::new(net::bind(anywhere, edge::SOCKET)?, site, limits, edge::Metrics::default()))
     };
     let origin = listen(site)?;
-    let listener = relay::server::Listener::bind(anywhere, &here, WireMetrics::default())?;
+    let listener = relay::server::Listener::new(
+        net::bind(anywhere, relay::server::SOCKET)?,
+        &here,
+        WireMetrics::default(),
+    );
     let relay = Relay::new(&here, node.catalog.clone(), Here(node.catalog.clone()), RelayMetrics::default());
     let url = format!("https://{}", listener.local_addr()?).parse().map_err(anyhow::Error::msg)?;
     let upstream = Upstream::new(url, &there, FORMAT_VERSION);

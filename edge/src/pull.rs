@@ -22,11 +22,12 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use hls::Catalog;
 use media::StreamId;
+use net::Throttle;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use relay::Upstream;
 use relay::wire::Hops;
-use relay::{Throttle, Upstream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -162,7 +163,7 @@ impl Puller {
             cold: AtomicUsize::new(0),
             tasks: TaskTracker::new(),
             drain: CancellationToken::new(),
-            failures: Throttle::default(),
+            failures: Throttle::sparse(),
             metrics,
         };
         Self { shared: Arc::new(shared) }
@@ -201,7 +202,7 @@ impl Puller {
     /// The state of a stream or of all, as the upstream tells it, with the viewers of this edge. `None` if nobody knows.
     pub(crate) async fn state(&self, id: Option<&StreamId>, hops: Hops) -> Option<serde_json::Value> {
         let mut state = self.shared.states.get(id, hops).await?;
-        states::count_here(&mut state, &self.shared.catalog);
+        states::localize(&mut state, &self.shared.catalog);
         Some(state)
     }
 

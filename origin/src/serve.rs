@@ -18,11 +18,12 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use media::StreamId;
+use net::Throttle;
+use relay::Identity;
 use relay::server::{Body, Service, full};
 use relay::wire::{
     Hello, HelloError, Hops, NodeId, PATH_PREFIX, RelayLoop, Resume, Slices, WIRE, chosen_version,
 };
-use relay::{Identity, Throttle};
 use tracing::info;
 
 pub use self::children::RelayMetrics;
@@ -87,7 +88,7 @@ enum Refusal {
 
 impl<O: Offer> Relay<O> {
     pub fn new(identity: &Identity, catalog: Catalog, offer: O, metrics: RelayMetrics) -> Self {
-        Self { node: identity.node().clone(), catalog, offer, metrics, refusals: Throttle::default() }
+        Self { node: identity.node().clone(), catalog, offer, metrics, refusals: Throttle::sparse() }
     }
 
     async fn answer(&self, child: &NodeId, request: &Request<()>) -> Result<Response<Body>, Refusal> {
@@ -142,7 +143,7 @@ impl<O: Offer> Service for Relay<O> {
             Err(refusal) => {
                 // That a stream is not here is every edge's daily bread.
                 let daily = matches!(refusal, Refusal::NotFound(NotFound::Absent));
-                if !daily && let Some(more) = self.refusals.permit(std::time::Instant::now()) {
+                if !daily && let Some(more) = self.refusals.pass(std::time::Instant::now()) {
                     info!(more, "refused a request of a node: {refusal}");
                 }
                 refusal.into_response()

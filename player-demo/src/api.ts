@@ -46,8 +46,8 @@ export interface AudioTrack {
 /** `GET /state`: every stream that is starting, live or interrupted. */
 export interface StreamList {
   streams: Stream[];
-  /** Where publishers connect. */
-  rtmp_port: number;
+  /** Where publishers connect; a node that serves the streams of another has none. */
+  rtmp_port?: number;
 }
 
 export const LIST_ADDRESS = "/state";

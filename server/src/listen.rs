@@ -9,9 +9,10 @@ use anyhow::{Context, anyhow, bail};
 use listenfd::ListenFd;
 use net::Options;
 use tokio::net::{TcpListener, TcpSocket};
+use tracing::warn;
 
 /// What a service manager may call its sockets, which is what the configuration calls their sections.
-const NAMES: [&str; 3] = ["rtmp", "http", "admin"];
+const NAMES: [&str; 4] = ["rtmp", "http", "relay", "admin"];
 
 /// Sockets that listened before this process began, and will when it is gone: so a restart refuses nobody.
 /// Protocol: `sd_listen_fds(3)`.
@@ -73,6 +74,15 @@ impl Handed {
         };
         net::adopt(socket, options).with_context(|| format!("the socket {name:?} that is handed over"))
     }
+
+    /// Those left over would take connections that nobody serves.
+    pub(crate) fn finish(self) {
+        for name in self.0.into_keys() {
+            warn!(
+                "the socket {name:?} that the service manager hands over is closed: this node has no use for it"
+            );
+        }
+    }
 }
 
 /// Binds a listener by `bind` on the address that the configuration key `key` gives.
@@ -132,13 +142,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_socket_that_is_handed_over_wins_over_the_address() {
-        let made: Vec<_> = (0..2).map(|_| std::net::TcpListener::bind(ANY_PORT).unwrap()).collect();
+        let made: Vec<_> = (0..3).map(|_| std::net::TcpListener::bind(ANY_PORT).unwrap()).collect();
         let addresses: Vec<_> = made.iter().map(|socket| socket.local_addr().unwrap()).collect();
         let mut made: Vec<_> = made.into_iter().map(Some).collect();
-        let mut handed = Handed::named("http:rtmp", 2, |index| Ok(made[index].take())).unwrap();
+        let mut handed = Handed::named("http:rtmp:relay", 3, |index| Ok(made[index].take())).unwrap();
         let any = ANY_PORT.into();
         assert_eq!(handed.listen("rtmp", any, OPTIONS).unwrap().local_addr().unwrap(), addresses[1]);
         assert_eq!(handed.listen("http", any, OPTIONS).unwrap().local_addr().unwrap(), addresses[0]);
+        assert_eq!(handed.listen("relay", any, OPTIONS).unwrap().local_addr().unwrap(), addresses[2]);
         let bound = handed.listen("admin", any, OPTIONS).unwrap().local_addr().unwrap();
         assert!(!addresses.contains(&bound));
     }

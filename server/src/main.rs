@@ -99,16 +99,17 @@ fn serve(cli: &Cli) -> ExitCode {
 
 /// # Errors
 /// If the process cannot start; after that every end is an [`Outcome`].
-async fn run(loaded: &Effective, handed: Handed) -> anyhow::Result<Outcome> {
+async fn run(loaded: &Effective, mut handed: Handed) -> anyhow::Result<Outcome> {
     // First, so that a signal during the start is not lost.
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let identity = ClusterFiles::new(loaded.config.cluster_dir()).identity()?;
     let roles = match loaded.config.roles {
         RoleSet::All => {
-            Roles::build(&loaded.config, publish_key(loaded)?, identity, handed, metrics::registry())?
+            Roles::build(&loaded.config, publish_key(loaded)?, identity, &mut handed, metrics::registry())?
         }
-        RoleSet::Edge => Roles::build_edge(&loaded.config, identity, handed, metrics::registry())?,
+        RoleSet::Edge => Roles::build_edge(&loaded.config, identity, &mut handed, metrics::registry())?,
     };
+    handed.finish();
     announce(&roles)?;
     tell_service_manager(NotifyState::Ready);
     let drain = CancellationToken::new();

@@ -29,7 +29,7 @@ use crate::checkpoints::FileCheckpoints;
 use crate::config::Config;
 use crate::descriptors;
 use crate::keys::PublishKey;
-use crate::listen::{self, Handed};
+use crate::listen::Handed;
 use crate::offer::Offer;
 
 /// Every role of this process, bound but not running.
@@ -95,7 +95,7 @@ impl Roles {
         config: &Config,
         key: PublishKey,
         identity: Option<Identity>,
-        mut handed: Handed,
+        handed: &mut Handed,
         mut metrics: Registry,
     ) -> anyhow::Result<Self> {
         let streams = StreamRegistry::new(relay::Metrics::register(&mut metrics));
@@ -123,7 +123,7 @@ impl Roles {
                 .with_alternates(config.http.alternates.clone())
         };
         let offer = Offer::Own { catalog: catalog.clone(), site: site() };
-        let relay = bind_relay(config, identity.as_ref(), &catalog, offer, &mut metrics)?;
+        let relay = bind_relay(config, identity.as_ref(), handed, &catalog, offer, &mut metrics)?;
         let http = Listener::new(
             handed.listen("http", config.http.listen, edge::SOCKET)?,
             site().with_backstage(Arc::new(backstage)),
@@ -135,7 +135,7 @@ impl Roles {
             relay,
             source: Source::Own { gate, rtmp, origin: Origin::new(streams.clone(), catalog.clone()) },
             // Last: whoever can ask for readiness may rely on the other ports.
-            admin: Admin::bind(config.admin.listen, &mut handed, metrics)?,
+            admin: Admin::bind(config.admin.listen, handed, metrics)?,
         })
     }
 
@@ -146,7 +146,7 @@ impl Roles {
     pub(crate) fn build_edge(
         config: &Config,
         identity: Option<Identity>,
-        mut handed: Handed,
+        handed: &mut Handed,
         mut metrics: Registry,
     ) -> anyhow::Result<Self> {
         let identity = identity.with_context(|| {
@@ -165,7 +165,7 @@ impl Roles {
         let client = Upstream::new(upstream.clone(), &identity, hls::FORMAT_VERSION);
         let puller = Puller::new(client, catalog.clone(), PullMetrics::register(&mut metrics));
         let offer = Offer::Pulled { catalog: catalog.clone(), puller: puller.clone() };
-        let relay = bind_relay(config, Some(&identity), &catalog, offer, &mut metrics)?;
+        let relay = bind_relay(config, Some(&identity), handed, &catalog, offer, &mut metrics)?;
         let site = Site::remote(puller.clone()).with_alternates(config.http.alternates.clone());
         Ok(Self {
             http: Listener::new(
@@ -176,7 +176,7 @@ impl Roles {
             ),
             relay,
             source: Source::Pulled { puller, upstream },
-            admin: Admin::bind(config.admin.listen, &mut handed, metrics)?,
+            admin: Admin::bind(config.admin.listen, handed, metrics)?,
         })
     }
 
@@ -241,6 +241,7 @@ impl Roles {
 fn bind_relay(
     config: &Config,
     identity: Option<&Identity>,
+    handed: &mut Handed,
     catalog: &Catalog,
     offer: Offer,
     metrics: &mut Registry,
@@ -248,8 +249,7 @@ fn bind_relay(
     let Some(identity) = identity else { return Ok(None) };
     let connections = WireMetrics::register(metrics);
     let relay = Relay::new(identity, catalog.clone(), offer, RelayMetrics::register(metrics));
-    let listener = listen::bind("relay.listen", config.relay.listen, |address| {
-        relay::server::Listener::bind(address, identity, connections)
-    })?;
+    let socket = handed.listen("relay", config.relay.listen, relay::server::SOCKET)?;
+    let listener = relay::server::Listener::new(socket, identity, connections);
     Ok(Some(RelayRole { listener, relay }))
 }

@@ -122,6 +122,7 @@ fn the_pages_of_an_edge_know_the_streams_of_its_origin() -> Result<()> {
     ensure!(state["state"] == "live" && state["viewers"] == 0, "{state}");
     let list: serde_json::Value = serde_json::from_slice(&http.get_ok("/state")?.body)?;
     ensure!(list["streams"][0]["stream"] == "cam", "{list}");
+    ensure!(list.get("rtmp_port").is_none(), "publishers are sent to an edge: {list}");
     for page in ["/", "/watch/live/cam"] {
         ensure!(http.get_ok(page)?.text().contains("<html"), "{page}");
     }

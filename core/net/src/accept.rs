@@ -71,7 +71,7 @@ impl Acceptor {
         }
     }
 
-    fn complain(&mut self, peer: SocketAddr, full: Full) {
+    fn complain(&self, peer: SocketAddr, full: Full) {
         let Some(left_out) = self.complaints.pass(Instant::now()) else { return };
         let (protocol, left_out) = (self.protocol, (left_out > 0).then_some(left_out));
         let why = match full {

@@ -17,7 +17,6 @@ mod registry;
 mod ring;
 pub mod server;
 mod stream;
-mod throttle;
 mod tls;
 pub mod wire;
 
@@ -31,5 +30,4 @@ pub use record::{
 pub use registry::{StreamRegistry, Streams, Taken};
 pub use ring::{Cursor, GROUP_BYTES_MAX, RING_BYTES_MAX, Read, Ring};
 pub use stream::{Stream, StreamWriter, Track, TrackWriter};
-pub use throttle::Throttle;
 pub use tls::{CLUSTER_NAME, Identity, IdentityError};

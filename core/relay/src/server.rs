@@ -14,25 +14,31 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use net::{Accepted, Acceptor, Full, Limits, Options, Throttle};
 use rustls::pki_types::CertificateDer;
-use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, debug, info, info_span, warn};
+use tracing::{Instrument, debug, info, info_span};
 
 use crate::metrics::WireMetrics;
-use crate::throttle::Throttle;
 use crate::tls::{Identity, node_of, words};
 use crate::wire::{NodeId, Slices};
 
-/// Connections of children. Each subscription is one, and each child keeps a few more for bodies and states; a thousand
-/// is ten times what one node can feed with video.
-pub const CONNECTIONS_MAX: usize = 4096;
+/// What the listening socket must be.
+pub const SOCKET: Options = Options {
+    // A child whose upstream comes back subscribes to all of its streams at once.
+    backlog: 1_024,
+    // What a slow child lags behind shall be seen in its cursor, not hidden in a socket.
+    unsent_bytes_max: Some(256 * 1024),
+};
+
+/// Each subscription is a connection, and each child keeps a few more for bodies and states; a thousand is ten times what
+/// one node can feed with video. Many children may share an address, and strangers at one address leave room for them.
+const CONNECTIONS: Limits = Limits { total: 4_096, per_address: 3_072 };
 
 /// From accept to the end of the handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,17 +49,11 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// A child that takes nothing for this long is cut off. It resumes where it was.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Unsent bytes in the kernel, at most: what a slow child lags behind shall be seen in its cursor, not hidden in a socket.
-const NOTSENT_BYTES_MAX: u32 = 256 * 1024;
-
 /// Bounds a request's head. Above it, so much of a frame is handed to TLS in one call.
 const BUFFER_BYTES_MAX: usize = 256 * 1024;
 
 /// On drain, for answers that are being written. Subscriptions end at once: their children resume elsewhere.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// After a failed accept, mostly for want of file descriptors: give somebody time to close one.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The body of an answer to a child.
 pub type Body = UnsyncBoxBody<Slices, Infallible>;
@@ -66,42 +66,42 @@ pub trait Service: Send + Sync + 'static {
 
 /// The bound listener.
 pub struct Listener {
-    tcp: TcpListener,
+    acceptor: Acceptor,
     tls: TlsAcceptor,
     metrics: WireMetrics,
 }
 
 impl Listener {
-    /// # Errors
-    /// From the system, for an address in use or not ours.
-    pub fn bind(address: SocketAddr, identity: &Identity, metrics: WireMetrics) -> io::Result<Self> {
-        let listener = std::net::TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
+    /// On a `listener` made with [`SOCKET`].
+    pub fn new(listener: TcpListener, identity: &Identity, metrics: WireMetrics) -> Self {
         let tls = TlsAcceptor::from(identity.server_config());
-        Ok(Self { tcp: TcpListener::from_std(listener)?, tls, metrics })
+        Self { acceptor: Acceptor::new("relay", listener, CONNECTIONS), tls, metrics }
     }
 
     /// # Errors
     /// From the system.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.tcp.local_addr()
+        self.acceptor.local_addr()
     }
 
     /// Serves until `drain`, then finishes the answers that are being written.
     pub async fn run<S: Service>(self, service: S, drain: CancellationToken) {
+        let Self { mut acceptor, tls, metrics } = self;
         let connections = TaskTracker::new();
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let (service, refusals) = (Arc::new(service), Arc::new(Throttle::default()));
+        let (service, refusals) = (Arc::new(service), Arc::new(Throttle::sparse()));
         loop {
+            let refused = |_: Full| {
+                metrics.refused.inc();
+            };
             let accepted = tokio::select! {
-                accepted = self.accept(&permits) => accepted,
+                accepted = acceptor.next(refused) => accepted,
                 () = drain.cancelled() => break,
             };
-            let Some((stream, peer, permit)) = accepted else { continue };
-            let (tls, service, refusals) = (self.tls.clone(), service.clone(), refusals.clone());
-            let (metrics, drain) = (self.metrics.clone(), drain.clone());
+            let (tls, service, refusals) = (tls.clone(), service.clone(), refusals.clone());
+            let (metrics, drain) = (metrics.clone(), drain.clone());
             connections.spawn(async move {
-                match handshake(stream, &tls).await {
+                let Accepted { socket, peer, place } = accepted;
+                match handshake(socket, &tls).await {
                     Ok((stream, child)) => {
                         let span = info_span!("child", node.id = %child, peer.addr = %peer);
                         metrics.connections.inc();
@@ -110,32 +110,17 @@ impl Listener {
                     }
                     Err(why) => {
                         metrics.refused.inc();
-                        if let Some(more) = refusals.permit(Instant::now()) {
+                        if let Some(more) = refusals.pass(Instant::now()) {
                             info!(peer.addr = %peer, more, "refused a connection to the relay: {why}");
                         }
                     }
                 }
-                drop(permit);
+                drop(place);
             });
         }
-        drop(self.tcp);
+        drop(acceptor);
         connections.close();
         connections.wait().await;
-    }
-
-    async fn accept(
-        &self,
-        permits: &Arc<Semaphore>,
-    ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-        let permit = permits.clone().acquire_owned().await.ok()?;
-        match self.tcp.accept().await {
-            Ok((stream, peer)) => Some((stream, peer, permit)),
-            Err(error) => {
-                warn!(%error, "accept failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                None
-            }
-        }
     }
 }
 
@@ -145,7 +130,6 @@ type TlsStream = tokio_rustls::server::TlsStream<std::pin::Pin<Box<TimeoutStream
 async fn handshake(stream: TcpStream, tls: &TlsAcceptor) -> Result<(TlsStream, NodeId), String> {
     // Frames are small writes in a row; Nagle's algorithm would hold them back.
     let _ = stream.set_nodelay(true);
-    let _ = SockRef::from(&stream).set_tcp_notsent_lowat(NOTSENT_BYTES_MAX);
     let mut stream = Box::pin(TimeoutStream::new(stream));
     stream.as_mut().set_write_timeout_pinned(Some(WRITE_TIMEOUT));
     let accepted = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await;

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use hls::Catalog;
 use media::StreamId;
+use net::Throttle;
+use relay::Upstream;
 use relay::wire::Hops;
-use relay::{Throttle, Upstream};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tracing::warn;
@@ -40,7 +41,7 @@ type Cell = tokio::sync::Mutex<Option<(Instant, Value)>>;
 impl States {
     pub(super) fn new(upstream: Upstream, metrics: PullMetrics) -> Self {
         let asking = Semaphore::new(ASKING_MAX);
-        Self { upstream, known: Mutex::default(), asking, failures: Throttle::default(), metrics }
+        Self { upstream, known: Mutex::default(), asking, failures: Throttle::sparse(), metrics }
     }
 
     pub(super) async fn get(&self, id: Option<&StreamId>, hops: Hops) -> Option<Value> {
@@ -63,7 +64,7 @@ impl States {
         match self.upstream.get(&path, hops).await {
             Ok(slices) => serde_json::from_slice(&slices.concat()).ok(),
             Err(error) => {
-                if let Some(more) = self.failures.permit(Instant::now()) {
+                if let Some(more) = self.failures.pass(Instant::now()) {
                     warn!(more, "cannot tell the state of streams: {error}");
                 }
                 None
@@ -81,12 +82,17 @@ impl States {
     }
 }
 
-/// Puts the viewers that this edge counts into a state of the upstream, which counts its own.
-pub(super) fn count_here(state: &mut Value, catalog: &Catalog) {
+/// Makes a state of the upstream one of this edge: its own viewers, and no port for publishers.
+pub(super) fn localize(state: &mut Value, catalog: &Catalog) {
     if let Some(streams) = state.get_mut("streams").and_then(Value::as_array_mut) {
         streams.iter_mut().for_each(|stream| count_here(stream, catalog));
+        state.as_object_mut().and_then(|list| list.remove("rtmp_port"));
         return;
     }
+    count_here(state, catalog);
+}
+
+fn count_here(state: &mut Value, catalog: &Catalog) {
     let text = |name: &str| state.get(name).and_then(Value::as_str);
     let id = text("app").zip(text("stream")).and_then(|(app, stream)| StreamId::new(app, stream).ok());
     let viewers = id.and_then(|id| catalog.get(&id)).map_or(0, |index| index.status().viewers);

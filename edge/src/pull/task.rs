@@ -80,7 +80,7 @@ async fn follow(shared: &Shared, pull: &Pull, mirror: &mut Mirror, hops: Hops) -
                 return Phase::Absent;
             }
             Err(error) => {
-                if let Some(more) = shared.failures.permit(Instant::now()) {
+                if let Some(more) = shared.failures.pass(Instant::now()) {
                     warn!(more, "{error}");
                 }
                 if matches!(error, UpstreamError::Refused { .. }) && !mirror.is_open() {

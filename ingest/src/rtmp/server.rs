@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use net::{Accepted, Acceptor, Full, Guesses, Limits, Options, Panicked, Throttle};
@@ -62,7 +62,7 @@ impl Server {
 async fn accept<A: Admission>(mut acceptor: Acceptor, house: House<A>) {
     let tasks = TaskTracker::new();
     let house = Arc::new(house);
-    let log = Arc::new(Mutex::new(Throttle::per_second(CLOSED_LINES_MAX)));
+    let log = Arc::new(Throttle::per_second(CLOSED_LINES_MAX));
     loop {
         let refused = |full: Full| {
             house.metrics.accepted.inc();
@@ -96,7 +96,7 @@ async fn run<A: Admission>(socket: TcpStream, peer: IpAddr, house: &House<A>) ->
 }
 
 /// Runs one connection so that a panic in it ends it alone, and tells how it ended.
-async fn supervise<A: Admission>(accepted: Accepted, house: Arc<House<A>>, log: Arc<Mutex<Throttle>>) {
+async fn supervise<A: Admission>(accepted: Accepted, house: Arc<House<A>>, log: Arc<Throttle>) {
     let Accepted { socket, peer, place } = accepted;
     let span = info_span!(
         "publisher",
@@ -117,7 +117,7 @@ async fn supervise<A: Admission>(accepted: Accepted, house: Arc<House<A>>, log: 
 fn report(
     span: &Span,
     metrics: &Metrics,
-    log: &Mutex<Throttle>,
+    log: &Throttle,
     ended: Result<Result<Closed, ConnError>, Panicked>,
 ) {
     let _entered = span.enter();
@@ -132,8 +132,6 @@ fn report(
             match error {
                 ConnError::Refused(Refusal::NoRandomness) => error!(%error, "publisher closed"),
                 _ => {
-                    // Counting lines cannot panic.
-                    let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
                     if let Some(left_out) = log.pass(Instant::now().into_std()) {
                         info!(%error, left_out = (left_out > 0).then_some(left_out), "publisher closed");
                     }
@@ -158,6 +156,8 @@ mod tests {
 
     use super::super::session::SessionError;
     use super::super::testing::{Publisher, Studio, last_status};
+    use std::sync::Mutex;
+
     use super::*;
 
     struct Running {
@@ -334,7 +334,7 @@ mod tests {
     async fn a_flood_of_bad_endings_is_ten_lines_and_a_count() {
         let running = start(CONNECTIONS).await;
         let ended = || ConnError::Session(SessionError::NoHandshake);
-        let log = Mutex::new(Throttle::per_second(CLOSED_LINES_MAX));
+        let log = Throttle::per_second(CLOSED_LINES_MAX);
         for _ in 0..1_000 {
             report(&Span::none(), &running.metrics, &log, Ok(Err(ended())));
         }

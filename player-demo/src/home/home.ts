@@ -21,8 +21,7 @@ const poller = new Poller<StreamList>(LIST_ADDRESS, {
   onAnswer({ streams, rtmp_port: port }) {
     failures = 0;
     write(server, `rtmp://${location.hostname}${port === DEFAULT_RTMP_PORT ? "" : `:${port}`}/live`);
-    // A node that takes no publishers has no page for them.
-    byId("go-live", HTMLElement).hidden = !port;
+    for (const id of ["go-live", "in-a-minute", "steps"]) byId(id, HTMLElement).hidden = !port;
     shown = [...streams].sort((a, b) => key(a).localeCompare(key(b)));
     render();
   },

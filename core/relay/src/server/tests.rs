@@ -170,7 +170,8 @@ struct Running {
 
 fn run<S: Service>(origin: &Identity, service: S) -> (Running, WireMetrics) {
     let metrics = WireMetrics::default();
-    let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into(), origin, metrics.clone()).unwrap();
+    let listener =
+        Listener::new(net::bind((Ipv4Addr::LOCALHOST, 0).into(), SOCKET).unwrap(), origin, metrics.clone());
     let (addr, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
     tokio::spawn(listener.run(service, stop.clone()));
     (Running { addr, stop }, metrics)
@@ -188,13 +189,13 @@ async fn open(
     stream
 }
 
-/// Threat: what a slow peer does not read piles up. It does not: it is never made.
+/// Threat: what a slow peer does not read piles up. It does not: it is never made. And the peer is not kept for ever.
 #[tokio::test]
 async fn a_child_that_stops_reading_costs_a_few_megabytes_and_nobody_else_anything() {
     let authority = Authority::new();
     let service = Endless::default();
     let sent = service.sent.clone();
-    let (running, _metrics) = run(&authority.node("origin"), service);
+    let (running, metrics) = run(&authority.node("origin"), service);
     let child = |name: &str| client_with(&authority, Some(authority.sign(&[name, CLUSTER_NAME], 4000)));
     let stalled = open(running.addr, child("stalled"), "/stalls").await;
     let mut reader = open(running.addr, child("reader"), "/reads").await;
@@ -207,8 +208,34 @@ async fn a_child_that_stops_reading_costs_a_few_megabytes_and_nobody_else_anythi
     assert!(reader_bytes >= read);
     // Buffers of hyper and TLS, and of both kernels.
     assert!(stalled_bytes < 16 * 1024 * 1024, "{stalled_bytes} bytes were made for nobody");
+
+    drop(reader);
+    // From here on time passes whenever nothing else happens.
+    tokio::time::pause();
+    let start = tokio::time::Instant::now();
+    while metrics.connections.get() > 0 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(start.elapsed() <= 2 * WRITE_TIMEOUT, "it is kept");
+    }
     drop(stalled);
     running.stop.cancel();
+}
+
+/// Threat: strangers at one address take every place, before they have said who they are.
+#[tokio::test]
+async fn who_has_no_place_is_closed_and_counted() {
+    let (authority, metrics) = (Authority::new(), WireMetrics::default());
+    let socket = net::bind((Ipv4Addr::LOCALHOST, 0).into(), SOCKET).unwrap();
+    let (addr, stop) = (socket.local_addr().unwrap(), CancellationToken::new());
+    let acceptor = Acceptor::new("relay", socket, Limits { per_address: 1, ..CONNECTIONS });
+    let tls = TlsAcceptor::from(authority.node("origin").server_config());
+    let listener = Listener { acceptor, tls, metrics: metrics.clone() };
+    tokio::spawn(listener.run(Endless::default(), stop.clone()));
+    let _silent = TcpStream::connect(addr).await.unwrap();
+    let mut second = TcpStream::connect(addr).await.unwrap();
+    assert_eq!(second.read(&mut [0]).await.unwrap(), 0);
+    assert_eq!(metrics.refused.get(), 1);
+    stop.cancel();
 }
 
 /// One that answers everything with what it is given.
