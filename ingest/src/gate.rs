@@ -63,10 +63,10 @@ pub(crate) struct Shared {
     refusals: Refusals,
 }
 
-/// A name that is being published, or was until a moment ago.
+/// A name that is being published, or was until a moment ago. Knows nothing of who holds it: the gate lets go of its
+/// sessions when it goes itself.
 pub(crate) struct Slot {
     id: StreamId,
-    shared: Arc<Shared>,
     claims: Mutex<Claims>,
 }
 
@@ -115,16 +115,16 @@ impl Gate {
         let session = SessionId::from_random(getrandom::u64().map_err(|_| Refusal::NoRandomness)?);
         let claim = self.shared.claims.fetch_add(1, Ordering::Relaxed);
         let mut slots = self.lock();
-        let slot = slots.entry(id.clone()).or_insert_with(|| Slot::new(id.clone(), self.shared.clone(), now));
+        let slot = slots.entry(id.clone()).or_insert_with(|| Slot::new(id.clone(), now));
         let mut claims = slot.lock();
         if !claims.admit(claim, now, self.shared.policy.on_conflict) {
             return Err(Refusal::NameTaken(id.clone()));
         }
         // A session that nobody could see yet is not worth going on with.
         if !claims.session.as_ref().is_some_and(Session::is_live) {
-            slot.begin(&mut claims, claim, session, now);
+            slot.begin(&self.shared, &mut claims, claim, session, now);
         }
-        Ok(Publication::new(slot.clone(), claim, session))
+        Ok(Publication::new(self.shared.clone(), slot.clone(), claim, session))
     }
 
     fn fault(&self, id: &StreamId, key: &Secret) -> KeyFault {
@@ -143,7 +143,7 @@ impl Gate {
     pub fn restore(&self, checkpoint: &Checkpoint, now: Instant, wall: SystemTime) {
         let id = checkpoint.id().clone();
         let Ok(writer) = self.shared.registry.open(id.clone(), checkpoint.session()) else { return };
-        let slot = Slot::new(id.clone(), self.shared.clone(), now);
+        let slot = Slot::new(id.clone(), now);
         slot.lock().session = Some(Session::restore(writer, &self.shared, checkpoint, now, wall));
         self.lock().insert(id, slot);
     }
@@ -169,30 +169,29 @@ impl Gate {
 }
 
 impl Slot {
-    fn new(id: StreamId, shared: Arc<Shared>, now: Instant) -> Arc<Self> {
+    fn new(id: StreamId, now: Instant) -> Arc<Self> {
         let claims = Mutex::new(Claims { newest: 0, owner: 0, heard: now, session: None });
-        Arc::new(Self { id, shared, claims })
+        Arc::new(Self { id, claims })
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Claims> {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn policy(&self) -> &Policy {
-        &self.shared.policy
-    }
-
-    pub(crate) fn unit_dropped(&self) {
-        self.shared.metrics.unit_dropped();
-    }
-
     /// A new session in place of whatever there was, which ends.
-    pub(crate) fn begin(&self, claims: &mut Claims, claim: u64, session: SessionId, now: Instant) {
+    pub(crate) fn begin(
+        &self,
+        shared: &Shared,
+        claims: &mut Claims,
+        claim: u64,
+        session: SessionId,
+        now: Instant,
+    ) {
         claims.end();
-        let writer = self.shared.registry.open(self.id.clone(), session);
+        let writer = shared.registry.open(self.id.clone(), session);
         // Every publisher of this node came through this slot, and what it had open has just ended.
         let writer = writer.expect("the slot is the only one that opens its name");
-        claims.session = Some(Session::new(writer, &self.shared, now));
+        claims.session = Some(Session::new(writer, shared, now));
         claims.owner = claim;
     }
 }

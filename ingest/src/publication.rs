@@ -16,7 +16,7 @@ use media::{AccessUnit, AudioConfig, SessionId, Timescale, TrackKind, VideoConfi
 use tracing::{Span, field, info, warn};
 
 use crate::error::PublishError;
-use crate::gate::{Claims, Slot};
+use crate::gate::{Claims, Shared, Slot};
 use crate::health::{Circumstances, Health, KEYFRAME_INTERVAL_GOOD_S};
 use crate::hold::{Held, Hold};
 use crate::log::Placed;
@@ -53,6 +53,7 @@ pub struct Announced {
 
 /// A publisher that was let in. Dropping it is a lost connection: the session waits for it to come back.
 pub struct Publication {
+    shared: Arc<Shared>,
     slot: Arc<Slot>,
     claim: u64,
     /// What its session is called if it begins one.
@@ -108,8 +109,9 @@ enum Stage {
 }
 
 impl Publication {
-    pub(crate) fn new(slot: Arc<Slot>, claim: u64, fresh: SessionId) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, slot: Arc<Slot>, claim: u64, fresh: SessionId) -> Self {
         Self {
+            shared,
             slot,
             claim,
             fresh,
@@ -393,7 +395,7 @@ impl Publication {
             return Ok(());
         }
         let Some(zero) = self.clock.zero() else { return Ok(()) };
-        let Some(opening) = held.open(audio, self.slot.policy().part_target) else { return Ok(()) };
+        let Some(opening) = held.open(audio, self.shared.policy.part_target) else { return Ok(()) };
         for (announced, kind) in
             [(self.announced.video, TrackKind::Video), (self.announced.audio, TrackKind::Audio)]
         {
@@ -402,7 +404,7 @@ impl Publication {
             }
         }
         if claims.owned(self.claim, now).is_err() {
-            self.slot.begin(claims, self.claim, self.fresh, now);
+            self.slot.begin(&self.shared, claims, self.claim, self.fresh, now);
         }
         Span::current().record("session", field::display(self.fresh));
         let session = claims.owned(self.claim, now)?;
@@ -438,7 +440,7 @@ impl Publication {
     }
 
     fn unit_dropped(&self) {
-        self.slot.unit_dropped();
+        self.shared.metrics.unit_dropped();
     }
 }
 

@@ -279,6 +279,18 @@ mod tests {
         assert_eq!(ours.read(&mut byte).await.unwrap(), 1);
     }
 
+    #[test]
+    fn what_is_small_goes_out_in_one_piece() {
+        let (head, body) = ([b'h'; 100], [b'b'; JOINED_BYTES_MAX]);
+        let mut joined = [0; JOINED_BYTES_MAX];
+        let fits = [io::IoSlice::new(&head), io::IoSlice::new(&body[..JOINED_BYTES_MAX - 100])];
+        let bytes = join(&fits, &mut joined).unwrap();
+        assert!(bytes.len() == JOINED_BYTES_MAX && bytes.starts_with(&head) && bytes.ends_with(b"bb"));
+        let one_more = [io::IoSlice::new(&head), io::IoSlice::new(&body[..JOINED_BYTES_MAX - 99])];
+        assert_eq!(join(&one_more, &mut joined), None);
+        assert_eq!(join(&[], &mut joined), Some(&[][..]));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_idle_peer_is_at_its_end() {
         let (mut ours, _, _theirs) = pair();

@@ -187,6 +187,20 @@ fn started_at(server: &Server, seconds: f64) -> Encoder {
     encoder
 }
 
+/// Found by fuzzing: the gate and its sessions held each other, and nobody let go.
+#[test]
+fn sessions_go_with_their_gate() {
+    let server = Server::new();
+    let mut encoder = started(&server);
+    encoder.run_until(5.0).unwrap();
+    let Server { gate, registry, id, disk, .. } = server;
+    drop(encoder);
+    assert!(registry.get(&id).is_some(), "it waits for its publisher");
+    drop(gate);
+    assert!(registry.get(&id).is_none());
+    assert!(disk.0.lock().unwrap().is_some(), "the next process goes on with it");
+}
+
 #[test]
 fn only_the_right_key_publishes_and_only_once_at_a_time() {
     let server = Server::new();
