@@ -79,6 +79,25 @@ fn seen(browser: &Browser) -> Result<Vec<(String, Duration)>> {
         .collect()
 }
 
+/// Until a publisher that came back has been heard, and its first segment is there.
+const MEDIA_BACK_MAX: Duration = Duration::from_secs(20);
+
+/// Waits for media behind the interruption's gaps.
+fn wait_for_media(server: &Tidecast) -> Result<()> {
+    let http = server.viewer_http();
+    poll::until("media after the interruption", MEDIA_BACK_MAX, || {
+        let multivariant = http.get(&format!("/hls/{STREAM}/index.m3u8"))?.text();
+        let Some(video) = multivariant.lines().rfind(|line| !line.starts_with('#')) else { return Ok(None) };
+        let playlist = http.get(&format!("/hls/{STREAM}/{video}"))?.text();
+        // Listed, or only counted where the window of a new process began behind it.
+        let interrupted = ["#EXT-X-DISCONTINUITY\n", "#EXT-X-DISCONTINUITY-SEQUENCE:1\n"];
+        let interrupted = interrupted.iter().any(|tag| playlist.contains(tag));
+        let newest = playlist.lines().rfind(|line| line.starts_with("#EXT-X-PART:"));
+        let has_media = newest.is_some_and(|part| !part.contains("GAP=YES"));
+        Ok((interrupted && has_media).then_some(()))
+    })
+}
+
 /// The publisher is killed, and another one is there after `away`. Who is far enough behind may not even notice.
 fn survive_an_outage(away: Duration) -> Result<()> {
     let _alone = alone();
@@ -111,9 +130,10 @@ fn our_page_and_bare_players_come_back_by_themselves_after_fifteen_seconds() -> 
 fn viewers_are_back_when_a_half_open_publisher_is_taken_over_from() -> Result<()> {
     let _alone = alone();
     let server = Tidecast::start(Profile::Default)?;
-    let frozen = publisher(&server)?;
+    let half_open = publisher(&server)?;
     let browser = watch(&server, ALL, 40)?;
-    frozen.freeze()?;
+    let silent = Instant::now();
+    half_open.freeze()?;
     server.wait_for_log("gaps", Duration::from_secs(10), |line| line.contains("no media").then_some(()))?;
     let second = poll::until("the name to be free", Duration::from_secs(20), || {
         let second = publisher(&server)?;
@@ -122,7 +142,10 @@ fn viewers_are_back_when_a_half_open_publisher_is_taken_over_from() -> Result<()
         });
         Ok(taken.is_ok().then_some(second))
     })?;
-    seen(&browser)?;
+    wait_for_media(&server)?;
+    let away = silent.elapsed();
+    let frozen = seen(&browser)?;
+    ensure!(frozen.iter().all(|(_, freeze)| *freeze < away + RECOVERY_MAX), "{away:?} away: {frozen:?}");
     drop((browser, second));
     server.stop()
 }
@@ -134,10 +157,15 @@ fn our_page_comes_back_by_itself_after_a_restart_of_the_process() -> Result<()> 
     let server = Tidecast::start(Profile::Default)?;
     let first = publisher(&server)?;
     let browser = watch(&server, ALL, 40)?;
+    let killed = Instant::now();
     let server = server.restart(End::Killed)?;
     first.refused(Duration::from_secs(20))?;
     let second = publisher(&server)?;
-    seen(&browser)?;
+    wait_for_media(&server)?;
+    let away = killed.elapsed();
+    let frozen = seen(&browser)?;
+    println!("media was away for {away:?}");
+    ensure!(frozen.iter().all(|(_, freeze)| *freeze < away + RECOVERY_MAX), "{away:?} away: {frozen:?}");
     drop((browser, second));
     server.stop()
 }

@@ -1,9 +1,12 @@
 //! The multivariant playlist: which renditions there are, and what a player must be able to do to play them.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::OnceLock;
 
-use m3u8_rs::{AlternativeMedia, AlternativeMediaType, MasterPlaylist, Resolution, VariantStream};
+use m3u8_rs::{
+    AlternativeMedia, AlternativeMediaType, MasterPlaylist, QuotedOrUnquoted, Resolution, VariantStream,
+};
 use media::{CodecConfig, SessionId, TrackKind};
 
 use super::Rendered;
@@ -118,6 +121,7 @@ fn render(
         .map(|video| {
             let mut variant = variant(video);
             variant.resolution = resolution(&video.0.codec);
+            variant.other_attributes = video_range(&video.0.codec);
             // Three decimals, rfc8216bis §4.4.6.2.
             variant.frame_rate = frame_rate.map(|rate| (rate * 1000.0).round() / 1000.0);
             if let Some((audio, bandwidth)) = audio {
@@ -155,6 +159,17 @@ fn render(
 fn resolution(codec: &CodecConfig) -> Option<Resolution> {
     let (width, height) = codec.dimensions()?;
     Some(Resolution { width: width.into(), height: height.into() })
+}
+
+/// VIDEO-RANGE, rfc8216bis §4.4.6.2, of what is not SDR: players without such a screen take another variant.
+fn video_range(codec: &CodecConfig) -> Option<HashMap<String, QuotedOrUnquoted>> {
+    // ITU-T H.273, table 3: SMPTE ST 2084, and ARIB STD-B67.
+    let range = match codec.colour()?.transfer {
+        16 => "PQ",
+        18 => "HLG",
+        _ => return None,
+    };
+    Some(HashMap::from([("VIDEO-RANGE".into(), QuotedOrUnquoted::Unquoted(range.into()))]))
 }
 
 fn channels(codec: &CodecConfig) -> Option<String> {

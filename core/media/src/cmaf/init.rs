@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::TRACK_ID;
 use super::boxes::Writer;
-use crate::codec::{CodecConfig, Colour, PICTURE_SIDE, PixelAspect, TrackKind, aac};
+use crate::codec::{CodecConfig, PICTURE_SIDE, PixelAspect, TrackKind, aac};
 
 /// An init segment and the name its content gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,15 +115,6 @@ fn pixel_aspect(codec: &CodecConfig) -> Option<PixelAspect> {
     }
 }
 
-fn colour(codec: &CodecConfig) -> Option<Colour> {
-    match codec {
-        CodecConfig::H264(config) => config.colour(),
-        CodecConfig::H265(config) => config.colour(),
-        CodecConfig::Av1(config) => config.colour(),
-        CodecConfig::Aac(_) | CodecConfig::Opus(_) => None,
-    }
-}
-
 fn media(w: &mut Writer, codec: &CodecConfig) {
     w.full(b"mdhd", 0, 0, |w| {
         w.zeros(8); // creation and modification time
@@ -203,7 +194,7 @@ fn visual(w: &mut Writer, record_box: &[u8; 4], codec: &CodecConfig) {
         w.u16(COLOUR_WITHOUT_ALPHA);
         w.u16(u16::MAX);
         w.boxed(record_box, |w| w.bytes(record));
-        if let Some(colour) = colour(codec) {
+        if let Some(colour) = codec.colour() {
             w.boxed(b"colr", |w| {
                 w.bytes(b"nclx");
                 w.u16(u16::from(colour.primaries));

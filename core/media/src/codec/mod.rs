@@ -111,6 +111,16 @@ impl CodecConfig {
         }
     }
 
+    /// What the numbers of video's pixels mean, if the encoder says.
+    pub fn colour(&self) -> Option<Colour> {
+        match self {
+            Self::H264(config) => config.colour(),
+            Self::H265(config) => config.colour(),
+            Self::Av1(config) => config.colour(),
+            Self::Aac(_) | Self::Opus(_) => None,
+        }
+    }
+
     /// What comes out of a decoder of audio.
     pub fn channels(&self) -> Option<u8> {
         match self {

@@ -1,7 +1,7 @@
 //! Golden playlists, and what filters leave of them.
 
 use bytes::Bytes;
-use media::codec::{aac, h264};
+use media::codec::{aac, h264, h265};
 
 use super::*;
 
@@ -64,6 +64,27 @@ fn golden_video_only() {
 00000000000000ab/v/index.m3u8
 ";
     assert_eq!(rendered(&[video("v")], &[VIDEO]), expected);
+}
+
+/// x265, Main 10, BT.2020 with the curve of SMPTE ST 2084.
+const HVCC_PQ: &str = "\
+    01022000000090000000000078f000fcfdfafa00000f03a00001001840010c01ffff0220000003009000000300000300789598\
+    09a100010038420101022000000300900000030000030078a003c08010e4d96566924caf016a1220120800001f480003a98300\
+    a4b3700016e360002dc6c4a2000100074401c172b46240";
+
+#[test]
+fn golden_high_dynamic_range() {
+    let pairs = HVCC_PQ.as_bytes().chunks(2);
+    let hvcc: Vec<_> =
+        pairs.map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap()).collect();
+    let codec = CodecConfig::H265(h265::Config::parse(hvcc.into()).unwrap());
+    let expected = "\
+#EXTM3U
+#EXT-X-VERSION:6
+#EXT-X-STREAM-INF:BANDWIDTH=3000000,AVERAGE-BANDWIDTH=2500000,CODECS=\"hvc1.2.4.L120.90\",RESOLUTION=1920x1080,FRAME-RATE=29.97,VIDEO-RANGE=PQ
+00000000000000ab/v/index.m3u8
+";
+    assert_eq!(rendered(&[RenditionHeader { codec, ..video("v") }], &[VIDEO]), expected);
 }
 
 #[test]
