@@ -157,7 +157,7 @@ async fn a_slow_head_is_cut_off_and_an_idle_viewer_is_not_blamed() {
     let (client, server) = connect();
     let start = Instant::now();
     assert_eq!(end_of(server).await, None);
-    assert!(start.elapsed() < IDLE_TIME_MAX + Duration::from_secs(1));
+    assert!(start.elapsed() < Duration::from_secs(16), "{:?}", start.elapsed());
     drop(client);
 }
 

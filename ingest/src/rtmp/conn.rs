@@ -489,10 +489,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_publisher_that_reads_nothing_is_closed() {
         let Pipe { mut client, server, .. } = connect();
+        let started = Instant::now();
         client.write_all(&Publisher::new().connect("live").take()).await.unwrap();
         let call = Publisher::new().command(0, "setPeerInfo", 1.0, &[]).take().split_off(HANDSHAKE_BYTES);
         let calls = tokio::spawn(async move { while client.write_all(&call).await.is_ok() {} });
         assert!(matches!(server.await.unwrap(), Err(ConnError::WriteTimeout)));
+        // Neither the deadline for its publication nor anything else ended it.
+        assert_eq!(started.elapsed(), Duration::from_secs(5));
         calls.await.unwrap();
     }
 }
