@@ -11,6 +11,7 @@ use harness::http::resolve;
 use harness::poll;
 use harness::rtmp;
 use harness::server::{Setup, Tidecast};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::scene::Scene;
 
@@ -20,6 +21,9 @@ const KIB: u64 = 1024;
 static ONE_CROWD: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
+    // Most systems allow a process 1,024 open files until it asks for more.
+    let files = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }).expect("less than the maximum");
     ONE_CROWD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -98,7 +102,7 @@ fn threat_13_one_address_cannot_take_every_place() -> Result<()> {
 /// Held requests: what each costs, how many an address may have, and that the end of the stream frees them all.
 #[test]
 fn threat_15_held_requests_are_few_small_and_freed_together() -> Result<()> {
-    const HELD: usize = 2_000;
+    const HELD: usize = 10_000;
     let _alone = alone();
     let scene = Scene::start()?;
     let http = scene.server.http_address();
@@ -106,7 +110,7 @@ fn threat_15_held_requests_are_few_small_and_freed_together() -> Result<()> {
     let mut viewers = crowd(HELD, http, None)?;
     // First an ordinary answer, so that what a connection costs at all is there already.
     ask_all(&mut viewers, &format!("{}?", scene.video))?;
-    read_answers(&mut viewers, Duration::from_secs(20))?;
+    read_answers(&mut viewers, Duration::from_secs(30))?;
     let idle = scene.server.resident_bytes()?;
     let ahead = scene.ahead()?;
     ask_all(&mut viewers, &format!("{}?_HLS_msn={ahead}", scene.video))?;
@@ -117,7 +121,7 @@ fn threat_15_held_requests_are_few_small_and_freed_together() -> Result<()> {
     println!("{each} bytes for each of {HELD} waiters");
     let held = scene.server.resident_bytes()?.saturating_sub(before) / HELD as u64;
     println!("{held} bytes for each of {HELD} connections that wait");
-    ensure!(held <= 48 * KIB, "{held} bytes for each connection that waits");
+    ensure!(held <= 32 * KIB, "{held} bytes for each connection that waits");
     ensure!(each <= 4 * KIB, "{each} bytes for each waiter");
 
     let far = format!("{}?_HLS_msn={}", scene.video, ahead + 10);
@@ -127,7 +131,8 @@ fn threat_15_held_requests_are_few_small_and_freed_together() -> Result<()> {
     let stopped = Instant::now();
     read_answers(&mut viewers, Duration::from_secs(10))?;
     let freed = stopped.elapsed();
-    ensure!(freed < Duration::from_secs(2), "freed after {freed:?}");
+    println!("freed after {freed:?}");
+    ensure!(freed < Duration::from_secs(1), "freed after {freed:?}");
     ensure!(server.metric("hls_held_requests")? == 0.0, "some are held still");
     Ok(())
 }
