@@ -203,4 +203,10 @@ async fn a_body_is_refused_unread_and_an_endless_head_too() {
     assert!(read_all(&mut reader).await.starts_with("HTTP/1.1 431 "));
     assert_eq!(end_of(server).await, Some(Reason::BadRequest));
     flood.abort();
+
+    // Larger than a head may be, and smaller than every buffer.
+    let (mut client, server) = connect();
+    let long = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(17 * 1024));
+    let (_, answer) = tokio::join!(client.write_all(long.as_bytes()), async { end_of(server).await });
+    assert_eq!(answer, Some(Reason::BadRequest));
 }

@@ -414,6 +414,22 @@ mod tests {
         assert_eq!(studio.seen(), ["live/x begins", "live/x ends"]);
     }
 
+    /// Threat 21: a name that is the key, told to whoever has another one.
+    #[test]
+    fn a_key_in_the_place_of_a_name_is_told_to_nobody() {
+        let refused = |fault, keyless| {
+            let stream = StreamId::new("live", "cam").ok();
+            let attempt = Attempt { stream, keyless, ..Attempt::default() };
+            let error = ConnError::Refused(Refusal::WrongKey(fault));
+            error.refused(&attempt, Ipv4Addr::LOCALHOST.into(), SystemTime::now()).unwrap()
+        };
+        assert_eq!(refused(KeyFault::Wrong, false).stream, StreamId::new("live", "cam").ok());
+        for keyless in [true, false] {
+            let refused = refused(KeyFault::InName, keyless);
+            assert_eq!((refused.stream, refused.words), (None, KeyFault::InName.to_string()));
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_taken_name_is_explained() {
         let Pipe { mut client, studio, server, .. } = connect();
