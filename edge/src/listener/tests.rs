@@ -3,7 +3,7 @@ use std::net::Ipv4Addr;
 use bytes::Bytes;
 use http_body_util::Either;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, advance};
 
@@ -183,6 +183,22 @@ async fn a_slow_reader_is_cut_off_and_a_thin_line_is_not() {
             assert!(taken >= LARGE, "{taken} bytes");
         }
     }
+}
+
+/// Threat 23: what a viewer does not take hides in the kernel, by the megabyte, and the viewer does not seem slow.
+#[tokio::test]
+async fn the_kernel_is_given_little_beyond_what_a_viewer_takes() {
+    let listener = net::bind((Ipv4Addr::LOCALHOST, 0).into(), SOCKET).unwrap();
+    let viewer = TcpSocket::new_v4().unwrap();
+    viewer.set_recv_buffer_size(4_096).unwrap();
+    let viewer = viewer.connect(listener.local_addr().unwrap()).await.unwrap();
+    let (socket, _) = listener.accept().await.unwrap();
+    let mut given = 0;
+    while let Ok(bytes) = socket.try_write(&[b'x'; 16 * 1024]) {
+        given += bytes;
+    }
+    assert!(given <= 512 * 1024, "{given} bytes");
+    drop(viewer);
 }
 
 #[tokio::test]
