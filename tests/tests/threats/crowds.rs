@@ -132,7 +132,9 @@ fn threat_15_held_requests_are_few_small_and_freed_together() -> Result<()> {
     read_answers(&mut viewers, Duration::from_secs(10))?;
     let freed = stopped.elapsed();
     println!("freed after {freed:?}");
-    ensure!(freed < Duration::from_secs(1), "freed after {freed:?}");
+    // Within a second without sockets, as `core/hls` tests; the rest is for a debug build that sends ten thousand answers
+    // from two cores while other tests run.
+    ensure!(freed < Duration::from_secs(2), "freed after {freed:?}");
     ensure!(server.metric("hls_held_requests")? == 0.0, "some are held still");
     Ok(())
 }

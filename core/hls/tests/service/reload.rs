@@ -220,6 +220,45 @@ async fn mistake_4_a_thousand_held_viewers_cost_one_rendering_per_part() {
     assert_eq!((stream.renders(), stream.held()), (rendered + 4, 0));
 }
 
+/// Threat 15: ten thousand are held, and all of them have their answer within a second of what they waited for.
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_held_requests_are_answered_together() {
+    const VIEWERS: usize = 10_000;
+    let mut stream = Stream::live();
+    stream.push_through(3, 1);
+    let answered = Arc::new(AtomicUsize::new(0));
+    for (turn, query) in ["_HLS_msn=3&_HLS_part=2", "_HLS_msn=4"].into_iter().enumerate() {
+        let path = reload("v", query);
+        let requests: Vec<_> = (0..VIEWERS)
+            .map(|_| {
+                let (viewer, path, answered) = (stream.viewer(), path.clone(), Arc::clone(&answered));
+                tokio::spawn(async move {
+                    let answer = viewer.get(&path).await;
+                    answered.fetch_add(1, Ordering::Relaxed);
+                    (answer.status, std::time::Instant::now())
+                })
+            })
+            .collect();
+        while stream.held() < VIEWERS as i64 {
+            yield_now().await;
+        }
+        let published = std::time::Instant::now();
+        match turn {
+            0 => stream.push_both(3, 2),
+            _ => stream.end(),
+        }
+        let (mut first, mut last) = (Duration::MAX, Duration::ZERO);
+        for request in requests {
+            let (status, at) = request.await.unwrap();
+            assert_eq!(status, StatusCode::OK);
+            first = first.min(at - published);
+            last = last.max(at - published);
+        }
+        println!("{first:?} to {last:?}");
+        assert!(last < Duration::from_secs(1), "{first:?} to {last:?}");
+    }
+}
+
 /// Ten thousand wakes take milliseconds; the packager must not spend them.
 #[tokio::test(start_paused = true)]
 async fn a_push_wakes_nobody_itself() {
