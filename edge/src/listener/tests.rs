@@ -185,6 +185,20 @@ async fn a_slow_reader_is_cut_off_and_a_thin_line_is_not() {
     }
 }
 
+/// Threat 13: a viewer that takes nothing more keeps a node from going down.
+#[tokio::test(start_paused = true)]
+async fn a_drain_waits_five_seconds_for_who_is_still_receiving() {
+    let (mut client, server) = duplex(8 * 1024);
+    let (site, drain) = (Arc::new(Stage::default()), CancellationToken::new());
+    let server = tokio::spawn(serve(server, Ipv4Addr::LOCALHOST.into(), site, drain.clone()));
+    client.write_all(get("/large").as_bytes()).await.unwrap();
+    client.read_exact(&mut [0; 15]).await.unwrap();
+    drain.cancel();
+    let start = Instant::now();
+    assert_eq!(end_of(server).await, None, "nobody is to blame");
+    assert_eq!(start.elapsed(), Duration::from_secs(5));
+}
+
 /// Threat 23: what a viewer does not take hides in the kernel, by the megabyte, and the viewer does not seem slow.
 #[tokio::test]
 async fn the_kernel_is_given_little_beyond_what_a_viewer_takes() {
