@@ -403,6 +403,26 @@ async fn a_drain_answers_everything_that_is_held_and_still_serves_what_is_there(
     assert_eq!(stream.get(&media_playlist("v")).await.status, StatusCode::OK);
 }
 
+/// The packager may hear of the drain first and leave; with its session goes what wakes requests for new media.
+#[tokio::test(start_paused = true)]
+async fn a_drain_answers_who_waits_for_a_session_that_its_writer_has_left() {
+    let mut stream = Stream::live();
+    stream.push_through(3, 1);
+    let (viewer, path) = (stream.viewer(), reload("v", "_HLS_msn=3&_HLS_part=2"));
+    let request = tokio::spawn(async move { viewer.get(&path).await });
+    while stream.held() == 0 {
+        yield_now().await;
+    }
+    let asked = Instant::now();
+    stream.abandon();
+    for _ in 0..1_000 {
+        yield_now().await;
+    }
+    stream.catalog.drain();
+    assert_eq!(request.await.unwrap().status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(asked.elapsed(), Duration::ZERO);
+}
+
 /// Threat 15: one address takes all the places in which requests wait.
 #[tokio::test(start_paused = true)]
 async fn an_address_holds_its_share_of_requests_and_others_theirs() {
