@@ -94,8 +94,15 @@ fn threat_13_one_address_cannot_take_every_place() -> Result<()> {
     })?;
     let lines = scene.server.log().iter().filter(|line| line.contains("too many from one address")).count();
     ensure!((1..=10).contains(&lines), "{lines} lines about it");
+    // At the publishers' door, where a studio has a dozen encoders.
+    let encoders: Vec<_> = (0..70)
+        .map(|_| crowd::connect_from(stranger(2), scene.server.rtmp_address()))
+        .collect::<Result<_>>()?;
+    poll::until("six refused", Duration::from_secs(4), || {
+        Ok((scene.server.metric("rtmp_refused_total{reason=\"address_full\"}")? == 6.0).then_some(()))
+    })?;
     scene.is_sound()?;
-    drop(held);
+    drop((held, encoders));
     Ok(())
 }
 
@@ -104,17 +111,20 @@ fn threat_13_one_address_cannot_take_every_place() -> Result<()> {
 fn threat_15_held_requests_are_few_small_and_freed_together() -> Result<()> {
     const HELD: usize = 10_000;
     let _alone = alone();
-    let scene = Scene::start()?;
+    // Nobody's segment comes before the last has asked for it.
+    let scene = Scene::start_of("gop-8.3", Setup::default())?;
     let http = scene.server.http_address();
     let before = scene.server.resident_bytes()?;
     let mut viewers = crowd(HELD, http, None)?;
     // First an ordinary answer, so that what a connection costs at all is there already.
+    let asked = Instant::now();
     ask_all(&mut viewers, &format!("{}?", scene.video))?;
     read_answers(&mut viewers, Duration::from_secs(30))?;
+    let ordinary = asked.elapsed();
     let idle = scene.server.resident_bytes()?;
     let ahead = scene.ahead()?;
     ask_all(&mut viewers, &format!("{}?_HLS_msn={ahead}", scene.video))?;
-    poll::until("all of them held", Duration::from_secs(4), || {
+    poll::until("all of them held", Duration::from_secs(8), || {
         Ok((scene.server.metric("hls_held_requests")? >= HELD as f64).then_some(()))
     })?;
     let each = scene.server.resident_bytes()?.saturating_sub(idle) / HELD as u64;
@@ -131,10 +141,9 @@ fn threat_15_held_requests_are_few_small_and_freed_together() -> Result<()> {
     let stopped = Instant::now();
     read_answers(&mut viewers, Duration::from_secs(10))?;
     let freed = stopped.elapsed();
-    println!("freed after {freed:?}");
-    // Within a second without sockets, as `core/hls` tests; the rest is for a debug build that sends ten thousand answers
-    // from two cores while other tests run.
-    ensure!(freed < Duration::from_secs(2), "freed after {freed:?}");
+    println!("freed after {freed:?}; ordinary answers took {ordinary:?}");
+    // A debug build that shares its cores with other tests may need longer for so many answers, whatever they are.
+    ensure!(freed < ordinary.max(Duration::from_secs(1)), "freed after {freed:?}");
     ensure!(server.metric("hls_held_requests")? == 0.0, "some are held still");
     Ok(())
 }

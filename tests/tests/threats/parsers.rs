@@ -191,7 +191,7 @@ fn hostile() -> Vec<(&'static str, u8, Vec<u8>)> {
         ("1280x720 cropped to nothing", b"\xF4\x02\x80\x2D\xF0\x05\x03\x00\xB4\xA0"),
         ("1280x720 cropped to less than nothing", b"\xF4\x02\x80\x2D\xF0\x05\x05\xA0"),
         ("17 reference pictures", b"\xF0\x90\x0A\x00\xB7\x20"),
-        ("an exponential-Golomb code without end", &[0, 0, 3, 0, 0, 3, 0, 0, 3, 0, 0, 3]),
+        ("an exponential-Golomb code of 64 zeros", b"\0\0\x03\0\0\x03\0\0\x03\0\0\x03\xFF\xFF\xFF\xFF"),
     ];
     let video = sets.map(|(what, set)| {
         let record = [&[1, 66, 0, 31, 0xFF, 0xE1, 0, 4 + set.len() as u8, 0x67, 66, 0, 31], set].concat();

@@ -30,8 +30,13 @@ impl Scene {
     }
 
     pub(crate) fn start_with(setup: Setup) -> Result<Self> {
+        Self::start_of("gop-0.5", setup)
+    }
+
+    /// Of a clip whose keyframes, or two seconds where they come more often, make the segments.
+    pub(crate) fn start_of(clip: &str, setup: Setup) -> Result<Self> {
         let server = setup.start()?;
-        let publisher = Publisher::of_clip("gop-0.5", &server.publish_url("live/honest"))?;
+        let publisher = Publisher::of_clip(clip, &server.publish_url("live/honest"))?;
         let http = server.viewer_http();
         let video = video_playlist(&http, "live/honest")?;
         Ok(Self { server, http, publisher, video })
@@ -41,7 +46,7 @@ impl Scene {
         Ok(MediaPlaylist::parse(&self.http.get_ok(&self.video)?.text())?)
     }
 
-    /// A segment to wait for that is two seconds away at least, and not too far ahead to be waited for.
+    /// A segment to wait for that is a whole one away at least, and not too far ahead to be waited for.
     pub(crate) fn ahead(&self) -> Result<u64> {
         let playlist = self.playlist()?;
         let newest = playlist.segments.last().context("an empty playlist")?;
