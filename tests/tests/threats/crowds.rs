@@ -201,7 +201,7 @@ fn threat_23_slow_readers_take_no_memory_and_are_cut_off() -> Result<()> {
         })?;
         let each = most.saturating_sub(before) / READERS as u64;
         println!("{each} bytes for each of {READERS} slow readers");
-        ensure!(each <= 64 * KIB, "{each} bytes for each reader");
+        ensure!(each <= 32 * KIB, "{each} bytes for each reader");
         Ok(())
     })?;
     scene.is_sound()
