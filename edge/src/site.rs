@@ -412,6 +412,8 @@ mod tests {
             assert!(
                 headers.contains_key(CONTENT_SECURITY_POLICY) && headers[X_CONTENT_TYPE_OPTIONS] == "nosniff"
             );
+            // The address of the connect page names its stream to nobody else.
+            assert_eq!(headers[REFERRER_POLICY], "same-origin");
             let html = String::from_utf8(body.to_vec()).unwrap();
             let asset = html.split('"').find(|text| text.starts_with("/assets/")).unwrap();
             let (status, headers, _) = get(&site, asset).await;
@@ -445,6 +447,7 @@ mod tests {
             let (status, headers, body) = get(&site, path).await;
             assert_eq!(status, StatusCode::NOT_FOUND, "{path}");
             assert_eq!(headers[CONTENT_TYPE], "text/plain; charset=utf-8", "{path}");
+            assert_eq!(headers[X_CONTENT_TYPE_OPTIONS], "nosniff", "{path}");
             assert!(
                 !headers.contains_key(LOCATION) && !body.windows(7).any(|word| word == b"<script"),
                 "{path}"

@@ -337,6 +337,14 @@ mod tests {
         assert_eq!((dts, pts), ((200 + 80) * 90, (200 + 80) * 90));
     }
 
+    /// Threat 24: stamps that stand still or step back by less than a jump.
+    #[test]
+    fn dts_rises_whatever_the_stamps_do() {
+        let mut clock = VideoClock::default();
+        let times = [40, 40, 0, 20, 80].map(|millis| clock.map(millis, 0, millis == 0).0);
+        assert_eq!(times, [3_600, 3_601, 3_602, 3_603, 7_200]);
+    }
+
     /// Threat: one damaged offset of 2.3 hours, after which every picture would wait for the clock to come there.
     #[test]
     fn a_damaged_composition_offset_does_not_move_the_track() {

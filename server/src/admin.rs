@@ -248,6 +248,7 @@ mod tests {
         let stop = CancellationToken::new();
         let running = tokio::spawn(admin.run(CancellationToken::new(), stop.clone()));
 
+        let started = tokio::time::Instant::now();
         let mut silent = Vec::new();
         for _ in 0..CONNECTIONS_MAX {
             let mut socket = TcpStream::connect(addr).await.unwrap();
@@ -259,6 +260,7 @@ mod tests {
         let mut answer = String::new();
         patient.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
 
         stop.cancel();
         running.await.unwrap();

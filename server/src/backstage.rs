@@ -72,3 +72,27 @@ impl edge::Backstage for Backstage {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use edge::Backstage as _;
+
+    use super::*;
+
+    /// Threat 26: six guesses at the publishers' port, and six more here.
+    #[test]
+    fn who_guessed_as_a_publisher_waits_here_too() {
+        let (key, viewer) = ("0123456789abcdef", IpAddr::from([192, 0, 2, 1]));
+        let guesses = Guesses::default();
+        let one_key = OneKey(PublishKey::parse(key).unwrap());
+        let backstage =
+            Backstage::new(one_key, Refusals::default(), guesses.clone(), &mut Registry::default());
+        let id = StreamId::new("live", "cam").unwrap();
+        assert_eq!(backstage.may_publish(&id, key, viewer), Ok(true));
+        for _ in 0..6 {
+            assert_eq!(guesses.attempt(viewer, Instant::now(), || false, |right| !right), Ok(false));
+        }
+        assert!(backstage.may_publish(&id, key, viewer).is_err());
+        assert_eq!(backstage.may_publish(&id, key, IpAddr::from([192, 0, 2, 2])), Ok(true));
+    }
+}

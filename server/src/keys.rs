@@ -170,6 +170,8 @@ impl KeyFile {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::hint::black_box;
+    use std::time::Instant;
 
     use super::*;
 
@@ -254,6 +256,47 @@ mod tests {
             assert_eq!(key.len(), GENERATED_CHARS);
             assert!(PublishKey::parse(key).is_ok());
         }
+    }
+
+    /// Threat 21: a key in a log. Does not compile once a key has a `Debug` or a `Display`: then two traits fit here.
+    #[test]
+    fn a_key_cannot_be_printed() {
+        trait Fits<Why> {
+            fn fits() {}
+        }
+        struct Prints;
+        struct Shows;
+        impl<T> Fits<()> for T {}
+        impl<T: std::fmt::Debug> Fits<Prints> for T {}
+        impl<T: std::fmt::Display> Fits<Shows> for T {}
+        <PublishKey as Fits<_>>::fits();
+    }
+
+    /// Threat 26: how long a wrong key takes tells how much of it is right. Whoever compares no further than needed is as
+    /// fast with a long key as with a short one.
+    #[test]
+    fn a_key_is_compared_to_its_end_wherever_it_is_wrong() {
+        let fastest = |chars: usize, wrong_at: usize| {
+            let right = "k".repeat(chars);
+            let key = PublishKey::parse(&right).unwrap();
+            let wrong = [&right[..wrong_at], "w", &right[wrong_at + 1..]].concat();
+            let batch = || {
+                let start = Instant::now();
+                for _ in 0..100 {
+                    assert!(!black_box(&key).verify(black_box(&wrong)));
+                }
+                start.elapsed()
+            };
+            // Whatever else this machine does makes some of them slower, and none faster.
+            (0..300).map(|_| batch()).min().unwrap()
+        };
+        let short = fastest(KEY_CHARS_MIN, 0);
+        let (early, late) = (fastest(KEY_CHARS_MAX, 0), fastest(KEY_CHARS_MAX, KEY_CHARS_MAX - 1));
+        assert!(early > 2 * short, "{early:?} for a long key, {short:?} for a short one");
+        assert!(
+            early < 2 * late && late < 2 * early,
+            "{early:?} at its first character, {late:?} at its last"
+        );
     }
 
     #[test]

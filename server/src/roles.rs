@@ -86,6 +86,12 @@ fn gate(config: &Config, key: OneKey, streams: StreamRegistry, metrics: ingest::
     gate
 }
 
+/// Of an address's connections a quarter is left for what is there already.
+fn catalog(config: &Config, metrics: &mut Registry) -> Catalog {
+    let per_address = config.http.connections_per_address;
+    Catalog::with_held_per_address(hls::Metrics::register(metrics), per_address - per_address / 4)
+}
+
 impl Roles {
     /// Binds every port of a node that takes publishers, but for those that are `handed` over.
     ///
@@ -99,9 +105,7 @@ impl Roles {
         mut metrics: Registry,
     ) -> anyhow::Result<Self> {
         let streams = StreamRegistry::new(relay::Metrics::register(&mut metrics));
-        let per_address = config.http.connections_per_address;
-        let held_per_address = per_address - per_address / 4;
-        let catalog = Catalog::with_held_per_address(hls::Metrics::register(&mut metrics), held_per_address);
+        let catalog = catalog(config, &mut metrics);
         let connections = descriptors::share();
         let publications = ingest::Metrics::register(&mut metrics);
         // One for everything that the publish key opens.
@@ -127,7 +131,7 @@ impl Roles {
         let http = Listener::new(
             handed.listen("http", config.http.listen, edge::SOCKET)?,
             site().with_backstage(Arc::new(backstage)),
-            Limits { total: connections.viewers, per_address },
+            Limits { total: connections.viewers, per_address: config.http.connections_per_address },
             edge::Metrics::register(&mut metrics, catalog.clone()),
         );
         Ok(Self {
@@ -157,9 +161,7 @@ impl Roles {
             )
         })?;
         let upstream = config.upstream.clone().context("upstream is not set")?;
-        let per_address = config.http.connections_per_address;
-        let held_per_address = per_address - per_address / 4;
-        let catalog = Catalog::with_held_per_address(hls::Metrics::register(&mut metrics), held_per_address);
+        let catalog = catalog(config, &mut metrics);
         let connections = descriptors::share();
         let http = edge::Metrics::register(&mut metrics, catalog.clone());
         let client = Upstream::new(upstream.clone(), &identity, hls::FORMAT_VERSION);
@@ -171,7 +173,7 @@ impl Roles {
             http: Listener::new(
                 handed.listen("http", config.http.listen, edge::SOCKET)?,
                 site,
-                Limits { total: connections.viewers, per_address },
+                Limits { total: connections.viewers, per_address: config.http.connections_per_address },
                 http,
             ),
             relay,

@@ -170,7 +170,7 @@ impl Catalog {
     pub fn drain(&self) {
         self.shared.draining.store(true, Ordering::Release);
         for session in self.shared.streams.load().values().flatten() {
-            session.renditions.iter().for_each(|rendition| rendition.waiters.ring());
+            session.renditions.iter().for_each(|rendition| rendition.waiters.wake_now());
         }
     }
 

@@ -60,6 +60,11 @@ impl Waiters {
         self.published.notified().await;
     }
 
+    /// Wakes everyone, and needs nobody to hear a bell: the rendition's task ends with its writer.
+    pub(crate) fn wake_now(&self) {
+        self.parts.iter().chain(&self.playlists).for_each(Notify::notify_waiters);
+    }
+
     /// Wakes everyone. Starts at another shard each `turn`, or the same viewers would always be last and
     /// drift away from the live edge.
     pub(crate) async fn wake_all(&self, turn: usize) {

@@ -3,7 +3,7 @@ use std::net::Ipv4Addr;
 use bytes::Bytes;
 use http_body_util::Either;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, advance};
 
@@ -157,7 +157,7 @@ async fn a_slow_head_is_cut_off_and_an_idle_viewer_is_not_blamed() {
     let (client, server) = connect();
     let start = Instant::now();
     assert_eq!(end_of(server).await, None);
-    assert!(start.elapsed() < IDLE_TIME_MAX + Duration::from_secs(1));
+    assert!(start.elapsed() < Duration::from_secs(16), "{:?}", start.elapsed());
     drop(client);
 }
 
@@ -185,6 +185,36 @@ async fn a_slow_reader_is_cut_off_and_a_thin_line_is_not() {
     }
 }
 
+/// Threat 13: a viewer that takes nothing more keeps a node from going down.
+#[tokio::test(start_paused = true)]
+async fn a_drain_waits_five_seconds_for_who_is_still_receiving() {
+    let (mut client, server) = duplex(8 * 1024);
+    let (site, drain) = (Arc::new(Stage::default()), CancellationToken::new());
+    let server = tokio::spawn(serve(server, Ipv4Addr::LOCALHOST.into(), site, drain.clone()));
+    client.write_all(get("/large").as_bytes()).await.unwrap();
+    client.read_exact(&mut [0; 15]).await.unwrap();
+    drain.cancel();
+    let start = Instant::now();
+    assert_eq!(end_of(server).await, None, "nobody is to blame");
+    assert_eq!(start.elapsed(), Duration::from_secs(5));
+}
+
+/// Threat 23: what a viewer does not take hides in the kernel, by the megabyte, and the viewer does not seem slow.
+#[tokio::test]
+async fn the_kernel_is_given_little_beyond_what_a_viewer_takes() {
+    let listener = net::bind((Ipv4Addr::LOCALHOST, 0).into(), SOCKET).unwrap();
+    let viewer = TcpSocket::new_v4().unwrap();
+    viewer.set_recv_buffer_size(4_096).unwrap();
+    let viewer = viewer.connect(listener.local_addr().unwrap()).await.unwrap();
+    let (socket, _) = listener.accept().await.unwrap();
+    let mut given = 0;
+    while let Ok(bytes) = socket.try_write(&[b'x'; 16 * 1024]) {
+        given += bytes;
+    }
+    assert!(given <= 512 * 1024, "{given} bytes");
+    drop(viewer);
+}
+
 #[tokio::test]
 async fn a_body_is_refused_unread_and_an_endless_head_too() {
     let (mut client, server) = connect();
@@ -203,4 +233,10 @@ async fn a_body_is_refused_unread_and_an_endless_head_too() {
     assert!(read_all(&mut reader).await.starts_with("HTTP/1.1 431 "));
     assert_eq!(end_of(server).await, Some(Reason::BadRequest));
     flood.abort();
+
+    // Larger than a head may be, and smaller than every buffer.
+    let (mut client, server) = connect();
+    let long = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(17 * 1024));
+    let (_, answer) = tokio::join!(client.write_all(long.as_bytes()), async { end_of(server).await });
+    assert_eq!(answer, Some(Reason::BadRequest));
 }

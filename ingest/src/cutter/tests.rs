@@ -364,6 +364,8 @@ fn a_segment_is_bounded_in_bytes() {
     let segments = out.iter().filter(|e| matches!(e, Entry::Boundary { boundary, .. } if boundary.part == 0));
     assert_eq!(segments.count(), 3);
     assert_eq!(cutter.counts().segments_forced, 2);
+    // Two units fill a group, so that the ring can let go of what is old.
+    assert_eq!(out.iter().filter(|entry| matches!(entry, Entry::Group { .. })).count(), 15);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::time::UNIX_EPOCH;
 
 use media::{CodecConfig, StreamId};
-use relay::{Boundary, Frame, Kind, Read, StreamRecord, StreamRegistry};
+use relay::{Boundary, Frame, HEADER_BYTES, Kind, Read, StreamRecord, StreamRegistry};
 
 use super::*;
 use crate::checkpoint::{Checkpoint, Checkpoints};
@@ -415,11 +415,16 @@ fn an_audio_frame_that_is_none_is_passed_over() {
     let server = Server::new();
     let mut encoder = started(&server);
     encoder.run_until(3.0).unwrap();
-    let count = |server: &Server| frames(server, 1).len();
-    let before = count(&server);
-    let body = Bytes::from([&[0xAF, 1], vec![0; 1024 * 1024].as_slice()].concat());
-    encoder.publication.audio(3_000, body, encoder.started, encoder.wall).unwrap();
-    assert_eq!(count(&server), before);
+    for (bytes, taken) in [(16 * 1024, true), (16 * 1024 + 1, false), (1024 * 1024, false)] {
+        let body = Bytes::from([&[0xAF, 1], vec![0; bytes].as_slice()].concat());
+        let stamp = (encoder.sound * 1024 * 1000 / 48_000) as u32;
+        encoder.publication.audio(stamp, body, encoder.started, encoder.wall).unwrap();
+        encoder.sound += 1;
+        // Sound is held until the picture has drawn its next boundary.
+        encoder.run_until(encoder.picture as f64 * 0.04 + 2.0).unwrap();
+        let there = frames(&server, 1).iter().any(|frame| frame.wire().len() == HEADER_BYTES + bytes);
+        assert_eq!(there, taken, "{bytes} bytes");
+    }
 }
 
 #[test]

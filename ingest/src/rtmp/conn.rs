@@ -414,6 +414,22 @@ mod tests {
         assert_eq!(studio.seen(), ["live/x begins", "live/x ends"]);
     }
 
+    /// Threat 21: a name that is the key, told to whoever has another one.
+    #[test]
+    fn a_key_in_the_place_of_a_name_is_told_to_nobody() {
+        let refused = |fault, keyless| {
+            let stream = StreamId::new("live", "cam").ok();
+            let attempt = Attempt { stream, keyless, ..Attempt::default() };
+            let error = ConnError::Refused(Refusal::WrongKey(fault));
+            error.refused(&attempt, Ipv4Addr::LOCALHOST.into(), SystemTime::now()).unwrap()
+        };
+        assert_eq!(refused(KeyFault::Wrong, false).stream, StreamId::new("live", "cam").ok());
+        for keyless in [true, false] {
+            let refused = refused(KeyFault::InName, keyless);
+            assert_eq!((refused.stream, refused.words), (None, KeyFault::InName.to_string()));
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_taken_name_is_explained() {
         let Pipe { mut client, studio, server, .. } = connect();
@@ -489,10 +505,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_publisher_that_reads_nothing_is_closed() {
         let Pipe { mut client, server, .. } = connect();
+        let started = Instant::now();
         client.write_all(&Publisher::new().connect("live").take()).await.unwrap();
         let call = Publisher::new().command(0, "setPeerInfo", 1.0, &[]).take().split_off(HANDSHAKE_BYTES);
         let calls = tokio::spawn(async move { while client.write_all(&call).await.is_ok() {} });
         assert!(matches!(server.await.unwrap(), Err(ConnError::WriteTimeout)));
+        // Neither the deadline for its publication nor anything else ended it.
+        assert_eq!(started.elapsed(), Duration::from_secs(5));
         calls.await.unwrap();
     }
 }

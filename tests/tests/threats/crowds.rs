@@ -11,6 +11,7 @@ use harness::http::resolve;
 use harness::poll;
 use harness::rtmp;
 use harness::server::{Setup, Tidecast};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::scene::Scene;
 
@@ -20,6 +21,9 @@ const KIB: u64 = 1024;
 static ONE_CROWD: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
+    // Most systems allow a process 1,024 open files until it asks for more.
+    let files = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }).expect("less than the maximum");
     ONE_CROWD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -90,34 +94,44 @@ fn threat_13_one_address_cannot_take_every_place() -> Result<()> {
     })?;
     let lines = scene.server.log().iter().filter(|line| line.contains("too many from one address")).count();
     ensure!((1..=10).contains(&lines), "{lines} lines about it");
+    // At the publishers' door, where a studio has a dozen encoders.
+    let encoders: Vec<_> = (0..70)
+        .map(|_| crowd::connect_from(stranger(2), scene.server.rtmp_address()))
+        .collect::<Result<_>>()?;
+    poll::until("six refused", Duration::from_secs(4), || {
+        Ok((scene.server.metric("rtmp_refused_total{reason=\"address_full\"}")? == 6.0).then_some(()))
+    })?;
     scene.is_sound()?;
-    drop(held);
+    drop((held, encoders));
     Ok(())
 }
 
 /// Held requests: what each costs, how many an address may have, and that the end of the stream frees them all.
 #[test]
 fn threat_15_held_requests_are_few_small_and_freed_together() -> Result<()> {
-    const HELD: usize = 2_000;
+    const HELD: usize = 10_000;
     let _alone = alone();
-    let scene = Scene::start()?;
+    // Nobody's segment comes before the last has asked for it.
+    let scene = Scene::start_of("gop-8.3", Setup::default())?;
     let http = scene.server.http_address();
     let before = scene.server.resident_bytes()?;
     let mut viewers = crowd(HELD, http, None)?;
     // First an ordinary answer, so that what a connection costs at all is there already.
+    let asked = Instant::now();
     ask_all(&mut viewers, &format!("{}?", scene.video))?;
-    read_answers(&mut viewers, Duration::from_secs(20))?;
+    read_answers(&mut viewers, Duration::from_secs(30))?;
+    let ordinary = asked.elapsed();
     let idle = scene.server.resident_bytes()?;
     let ahead = scene.ahead()?;
     ask_all(&mut viewers, &format!("{}?_HLS_msn={ahead}", scene.video))?;
-    poll::until("all of them held", Duration::from_secs(4), || {
+    poll::until("all of them held", Duration::from_secs(8), || {
         Ok((scene.server.metric("hls_held_requests")? >= HELD as f64).then_some(()))
     })?;
     let each = scene.server.resident_bytes()?.saturating_sub(idle) / HELD as u64;
     println!("{each} bytes for each of {HELD} waiters");
     let held = scene.server.resident_bytes()?.saturating_sub(before) / HELD as u64;
     println!("{held} bytes for each of {HELD} connections that wait");
-    ensure!(held <= 48 * KIB, "{held} bytes for each connection that waits");
+    ensure!(held <= 32 * KIB, "{held} bytes for each connection that waits");
     ensure!(each <= 4 * KIB, "{each} bytes for each waiter");
 
     let far = format!("{}?_HLS_msn={}", scene.video, ahead + 10);
@@ -127,7 +141,9 @@ fn threat_15_held_requests_are_few_small_and_freed_together() -> Result<()> {
     let stopped = Instant::now();
     read_answers(&mut viewers, Duration::from_secs(10))?;
     let freed = stopped.elapsed();
-    ensure!(freed < Duration::from_secs(2), "freed after {freed:?}");
+    println!("freed after {freed:?}; ordinary answers took {ordinary:?}");
+    // A debug build that shares its cores with other tests may need longer for so many answers, whatever they are.
+    ensure!(freed < ordinary.max(Duration::from_secs(1)), "freed after {freed:?}");
     ensure!(server.metric("hls_held_requests")? == 0.0, "some are held still");
     Ok(())
 }
@@ -185,7 +201,7 @@ fn threat_23_slow_readers_take_no_memory_and_are_cut_off() -> Result<()> {
         })?;
         let each = most.saturating_sub(before) / READERS as u64;
         println!("{each} bytes for each of {READERS} slow readers");
-        ensure!(each <= 64 * KIB, "{each} bytes for each reader");
+        ensure!(each <= 32 * KIB, "{each} bytes for each reader");
         Ok(())
     })?;
     scene.is_sound()

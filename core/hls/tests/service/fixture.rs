@@ -163,6 +163,10 @@ impl Stream {
         self.writer.take().expect("a stream ends once").end();
     }
 
+    pub(crate) fn abandon(&mut self) {
+        self.writer.take().expect("a stream is left once").abandon();
+    }
+
     /// Someone who watches; lives independently of the packager's hand.
     pub(crate) fn viewer(&self) -> Viewer {
         Viewer { catalog: self.catalog.clone(), address: Ipv4Addr::LOCALHOST.into() }

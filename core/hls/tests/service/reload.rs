@@ -220,6 +220,45 @@ async fn mistake_4_a_thousand_held_viewers_cost_one_rendering_per_part() {
     assert_eq!((stream.renders(), stream.held()), (rendered + 4, 0));
 }
 
+/// Threat 15: ten thousand are held, and all of them have their answer within a second of what they waited for.
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_held_requests_are_answered_together() {
+    const VIEWERS: usize = 10_000;
+    let mut stream = Stream::live();
+    stream.push_through(3, 1);
+    let answered = Arc::new(AtomicUsize::new(0));
+    for (turn, query) in ["_HLS_msn=3&_HLS_part=2", "_HLS_msn=4"].into_iter().enumerate() {
+        let path = reload("v", query);
+        let requests: Vec<_> = (0..VIEWERS)
+            .map(|_| {
+                let (viewer, path, answered) = (stream.viewer(), path.clone(), Arc::clone(&answered));
+                tokio::spawn(async move {
+                    let answer = viewer.get(&path).await;
+                    answered.fetch_add(1, Ordering::Relaxed);
+                    (answer.status, std::time::Instant::now())
+                })
+            })
+            .collect();
+        while stream.held() < VIEWERS as i64 {
+            yield_now().await;
+        }
+        let published = std::time::Instant::now();
+        match turn {
+            0 => stream.push_both(3, 2),
+            _ => stream.end(),
+        }
+        let (mut first, mut last) = (Duration::MAX, Duration::ZERO);
+        for request in requests {
+            let (status, at) = request.await.unwrap();
+            assert_eq!(status, StatusCode::OK);
+            first = first.min(at - published);
+            last = last.max(at - published);
+        }
+        println!("{first:?} to {last:?}");
+        assert!(last < Duration::from_secs(1), "{first:?} to {last:?}");
+    }
+}
+
 /// Ten thousand wakes take milliseconds; the packager must not spend them.
 #[tokio::test(start_paused = true)]
 async fn a_push_wakes_nobody_itself() {
@@ -282,9 +321,12 @@ async fn r6_held_requests_are_bounded_for_a_stream_and_for_the_node() {
     for request in &mut crowd {
         assert!(is_held(request.as_mut()).await);
     }
+    // Of another address, or this one's own bound would come before the node's.
+    let mut elsewhere = crowded.viewer();
+    elsewhere.address = [192, 0, 2, 1].into();
     let refused = async |path: &str| {
         let asked = Instant::now();
-        let refused = viewer.get(path).await;
+        let refused = elsewhere.get(path).await;
         assert_eq!((refused.status, refused.header(RETRY_AFTER)), (StatusCode::SERVICE_UNAVAILABLE, "1"));
         assert_eq!(asked.elapsed(), Duration::ZERO);
     };
@@ -293,7 +335,7 @@ async fn r6_held_requests_are_bounded_for_a_stream_and_for_the_node() {
     assert_eq!(viewer.get(&media_playlist("v")).await.status, StatusCode::OK);
 
     let others = format!("/hls/{}/{}", other_id(), reload("v", "_HLS_msn=1&_HLS_part=1"));
-    let mut few: Vec<_> = (STREAM_MAX..NODE_MAX).map(|_| Box::pin(viewer.get(&others))).collect();
+    let mut few: Vec<_> = (STREAM_MAX..NODE_MAX).map(|_| Box::pin(elsewhere.get(&others))).collect();
     for request in &mut few {
         assert!(is_held(request.as_mut()).await);
     }
@@ -338,6 +380,13 @@ async fn a_drain_answers_everything_that_is_held_and_still_serves_what_is_there(
     for request in &mut requests {
         assert!(is_held(request.as_mut()).await);
     }
+    // What was published before has woken everybody by now, and nothing else will but the drain.
+    for _ in 0..1_000 {
+        yield_now().await;
+    }
+    for request in &mut requests {
+        assert!(is_held(request.as_mut()).await);
+    }
     let asked = Instant::now();
     stream.catalog.drain();
     for request in requests {
@@ -352,6 +401,26 @@ async fn a_drain_answers_everything_that_is_held_and_still_serves_what_is_there(
     assert_eq!(stream.held(), 0);
     assert_eq!(stream.get(&format!("{SESSION}/v/3.1.m4s")).await.status, StatusCode::OK);
     assert_eq!(stream.get(&media_playlist("v")).await.status, StatusCode::OK);
+}
+
+/// The packager may hear of the drain first and leave; with its session goes what wakes requests for new media.
+#[tokio::test(start_paused = true)]
+async fn a_drain_answers_who_waits_for_a_session_that_its_writer_has_left() {
+    let mut stream = Stream::live();
+    stream.push_through(3, 1);
+    let (viewer, path) = (stream.viewer(), reload("v", "_HLS_msn=3&_HLS_part=2"));
+    let request = tokio::spawn(async move { viewer.get(&path).await });
+    while stream.held() == 0 {
+        yield_now().await;
+    }
+    let asked = Instant::now();
+    stream.abandon();
+    for _ in 0..1_000 {
+        yield_now().await;
+    }
+    stream.catalog.drain();
+    assert_eq!(request.await.unwrap().status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(asked.elapsed(), Duration::ZERO);
 }
 
 /// Threat 15: one address takes all the places in which requests wait.

@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::super::amf::{BYTES_MAX, NODES_MAX, decode};
 use super::*;
@@ -106,9 +107,17 @@ fn nesting_stops_at_the_limit() {
     assert_eq!(decode(&mixed(17)), Err(AmfError::TooDeep));
 }
 
-/// Threat: hundreds of millions of elements declared, none sent.
+/// Address space of this test process, in bytes: ten times what its tests need, and less than the values that four bytes
+/// can declare would take.
+const ADDRESS_SPACE_MAX: u64 = 6 * 1024 * 1024 * 1024;
+
+/// Threat: hundreds of millions of elements declared, none sent. Whoever believes it ends this process here; where memory
+/// may be promised beyond what there is, nobody would notice otherwise.
 #[test]
 fn declared_counts_reserve_nothing() {
+    let limit = getrlimit(Resource::As);
+    setrlimit(Resource::As, Rlimit { current: Some(ADDRESS_SPACE_MAX), ..limit }).unwrap();
+    const { assert!(size_of::<Value>() as u64 * 0x0FFF_FFFF > ADDRESS_SPACE_MAX) };
     for marker in
         [STRING, XML, BYTE_ARRAY, VECTOR_INT, VECTOR_DOUBLE, VECTOR_OBJECT, DICTIONARY, ARRAY, OBJECT]
     {
@@ -129,6 +138,8 @@ fn values_and_names_are_counted() {
     // The switch and the array itself are two.
     assert!(read(&array(NODES_MAX - 2)).is_ok());
     assert_eq!(read(&array(NODES_MAX - 1)), Err(AmfError::TooMany));
+    let numbers = [&[VECTOR_INT, 0xFF, 0xFF, 0xFF, 0xFF, 0][..], &[0; 4 * NODES_MAX]].concat();
+    assert_eq!(read(&numbers), Err(AmfError::TooMany));
     let names = [&[OBJECT, 0xFF, 0xFF, 0xFF, 0xF3, 1][..], &text("n"), &[0; 8_000]].concat();
     assert_eq!(read(&names), Err(AmfError::TooMany));
 }

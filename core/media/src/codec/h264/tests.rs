@@ -239,6 +239,21 @@ fn hostile_numbers_are_refused() {
     assert_eq!(field(SpsWriter { references: 17, ..base }), "max_num_ref_frames");
     assert_eq!(field(SpsWriter { references: u32::MAX - 1, ..base }), "max_num_ref_frames");
     assert_eq!(field(SpsWriter { order: 3, ..base }), "pic_order_cnt_type");
+    assert_eq!(field(SpsWriter { frame_number_bits: 13, ..base }), "log2_max_frame_num_minus4");
+    assert_eq!(field(SpsWriter { order_bits: 13, ..base }), "log2_max_pic_order_cnt_lsb_minus4");
+    let cycle = SpsWriter { order: 1, order_cycle: 256, ..base };
+    assert_eq!(field(cycle), "num_ref_frames_in_pic_order_cnt_cycle");
+    let high = |format: HighFormat| match Config::parse(record(3, &[&format.build()], &[PPS])) {
+        Err(ConfigError::OutOfRange { field, .. }) => field,
+        other => panic!("{other:?}"),
+    };
+    let honest = HighFormat { chroma: 1, luma_minus8: 0, chroma_minus8: 0, delta_scale: 0 };
+    assert!(Config::parse(record(3, &[&honest.build()], &[PPS])).is_ok());
+    assert_eq!(high(HighFormat { chroma: 4, ..honest }), "chroma_format_idc");
+    assert_eq!(high(HighFormat { luma_minus8: 7, ..honest }), "bit_depth_luma_minus8");
+    assert_eq!(high(HighFormat { chroma_minus8: 248, ..honest }), "bit_depth_chroma_minus8");
+    // 128, as a signed code.
+    assert_eq!(high(HighFormat { delta_scale: 255, ..honest }), "|delta_scale|");
 
     // Sixty-four zeros: an exponential-Golomb code without end.
     let endless = [&[0x67, 66, 0, 31][..], &[0; 8]].concat();
@@ -368,7 +383,10 @@ fn record(length_size_minus_one: u8, sps: &[&[u8]], pps: &[&[u8]]) -> Bytes {
 #[derive(Clone, Copy)]
 struct SpsWriter {
     id: u32,
+    frame_number_bits: u32,
     order: u32,
+    order_bits: u32,
+    order_cycle: u32,
     references: u32,
     macroblocks_wide: u32,
     map_units_high: u32,
@@ -381,7 +399,18 @@ struct SpsWriter {
 impl Default for SpsWriter {
     fn default() -> Self {
         let (macroblocks_wide, map_units_high) = (80, 45);
-        Self { id: 0, order: 0, references: 1, macroblocks_wide, map_units_high, crop: None, timing: None }
+        Self {
+            id: 0,
+            frame_number_bits: 0,
+            order: 0,
+            order_bits: 0,
+            order_cycle: 0,
+            references: 1,
+            macroblocks_wide,
+            map_units_high,
+            crop: None,
+            timing: None,
+        }
     }
 }
 
@@ -389,10 +418,15 @@ impl SpsWriter {
     fn build(self) -> Vec<u8> {
         let mut bits = Bits::default();
         bits.golomb(self.id);
-        bits.golomb(0);
+        bits.golomb(self.frame_number_bits);
         bits.golomb(self.order);
         if self.order == 0 {
-            bits.golomb(0);
+            bits.golomb(self.order_bits);
+        }
+        if self.order == 1 {
+            bits.field(0b011, 3);
+            bits.golomb(self.order_cycle);
+            (0..self.order_cycle).for_each(|_| bits.golomb(0));
         }
         bits.golomb(self.references);
         bits.field(0, 1);
@@ -411,5 +445,34 @@ impl SpsWriter {
         bits.field(1, 1);
         let sps = [&[0x67, 66, 0, 31], bits.into_bytes().as_slice()].concat();
         with_emulation_prevention(&sps)
+    }
+}
+
+/// What only a High profile tells, up to its first scaling list.
+#[derive(Clone, Copy)]
+struct HighFormat {
+    chroma: u32,
+    luma_minus8: u32,
+    chroma_minus8: u32,
+    delta_scale: u32,
+}
+
+impl HighFormat {
+    /// Followed by what is honest, so that only the format can be refused.
+    fn build(self) -> Vec<u8> {
+        let mut bits = Bits::default();
+        bits.golomb(0);
+        bits.golomb(self.chroma);
+        bits.golomb(self.luma_minus8);
+        bits.golomb(self.chroma_minus8);
+        bits.field(0b011, 3); // a matrix, and its first list
+        bits.golomb(self.delta_scale);
+        (1..16).for_each(|_| bits.golomb(0));
+        bits.field(0, 7);
+        [0, 0, 0, 1].into_iter().for_each(|number| bits.golomb(number));
+        bits.field(0, 1);
+        [79, 44].into_iter().for_each(|side| bits.golomb(side));
+        bits.field(0b1_1001, 5); // frames only, nothing else, and the end
+        with_emulation_prevention(&[&[0x67, 100, 0, 31], bits.into_bytes().as_slice()].concat())
     }
 }

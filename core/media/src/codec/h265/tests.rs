@@ -161,6 +161,24 @@ fn hostile_parameter_sets_are_refused() {
     assert_eq!(refused(sets), out_of_range("num_short_term_ref_pic_sets", 65));
     let set = SpsWriter { reference_sets: 1, pictures_in_set: u32::MAX - 1, ..base };
     assert_eq!(refused(set), out_of_range("num_negative_pics", u32::MAX - 1));
+    for (at, field) in [
+        (0, "log2_min_luma_coding_block_size_minus3"),
+        (1, "log2_diff_max_min_luma_coding_block_size"),
+        (2, "log2_min_luma_transform_block_size_minus2"),
+        (3, "log2_diff_max_min_luma_transform_block_size"),
+        (4, "max_transform_hierarchy_depth_inter"),
+        (5, "max_transform_hierarchy_depth_intra"),
+    ] {
+        let mut blocks = base.blocks;
+        blocks[at] = 5;
+        assert_eq!(refused(SpsWriter { blocks, ..base }), out_of_range(field, 5));
+    }
+    let long_term = SpsWriter { long_term: Some(33), ..base };
+    assert_eq!(refused(long_term), out_of_range("num_long_term_ref_pics_sps", 33));
+    // A set that is told as a difference has a picture more than the one before it.
+    let grown = SpsWriter { reference_sets: 2, pictures_in_set: 16, predicted: true, ..base };
+    assert_eq!(refused(grown), out_of_range("pictures in a reference picture set", 17));
+    written(SpsWriter { reference_sets: 2, pictures_in_set: 15, predicted: true, ..base });
 }
 
 #[test]
@@ -279,6 +297,11 @@ struct SpsWriter {
     references: u32,
     reference_sets: u32,
     pictures_in_set: u32,
+    /// All sets but the first are differences from the one before.
+    predicted: bool,
+    /// Block sizes, and how deep transforms nest.
+    blocks: [u32; 6],
+    long_term: Option<u32>,
     /// `num_units_in_tick`, `time_scale`.
     timing: Option<[u32; 2]>,
 }
@@ -292,6 +315,9 @@ impl Default for SpsWriter {
             references: 1,
             reference_sets: 0,
             pictures_in_set: 0,
+            predicted: false,
+            blocks: [0, 3, 0, 3, 0, 0],
+            long_term: None,
             timing: None,
         }
     }
@@ -319,10 +345,17 @@ impl SpsWriter {
         bits.golomb(self.references);
         bits.golomb(0);
         bits.golomb(0);
-        [0, 3, 0, 3, 0, 0].into_iter().for_each(|size| bits.golomb(size));
+        self.blocks.into_iter().for_each(|size| bits.golomb(size));
         bits.field(0, 1 + 2 + 1); // scaling lists, tools, PCM
         bits.golomb(self.reference_sets);
         for set in 0..self.reference_sets {
+            if set > 0 && self.predicted {
+                bits.field(0b11, 2); // a difference, of this sign
+                bits.golomb(0);
+                // One more than before, and all of them used.
+                (0..=self.pictures_in_set).for_each(|_| bits.field(1, 1));
+                continue;
+            }
             bits.field(0, u32::from(set > 0));
             bits.golomb(self.pictures_in_set);
             bits.golomb(0);
@@ -332,7 +365,9 @@ impl SpsWriter {
                 bits.field(1, 1);
             }
         }
-        bits.field(0, 1 + 2); // long-term references, tools
+        bits.field(u32::from(self.long_term.is_some()), 1);
+        self.long_term.into_iter().for_each(|pictures| bits.golomb(pictures));
+        bits.field(0, 2); // tools
         bits.field(u32::from(self.timing.is_some()), 1);
         if let Some([units_in_tick, time_scale]) = self.timing {
             bits.field(0, 4 + 3 + 1); // aspect, overscan, signal, chroma; field flags; window
