@@ -19,8 +19,8 @@ use crate::source::Source;
 struct Encoder {
     name: &'static str,
     settings: &'static [(&'static str, &'static str)],
-    /// Samples that its decoder gives before those of the first buffer. Without taking them off, the sound would come
-    /// that much after its stamp.
+    /// Samples that its decoder gives before those of the buffer, and that GStreamer does not know of. Without taking
+    /// them off, the sound would come that much after its stamp.
     delay: i64,
 }
 
@@ -28,7 +28,8 @@ struct Encoder {
 const OPUS: &[Encoder] = &[Encoder {
     name: "opusenc",
     settings: &[("complexity", "5"), ("frame-size", "20")],
-    delay: 312,
+    // It takes off what it delays, but for packets that begin; see `cut_off`.
+    delay: 0,
 }];
 
 const AAC: &[Encoder] = &[
@@ -144,12 +145,22 @@ fn messages(
             AudioTarget::Aac => AAC_FRAME,
             AudioTarget::Opus => media::codec::opus::samples(&data)?,
         };
-        let pts = output.ticks(time, rate)? - delay;
+        let pts = output.ticks(time, rate)? - delay - cut_off(buffer, duration, rate);
         output.came_out(0, time);
         Some(FromEncoder::Unit(RungUnit { rung: 0, pts, duration, key: true, data }))
     })();
     messages.extend(frame);
     messages
+}
+
+/// Samples that a player is told to cut off the front of a packet with which sound begins, at the start or after a hole.
+/// Its stamp is that of the first sample after them; ours are of the first sample.
+fn cut_off(buffer: &gst::BufferRef, duration: u32, rate: u32) -> i64 {
+    let Some(left) = buffer.duration().filter(|_| buffer.flags().contains(gst::BufferFlags::DISCONT)) else {
+        return 0;
+    };
+    let left = (u128::from(left.nseconds()) * u128::from(rate) + 500_000_000) / 1_000_000_000;
+    i64::try_from(left).map_or(0, |left| (i64::from(duration) - left).max(0))
 }
 
 /// The first stream header (RFC 7845, §5.1).

@@ -50,7 +50,7 @@ mod tests {
         for timescale in [90_000, 48_000, 44_100, 1_000, 24_000, 10_000_000] {
             for first in [0, -7, 1_234_567_890_123, i64::from(timescale) * 3_600 * 1_000] {
                 let clock = StreamClock::starting_at(first, timescale);
-                for ticks in (-3_000..3_000).map(|tick| first + tick * 37) {
+                for ticks in (-200..3_000).map(|tick| first + tick * 37) {
                     let nanos = clock.nanos(ticks, timescale).expect("within the margin and the hour");
                     assert_eq!(clock.ticks(nanos, timescale), ticks, "{timescale}");
                 }

@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 
 /// Decodes, scales and encodes one stream for a transcode worker of Tidecast, which starts it.
 #[derive(Parser)]
-#[command(version, about, max_term_width = 100)]
+#[command(version, max_term_width = 100)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,

@@ -17,6 +17,18 @@ pub enum Job {
     Audio(AudioJob),
 }
 
+impl From<VideoJob> for Job {
+    fn from(job: VideoJob) -> Self {
+        Self::Video(job)
+    }
+}
+
+impl From<AudioJob> for Job {
+    fn from(job: AudioJob) -> Self {
+        Self::Audio(job)
+    }
+}
+
 /// Decode once, scale and encode for each rung.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VideoJob {
@@ -43,19 +55,19 @@ pub struct Rung {
     pub preset: Preset,
 }
 
-/// Speed against quality, named as x264 names it. Another preset gives the same decoder configuration.
+/// Speed against quality, named as x264 names it. All give the same decoder configuration; the slower ones of x264 do
+/// not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Preset {
     Ultrafast,
     Superfast,
     Veryfast,
     Faster,
-    Fast,
 }
 
 impl Preset {
     /// From the cheapest on.
-    pub const ALL: [Self; 5] = [Self::Ultrafast, Self::Superfast, Self::Veryfast, Self::Faster, Self::Fast];
+    pub const ALL: [Self; 4] = [Self::Ultrafast, Self::Superfast, Self::Veryfast, Self::Faster];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -63,7 +75,6 @@ impl Preset {
             Self::Superfast => "superfast",
             Self::Veryfast => "veryfast",
             Self::Faster => "faster",
-            Self::Fast => "fast",
         }
     }
 }
