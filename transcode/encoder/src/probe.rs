@@ -126,8 +126,15 @@ fn attempt(encoder: &str) -> Result<(), String> {
     let (output, events) = Output::new(1);
     let ledger = Arc::new(Mutex::new(Ledger::new(1)));
     let clock = output.clock(|| StreamClock::starting_at(FIRST, TIMESCALE));
-    let rung = Rung { number: 0, width: WIDTH as u16, height: HEIGHT as u16, kbit_s: 800, preset: Preset::Superfast };
-    let rung = RungOutput { index: 0, rung, timescale: TIMESCALE, ledger: ledger.clone(), output: output.clone() };
+    let rung = Rung {
+        number: 0,
+        width: WIDTH as u16,
+        height: HEIGHT as u16,
+        kbit_s: 800,
+        preset: Preset::Superfast,
+    };
+    let rung =
+        RungOutput { index: 0, rung, timescale: TIMESCALE, ledger: ledger.clone(), output: output.clone() };
 
     let caps = gst::Caps::builder("video/x-raw")
         .field("format", "I420")
@@ -182,12 +189,17 @@ fn judge(events: &std::sync::mpsc::Receiver<Event>) -> Result<(), String> {
             Ok(Event::Message(_) | Event::Abandoned) => {}
             Ok(Event::Ended) => break,
             Err(RecvTimeoutError::Timeout) => {
-                return Err(format!("{} of {PICTURES} pictures within {} s", stamps.len(), PICTURES_LIMIT.as_secs()));
+                return Err(format!(
+                    "{} of {PICTURES} pictures within {} s",
+                    stamps.len(),
+                    PICTURES_LIMIT.as_secs()
+                ));
             }
             Err(RecvTimeoutError::Disconnected) => return Err("it stopped without a word".to_owned()),
         }
     }
-    let expected = |numbers: &[i64]| -> Vec<i64> { numbers.iter().map(|number| FIRST + number * TICKS).collect() };
+    let expected =
+        |numbers: &[i64]| -> Vec<i64> { numbers.iter().map(|number| FIRST + number * TICKS).collect() };
     let all: Vec<i64> = (0..PICTURES).collect();
     if !configured {
         return Err("it gave no configuration".to_owned());

@@ -29,8 +29,18 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// Elements that most jobs need. Loaded while a spare child waits, which is what makes it a spare.
 const USUAL: &[&str] = &[
-    "appsrc", "appsink", "capsfilter", "tee", "queue", "videoconvertscale", "h264parse", "avdec_h264", "x264enc",
-    "audioconvert", "audioresample", "opusenc",
+    "appsrc",
+    "appsink",
+    "capsfilter",
+    "tee",
+    "queue",
+    "videoconvertscale",
+    "h264parse",
+    "avdec_h264",
+    "x264enc",
+    "audioconvert",
+    "audioresample",
+    "opusenc",
 ];
 
 pub(crate) fn run() -> ExitCode {

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use gstreamer as gst;
-use gstreamer::prelude::*;
 use gstreamer::buffer::BufferMetaForeachAction;
+use gstreamer::prelude::*;
 use gstreamer::{PadProbeData, PadProbeReturn, PadProbeType};
 use gstreamer_app::{AppSink, AppSinkCallbacks};
 use gstreamer_video::{DownstreamForceKeyUnitEvent, VideoCaptionMeta};
@@ -63,7 +63,13 @@ pub(crate) fn start(job: &VideoJob, output: &Output) -> Result<(Feed, &'static s
         let tee = make("tee")?;
         add_linked(&pipeline, &[scaler.clone(), filter, tee.clone()])?;
         above.link(&scaler).map_err(|error| broken(error.to_string()))?;
-        let rung = RungOutput { index, rung: *rung, timescale: job.timescale, ledger: ledger.clone(), output: output.clone() };
+        let rung = RungOutput {
+            index,
+            rung: *rung,
+            timescale: job.timescale,
+            ledger: ledger.clone(),
+            output: output.clone(),
+        };
         let first = rung.add(&pipeline, profile)?;
         tee.link(&first).map_err(|error| broken(error.to_string()))?;
         above = tee;
@@ -157,7 +163,8 @@ impl RungOutput {
         let encoder = profile.element(Settings { kbit_s: self.rung.kbit_s, preset: self.rung.preset })?;
         self.ask_for_keys(&encoder)?;
         let parser = make("h264parse")?;
-        let avc = gst::Caps::builder("video/x-h264").field("stream-format", "avc").field("alignment", "au").build();
+        let avc =
+            gst::Caps::builder("video/x-h264").field("stream-format", "avc").field("alignment", "au").build();
         let sink = AppSink::builder().sync(false).async_(false).caps(&avc).build();
         let mut config = None;
         sink.set_callbacks(
@@ -189,13 +196,17 @@ impl RungOutput {
                 drop_captions(buffer.make_mut());
             }
             // The pipeline's segment begins at zero, so that PTS is running time here.
-            let Some((pts, ticks)) = buffer.pts().and_then(|pts| Some((pts, rung.output.ticks(pts, rung.timescale)?)))
+            let Some((pts, ticks)) =
+                buffer.pts().and_then(|pts| Some((pts, rung.output.ticks(pts, rung.timescale)?)))
             else {
                 return PadProbeReturn::Ok;
             };
             if lock(&rung.ledger).before_encoder(rung.index, ticks) {
-                let event =
-                    DownstreamForceKeyUnitEvent::builder().timestamp(pts).running_time(pts).all_headers(true).build();
+                let event = DownstreamForceKeyUnitEvent::builder()
+                    .timestamp(pts)
+                    .running_time(pts)
+                    .all_headers(true)
+                    .build();
                 let _judged_by_what_comes_out = pad.send_event(event);
             }
             PadProbeReturn::Ok
@@ -220,12 +231,14 @@ impl RungOutput {
         let Some(key) = nal::is_key(&bytes) else { return Ok(()) };
         let (companion, faults) = lock(&self.ledger).encoded(self.index, pts, key);
         for fault in faults {
-            let what = if fault.class == FaultClass::MissedKey { "has no key at" } else { "has an unasked key at" };
+            let what =
+                if fault.class == FaultClass::MissedKey { "has no key at" } else { "has an unasked key at" };
             let text = format!("rung {number} {what} {}", fault.pts);
             self.send(FromEncoder::Fault(Fault { class: fault.class, text }))?;
         }
         let captions = companion.as_ref().and_then(|companion| companion.captions.as_ref());
-        let duration = companion.as_ref().map_or_else(|| self.duration(buffer), |companion| companion.duration);
+        let duration =
+            companion.as_ref().map_or_else(|| self.duration(buffer), |companion| companion.duration);
         let data = nal::outgoing(&bytes, captions);
         self.output.came_out(self.index, time);
         self.send(FromEncoder::Unit(RungUnit { rung: number, pts, duration, key, data }))

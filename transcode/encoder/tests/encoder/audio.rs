@@ -30,7 +30,12 @@ fn assert_covers(outcome: &Outcome, clip: &Clip) {
     let units = &outcome.units[&0];
     for pair in units.windows(2) {
         let end = pair[0].pts + i64::from(pair[0].duration);
-        assert!((end - pair[1].pts).abs() <= 1, "{} ends at {end}, the next begins at {}", pair[0].pts, pair[1].pts);
+        assert!(
+            (end - pair[1].pts).abs() <= 1,
+            "{} ends at {end}, the next begins at {}",
+            pair[0].pts,
+            pair[1].pts
+        );
     }
     let (first, last) = (units.first().expect("some"), units.last().expect("some"));
     let scaled = |ticks: i64| ticks * i64::from(RATE) / i64::from(clip.timescale);
@@ -49,7 +54,11 @@ fn aac_becomes_opus() {
         let clip = clip(name);
         let outcome = transcode(&clip, AudioTarget::Opus);
         assert_eq!(outcome.encoder.as_deref(), Some("opusenc"));
-        assert_eq!((config(&outcome).rfc6381().as_str(), config(&outcome).channels()), ("opus", Some(2)), "{name}");
+        assert_eq!(
+            (config(&outcome).rfc6381().as_str(), config(&outcome).channels()),
+            ("opus", Some(2)),
+            "{name}"
+        );
         assert_covers(&outcome, &clip);
         let progress = outcome.progress.expect("at the end");
         assert_eq!(progress.units_in, clip.units.len() as u64);
@@ -74,7 +83,8 @@ fn a_gap_in_the_sound_stays_where_it_is() {
     let clip = clip("aac");
     let source = clip.moved(|index| if index < 100 { 0 } else { 5 * i64::from(RATE) });
     let hole = source[99].pts + 1_024..source[100].pts;
-    let outcome = encode(job(&clip.codec, clip.timescale, AudioTarget::Opus), source.into_iter().map(ToEncoder::Unit));
+    let outcome =
+        encode(job(&clip.codec, clip.timescale, AudioTarget::Opus), source.into_iter().map(ToEncoder::Unit));
     outcome.assert_clean();
     let units = &outcome.units[&0];
     let inside = |unit: &&RungUnit| unit.pts > hole.start && unit.pts + 960 < hole.end - 960;
@@ -112,7 +122,10 @@ fn a_click_stays_at_its_time() {
         aac.assert_clean();
         assert_eq!(aac.encoder.as_deref(), Some(encoder));
         let after = click(aac.units[&0].iter().map(|unit| (unit.pts, &unit.data)));
-        assert!((before - after).abs() <= 48, "{encoder}: the click moved from {before} to {after}, in samples");
+        assert!(
+            (before - after).abs() <= 48,
+            "{encoder}: the click moved from {before} to {after}, in samples"
+        );
     }
 }
 
@@ -123,7 +136,15 @@ fn click<'a>(frames: impl Iterator<Item = (i64, &'a Bytes)>) -> i64 {
         first.get_or_insert(pts);
         // ISO/IEC 14496-3, §1.A.2.2: AAC-LC, 48 kHz, two channels.
         let length = frame.len() + 7;
-        adts.put_slice(&[0xFF, 0xF1, 0x4C, 0x80 | (length >> 11) as u8, (length >> 3) as u8, (length << 5) as u8 | 0x1F, 0xFC]);
+        adts.put_slice(&[
+            0xFF,
+            0xF1,
+            0x4C,
+            0x80 | (length >> 11) as u8,
+            (length >> 3) as u8,
+            (length << 5) as u8 | 0x1F,
+            0xFC,
+        ]);
         adts.put_slice(frame);
     }
     let decode = ["-f", "aac", "-i", "pipe:0", "-f", "s16le", "-ac", "1", "-"];

@@ -97,8 +97,7 @@ fn read_by_ffprobe(config: CodecConfig, units: &[RungUnit]) -> usize {
         stream.extend(START);
         stream.extend(nal);
     }
-    let arguments =
-        ["-loglevel", "error", "-f", "h264", "-show_frames", "-of", "compact", "-i", "-"];
+    let arguments = ["-loglevel", "error", "-f", "h264", "-show_frames", "-of", "compact", "-i", "-"];
     let told = fed_to(Command::new("ffprobe").args(arguments), &stream);
     String::from_utf8(told).expect("text").matches("Closed Captions").count()
 }

@@ -9,37 +9,67 @@ use media::flv::{Audio, Tracks, Video};
 use media::{AudioConfig, CodecConfig, VideoConfig};
 use pipe::{Codec, SourceUnit, ToEncoder};
 
-const H264: &[&str] = &["-c:v", "libx264", "-preset", "ultrafast", "-g", "60", "-sc_threshold", "0", "-bf", "0"];
+const H264: &[&str] =
+    &["-c:v", "libx264", "-preset", "ultrafast", "-g", "60", "-sc_threshold", "0", "-bf", "0"];
+
+/// Name, what lavfi makes, and how it is encoded.
+type Recipe = (&'static str, &'static str, &'static [&'static [&'static str]]);
 
 /// Clips of 8 s at 30 frames per second with a key every 2 s, unless the name says otherwise.
-const CLIPS: &[(&str, &[&str], &[&[&str]])] = &[
-    ("plain", &["testsrc2=size=640x360:rate=30:duration=8"], &[H264, &["-pix_fmt", "yuv420p"]]),
-    ("4:3", &["testsrc2=size=480x360:rate=30:duration=4"], &[H264, &["-pix_fmt", "yuv420p", "-r", "30"]]),
+const CLIPS: &[Recipe] = &[
+    ("plain", "testsrc2=size=640x360:rate=30:duration=8", &[H264, &["-pix_fmt", "yuv420p"]]),
+    ("4:3", "testsrc2=size=480x360:rate=30:duration=4", &[H264, &["-pix_fmt", "yuv420p", "-r", "30"]]),
     (
         "b-frames",
-        &["testsrc2=size=640x360:rate=30:duration=8"],
+        "testsrc2=size=640x360:rate=30:duration=8",
         &[H264, &["-pix_fmt", "yuv420p", "-bf", "2", "-x264-params", "b-adapt=0"]],
     ),
-    ("4:2:2 10 bit", &["testsrc2=size=640x360:rate=30:duration=2"], &[
-        H264,
-        &["-pix_fmt", "yuv422p10", "-profile:v", "high422"],
-    ]),
-    ("tiny", &["testsrc2=size=16x16:rate=30:duration=2"], &[H264, &["-pix_fmt", "yuv420p"]]),
-    ("hevc", &["testsrc2=size=640x360:rate=30:duration=4"], &[&[
-        "-c:v", "libx265", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-x265-params",
-        "log-level=none:keyint=60:min-keyint=60:scenecut=0:open-gop=0:bframes=2:b-adapt=0",
-    ]]),
-    ("av1", &["testsrc2=size=640x360:rate=30:duration=2"], &[&[
-        "-c:v", "libsvtav1", "-preset", "12", "-g", "30", "-pix_fmt", "yuv420p", "-svtav1-params", "scd=0",
-    ]]),
-    ("aac", &[TONE], &[&["-c:a", "aac", "-b:a", "128k", "-ac", "2"]]),
-    ("aac 44.1 mono", &["sine=frequency=440:duration=4:sample_rate=44100"], &[&["-c:a", "aac", "-b:a", "64k"]]),
-    ("aac 5.1", &[TONE], &[&["-c:a", "aac", "-b:a", "256k", "-ac", "6"]]),
-    ("opus", &[TONE], &[&["-c:a", "libopus", "-b:a", "96k", "-ac", "2"]]),
-    ("opus 5.1", &[TONE], &[&["-c:a", "libopus", "-b:a", "192k", "-ac", "6", "-mapping_family", "1"]]),
-    ("click", &["aevalsrc='if(between(n,96000,96023),0.9,0)':duration=4:sample_rate=48000"], &[&[
-        "-c:a", "aac", "-b:a", "128k", "-ac", "2",
-    ]]),
+    (
+        "4:2:2 10 bit",
+        "testsrc2=size=640x360:rate=30:duration=2",
+        &[H264, &["-pix_fmt", "yuv422p10", "-profile:v", "high422"]],
+    ),
+    ("tiny", "testsrc2=size=16x16:rate=30:duration=2", &[H264, &["-pix_fmt", "yuv420p"]]),
+    (
+        "hevc",
+        "testsrc2=size=640x360:rate=30:duration=4",
+        &[&[
+            "-c:v",
+            "libx265",
+            "-preset",
+            "ultrafast",
+            "-pix_fmt",
+            "yuv420p",
+            "-x265-params",
+            "log-level=none:keyint=60:min-keyint=60:scenecut=0:open-gop=0:bframes=2:b-adapt=0",
+        ]],
+    ),
+    (
+        "av1",
+        "testsrc2=size=640x360:rate=30:duration=2",
+        &[&[
+            "-c:v",
+            "libsvtav1",
+            "-preset",
+            "12",
+            "-g",
+            "30",
+            "-pix_fmt",
+            "yuv420p",
+            "-svtav1-params",
+            "scd=0",
+        ]],
+    ),
+    ("aac", TONE, &[&["-c:a", "aac", "-b:a", "128k", "-ac", "2"]]),
+    ("aac 44.1 mono", "sine=frequency=440:duration=4:sample_rate=44100", &[&["-c:a", "aac", "-b:a", "64k"]]),
+    ("aac 5.1", TONE, &[&["-c:a", "aac", "-b:a", "256k", "-ac", "6"]]),
+    ("opus", TONE, &[&["-c:a", "libopus", "-b:a", "96k", "-ac", "2"]]),
+    ("opus 5.1", TONE, &[&["-c:a", "libopus", "-b:a", "192k", "-ac", "6", "-mapping_family", "1"]]),
+    (
+        "click",
+        "aevalsrc='if(between(n,96000,96023),0.9,0)':duration=4:sample_rate=48000",
+        &[&["-c:a", "aac", "-b:a", "128k", "-ac", "2"]],
+    ),
 ];
 
 const TONE: &str = "sine=frequency=440:duration=4:sample_rate=48000";
@@ -92,12 +122,15 @@ pub(crate) fn clip(name: &'static str) -> Arc<Clip> {
 
 fn make(name: &str) -> Clip {
     let (_, input, output) = CLIPS.iter().find(|(of, ..)| *of == name).expect("it is in the list");
-    let flv = ffmpeg(input, &[output.concat().as_slice(), &["-f", "flv", "-"]].concat(), &[]);
+    let flv = ffmpeg(&[input], &[output.concat().as_slice(), &["-f", "flv", "-"]].concat(), &[]);
     let (mut tracks, mut config, mut units) = (Tracks::default(), None, Vec::new());
     let mut at = 13;
     while let Some(head) = flv.get(at..at + 11) {
         let size = usize::from(head[1]) << 16 | usize::from(head[2]) << 8 | usize::from(head[3]);
-        let stamp = i64::from(head[7]) << 24 | i64::from(head[4]) << 16 | i64::from(head[5]) << 8 | i64::from(head[6]);
+        let stamp = i64::from(head[7]) << 24
+            | i64::from(head[4]) << 16
+            | i64::from(head[5]) << 8
+            | i64::from(head[6]);
         let body = Bytes::copy_from_slice(&flv[at + 11..at + 11 + size]);
         at += 11 + size + 4;
         match head[0] {
@@ -111,7 +144,13 @@ fn make(name: &str) -> Clip {
     Clip { codec: Codec::from(&config), timescale: config.timescale().hertz(), units }
 }
 
-fn video(body: Bytes, stamp: i64, tracks: &mut Tracks, config: &mut Option<CodecConfig>, units: &mut Vec<SourceUnit>) {
+fn video(
+    body: Bytes,
+    stamp: i64,
+    tracks: &mut Tracks,
+    config: &mut Option<CodecConfig>,
+    units: &mut Vec<SourceUnit>,
+) {
     match Video::parse(body, tracks).expect("ffmpeg writes what we take") {
         Video::SequenceHeader { codec, record } => {
             *config = Some(VideoConfig::parse(codec, record).expect("and configures it").into());
@@ -152,7 +191,12 @@ fn audio(body: Bytes, tracks: &mut Tracks, config: &mut Option<CodecConfig>, uni
 /// What ffmpeg makes of lavfi `sources`, or of `fed` on its standard input.
 pub(crate) fn ffmpeg(sources: &[&str], arguments: &[&str], fed: &[u8]) -> Vec<u8> {
     let program = harness::media::recent_ffmpeg().expect("scripts/setup.sh test installs it");
-    run(Command::new(program).args(["-nostdin", "-loglevel", "error"]).env("SVT_LOG", "0"), sources, arguments, fed)
+    run(
+        Command::new(program).args(["-nostdin", "-loglevel", "error"]).env("SVT_LOG", "0"),
+        sources,
+        arguments,
+        fed,
+    )
 }
 
 fn run(command: &mut Command, sources: &[&str], arguments: &[&str], fed: &[u8]) -> Vec<u8> {

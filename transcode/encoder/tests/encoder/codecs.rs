@@ -40,7 +40,8 @@ fn a_picture_of_one_macroblock() {
 fn vp8_and_vp9() {
     for (sample_entry, encoder) in [(*b"vp08", "libvpx"), (*b"vp09", "libvpx-vp9")] {
         let source = "testsrc2=size=320x180:rate=30:duration=2";
-        let arguments = ["-c:v", encoder, "-deadline", "realtime", "-cpu-used", "8", "-g", "30", "-f", "ivf", "-"];
+        let arguments =
+            ["-c:v", encoder, "-deadline", "realtime", "-cpu-used", "8", "-g", "30", "-f", "ivf", "-"];
         let units = ivf(&ffmpeg(&[source], &arguments, &[]));
         let codec = Codec { sample_entry, record: bytes::Bytes::new() };
         let job = VideoJob { source: codec, ..lone_rung(&clip("plain")) };

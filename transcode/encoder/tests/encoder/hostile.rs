@@ -37,9 +37,17 @@ fn survives(name: &'static str, seed: u64, damage: fn(&mut Vec<u8>, &mut Random)
     let code = outcome.status.and_then(|status| status.code());
     assert!(code.is_some(), "it crashed: {:?}: {}", outcome.status, outcome.said);
     assert!(!outcome.said.contains("panicked"), "{}", outcome.said);
-    assert_eq!(code == Some(0), !outcome.faults.iter().any(|fault| fault.class.ends()), "{:?}", outcome.faults);
+    assert_eq!(
+        code == Some(0),
+        !outcome.faults.iter().any(|fault| fault.class.ends()),
+        "{:?}",
+        outcome.faults
+    );
     let source = clip.stamps();
-    assert!(outcome.stamps(9).iter().all(|pts| source.contains(pts)), "a stamp that the source does not have");
+    assert!(
+        outcome.stamps(9).iter().all(|pts| source.contains(pts)),
+        "a stamp that the source does not have"
+    );
     assert!(outcome.stamps(9).is_sorted());
 }
 

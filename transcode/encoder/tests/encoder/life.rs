@@ -41,7 +41,10 @@ fn a_missing_encoder_is_told_in_words() {
 #[test]
 fn what_is_no_job_is_told_in_words() {
     let (plain, aac) = (clip("plain"), clip("aac"));
-    let (class, text) = refusal(Child::spawn(&mut command()), VideoJob { source: aac.codec.clone(), ..ladder(&plain) }.into());
+    let (class, text) = refusal(
+        Child::spawn(&mut command()),
+        VideoJob { source: aac.codec.clone(), ..ladder(&plain) }.into(),
+    );
     assert_eq!((class, text.as_str()), (FaultClass::Protocol, "AAC is no video"));
     let audio = AudioJob {
         source: plain.codec.clone(),
@@ -90,7 +93,8 @@ fn what_libraries_print_goes_to_standard_error() {
     let clip = clip("plain");
     let mut child = Child::start(lone_rung(&clip));
     assert!(matches!(child.next(), Some(FromEncoder::Ready { .. })));
-    let descriptor = |number: u8| fs::read_link(format!("/proc/{}/fd/{number}", child.id())).expect("it is open");
+    let descriptor =
+        |number: u8| fs::read_link(format!("/proc/{}/fd/{number}", child.id())).expect("it is open");
     assert_eq!(descriptor(0), Path::new("/dev/null"));
     assert_eq!(descriptor(1), descriptor(2));
     child.send(&ToEncoder::End);
@@ -103,7 +107,12 @@ fn a_worker_that_does_not_read_is_waited_for() {
     use std::io::Write;
     use std::process::Stdio;
     let clip = clip("plain");
-    let mut process = command().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
+    let mut process = command()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
     let mut input = process.stdin.take().expect("it is piped");
     rustix::io::ioctl_fionbio(&input, true).expect("a pipe can be made not to wait");
     let mut message = Vec::new();
