@@ -116,7 +116,7 @@ impl Ladder {
     fn ffmpeg(&self, clip: &Path, folder: &Path, cascade: bool) -> Command {
         let mut graph = Vec::new();
         let count = self.rungs.len();
-        let scale = |rung: &Rung| format!("scale={}:{}:flags=bilinear", rung.width, rung.height);
+        let scale = |rung: &Rung| format!("scale={}:{}:flags=bicubic", rung.width, rung.height);
         if cascade {
             for (index, rung) in self.rungs.iter().enumerate() {
                 let from = if index == 0 { "0:v".to_owned() } else { format!("next{index}") };

@@ -11,6 +11,7 @@ mod output;
 mod pipeline;
 mod probe;
 mod run;
+mod scale;
 mod source;
 mod stdio;
 mod video;

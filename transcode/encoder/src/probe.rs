@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
-use gstreamer_app::AppSrc;
-use pipe::{FromEncoder, Preset, Rung};
+use pipe::{FrameRate, FromEncoder, Preset, Rung};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
@@ -21,6 +20,7 @@ use crate::element;
 use crate::encoders::{PROFILES, Profile};
 use crate::ledger::{Companion, Ledger};
 use crate::output::{Event, Output};
+use crate::scale::rung_caps;
 use crate::stdio;
 use crate::video::RungOutput;
 
@@ -133,21 +133,12 @@ fn attempt(encoder: &str) -> Result<(), String> {
         kbit_s: 800,
         preset: Preset::Superfast,
     };
-    let rung =
+    let encoder =
         RungOutput { index: 0, rung, timescale: TIMESCALE, ledger: ledger.clone(), output: output.clone() };
 
-    let caps = gst::Caps::builder("video/x-raw")
-        .field("format", "I420")
-        .field("width", WIDTH as i32)
-        .field("height", HEIGHT as i32)
-        .field("framerate", gst::Fraction::new(30, 1))
-        .field("pixel-aspect-ratio", gst::Fraction::new(1, 1))
-        .build();
     let pipeline = gst::Pipeline::new();
-    let appsrc = AppSrc::builder().caps(&caps).format(gst::Format::Time).max_bytes(0).build();
-    pipeline.add(&appsrc).map_err(|error| error.to_string())?;
-    let first = rung.add(&pipeline, profile).map_err(|fault| fault.text)?;
-    appsrc.link(&first).map_err(|error| error.to_string())?;
+    let appsrc = encoder.add(&pipeline, profile).map_err(|fault| fault.text)?;
+    appsrc.set_caps(Some(&rung_caps(&rung, FrameRate { numerator: 30, denominator: 1 }, None)));
     crate::pipeline::report(&pipeline, &output).map_err(|fault| fault.text)?;
 
     for number in 0..PICTURES {

@@ -31,15 +31,13 @@ const READ_BYTES: usize = 64 * 1024;
 const USUAL: &[&str] = &[
     "appsrc",
     "appsink",
-    "capsfilter",
-    "tee",
-    "queue",
-    "videoconvertscale",
+    "videoconvert",
     "h264parse",
     "avdec_h264",
     "x264enc",
     "audioconvert",
     "audioresample",
+    "capsfilter",
     "opusenc",
 ];
 

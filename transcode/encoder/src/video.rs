@@ -1,7 +1,7 @@
 //! Pictures: decode once, scale each rung from the next larger one, encode each in a thread of its own.
 //!
-//!   appsrc ─▶ parser ─▶ decoder ─▶ scaler ─▶ tee ─▶ queue ─▶ encoder ─▶ parser ─▶ appsink     the largest rung
-//!                                             └─▶ scaler ─▶ tee ─▶ queue ─▶ …                 the next
+//!   appsrc ─▶ parser ─▶ decoder ─▶ videoconvert ─▶ appsink ─▶ Cascade ─┬▶ appsrc ─▶ encoder ─▶ parser ─▶ appsink
+//!                                                                      └▶ appsrc ─▶ …
 
 use std::cmp::Reverse;
 use std::ops::ControlFlow;
@@ -12,9 +12,9 @@ use gstreamer as gst;
 use gstreamer::buffer::BufferMetaForeachAction;
 use gstreamer::prelude::*;
 use gstreamer::{PadProbeData, PadProbeReturn, PadProbeType};
-use gstreamer_app::{AppSink, AppSinkCallbacks};
-use gstreamer_video::{DownstreamForceKeyUnitEvent, VideoCaptionMeta};
-use pipe::{Codec, Fault, FaultClass, FrameRate, FromEncoder, Rung, RungUnit, VideoJob};
+use gstreamer_app::{AppSink, AppSinkCallbacks, AppSrc};
+use gstreamer_video::{DownstreamForceKeyUnitEvent, VideoCaptionMeta, VideoMeta};
+use pipe::{Codec, Fault, FaultClass, FromEncoder, Rung, RungUnit, VideoJob};
 
 use crate::element::{broken, make, set};
 use crate::encoders::{self, Profile, Settings};
@@ -22,10 +22,11 @@ use crate::ledger::Ledger;
 use crate::nal;
 use crate::output::Output;
 use crate::pipeline::{self, Feed, codec_data, lock, running_time};
+use crate::scale::{Cascade, ScaleError};
 use crate::source::Source;
 
 /// Raw pictures before each encoder: enough to smooth one that takes long, few enough to see that it is behind.
-const QUEUED_PICTURES: u32 = 3;
+const QUEUED_PICTURES: u64 = 3;
 
 /// Builds the pipeline of `job` and starts it. The name of the encoder too.
 ///
@@ -42,98 +43,68 @@ pub(crate) fn start(job: &VideoJob, output: &Output) -> Result<(Feed, &'static s
     let ledger = Arc::new(Mutex::new(Ledger::new(job.rungs.len())));
 
     let pipeline = gst::Pipeline::new();
+    let mut rungs = job.rungs.clone();
+    rungs.sort_by_key(|rung| Reverse(u32::from(rung.width) * u32::from(rung.height)));
+    let mut cascade = Cascade::new(job.frame_rate);
+    for (index, &rung) in rungs.iter().enumerate() {
+        let (timescale, ledger, output) = (job.timescale, ledger.clone(), output.clone());
+        let encoder = RungOutput { index, rung, timescale, ledger, output }.add(&pipeline, profile)?;
+        cascade.add(rung, encoder);
+    }
+
     let appsrc = pipeline::appsrc(&source);
     let mut chain: Vec<gst::Element> = vec![appsrc.clone().upcast()];
     if let Some(parser) = source.parser() {
         chain.push(make(parser)?);
     }
-    chain.push(decoder.clone());
+    // Does nothing to what is 8 bit and 4:2:0 already.
+    let converter = make("videoconvert")?;
+    set(&converter, "qos", "false");
+    chain.extend([decoder, converter, decoded(cascade, output.clone())?.upcast()]);
     add_linked(&pipeline, &chain)?;
-
-    let mut rungs = job.rungs.clone();
-    rungs.sort_by_key(|rung| Reverse(u32::from(rung.width) * u32::from(rung.height)));
-    let (mut above, mut filters) = (decoder.clone(), Vec::new());
-    for (index, rung) in rungs.iter().enumerate() {
-        let filter = make("capsfilter")?;
-        filter.set_property("caps", rung_caps(rung, job.frame_rate, None));
-        filters.push((filter.clone(), *rung));
-        let scaler = make("videoconvertscale")?;
-        set(&scaler, "add-borders", "true");
-        set(&scaler, "qos", "false");
-        let tee = make("tee")?;
-        add_linked(&pipeline, &[scaler.clone(), filter, tee.clone()])?;
-        above.link(&scaler).map_err(|error| broken(error.to_string()))?;
-        let rung = RungOutput {
-            index,
-            rung: *rung,
-            timescale: job.timescale,
-            ledger: ledger.clone(),
-            output: output.clone(),
-        };
-        let first = rung.add(&pipeline, profile)?;
-        tee.link(&first).map_err(|error| broken(error.to_string()))?;
-        above = tee;
-    }
-    pin_format(&decoder, job.frame_rate, filters)?;
     let feed = Feed::start(pipeline, appsrc, source, job.timescale, Some(ledger), output.clone())?;
     Ok((feed, profile.name))
 }
 
-/// What the encoder of `rung` gets, whatever the source becomes: its parameter sets must not change.
-fn rung_caps(rung: &Rung, frame_rate: FrameRate, colours: Option<&gst::StructureRef>) -> gst::Caps {
-    let mut caps = gst::Caps::builder("video/x-raw")
-        .field("format", "I420")
-        .field("width", i32::from(rung.width))
-        .field("height", i32::from(rung.height))
-        .field("pixel-aspect-ratio", gst::Fraction::new(1, 1))
-        .field("framerate", fraction(frame_rate));
-    for field in ["colorimetry", "chroma-site"] {
-        if let Some(value) = colours.and_then(|colours| colours.get::<&str>(field).ok()) {
-            caps = caps.field(field, value);
-        }
-    }
-    caps.build()
-}
-
-fn fraction(rate: FrameRate) -> gst::Fraction {
-    // Both were checked to fit; see `pipe::FrameRate`.
-    gst::Fraction::new(rate.numerator as i32, rate.denominator as i32)
-}
-
-/// What a stream announces of itself is often wrong and may change; encoders plan with the measured rate, take every
-/// picture for a whole one, and keep the colours of the first.
-fn pin_format(
-    decoder: &gst::Element,
-    frame_rate: FrameRate,
-    filters: Vec<(gst::Element, Rung)>,
-) -> Result<(), Fault> {
-    let pad = decoder.static_pad("src").ok_or_else(|| broken("the decoder has no output"))?;
-    let mut unpinned = Some(filters);
-    let unpinned = Mutex::new(move |caps: &gst::StructureRef| {
-        for (filter, rung) in unpinned.take().into_iter().flatten() {
-            filter.set_property("caps", rung_caps(&rung, frame_rate, Some(caps)));
+/// Where decoded pictures go.
+fn decoded(cascade: Cascade, output: Output) -> Result<AppSink, Fault> {
+    let i420 = gst::Caps::builder("video/x-raw").field("format", "I420").build();
+    let sink = AppSink::builder().sync(false).async_(false).caps(&i420).build();
+    // Padded pictures are welcome; else the decoder would copy each.
+    let pad = sink.static_pad("sink").ok_or_else(|| broken("an appsink without an input"))?;
+    pad.add_probe(PadProbeType::QUERY_DOWNSTREAM, |_, info| {
+        match info.query_mut().map(gst::QueryRef::view_mut) {
+            Some(gst::QueryViewMut::Allocation(allocation)) => {
+                allocation.add_allocation_meta::<VideoMeta>(None);
+                PadProbeReturn::Handled
+            }
+            _ => PadProbeReturn::Ok,
         }
     });
-    pad.add_probe(PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
-        if let Some(PadProbeData::Event(event)) = &mut info.data
-            && let gst::EventView::Caps(caps) = event.view()
-        {
-            let mut caps = caps.caps_owned();
-            for structure in caps.make_mut().iter_mut() {
-                structure.set("framerate", fraction(frame_rate));
-                structure.set("interlace-mode", "progressive");
-                structure.remove_field("field-order");
-            }
-            if let Some(structure) = caps.structure(0)
-                && let Ok(mut pin) = unpinned.lock()
-            {
-                pin(structure);
-            }
-            *event = gst::event::Caps::builder(&caps).seqnum(event.seqnum()).build();
-        }
-        PadProbeReturn::Ok
-    });
-    Ok(())
+    let cascade = Arc::new(Mutex::new(cascade));
+    let ending = cascade.clone();
+    sink.set_callbacks(
+        AppSinkCallbacks::builder()
+            .new_sample(move |sink| {
+                let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+                let scaled = cascade.lock().map_err(|_| gst::FlowError::Error)?.picture(&sample);
+                match scaled {
+                    Ok(()) => Ok(gst::FlowSuccess::Ok),
+                    Err(ScaleError::Stopped) => Err(gst::FlowError::Eos),
+                    Err(error) => {
+                        output.fault(broken(error.to_string()));
+                        Err(gst::FlowError::Error)
+                    }
+                }
+            })
+            .eos(move |_| {
+                if let Ok(cascade) = ending.lock() {
+                    cascade.end();
+                }
+            })
+            .build(),
+    );
+    Ok(sink)
 }
 
 fn add_linked(pipeline: &gst::Pipeline, elements: &[gst::Element]) -> Result<(), Fault> {
@@ -154,12 +125,15 @@ pub(crate) struct RungOutput {
 }
 
 impl RungOutput {
-    /// Adds queue, encoder and all that is behind to `pipeline`; the queue.
-    pub(crate) fn add(self, pipeline: &gst::Pipeline, profile: &Profile) -> Result<gst::Element, Fault> {
-        let queue = make("queue")?;
-        queue.set_property("max-size-buffers", QUEUED_PICTURES);
-        queue.set_property("max-size-bytes", 0_u32);
-        queue.set_property("max-size-time", 0_u64);
+    /// Adds the encoder and all that is behind it to `pipeline`; what takes its pictures, in a thread of its own.
+    pub(crate) fn add(self, pipeline: &gst::Pipeline, profile: &Profile) -> Result<AppSrc, Fault> {
+        let pictures = AppSrc::builder()
+            .format(gst::Format::Time)
+            .block(true)
+            .max_buffers(QUEUED_PICTURES)
+            .max_bytes(0)
+            .max_time(gst::ClockTime::ZERO)
+            .build();
         let encoder = profile.element(Settings { kbit_s: self.rung.kbit_s, preset: self.rung.preset })?;
         self.ask_for_keys(&encoder)?;
         let parser = make("h264parse")?;
@@ -176,13 +150,13 @@ impl RungOutput {
                 })
                 .build(),
         );
-        let mut elements = vec![queue.clone()];
+        let mut elements = vec![pictures.clone().upcast()];
         if !profile.takes_i420() {
             elements.push(make("videoconvert")?);
         }
         elements.extend([encoder, parser, sink.upcast()]);
         add_linked(pipeline, &elements)?;
-        Ok(queue)
+        Ok(pictures)
     }
 
     /// Before each picture, the encoder is asked for a key if one is due.
