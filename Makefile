@@ -24,8 +24,8 @@ demo: setup-demo build ## build, start a server, publish a film into it, print w
 test: setup-test tests/browser/node_modules/.package-lock.json ## everything CI checks: format, lints, unit, conformance and end-to-end tests
 	@scripts/test.sh
 
-build: setup-build pages ## the release binary, target/release/tidecast
-	cargo build --release --locked --package tidecast
+build: setup-build pages ## the release binaries, target/release/tidecast and target/release/tidecast-encoder
+	cargo build --release --locked --package tidecast --package tidecast-encoder
 
 check: setup-build pages ## fast: format, lints and types, no tests
 	cargo fmt --all --check

@@ -360,6 +360,30 @@ def wire():
         seed("wire_hello", name, "\n".join(lines).encode())
 
 
+def pipe():
+    """Conversations of transcode/pipe, one for each direction; the first byte's lowest bit says which."""
+    def message(kind, payload=b"", flags=0, rung=0, pts=0, dts=0, duration=0):
+        return struct.pack("<IBBHqqII", 32 + len(payload), kind, flags, rung, pts, dts, duration, 0) + payload
+
+    def codec(sample_entry, record):
+        record = bytes.fromhex(record)
+        return sample_entry + struct.pack("<I", len(record)) + record
+    unit = bytes.fromhex("00000005658884000a")
+    rungs = [(0, 1280, 720, 2500, 1), (1, 854, 480, 1200, 1), (2, 426, 240, 250, 2)]
+    video = struct.pack("<HB", 1, 1) + codec(b"avc1", AVCC) + struct.pack("<III", 90_000, 30_000, 1_001)
+    video += b"\x02\x07x264enc\x0bopenh264enc" + bytes([len(rungs)])
+    video += b"".join(struct.pack("<HHHIB", *rung) for rung in rungs)
+    audio = struct.pack("<HB", 1, 2) + codec(b"mp4a", "1190") + struct.pack("<IBIBI", 44_100, 2, 48_000, 2, 96)
+    units = message(2, unit, 3, 0, 180_000, 180_000, 3_000) + message(2, unit[:6], 0, 0, 189_000, 183_000, 3_000)
+    for name, size, job in [("video", 254, video), ("video-in-pieces", 12, video), ("audio", 254, audio)]:
+        seed("pipe_messages", name, bytes([size]) + message(1, job) + units + message(3, codec(b"avc1", AVCC)) + message(4))
+    answers = message(16, b"\x07x264enc") + message(17, codec(b"avc1", AVCC), 0, 2)
+    answers += message(18, unit, 1, 2, 180_000, 180_000, 3_000) + message(19, struct.pack("<QQQQ", 31, 30, 3_000, 700_000))
+    answers += message(20, b"\x04rung 2 has no IDR at 360000")
+    seed("pipe_messages", "answers", b"\xff" + answers)
+    seed("pipe_messages", "answers-in-pieces", b"\x11" + answers)
+
+
 def files():
     sample = (ROOT / "tidecast.sample.toml").read_text()
     settings = [line.removeprefix("#").split("  # ")[0].rstrip() for line in sample.splitlines()]
@@ -392,7 +416,7 @@ def recent_ffmpeg():
 if __name__ == "__main__":
     FFMPEG = os.environ.get("FFMPEG") or recent_ffmpeg()
     shutil.rmtree(SEEDS, ignore_errors=True)
-    for make in (media, amf, rtmp, viewers, wire, files):
+    for make in (media, amf, rtmp, viewers, wire, pipe, files):
         make()
     made = list(SEEDS.rglob("*/*"))
     print(f"{len(made)} seeds, {sum(path.stat().st_size for path in made)} bytes, in {SEEDS.relative_to(ROOT)}")

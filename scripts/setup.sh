@@ -2,10 +2,10 @@
 # Installs what the make targets need and the machine lacks. Debian 12 or a relative of it; root, or sudo.
 # Does nothing, and says nothing, when everything is there.
 #
-#   scripts/setup.sh build    a C linker, git, and Node.js with npm for the web pages
-#   scripts/setup.sh demo     the same, and ffmpeg with a font for the burned-in clock
+#   scripts/setup.sh build    a C linker, git, GStreamer's headers, and Node.js with npm for the web pages
+#   scripts/setup.sh demo     the same, GStreamer's codecs, and ffmpeg with a font for the burned-in clock
 #   scripts/setup.sh test     the same, Chromium, and an ffmpeg that publishes HEVC, AV1 and Opus
-#   scripts/setup.sh fuzz     as for build, and a C++ compiler for libFuzzer
+#   scripts/setup.sh fuzz     as for build without GStreamer, and a C++ compiler for libFuzzer
 #
 # Rust is expected to be there; its exact version comes by itself through rust-toolchain.toml.
 set -euo pipefail
@@ -38,6 +38,24 @@ want() {
     have "$command" && return
     say "$command is missing; installing $* $why"
     packages+=("$@")
+}
+
+# want_modules "MODULE..." WHY PACKAGE...: the same for libraries with headers, as pkg-config knows them.
+want_modules() {
+    local modules=$1 why=$2
+    shift 2
+    # Word by word: several modules.
+    # shellcheck disable=SC2086
+    have pkg-config && pkg-config --exists $modules && return
+    say "$modules with headers is missing; installing $* $why"
+    packages+=("$@")
+}
+
+# want_plugin NAME PACKAGE: the same for a GStreamer plugin, which no command stands for.
+want_plugin() {
+    compgen -G "/usr/lib/*/gstreamer-1.0/libgst$1.so" >/dev/null && return
+    say "GStreamer's plugin $1 is missing; installing $2 to encode renditions"
+    packages+=("$2")
 }
 
 node_major() { node --version 2>/dev/null | sed 's/^v\([0-9]*\).*/\1/'; }
@@ -86,9 +104,19 @@ have cargo || die "no cargo; install a Rust toolchain with rustup first"
 want cc "to link Rust programs" gcc libc6-dev
 want git "to put the commit into tidecast --version" git
 want tar "to unpack the film clip" tar
-[[ $level == fuzz ]] && want c++ "to compile libFuzzer" g++
+if [[ $level == fuzz ]]; then
+    want c++ "to compile libFuzzer" g++
+else
+    want_modules "gstreamer-1.0 gstreamer-app-1.0 gstreamer-video-1.0" "to build the encoder" \
+        pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
+fi
 if [[ $level == demo || $level == test ]]; then
     want ffmpeg "to publish and to look into streams" ffmpeg
+    want_plugin videoconvertscale gstreamer1.0-plugins-base
+    want_plugin vpx gstreamer1.0-plugins-good
+    want_plugin videoparsersbad gstreamer1.0-plugins-bad
+    want_plugin x264 gstreamer1.0-plugins-ugly
+    want_plugin libav gstreamer1.0-libav
     if [[ ! -f /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf ]]; then
         say "no font is there; installing fonts-dejavu-core for the clock in the picture"
         packages+=(fonts-dejavu-core)

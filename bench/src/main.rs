@@ -8,6 +8,7 @@
 //!   one-publisher ──┤ the release binary (process.rs) beside nginx (nginx.rs), with real ffmpeg
 //!   requests ───────┤
 //!   latency ────────┘ the release binary, real ffmpeg, real Chromium
+//!   ladder            the release encoder beside ffmpeg
 //!   soak              the release binary for an hour, under a load that comes and goes; only when it is named
 //!
 //! CPU time, not wall time, wherever the question allows it: other work on the machine then disturbs little. What is
@@ -17,6 +18,7 @@ mod client;
 mod edge_egress;
 mod held;
 mod http;
+mod ladder;
 mod latency;
 mod measure;
 mod nginx;
@@ -84,6 +86,11 @@ const BENCHMARKS: &[Benchmark] = &[
         run: latency::run,
     },
     Benchmark {
+        name: "ladder",
+        about: "CPU time, picture and start of the encoder with a ladder, beside ffmpeg with the same",
+        run: ladder::run,
+    },
+    Benchmark {
         name: "requests",
         about: "playlists and parts served per CPU second, beside nginx with static files",
         run: requests::run,
@@ -98,7 +105,8 @@ const BENCHMARKS: &[Benchmark] = &[
 /// Left out unless it is asked for.
 const SOAK: &str = "soak";
 
-/// Measures Tidecast. Needs a release binary: TIDECAST_BIN, or what cargo built beside this program.
+/// Measures Tidecast. Needs release binaries: TIDECAST_BIN and TIDECAST_ENCODER_BIN, or what cargo built beside this
+/// program.
 #[derive(Parser)]
 #[command(about, max_term_width = 100)]
 struct Options {

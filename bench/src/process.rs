@@ -246,11 +246,20 @@ pub(crate) fn raise_open_files() -> usize {
 
 /// `TIDECAST_BIN`, or what cargo built beside this program.
 fn binary() -> Result<PathBuf> {
-    let path = match env::var_os("TIDECAST_BIN") {
+    built("TIDECAST_BIN", "tidecast")
+}
+
+pub(crate) fn encoder_binary() -> Result<PathBuf> {
+    built("TIDECAST_ENCODER_BIN", "tidecast-encoder")
+}
+
+/// Where the environment says, or beside this program.
+fn built(variable: &str, name: &str) -> Result<PathBuf> {
+    let path = match env::var_os(variable) {
         Some(path) => path.into(),
-        None => env::current_exe()?.with_file_name("tidecast"),
+        None => env::current_exe()?.with_file_name(name),
     };
-    ensure!(path.is_file(), "{} is not there: run `make build`, or set TIDECAST_BIN", path.display());
+    ensure!(path.is_file(), "{} is not there: run `make build`, or set {variable}", path.display());
     Ok(path)
 }
 
