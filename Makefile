@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/target/tools/node/bin:$(PATH)
 PAGES := player-demo/dist/index.html
 PAGE_SOURCES := $(shell find player-demo/src -type f) $(wildcard player-demo/*.mjs player-demo/*.json player-demo/*.txt)
 
-.PHONY: help demo test build check fix bench soak fuzz pages setup-build setup-demo setup-test setup-fuzz
+.PHONY: help demo test build check fix bench soak fuzz pages setup-build setup-check setup-demo setup-test setup-fuzz
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -24,19 +24,20 @@ demo: setup-demo build ## build, start a server, publish a film into it, print w
 test: setup-test tests/browser/node_modules/.package-lock.json ## everything CI checks: format, lints, unit, conformance and end-to-end tests
 	@scripts/test.sh
 
-build: setup-build pages ## the release binaries, target/release/tidecast and target/release/tidecast-encoder
-	cargo build --release --locked --package tidecast --package tidecast-encoder
+build: setup-build pages ## the release binary, target/release/tidecast
+	cargo build --release --locked --package tidecast
 
-check: setup-build pages ## fast: format, lints and types, no tests
+check: setup-check pages ## fast: format, lints and types, no tests
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	npm --prefix player-demo run --silent check
 
-fix: setup-build pages ## format, and apply what clippy can apply
+fix: setup-check pages ## format, and apply what clippy can apply
 	cargo fmt --all
 	cargo clippy --workspace --all-targets --locked --fix --allow-dirty --allow-staged
 
 bench: setup-test build tests/browser/node_modules/.package-lock.json ## benchmarks, release build; takes minutes
+	cargo build --release --locked --package tidecast-encoder
 	cargo run --release --locked --package tidecast-bench
 
 # SOAK_MINUTES=10 make soak: a first look.
@@ -58,5 +59,5 @@ $(PAGES): player-demo/node_modules/.package-lock.json $(PAGE_SOURCES)
 	npm ci --prefix $* --silent
 	@touch $@
 
-setup-build setup-demo setup-test setup-fuzz: setup-%:
+setup-build setup-check setup-demo setup-test setup-fuzz: setup-%:
 	@scripts/setup.sh $*

@@ -2,10 +2,12 @@
 # Installs what the make targets need and the machine lacks. Debian 12 or a relative of it; root, or sudo.
 # Does nothing, and says nothing, when everything is there.
 #
-#   scripts/setup.sh build    a C linker, git, GStreamer's headers, and Node.js with npm for the web pages
-#   scripts/setup.sh demo     the same, GStreamer's codecs, and ffmpeg with a font for the burned-in clock
-#   scripts/setup.sh test     the same, Chromium, and an ffmpeg that publishes HEVC, AV1 and Opus
-#   scripts/setup.sh fuzz     as for build without GStreamer, and a C++ compiler for libFuzzer
+#   scripts/setup.sh build    a C linker, git, and Node.js with npm for the web pages
+#   scripts/setup.sh demo     the same, and ffmpeg with a font for the burned-in clock
+#   scripts/setup.sh fuzz     as for build, and a C++ compiler for libFuzzer
+#   scripts/setup.sh check    as for build, and GStreamer's headers: the whole workspace compiles
+#   scripts/setup.sh test     all but the C++ compiler, GStreamer's codecs, Chromium, and an ffmpeg that publishes HEVC,
+#                             AV1 and Opus
 #
 # Rust is expected to be there; its exact version comes by itself through rust-toolchain.toml.
 set -euo pipefail
@@ -22,8 +24,8 @@ export PATH=$NODE_HOME/bin:$PATH
 
 level=${1:-build}
 case $level in
-build | demo | test | fuzz) ;;
-*) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+build | demo | fuzz | check | test) ;;
+*) sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac
 
 say() { echo "setup: $*"; }
@@ -104,25 +106,26 @@ have cargo || die "no cargo; install a Rust toolchain with rustup first"
 want cc "to link Rust programs" gcc libc6-dev
 want git "to put the commit into tidecast --version" git
 want tar "to unpack the film clip" tar
-if [[ $level == fuzz ]]; then
-    want c++ "to compile libFuzzer" g++
-else
+[[ $level == fuzz ]] && want c++ "to compile libFuzzer" g++
+if [[ $level == check || $level == test ]]; then
     want_modules "gstreamer-1.0 gstreamer-app-1.0 gstreamer-video-1.0" "to build the encoder" \
         pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
 fi
 if [[ $level == demo || $level == test ]]; then
     want ffmpeg "to publish and to look into streams" ffmpeg
-    want_plugin videoconvertscale gstreamer1.0-plugins-base
-    want_plugin vpx gstreamer1.0-plugins-good
-    want_plugin videoparsersbad gstreamer1.0-plugins-bad
-    want_plugin x264 gstreamer1.0-plugins-ugly
-    want_plugin libav gstreamer1.0-libav
     if [[ ! -f /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf ]]; then
         say "no font is there; installing fonts-dejavu-core for the clock in the picture"
         packages+=(fonts-dejavu-core)
     fi
 fi
-[[ $level == test ]] && want chromium "to watch as a viewer does" chromium
+if [[ $level == test ]]; then
+    want_plugin videoconvertscale gstreamer1.0-plugins-base
+    want_plugin vpx gstreamer1.0-plugins-good
+    want_plugin videoparsersbad gstreamer1.0-plugins-bad
+    want_plugin x264 gstreamer1.0-plugins-ugly
+    want_plugin libav gstreamer1.0-libav
+    want chromium "to watch as a viewer does" chromium
+fi
 apt_install "${packages[@]}"
 
 if ! node_is_good; then
