@@ -10,7 +10,7 @@ use gstreamer::prelude::*;
 use gstreamer_app::{AppSink, AppSinkCallbacks};
 use pipe::{AudioJob, AudioTarget, Codec, Fault, FaultClass, FromEncoder, RungUnit};
 
-use crate::element::{self, broken, make, set};
+use crate::element::{self, add_linked, make, set};
 use crate::output::Output;
 use crate::pipeline::{self, Feed, codec_data, running_time};
 use crate::source::Source;
@@ -84,9 +84,7 @@ pub(crate) fn start(job: &AudioJob, output: &Output) -> Result<(Feed, &'static s
         sink.upcast(),
     ];
     let pipeline = gst::Pipeline::new();
-    let failed = |error: gst::glib::BoolError| broken(error.to_string());
-    pipeline.add_many(&chain).map_err(failed)?;
-    gst::Element::link_many(&chain).map_err(failed)?;
+    add_linked(&pipeline, &chain)?;
     let feed = Feed::start(pipeline, appsrc, source, job.timescale, None, output.clone())?;
     Ok((feed, encoder.name))
 }

@@ -31,6 +31,16 @@ pub(crate) fn set(element: &gst::Element, property: &str, value: &str) -> bool {
     }
 }
 
+/// Adds `elements` to `pipeline`, each linked to the next.
+///
+/// # Errors
+/// [`FaultClass::Pipeline`]: two of them do not fit together.
+pub(crate) fn add_linked(pipeline: &gst::Pipeline, elements: &[gst::Element]) -> Result<(), Fault> {
+    let failed = |error: gst::glib::BoolError| broken(error.to_string());
+    pipeline.add_many(elements).map_err(failed)?;
+    gst::Element::link_many(elements).map_err(failed)
+}
+
 pub(crate) fn broken(text: impl Into<String>) -> Fault {
     Fault { class: FaultClass::Pipeline, text: text.into() }
 }

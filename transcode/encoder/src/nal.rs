@@ -4,6 +4,7 @@
 //! encoder makes them, so they are taken out of the source's unit and put into that of each rung, by PTS.
 
 use bytes::{BufMut, Bytes};
+use media::codec::without_emulation_prevention;
 
 /// `nal_unit_type` of H.264, table 7-1.
 const SLICE: u8 = 1;
@@ -153,20 +154,6 @@ fn put_message(messages: &mut Vec<u8>, kind: usize, payload: &[u8]) {
 }
 
 /// H.264, §7.4.1.
-fn without_emulation_prevention(nal: &[u8]) -> Vec<u8> {
-    let mut payload = Vec::with_capacity(nal.len());
-    let mut zeros = 0;
-    for &byte in nal {
-        if zeros >= 2 && byte == 3 {
-            zeros = 0;
-            continue;
-        }
-        zeros = if byte == 0 { zeros + 1 } else { 0 };
-        payload.push(byte);
-    }
-    payload
-}
-
 fn put_with_emulation_prevention(nal: &mut Vec<u8>, payload: &[u8]) {
     let mut zeros = 0;
     for &byte in payload {

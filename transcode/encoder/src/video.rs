@@ -16,7 +16,7 @@ use gstreamer_app::{AppSink, AppSinkCallbacks, AppSrc};
 use gstreamer_video::{DownstreamForceKeyUnitEvent, VideoCaptionMeta, VideoMeta};
 use pipe::{Codec, Fault, FaultClass, FromEncoder, Rung, RungUnit, VideoJob};
 
-use crate::element::{broken, make, set};
+use crate::element::{add_linked, broken, make, set};
 use crate::encoders::{self, Profile, Settings};
 use crate::ledger::Ledger;
 use crate::nal;
@@ -105,12 +105,6 @@ fn decoded(cascade: Cascade, output: Output) -> Result<AppSink, Fault> {
             .build(),
     );
     Ok(sink)
-}
-
-fn add_linked(pipeline: &gst::Pipeline, elements: &[gst::Element]) -> Result<(), Fault> {
-    let failed = |error: gst::glib::BoolError| broken(error.to_string());
-    pipeline.add_many(elements).map_err(failed)?;
-    gst::Element::link_many(elements).map_err(failed)
 }
 
 /// One encoder, and where its units go.

@@ -81,7 +81,7 @@ impl<'a> BitReader<'a> {
 
 /// The payload of a NAL unit without the 0x03 that keeps `00 00 0x` from looking like a start code
 /// (H.264, §7.4.1).
-pub(super) fn without_emulation_prevention(nal: &[u8]) -> Vec<u8> {
+pub fn without_emulation_prevention(nal: &[u8]) -> Vec<u8> {
     let mut payload = Vec::with_capacity(nal.len());
     let mut zeros = 0;
     for &byte in nal {

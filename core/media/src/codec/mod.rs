@@ -18,6 +18,7 @@ use bytes::Bytes;
 use crate::flv::{AudioCodec, VideoCodec};
 use crate::time::Timescale;
 pub use audio::{AudioConfig, AudioConfigError};
+pub use bits::without_emulation_prevention;
 pub use picture::{Chroma, Colour, PICTURE_SIDE, PixelAspect};
 pub use video::{Access, VideoConfig, VideoConfigError};
 
