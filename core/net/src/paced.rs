@@ -138,7 +138,14 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Paced<IO> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut this.io).poll_read(context, buffer);
         let has_read = buffer.filled().len() > before;
-        let Some((deadline, meaning)) = this.read_deadline(has_read) else { return read };
+        let Some((deadline, meaning)) = this.read_deadline(has_read) else {
+            if read.is_pending() {
+                // hyper reads before it answers, and not when it has answered: the timer makes it look again.
+                let again = Instant::now() + this.idle_time_max;
+                while poll_until(&mut this.read_timer, again, context).is_ready() {}
+            }
+            return read;
+        };
         if read.is_pending() {
             ready!(poll_until(&mut this.read_timer, deadline, context));
             return Poll::Ready(meaning);

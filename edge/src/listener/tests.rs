@@ -5,14 +5,15 @@ use http_body_util::Either;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, advance};
+use tokio::time::{Instant, advance, sleep};
 
 use super::*;
 
 /// Larger than every buffer between us and a viewer.
 const LARGE: usize = 1024 * 1024;
 
-/// Panics at /panic, waits for the drain at /held, is large at /large and says "fine" elsewhere.
+/// Panics at /panic, waits for the drain at /held and for ten seconds at /late, is large at /large and says "fine"
+/// elsewhere.
 #[derive(Default)]
 struct Stage {
     drained: CancellationToken,
@@ -26,6 +27,10 @@ impl Respond for Stage {
             "/held" => {
                 self.drained.cancelled().await;
                 Bytes::from_static(b"drained")
+            }
+            "/late" => {
+                sleep(Duration::from_secs(10)).await;
+                Bytes::from_static(b"late")
             }
             _ => Bytes::from_static(b"fine"),
         };
@@ -53,6 +58,12 @@ async fn read_all(socket: &mut (impl AsyncRead + Unpin)) -> String {
     // A reset after the answer is how a connection with an unread body may end.
     let _ = socket.read_to_end(&mut said).await;
     String::from_utf8(said).unwrap()
+}
+
+/// What follows the head, as far as it is there.
+fn body_of(answer: &[u8]) -> &[u8] {
+    let head_end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+    head_end.map_or(&[], |end| &answer[end + 4..])
 }
 
 struct Running {
@@ -159,6 +170,23 @@ async fn a_slow_head_is_cut_off_and_an_idle_viewer_is_not_blamed() {
     assert_eq!(end_of(server).await, None);
     assert!(start.elapsed() < Duration::from_secs(16), "{:?}", start.elapsed());
     drop(client);
+}
+
+/// Threat 13: nothing is read while an answer is waited for or taken, and yet what comes after it is timed.
+#[tokio::test(start_paused = true)]
+async fn an_idle_viewer_loses_its_place_whatever_its_answer_waited_for() {
+    for (path, body_bytes) in [("/", 4), ("/late", 4), ("/large", LARGE)] {
+        let (mut client, server) = connect();
+        client.write_all(get(path).as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while body_of(&answer).len() < body_bytes {
+            client.read_buf(&mut answer).await.unwrap();
+        }
+        let answered = Instant::now();
+        timeout(Duration::from_secs(100), server).await.expect(path).unwrap().unwrap();
+        assert_eq!(answered.elapsed().as_secs(), 15, "{path}");
+        drop(client);
+    }
 }
 
 /// Threat 23: a viewer that trickles pins what it was given.

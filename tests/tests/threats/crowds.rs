@@ -44,7 +44,6 @@ fn threat_13_two_thousand_slow_clients_cost_a_viewer_nothing() -> Result<()> {
     let _alone = alone();
     let scene = Scene::start()?;
     let (http, rtmp) = (scene.server.http_address(), scene.server.rtmp_address());
-    let started = Instant::now();
     scene.undisturbed(|| {
         let mut slow_heads = crowd(1_000, http, None)?;
         let mut slow_readers = crowd(500, http, Some(4_096))?;
@@ -78,7 +77,6 @@ fn threat_13_two_thousand_slow_clients_cost_a_viewer_nothing() -> Result<()> {
         drop((silent, quiet_publishers));
         cut_off.context(told)
     })?;
-    ensure!(started.elapsed() < Duration::from_secs(40), "they stayed for {:?}", started.elapsed());
     scene.is_sound()
 }
 
