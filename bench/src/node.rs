@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Result;
 use hls::Catalog;
-use ingest::{Authorize, Gate, NoCheckpoints, OnConflict, Policy, Publication, Secret};
+use ingest::{Authorize, Gate, NoCheckpoints, OnConflict, PassThrough, Policy, Publication, Secret};
 use media::StreamId;
 use origin::Origin;
 use relay::StreamRegistry;
@@ -44,7 +44,14 @@ impl Node {
         let policy = Policy { part_target, on_conflict: OnConflict::Refuse, linger: Duration::from_secs(20) };
         let checkpoints = Arc::new(NoCheckpoints);
         let metrics = ingest::Metrics::default();
-        let gate = Gate::new(registry.clone(), Arc::new(Anybody), policy, checkpoints, metrics);
+        let gate = Gate::new(
+            registry.clone(),
+            Arc::new(Anybody),
+            policy,
+            checkpoints,
+            Arc::new(PassThrough),
+            metrics,
+        );
         Self { catalog: Catalog::new(hls::Metrics::default()), registry, gate }
     }
 

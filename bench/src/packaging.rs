@@ -257,7 +257,7 @@ impl Pushing {
         let name: hls::RenditionName = "v".parse()?;
         let rendition = |name: &str| -> Result<RenditionHeader> {
             let part_target_ms = part_target.as_millis() as u32 + 1;
-            Ok(RenditionHeader { name: name.parse()?, codec: codec.clone(), part_target_ms })
+            Ok(RenditionHeader { name: name.parse()?, codec: codec.clone(), part_target_ms, derived: false })
         };
         let entered = runtime.enter();
         let mut writer = catalog.open(StreamHeader {

@@ -3,11 +3,12 @@
 
 use bytes::Bytes;
 use media::{CodecConfig, NameError, SessionId, StreamId, TrackId, TrackKind, codec};
-use relay::{Bandwidth, Live, StreamRecord, TrackRecord};
+use relay::{Bandwidth, Derived, Live, StreamRecord, TrackRecord};
 use serde::{Deserialize, Serialize};
 
 use crate::cutter::Numbers;
 use crate::grid::{Follower, Grid};
+use crate::ladder::part_hold_back_ms;
 
 /// Version of the text. A process of another version starts new sessions instead of misreading old ones.
 const FORMAT: u32 = 1;
@@ -136,7 +137,7 @@ struct Saved {
     follower_frame: Option<i64>,
     target_duration_s: u32,
     window_ms: u32,
-    /// The lead first.
+    /// The lead first, derived ones last.
     tracks: Vec<SavedTrack>,
 }
 
@@ -149,6 +150,15 @@ struct SavedTrack {
     reorder_delay: u32,
     bandwidth_peak: u32,
     bandwidth_average: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    derived: Option<SavedDerived>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SavedDerived {
+    /// Number of the track that it is made of.
+    from: u16,
+    name: String,
 }
 
 impl From<&Checkpoint> for Saved {
@@ -163,6 +173,10 @@ impl From<&Checkpoint> for Saved {
                 reorder_delay: track.reorder_delay,
                 bandwidth_peak: bandwidth.peak,
                 bandwidth_average: bandwidth.average,
+                derived: track.derived.map(|derived| {
+                    let name = track.name.to_string();
+                    SavedDerived { from: derived.from.0, name }
+                }),
             }
         });
         Self {
@@ -195,15 +209,25 @@ impl Saved {
         for (number, track) in (0..).zip(&self.tracks) {
             let record = unhex(&track.config).ok_or(CheckpointError::Value("a configuration"))?;
             let codec = CodecConfig::from_record(track.sample_entry.as_bytes(), record)?;
+            let bandwidth = Bandwidth { peak: track.bandwidth_peak, average: track.bandwidth_average };
+            let name = track.derived.as_ref().map_or(track_name(codec.kind()), |derived| &derived.name);
+            let derived =
+                track.derived.as_ref().map(|derived| Derived { from: TrackId(derived.from), bandwidth });
             tracks.push(TrackRecord {
                 id: TrackId(number),
-                name: track_name(codec.kind()),
+                name: name.into(),
                 codec,
                 part_target_ms: track.part_target_ms,
                 reorder_delay: track.reorder_delay,
+                derived,
             });
         }
-        let (lead, follower) = match tracks.as_slice() {
+        let own = tracks.iter().take_while(|track| track.derived.is_none()).count();
+        let (own, derived) = tracks.split_at(own);
+        if !derived.iter().all(|track| is_derived_of(track, own)) {
+            return Err(CheckpointError::Value("a derived track"));
+        }
+        let (lead, follower) = match own {
             [lead] => (lead, None),
             [lead, follower] if lead.codec.kind() != follower.codec.kind() => (lead, Some(follower)),
             _ => return Err(CheckpointError::Value("the number of tracks")),
@@ -252,7 +276,7 @@ impl Saved {
             record: StreamRecord {
                 session,
                 epoch: self.epoch,
-                part_hold_back_ms: grid.part_hold_back_ms(),
+                part_hold_back_ms: part_hold_back_ms(&tracks),
                 frame_rate: self.frame_rate,
                 tracks,
                 live: None,
@@ -273,6 +297,15 @@ impl Saved {
             },
         })
     }
+}
+
+/// Whether it is made of one of these, and its name can stand in a URL.
+fn is_derived_of(track: &TrackRecord, own: &[TrackRecord]) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let of = |derived: Derived| own.get(usize::from(derived.from.0));
+    track.derived.and_then(of).is_some_and(|from| from.codec.kind() == track.codec.kind())
+        && (1..=16).contains(&track.name.len())
+        && track.name.bytes().all(allowed)
 }
 
 /// The rendition that a track of a publisher becomes, in URLs.
@@ -318,28 +351,40 @@ mod tests {
         let grid = Grid::video(cadence, Some((scale, 1024)), Duration::from_millis(500));
         let track = |number, codec: CodecConfig, part_target_ms| TrackRecord {
             id: TrackId(number),
-            name: track_name(codec.kind()),
+            name: track_name(codec.kind()).into(),
             codec,
             part_target_ms,
             reorder_delay: 0,
+            derived: None,
+        };
+        let bandwidth = Bandwidth { peak: 700_000, average: 600_000 };
+        let rung = TrackRecord {
+            name: "v360".into(),
+            derived: Some(Derived { from: TrackId(0), bandwidth }),
+            ..track(2, CodecConfig::H264(avcc()), 501)
         };
         Checkpoint {
             id: StreamId::new("live", "cam").unwrap(),
             record: StreamRecord {
                 session: SessionId::from_random(0xAB),
                 epoch: 3,
-                part_hold_back_ms: grid.part_hold_back_ms(),
+                part_hold_back_ms: 3 * 512,
                 frame_rate: Some(30.0),
                 tracks: vec![
                     track(0, CodecConfig::H264(avcc()), 501),
                     track(1, CodecConfig::Aac(audio), 512),
+                    rung,
                 ],
                 live: None,
             },
             live: Live {
                 target_duration_s: 4,
                 window_ms: 28_000,
-                bandwidth: vec![Bandwidth { peak: 3_000_000, average: 2_500_000 }; 2],
+                bandwidth: vec![
+                    Bandwidth { peak: 3_000_000, average: 2_500_000 },
+                    Bandwidth { peak: 130_000, average: 128_000 },
+                    bandwidth,
+                ],
             },
             grid,
             since_ms: 1_800_000_000_000,
@@ -378,6 +423,9 @@ mod tests {
             ("\"part\":45000", "\"part\":9223372036854775807"),
             ("\"msn\":20", "\"msn\":18446744073709551615"),
             ("\"epoch\":3", "\"epoch\":4294967295"),
+            ("\"from\":0", "\"from\":1"),
+            ("\"from\":0", "\"from\":2"),
+            ("\"name\":\"v360\"", "\"name\":\"../360\""),
         ] {
             assert!(text.contains(honest), "{honest} in {text}");
             let read = Checkpoint::from_json(text.replacen(honest, damaged, 1).as_bytes());

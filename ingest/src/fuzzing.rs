@@ -10,7 +10,8 @@ use media::StreamId;
 use relay::StreamRegistry;
 
 use crate::{
-    Announced, Authorize, Checkpoint, Gate, Metrics, NoCheckpoints, OnConflict, Policy, PublishError, Secret,
+    Announced, Authorize, Checkpoint, Gate, Metrics, NoCheckpoints, OnConflict, PassThrough, Policy,
+    PublishError, Secret,
 };
 
 const LINGER: Duration = Duration::from_secs(20);
@@ -43,7 +44,14 @@ impl Node {
             linger: LINGER,
         };
         let checkpoints = Arc::new(NoCheckpoints);
-        let gate = Gate::new(registry.clone(), Arc::new(Anybody), policy, checkpoints, Metrics::default());
+        let gate = Gate::new(
+            registry.clone(),
+            Arc::new(Anybody),
+            policy,
+            checkpoints,
+            Arc::new(PassThrough),
+            Metrics::default(),
+        );
         let wall = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         Self { gate, registry, now: Instant::now(), wall }
     }

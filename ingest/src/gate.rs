@@ -12,6 +12,7 @@ use relay::StreamRegistry;
 use crate::Secret;
 use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::error::{KeyFault, PublishError, Refusal};
+use crate::ladder::Ladder;
 use crate::metrics::Metrics;
 use crate::publication::Publication;
 use crate::refusals::{Refusals, Refused};
@@ -56,6 +57,7 @@ pub(crate) struct Shared {
     pub(crate) policy: Policy,
     pub(crate) metrics: Metrics,
     pub(crate) checkpoints: Arc<dyn Checkpoints>,
+    pub(crate) ladder: Arc<dyn Ladder>,
     authorize: Arc<dyn Authorize>,
     /// Locked before a slot, never after.
     slots: Mutex<HashMap<StreamId, Arc<Slot>>>,
@@ -87,12 +89,14 @@ impl Gate {
         authorize: Arc<dyn Authorize>,
         policy: Policy,
         checkpoints: Arc<dyn Checkpoints>,
+        ladder: Arc<dyn Ladder>,
         metrics: Metrics,
     ) -> Self {
         let slots = Mutex::default();
         let claims = AtomicU64::new(1);
         let refusals = Refusals::default();
-        let shared = Shared { registry, policy, metrics, checkpoints, authorize, slots, claims, refusals };
+        let shared =
+            Shared { registry, policy, metrics, checkpoints, ladder, authorize, slots, claims, refusals };
         Self { shared: Arc::new(shared) }
     }
 
@@ -172,6 +176,10 @@ impl Slot {
     fn new(id: StreamId, now: Instant) -> Arc<Self> {
         let claims = Mutex::new(Claims { newest: 0, owner: 0, heard: now, session: None });
         Arc::new(Self { id, claims })
+    }
+
+    pub(crate) fn id(&self) -> &StreamId {
+        &self.id
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Claims> {

@@ -134,11 +134,6 @@ impl Grid {
         }
     }
 
-    /// PART-HOLD-BACK: three times the larger PART-TARGET, the same in every playlist.
-    pub(crate) fn part_hold_back_ms(&self) -> u32 {
-        3 * self.part_target_ms.max(self.follower.map_or(0, |follower| follower.part_target_ms))
-    }
-
     pub(crate) fn segment(&self) -> i64 {
         (SEGMENT_TARGET.as_secs_f64() * f64::from(self.scale.hertz())) as i64
     }
@@ -220,7 +215,6 @@ mod tests {
         let grid = Grid::video(cadence, audio, DEFAULT);
         assert_eq!((grid.part, grid.part_target_ms), (45_000, 501));
         assert_eq!(grid.follower.unwrap().part_target_ms, 512);
-        assert_eq!(grid.part_hold_back_ms(), 1536);
         let low = Grid::video(cadence, audio, LOW);
         assert_eq!((low.part, low.part_target_ms), (18_000, 201));
         assert_eq!(low.follower.unwrap().part_target_ms, 214);

@@ -57,7 +57,7 @@ pub(crate) struct Opening {
     pub(crate) frame_rate: Option<f64>,
     /// Wall-clock time of stream time zero, in milliseconds since the Unix epoch.
     pub(crate) anchor_ms: i64,
-    /// The lead first.
+    /// The lead first, derived ones last.
     pub(crate) tracks: Vec<TrackRecord>,
     /// What was held, from the lead's first unit on.
     pub(crate) units: Vec<Held>,
@@ -134,17 +134,19 @@ impl Hold {
         };
         let video = video.map(|config| TrackRecord {
             id: TrackId(0),
-            name: track_name(TrackKind::Video),
+            name: track_name(TrackKind::Video).into(),
             codec: config.clone().into(),
             part_target_ms: grid.part_target_ms,
             reorder_delay: self.reorder_delay(),
+            derived: None,
         });
         let audio = audio.map(|config| TrackRecord {
             id: TrackId(1),
-            name: track_name(TrackKind::Audio),
+            name: track_name(TrackKind::Audio).into(),
             codec: config.clone().into(),
             part_target_ms: grid.follower.map_or(grid.part_target_ms, |follower| follower.part_target_ms),
             reorder_delay: 0,
+            derived: None,
         });
         let tracks: Vec<_> = video.into_iter().chain(audio).collect();
         let lead = tracks.first()?.codec.kind();

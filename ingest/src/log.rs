@@ -11,6 +11,7 @@ use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::cutter::{Counts, Cutter, Entry, Lane, Numbers};
 use crate::grid::Grid;
 use crate::hold::{Held, Opening};
+use crate::ladder::part_hold_back_ms;
 use crate::meter::Weight;
 
 /// The playlist window, in target durations; fewer if the origin could not keep what viewers may still ask for, and
@@ -27,7 +28,7 @@ pub(crate) struct Log {
     lead_frame: u32,
     keep: Keep,
     group: u32,
-    /// The lead first, as in the stream record.
+    /// The publisher's own, the lead first, as in the stream record.
     tracks: Vec<Output>,
     announced_bits_per_second: Option<u32>,
     stage: Stage,
@@ -80,7 +81,7 @@ impl Log {
         let record = StreamRecord {
             session: writer.session(),
             epoch: 1,
-            part_hold_back_ms: opening.grid.part_hold_back_ms(),
+            part_hold_back_ms: part_hold_back_ms(&opening.tracks),
             frame_rate: opening.frame_rate,
             tracks: opening.tracks,
             live: None,
@@ -287,6 +288,8 @@ impl Log {
         if let Some(lead) = bandwidth.first_mut() {
             lead.peak = lead.peak.saturating_add(missing);
         }
+        let derived = self.keep.record.tracks.iter().filter_map(|track| track.derived);
+        bandwidth.extend(derived.map(|derived| derived.bandwidth));
         let peak = bandwidth.iter().map(|track| u64::from(track.peak)).sum();
         let window_ms = window_target_durations(target_duration_s, peak) * target_duration_s * 1000;
         let live = Live { target_duration_s, window_ms, bandwidth };

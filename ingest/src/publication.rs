@@ -395,7 +395,7 @@ impl Publication {
             return Ok(());
         }
         let Some(zero) = self.clock.zero() else { return Ok(()) };
-        let Some(opening) = held.open(audio, self.shared.policy.part_target) else { return Ok(()) };
+        let Some(mut opening) = held.open(audio, self.shared.policy.part_target) else { return Ok(()) };
         for (announced, kind) in
             [(self.announced.video, TrackKind::Video), (self.announced.audio, TrackKind::Audio)]
         {
@@ -409,6 +409,8 @@ impl Publication {
         Span::current().record("session", field::display(self.fresh));
         let session = claims.owned(self.claim, now)?;
         self.health.open(opening.frame_rate);
+        let derived = self.shared.ladder.derive(self.slot.id(), &opening.tracks, opening.frame_rate);
+        opening.tracks.extend(derived);
         session.open(opening, self.announced.bits_per_second, zero, now);
         self.stage = Stage::Writing;
         Ok(())

@@ -153,10 +153,11 @@ mod tests {
             let mut stream = registry.open(id.clone(), SessionId::from_random(7)).unwrap();
             let track = TrackRecord {
                 id: TrackId(0),
-                name: "a",
+                name: "a".into(),
                 codec: codec(ASC_48),
                 part_target_ms: 512,
                 reorder_delay: 0,
+                derived: None,
             };
             let mut writers = stream.open(StreamRecord {
                 session: SessionId::from_random(7),

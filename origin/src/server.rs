@@ -104,9 +104,10 @@ struct Lane {
 impl Packaging {
     fn open(stream: &Stream, record: &StreamRecord, catalog: &Catalog) -> Self {
         let renditions = record.tracks.iter().map(|track| RenditionHeader {
-            name: rendition_name(track.name),
+            name: rendition_name(&track.name),
             codec: track.codec.clone(),
             part_target_ms: track.part_target_ms,
+            derived: track.derived.is_some(),
         });
         let writer = catalog.open(StreamHeader {
             id: stream.id().clone(),
@@ -118,8 +119,8 @@ impl Packaging {
         let lanes = stream.tracks().iter().map(|track| Lane {
             cursor: track.oldest(),
             packager: Packager::new(track.record()),
-            name: rendition_name(track.record().name),
-            span: info_span!("rendition", rendition.name = track.record().name),
+            name: rendition_name(&track.record().name),
+            span: info_span!("rendition", rendition.name = &*track.record().name),
             track: track.clone(),
             ended: false,
         });

@@ -151,14 +151,16 @@ impl Feed {
 
     /// Sets the cursors, if what the reader wants next is here or just coming.
     fn resume(&mut self, session: SessionId, places: &[(RenditionName, Position)]) -> bool {
-        if session != self.index.session() || places.len() != self.cursors.len() {
+        if session != self.index.session() {
             return false;
         }
         for (cursor, rendition) in self.cursors.iter_mut().zip(&self.index.renditions) {
             let place = places.iter().find(|(name, _)| *name == rendition.header.name);
             match place {
+                // It had nothing of it.
+                None => {}
                 Some((_, position)) if is_reachable(rendition, *position) => cursor.next = Some(*position),
-                _ => {
+                Some(_) => {
                     self.cursors.iter_mut().for_each(|cursor| *cursor = Cursor::default());
                     return false;
                 }

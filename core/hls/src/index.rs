@@ -1,5 +1,6 @@
 //! One session of a stream: its writer, and what readers find in it.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -81,6 +82,7 @@ pub struct StreamIndex {
 pub(crate) struct Announced {
     pub(crate) target_duration_s: u32,
     pub(crate) window_ms: u64,
+    offered: Offered,
     frame_rate: Option<f64>,
     /// In the order of the header's renditions.
     bandwidths: Vec<Bandwidth>,
@@ -90,6 +92,10 @@ pub(crate) struct Announced {
     /// Cache-Control of an answer to a blocking reload.
     pub(crate) blocking_cache_control: HeaderValue,
 }
+
+/// The renditions that newcomers are told of: a bit for each, in the header's order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Offered(pub(crate) u64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -104,12 +110,12 @@ pub enum State {
 pub struct Status {
     pub state: State,
     pub session: SessionId,
-    /// As in the multivariant playlist, RFC 6381.
+    /// Of what the publisher sends, RFC 6381.
     pub codecs: String,
     /// Width and height of the first video rendition.
     pub resolution: Option<(u32, u32)>,
     pub frame_rate: Option<f64>,
-    /// Sum over the renditions; `None` before the announcement.
+    /// Of what the publisher sends; `None` before the announcement.
     pub bandwidth: Option<Bandwidth>,
     pub target_duration_s: Option<u32>,
     /// Of the first rendition.
@@ -226,17 +232,17 @@ impl StreamIndex {
     pub fn status(&self) -> Status {
         let announced = self.announced();
         let first = self.renditions.first();
-        let codecs: Vec<_> =
-            self.header.renditions.iter().map(|rendition| rendition.codec.rfc6381()).collect();
+        let own = || self.header.renditions.iter().enumerate().filter(|(_, rendition)| !rendition.derived);
+        let codecs: Vec<_> = own().map(|(_, rendition)| rendition.codec.rfc6381()).collect();
         Status {
             state: self.state(),
             session: self.session(),
             codecs: codecs.join(","),
             resolution: self.header.renditions.iter().find_map(|rendition| rendition.codec.dimensions()),
             frame_rate: announced.as_ref().and_then(|announced| announced.frame_rate),
-            bandwidth: announced
-                .as_ref()
-                .map(|announced| Bandwidth::total(announced.bandwidths.iter().copied())),
+            bandwidth: announced.as_ref().map(|announced| {
+                Bandwidth::total(own().filter_map(|(number, _)| announced.bandwidths.get(number)).copied())
+            }),
             target_duration_s: announced.as_ref().map(|announced| announced.target_duration_s),
             part_target_ms: first.map_or(0, |rendition| rendition.header.part_target_ms),
             part_hold_back_ms: self.header.part_hold_back_ms,
@@ -280,7 +286,46 @@ impl StreamIndex {
 
     /// The announcement, once every playlist it promises can be fetched.
     pub(crate) fn visible(&self) -> Option<Arc<Announced>> {
-        self.announced().filter(|_| self.renditions.iter().all(Rendition::has_playlist))
+        let promised = |rendition: &Rendition| rendition.header.derived || rendition.has_playlist();
+        self.announced().filter(|_| self.renditions.iter().all(promised))
+    }
+
+    fn offered(&self) -> Offered {
+        let Some(source) = self.renditions.first().map(Rendition::snapshot) else { return Offered(0) };
+        let bits = self.renditions.iter().zip(0..u64::BITS);
+        Offered(bits.fold(0, |all, (rendition, bit)| all | u64::from(rendition.is_offered(&source)) << bit))
+    }
+
+    /// A derived rendition has published: newcomers are told of it, or no longer.
+    pub(crate) fn review_offer(&self) {
+        let Some(announced) = self.announced() else { return };
+        let offered = self.offered();
+        if announced.offered != offered {
+            let bandwidths = announced.bandwidths.clone();
+            let multivariants = self.multivariants(&bandwidths, announced.frame_rate, offered);
+            let blocking_cache_control = announced.blocking_cache_control.clone();
+            let Announced { target_duration_s, window_ms, frame_rate, skip_boundary_ms, .. } = *announced;
+            self.announced.store(Some(Arc::new(Announced {
+                target_duration_s,
+                window_ms,
+                offered,
+                frame_rate,
+                bandwidths,
+                multivariants,
+                skip_boundary_ms,
+                blocking_cache_control,
+            })));
+        }
+    }
+
+    fn multivariants(
+        &self,
+        bandwidths: &[Bandwidth],
+        frame_rate: Option<f64>,
+        offered: Offered,
+    ) -> Multivariants {
+        let renditions = self.header.renditions.iter().cloned().zip(bandwidths.iter().copied());
+        Multivariants::new(self.session(), offered, &renditions.collect::<Vec<_>>(), frame_rate)
     }
 
     pub(crate) fn rendition(&self, name: &str) -> Option<&Rendition> {
@@ -327,8 +372,8 @@ impl StreamIndex {
                 (target_duration_s, u64::from(announcement.window_ms).max(shortest), announcement.frame_rate)
             }
         };
-        let renditions = self.header.renditions.iter().cloned().zip(bandwidths.iter().copied()).collect();
-        let multivariants = Multivariants::new(self.session(), renditions, frame_rate);
+        let offered = self.offered();
+        let multivariants = self.multivariants(&bandwidths, frame_rate, offered);
         // Six target durations, the least that rfc8216bis §4.4.3.8 allows.
         let boundary_ms = target_duration_s.saturating_mul(6000);
         let skip_boundary_ms = (window_ms > u64::from(boundary_ms)).then_some(boundary_ms);
@@ -338,12 +383,27 @@ impl StreamIndex {
         Announced {
             target_duration_s,
             window_ms,
+            offered,
             frame_rate,
             bandwidths,
             multivariants,
             skip_boundary_ms,
             blocking_cache_control,
         }
+    }
+}
+
+impl Offered {
+    /// Those of `all`, which are in the header's order.
+    pub(crate) fn of<T>(self, all: &[T]) -> impl Iterator<Item = &T> {
+        all.iter().zip(0..u64::BITS).filter(move |(_, bit)| self.0 >> bit & 1 == 1).map(|(one, _)| one)
+    }
+}
+
+/// As part of an ETag.
+impl fmt::Display for Offered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}", self.0)
     }
 }
 

@@ -36,4 +36,4 @@ pub use segment::{Part, Position, SegmentStart};
 
 /// Version of everything a viewer can fetch: the text of playlists and the bytes of parts. Part of every ETag,
 /// because two nodes of different versions may write the same part differently; raise it with any such change.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;

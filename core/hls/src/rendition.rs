@@ -21,6 +21,10 @@ use crate::waiters::{Queue, Waiters};
 /// Ingest bounds the bytes of a segment, so memory stays bounded.
 const SEGMENTS_KEPT_MIN: usize = 2;
 
+/// A derived rendition without media for so many segments is no longer offered: a worker that was restarted is back
+/// before.
+const SEGMENTS_LOST_MAX: usize = 2;
+
 /// What a rendition is called in URLs: `v`, `a`, `v720`; `[a-z0-9]{1,16}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RenditionName(Arc<str>);
@@ -61,6 +65,9 @@ pub struct RenditionHeader {
     pub codec: CodecConfig,
     /// No part is longer. Never changes: Apple's player gives up on a stream for good if it does.
     pub part_target_ms: u32,
+    /// Made of another rendition by a transcode worker, which may start late or fail: nothing waits for it, and
+    /// newcomers are told of it only while it has media.
+    pub derived: bool,
 }
 
 /// Why a part was not taken. The packager's mistake, never a viewer's.
@@ -147,6 +154,17 @@ impl Rendition {
 
     pub(crate) fn has_playlist(&self) -> bool {
         self.snapshot.load().playlist.is_some()
+    }
+
+    /// Whether a newcomer is told of it: not while a worker has given nothing for the newest segments of which the
+    /// `source` has media.
+    pub(crate) fn is_offered(&self, source: &Snapshot) -> bool {
+        let snapshot = self.snapshot();
+        let complete = snapshot.segments.iter().rev().filter(|segment| segment.complete);
+        let lost = |segment: &Arc<Segment>| {
+            segment.gap() && !source.segment(segment.msn).is_some_and(|same| same.gap())
+        };
+        !self.header.derived || snapshot.playlist.is_some() && !complete.take(SEGMENTS_LOST_MAX).all(lost)
     }
 
     /// Waits until `check` finds its answer in a snapshot. May be dropped at any time.
@@ -438,6 +456,9 @@ impl RenditionWriter {
         let playlist = announced.map(|announced| self.render(&announced, &segments, ended));
         let rendition = self.rendition();
         rendition.snapshot.store(Arc::new(Snapshot { segments, ended, playlist }));
+        if rendition.header.derived {
+            self.index.review_offer();
+        }
         rendition.waiters.ring();
     }
 

@@ -24,8 +24,8 @@ pub use client::{Lost, SILENCE_MAX, Subscription, Upstream, UpstreamError, Upstr
 pub use frame::{Boundary, Frame, FrameError, HEADER_BYTES, Kind};
 pub use metrics::{Metrics, WireMetrics};
 pub use record::{
-    Bandwidth, Facts, HEALTH_SAMPLES_MAX, Health, Live, STORE_BYTES_MAX, Sample, Sound, StreamRecord,
-    TrackRecord,
+    Bandwidth, Derived, Facts, HEALTH_SAMPLES_MAX, Health, Live, STORE_BYTES_MAX, Sample, Sound,
+    StreamRecord, TrackRecord,
 };
 pub use registry::{StreamRegistry, Streams, Taken};
 pub use ring::{Cursor, GROUP_BYTES_MAX, RING_BYTES_MAX, Read, Ring};

@@ -1,5 +1,7 @@
 //! What is known of a stream as a whole. Every node renders from these records, never from its own configuration.
 
+use std::sync::Arc;
+
 use media::{CodecConfig, SessionId, TrackId};
 
 /// Most bytes of parts that an origin keeps for one stream. Ingest stamps a window that fits, and the origin
@@ -26,13 +28,24 @@ pub struct StreamRecord {
 pub struct TrackRecord {
     pub id: TrackId,
     /// Rendition name in URLs: `v` is the publisher's own video, `a` its audio.
-    pub name: &'static str,
+    pub name: Arc<str>,
+    /// Of a derived track what it will be at most; the encoder's own comes in the log, before the first unit.
     pub codec: CodecConfig,
     /// PART-TARGET.
     pub part_target_ms: u32,
     /// How much earlier than in the log units are decoded in the boxes, in ticks: the encoder's reorder delay. The
     /// log has DTS = PTS at every IDR; with it, no composition offset in the boxes is negative.
     pub reorder_delay: u32,
+    /// Made of another track of this stream, by a transcode worker. `None` for what the publisher sends.
+    pub derived: Option<Derived>,
+}
+
+/// A track that a worker makes, if there is one. It may have no media for a while, or never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Derived {
+    pub from: TrackId,
+    /// As configured: what is measured of it says more about the scene than about the rung.
+    pub bandwidth: Bandwidth,
 }
 
 /// What the first complete segment settles for the life of the session.

@@ -1,6 +1,6 @@
 //! A stream in this process: its record, its tracks' rings, and the wake-up of their readers.
 
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
 use media::{AccessUnit, CodecConfig, SessionId, StreamId};
@@ -20,6 +20,8 @@ pub struct Stream {
     tracks: OnceLock<Vec<Arc<Track>>>,
     facts: ArcSwap<Facts>,
     boundaries: watch::Receiver<u64>,
+    /// Writers of derived tracks that no worker has taken.
+    unclaimed: Mutex<Vec<TrackWriter>>,
 }
 
 impl Stream {
@@ -43,6 +45,12 @@ impl Stream {
 
     pub fn facts(&self) -> Arc<Facts> {
         self.facts.load_full()
+    }
+
+    /// The writers of the derived tracks, for the worker that is first to ask; nothing for the next. A track that nobody
+    /// claimed ends with the stream; the others when their writer is dropped.
+    pub fn claim(&self) -> Vec<TrackWriter> {
+        std::mem::take(&mut *self.unclaimed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Counts the boundaries and ends of all tracks: what a reader of whole parts waits for. The channel
@@ -104,6 +112,7 @@ impl StreamWriter {
             tracks: OnceLock::new(),
             facts: ArcSwap::default(),
             boundaries: boundaries_reader,
+            unclaimed: Mutex::default(),
         });
         Self { stream, registry, record, boundaries }
     }
@@ -120,7 +129,8 @@ impl StreamWriter {
         self.stream.session
     }
 
-    /// Opens the log: from here on the track set is fixed. One writer for each track of the record.
+    /// Opens the log: from here on the track set is fixed. One writer for each track of the record that is the
+    /// publisher's own; those of derived ones are to be [claimed](Stream::claim).
     pub fn open(&mut self, record: StreamRecord) -> Vec<TrackWriter> {
         let tracks: Vec<_> = record
             .tracks
@@ -133,11 +143,12 @@ impl StreamWriter {
             .collect();
         let opened = self.stream.tracks.set(tracks.clone()).is_ok();
         assert!(opened, "a log is opened once");
+        let writers = tracks.into_iter();
+        let writers = writers.map(|track| TrackWriter { track, boundaries: self.boundaries.clone(), end: 0 });
+        let (own, derived) = writers.partition(|writer| writer.track.record.derived.is_none());
+        *self.stream.unclaimed.lock().unwrap_or_else(PoisonError::into_inner) = derived;
         self.record.send_replace(Some(Arc::new(record)));
-        tracks
-            .into_iter()
-            .map(|track| TrackWriter { track, boundaries: self.boundaries.clone(), end: 0 })
-            .collect()
+        own
     }
 
     /// Writes the second stream record, or a later one with more bandwidth.
@@ -156,6 +167,7 @@ impl StreamWriter {
 
 impl Drop for StreamWriter {
     fn drop(&mut self) {
+        drop(self.stream.claim());
         self.registry.close(&self.stream);
     }
 }
@@ -169,6 +181,10 @@ pub struct TrackWriter {
 }
 
 impl TrackWriter {
+    pub fn record(&self) -> &TrackRecord {
+        &self.track.record
+    }
+
     /// Starts group `id` at `start`; what is pushed next opens it.
     pub fn open_group(&mut self, id: u32, start: i64) {
         self.write(|ring| ring.open_group(id, start));
@@ -209,6 +225,7 @@ mod tests {
     use media::codec::aac;
 
     use super::*;
+    use crate::record::{Bandwidth, Derived};
 
     fn record(session: SessionId) -> StreamRecord {
         let codec = CodecConfig::Aac(aac::Config::parse(Bytes::from_static(&[0x11, 0x90])).unwrap());
@@ -219,10 +236,11 @@ mod tests {
             frame_rate: None,
             tracks: vec![TrackRecord {
                 id: TrackId(0),
-                name: "a",
+                name: "a".into(),
                 codec,
                 part_target_ms: 512,
                 reorder_delay: 0,
+                derived: None,
             }],
             live: None,
         }
@@ -254,6 +272,41 @@ mod tests {
         frames.clear();
         assert_eq!(track.read(&mut slow, true, &mut frames), Read::Jumped);
         assert_eq!((frames.len(), metrics.jumps.get()), (1, 1), "audio: the newest frame is a keyframe");
+    }
+
+    #[tokio::test]
+    async fn derived_tracks_are_claimed_once_and_end_with_the_stream_if_nobody_does() {
+        for claims in [false, true] {
+            let registry = StreamRegistry::default();
+            let (id, session) = (StreamId::new("live", "cam").unwrap(), SessionId::from_random(1));
+            let mut stream = registry.open(id.clone(), session).unwrap();
+            let reader = registry.get(&id).unwrap();
+            let mut record = record(session);
+            let derived = Some(Derived { from: TrackId(0), bandwidth: Bandwidth::default() });
+            record.tracks.push(TrackRecord {
+                id: TrackId(1),
+                name: "a2".into(),
+                derived,
+                ..record.tracks[0].clone()
+            });
+            let own = stream.open(record);
+            assert_eq!(own.iter().map(|writer| writer.record().id).collect::<Vec<_>>(), [TrackId(0)]);
+            let mut claimed = Vec::new();
+            if claims {
+                claimed = reader.claim();
+                assert_eq!((claimed.len(), reader.claim().len()), (1, 0));
+            }
+            let mut boundaries = reader.boundaries();
+            drop((own, stream));
+            let track = reader.tracks()[1].clone();
+            let (mut cursor, mut frames) = (track.oldest(), Vec::new());
+            boundaries.borrow_and_update();
+            let read = track.read(&mut cursor, false, &mut frames);
+            assert_eq!(read, if claims { Read::Idle } else { Read::Ended });
+            drop(claimed);
+            assert_eq!(boundaries.changed().await.is_ok(), claims, "the End frame");
+            assert_eq!(track.read(&mut cursor, false, &mut frames), Read::Ended);
+        }
     }
 
     #[tokio::test]

@@ -256,6 +256,7 @@ impl Mirror {
                 name: track.name.clone(),
                 codec: rendition.codec.clone(),
                 part_target_ms: rendition.part_target_ms,
+                derived: rendition.derived,
             });
         Ok(StreamHeader {
             id: self.id.clone(),

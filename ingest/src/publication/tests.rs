@@ -10,6 +10,7 @@ use super::*;
 use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::error::{KeyFault, Refusal};
 use crate::gate::{Authorize, Gate, OnConflict, Policy};
+use crate::ladder::PassThrough;
 use crate::metrics::Metrics;
 use crate::secret::Secret;
 use crate::testing::{AVCC, AVCC_SMALL};
@@ -59,7 +60,14 @@ impl Server {
     fn on(disk: Arc<Disk>, started: Instant, on_conflict: OnConflict) -> Self {
         let registry = StreamRegistry::default();
         let policy = Policy { part_target: Duration::from_millis(500), on_conflict, linger: LINGER };
-        let gate = Gate::new(registry.clone(), Arc::new(RightKey), policy, disk.clone(), Metrics::default());
+        let gate = Gate::new(
+            registry.clone(),
+            Arc::new(RightKey),
+            policy,
+            disk.clone(),
+            Arc::new(PassThrough),
+            Metrics::default(),
+        );
         Self { gate, registry, id: StreamId::new("live", "cam").unwrap(), disk, started }
     }
 
@@ -219,7 +227,7 @@ fn the_log_opens_after_two_seconds_with_everything_held() {
     assert_eq!(server.record(), None);
     encoder.run_until(2.1).unwrap();
     let record = server.record().unwrap();
-    assert_eq!(record.tracks.iter().map(|track| track.name).collect::<Vec<_>>(), ["v", "a"]);
+    assert_eq!(record.tracks.iter().map(|track| &*track.name).collect::<Vec<_>>(), ["v", "a"]);
     assert_eq!((record.frame_rate, record.part_hold_back_ms), (Some(25.0), 3 * 534));
     let video = frames(&server, 0);
     assert!(video.iter().any(Frame::is_key_unit));
@@ -249,7 +257,7 @@ fn audio_alone_is_a_stream() {
         encoder.sound().unwrap();
     }
     let record = server.record().unwrap();
-    assert_eq!(record.tracks.iter().map(|track| track.name).collect::<Vec<_>>(), ["a"]);
+    assert_eq!(record.tracks.iter().map(|track| &*track.name).collect::<Vec<_>>(), ["a"]);
     assert_eq!(record.live.clone().unwrap().target_duration_s, 3);
 }
 

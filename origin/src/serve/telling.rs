@@ -116,6 +116,7 @@ fn record(header: &StreamHeader, announcement: Option<&Announcement>) -> Record 
             part_target_ms: rendition.part_target_ms,
             peak: bandwidth.peak,
             average: bandwidth.average,
+            derived: rendition.derived,
             codec: rendition.codec.clone(),
         }
     });

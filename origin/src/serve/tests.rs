@@ -59,7 +59,12 @@ fn open(catalog: &Catalog) -> hls::StreamWriter {
         session: SessionId::from_random(7),
         part_hold_back_ms: 1536,
         retain_bytes_max: 1 << 20,
-        renditions: vec![RenditionHeader { name: "a".parse().unwrap(), codec, part_target_ms: 512 }],
+        renditions: vec![RenditionHeader {
+            name: "a".parse().unwrap(),
+            codec,
+            part_target_ms: 512,
+            derived: false,
+        }],
     })
 }
 

@@ -12,7 +12,7 @@ use media::{CodecConfig, SessionId, TrackKind};
 use super::Rendered;
 use super::filter::{Filter, Selection};
 use crate::FORMAT_VERSION;
-use crate::index::Bandwidth;
+use crate::index::{Bandwidth, Offered};
 use crate::rendition::{RenditionHeader, RenditionName};
 use crate::segment::header_value;
 
@@ -26,6 +26,7 @@ const AUDIO_GROUP: &str = "audio";
 #[derive(Debug)]
 pub(crate) struct Multivariants {
     session: SessionId,
+    offered: Offered,
     renditions: Vec<(RenditionHeader, Bandwidth)>,
     frame_rate: Option<f64>,
     /// Different ones, lowest first.
@@ -37,9 +38,11 @@ pub(crate) struct Multivariants {
 impl Multivariants {
     pub(crate) fn new(
         session: SessionId,
-        renditions: Vec<(RenditionHeader, Bandwidth)>,
+        offered: Offered,
+        all: &[(RenditionHeader, Bandwidth)],
         frame_rate: Option<f64>,
     ) -> Self {
+        let renditions: Vec<_> = offered.of(all).cloned().collect();
         let heights = renditions.iter().filter_map(|(rendition, _)| height(rendition));
         let mut heights: Vec<_> = heights.collect();
         heights.sort_unstable();
@@ -47,7 +50,7 @@ impl Multivariants {
         let has_audio = renditions.iter().any(|(rendition, _)| rendition.codec.kind() == TrackKind::Audio);
         // Audio, and each height with it and without it.
         let slots = (0..1 + 2 * heights.len()).map(|_| OnceLock::new()).collect();
-        Self { session, renditions, frame_rate, heights, has_audio, slots }
+        Self { session, offered, renditions, frame_rate, heights, has_audio, slots }
     }
 
     pub(crate) fn get(&self, filter: Filter) -> &Rendered {
@@ -73,9 +76,11 @@ impl Multivariants {
             Bandwidth::total(renditions.iter().map(|(_, bandwidth)| *bandwidth));
         let text = render(self.session, &renditions, self.frame_rate);
         Rendered::uncompressed(text, |encoding| {
-            // Within a session only the bandwidths ever change, and they only grow.
-            let Self { session, .. } = self;
-            header_value(format!("\"{session}.{peak}.{average}.{selection}.{encoding}.{FORMAT_VERSION}\""))
+            // Within a session only what is offered ever changes, and the bandwidths, which only grow.
+            let Self { session, offered, .. } = self;
+            header_value(format!(
+                "\"{session}.{offered}.{peak}.{average}.{selection}.{encoding}.{FORMAT_VERSION}\""
+            ))
         })
     }
 }

@@ -6,6 +6,7 @@ mod delivery;
 mod delta;
 mod fixture;
 mod inventory;
+mod ladder;
 mod reload;
 mod remote;
 mod rules;

@@ -3,6 +3,7 @@
 //! The record is kept byte for byte: it goes into the init segment as the publisher sent it, and its hash
 //! names that segment. What we read of it is for playlists, the sample entry and refusals.
 
+mod nominal;
 mod sps;
 
 use bytes::Bytes;

@@ -236,12 +236,13 @@ fn fields(payload: &mut Bytes) -> Result<Option<Record>, WireError> {
         let fields = (|| {
             let part_target_ms = u32(payload)?;
             let (peak, average) = (payload.try_get_u64_le().ok()?, payload.try_get_u64_le().ok()?);
+            let derived = payload.try_get_u8().ok()? != 0;
             let name = String::from_utf8(field(payload)?.to_vec()).ok()?;
-            Some((part_target_ms, peak, average, name, field(payload)?))
+            Some((part_target_ms, peak, average, derived, name, field(payload)?))
         })();
-        let Some((part_target_ms, peak, average, name, config)) = fields else { return Ok(None) };
+        let Some((part_target_ms, peak, average, derived, name, config)) = fields else { return Ok(None) };
         let codec: CodecConfig = Frame::config_from(config)?;
-        record.renditions.push(Rendition { name, part_target_ms, peak, average, codec });
+        record.renditions.push(Rendition { name, part_target_ms, peak, average, derived, codec });
     }
     Ok(Some(record))
 }

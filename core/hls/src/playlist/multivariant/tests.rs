@@ -13,12 +13,12 @@ const AUDIO_SPECIFIC_CONFIG: &[u8] = &[0x11, 0x90];
 
 fn video(name: &str) -> RenditionHeader {
     let codec = CodecConfig::H264(h264::Config::parse(Bytes::from_static(AVCC)).unwrap());
-    RenditionHeader { name: name.parse().unwrap(), codec, part_target_ms: 501 }
+    RenditionHeader { name: name.parse().unwrap(), codec, part_target_ms: 501, derived: false }
 }
 
 fn audio() -> RenditionHeader {
     let codec = CodecConfig::Aac(aac::Config::parse(Bytes::from_static(AUDIO_SPECIFIC_CONFIG)).unwrap());
-    RenditionHeader { name: "a".parse().unwrap(), codec, part_target_ms: 512 }
+    RenditionHeader { name: "a".parse().unwrap(), codec, part_target_ms: 512, derived: false }
 }
 
 fn rendered(renditions: &[RenditionHeader], bandwidths: &[Bandwidth]) -> String {
@@ -26,8 +26,8 @@ fn rendered(renditions: &[RenditionHeader], bandwidths: &[Bandwidth]) -> String 
 }
 
 fn multivariants(renditions: &[RenditionHeader], bandwidths: &[Bandwidth]) -> Multivariants {
-    let renditions = renditions.iter().cloned().zip(bandwidths.iter().copied()).collect();
-    Multivariants::new(SessionId::from_random(0xAB), renditions, Some(30_000.0 / 1001.0))
+    let renditions: Vec<_> = renditions.iter().cloned().zip(bandwidths.iter().copied()).collect();
+    Multivariants::new(SessionId::from_random(0xAB), Offered(u64::MAX), &renditions, Some(30_000.0 / 1001.0))
 }
 
 impl Multivariants {
