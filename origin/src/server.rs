@@ -134,7 +134,12 @@ impl Packaging {
         loop {
             boundaries.borrow_and_update();
             for lane in &mut self.lanes {
-                lane.package(&mut self.writer, &mut frames)?;
+                match lane.package(&mut self.writer, &mut frames) {
+                    Err(error) if lane.track.record().derived.is_some() => {
+                        lane.give_up(&error, &mut self.writer)
+                    }
+                    packaged => packaged?,
+                }
             }
             // Cloned: the publisher must not wait for a lock while playlists are rendered.
             let current = record.borrow().clone();
@@ -172,6 +177,16 @@ impl Packaging {
 }
 
 impl Lane {
+    /// What a worker made cannot be used. The publisher's own goes on.
+    fn give_up(&mut self, error: &PackageError, writer: &mut StreamWriter) {
+        let _entered = self.span.enter();
+        error!(%error, "rendition given up: its viewers see the end of it");
+        self.ended = true;
+        if let Some(rendition) = writer.rendition(&self.name) {
+            rendition.end();
+        }
+    }
+
     /// Packages what the log has, to its end.
     fn package(&mut self, writer: &mut StreamWriter, frames: &mut Vec<Frame>) -> Result<(), PackageError> {
         let _entered = self.span.enter();
