@@ -23,6 +23,7 @@ pub(crate) use file::Source;
 use ingest::OnConflict;
 pub(crate) use problem::{Origin, Problem, Problems};
 use relay::UpstreamUrl;
+use transcode::Ladders;
 pub(crate) use value::{LoopbackAddr, Profile, RoleSet};
 
 use crate::descriptors::VIEWER_CONNECTIONS_MAX;
@@ -48,6 +49,7 @@ pub(crate) struct Config {
     pub(crate) relay: Relay,
     pub(crate) cluster: Cluster,
     pub(crate) streams: Streams,
+    pub(crate) transcode: Transcode,
 }
 
 /// Viewers: playlists, media and the watch page.
@@ -96,6 +98,15 @@ pub(crate) struct Cluster {
 pub(crate) struct Streams {
     /// On no list; watched by who has the link.
     pub(crate) unlisted: Unlisted,
+}
+
+/// Renditions below what the publisher sends.
+pub(crate) struct Transcode {
+    pub(crate) ladder: Ladders,
+    /// The executable, if it is not to be looked for.
+    pub(crate) encoder: Option<PathBuf>,
+    /// GStreamer's names, the best first; all that work, if there are none.
+    pub(crate) encoders: Vec<String>,
 }
 
 /// One thing that can be set.
@@ -209,6 +220,31 @@ pub(crate) const KEYS: &[Key] = &[
         allowed: "APP/STREAM, or APP/* for every stream of an application, with commas between",
         set: |config, text| text.parse().map(|unlisted| config.streams.unlisted = unlisted),
         show: |config| Some(config.streams.unlisted.to_string()),
+    },
+    Key {
+        name: "transcode.ladder",
+        allowed: "\"auto\", \"off\", or HEIGHT:KBITk with commas between, as in \"720:2500k, 360:700k\"; then, for single \
+                  applications, \"; APP = …\"",
+        set: |config, text| text.parse().map(|ladder| config.transcode.ladder = ladder),
+        show: |config| Some(config.transcode.ladder.to_string()),
+    },
+    Key {
+        name: "transcode.encoder",
+        allowed: "an absolute path of tidecast-encoder, or nothing to look for it",
+        set: |config, text| {
+            let path = if text.is_empty() { None } else { Some(value::directory(text)?) };
+            config.transcode.encoder = path;
+            Ok(())
+        },
+        show: |config| {
+            Some(config.transcode.encoder.as_ref().map(|path| path.display().to_string()).unwrap_or_default())
+        },
+    },
+    Key {
+        name: "transcode.encoders",
+        allowed: "names of GStreamer's encoders of H.264 with commas between, as in \"vah264enc, x264enc\"",
+        set: |config, text| value::names(text).map(|names| config.transcode.encoders = names),
+        show: |config| Some(config.transcode.encoders.join(", ")),
     },
 ];
 
@@ -375,6 +411,7 @@ impl Config {
             relay: Relay { listen: value::every_address(7400) },
             cluster: Cluster { dir: None },
             streams: Streams { unlisted: Unlisted::default() },
+            transcode: Transcode { ladder: Ladders::default(), encoder: None, encoders: Vec::new() },
         }
     }
 }

@@ -17,6 +17,7 @@ mod offer;
 mod roles;
 mod shutdown;
 mod telemetry;
+mod transcoding;
 
 use std::process::ExitCode;
 

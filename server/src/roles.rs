@@ -1,8 +1,8 @@
 //! Composes the roles of this process and binds their ports.
 //!
 //!   rtmp ─▶ ingest ─▶ live log ─▶ origin ─▶ segment index ─▶ edge ─▶ http
-//!                                              ▲     └─▶ relay ─▶ other nodes
-//!                          upstream ─▶ pull ───┘
+//!                       ▲  │                      ▲     └─▶ relay ─▶ other nodes
+//!                    transcode   upstream ─▶ pull ┘
 //!
 //! A drain ends no session: publishers are told to connect again, viewers get what they are being sent, and the next
 //! process goes on with what was open.
@@ -31,6 +31,7 @@ use crate::descriptors;
 use crate::keys::PublishKey;
 use crate::listen::Handed;
 use crate::offer::Offer;
+use crate::transcoding::Transcoding;
 
 /// Every role of this process, bound but not running.
 pub(crate) struct Roles {
@@ -43,9 +44,19 @@ pub(crate) struct Roles {
 /// Where the streams come from.
 enum Source {
     /// Published here.
-    Own { gate: Gate, rtmp: Rtmp, origin: Origin },
+    Own(Box<Own>),
     /// Of another node.
     Pulled { puller: Puller, upstream: UpstreamUrl },
+}
+
+/// The roles around the live log.
+struct Own {
+    gate: Gate,
+    rtmp: Rtmp,
+    origin: Origin,
+    transcoding: Arc<Transcoding>,
+    transcoded: transcode::Metrics,
+    streams: StreamRegistry,
 }
 
 /// For other nodes.
@@ -63,7 +74,13 @@ pub(crate) struct Addresses {
 }
 
 /// Lets publishers in, and goes on with the sessions that the last process left behind.
-fn gate(config: &Config, key: OneKey, streams: StreamRegistry, metrics: ingest::Metrics) -> Gate {
+fn gate(
+    config: &Config,
+    key: OneKey,
+    streams: StreamRegistry,
+    ladder: Arc<Transcoding>,
+    metrics: ingest::Metrics,
+) -> Gate {
     let policy = Policy {
         part_target: config.hls.profile.part_target(),
         on_conflict: config.publish.on_conflict,
@@ -79,7 +96,7 @@ fn gate(config: &Config, key: OneKey, streams: StreamRegistry, metrics: ingest::
             (Arc::new(NoCheckpoints), Vec::new())
         }
     };
-    let gate = Gate::new(streams, Arc::new(key), policy, checkpoints, metrics);
+    let gate = Gate::new(streams, Arc::new(key), policy, checkpoints, ladder, metrics);
     for checkpoint in &left {
         gate.restore(checkpoint, Instant::now(), SystemTime::now());
     }
@@ -111,7 +128,9 @@ impl Roles {
         // One for everything that the publish key opens.
         let guesses = Guesses::default();
         let key = OneKey(key);
-        let gate = gate(config, key.clone(), streams.clone(), publications);
+        let transcoding = Arc::new(Transcoding::new(config));
+        let transcoded = transcode::Metrics::register(&mut metrics);
+        let gate = gate(config, key.clone(), streams.clone(), transcoding.clone(), publications);
         let backstage = Backstage::new(key, gate.refusals().clone(), guesses.clone(), &mut metrics);
         let rtmp = Rtmp::new(
             handed.listen("rtmp", config.rtmp.listen, rtmp::SOCKET)?,
@@ -137,7 +156,14 @@ impl Roles {
         Ok(Self {
             http,
             relay,
-            source: Source::Own { gate, rtmp, origin: Origin::new(streams.clone(), catalog.clone()) },
+            source: Source::Own(Box::new(Own {
+                gate,
+                rtmp,
+                origin: Origin::new(streams.clone(), catalog.clone()),
+                transcoding,
+                transcoded,
+                streams: streams.clone(),
+            })),
             // Last: whoever can ask for readiness may rely on the other ports.
             admin: Admin::bind(config.admin.listen, handed, metrics)?,
         })
@@ -185,7 +211,7 @@ impl Roles {
     /// The node whose streams this one serves.
     pub(crate) fn upstream(&self) -> String {
         match &self.source {
-            Source::Own { .. } => String::new(),
+            Source::Own(_) => String::new(),
             Source::Pulled { upstream, .. } => upstream.to_string(),
         }
     }
@@ -194,7 +220,7 @@ impl Roles {
         Ok(Addresses {
             http: self.http.local_addr().context("http.listen")?,
             rtmp: match &self.source {
-                Source::Own { rtmp, .. } => Some(rtmp.local_addr().context("rtmp.listen")?),
+                Source::Own(own) => Some(own.rtmp.local_addr().context("rtmp.listen")?),
                 Source::Pulled { .. } => None,
             },
             relay: match &self.relay {
@@ -219,9 +245,17 @@ impl Roles {
         };
         let roles = async {
             let gate = match self.source {
-                Source::Own { gate, rtmp, origin } => {
+                Source::Own(own) => {
+                    let Own { gate, rtmp, origin, transcoding, transcoded, streams } = *own;
                     let keeper = ingest::keep(gate.clone(), drain.clone());
-                    tokio::join!(keeper, rtmp.run(drain.clone()), origin.run(drain.clone()), relay, http);
+                    let work_stop = CancellationToken::new();
+                    let work = transcoding.run(streams, transcoded, work_stop.clone());
+                    let others = async {
+                        tokio::join!(keeper, rtmp.run(drain.clone()), origin.run(drain.clone()), relay, http);
+                        // Not before: with a job go its rungs, and viewers would be told that they are over.
+                        work_stop.cancel();
+                    };
+                    tokio::join!(work, others);
                     Some(gate)
                 }
                 // Streams go on until their viewers were answered.

@@ -51,6 +51,15 @@ impl Budget {
         Some(Share { budget: self.clone(), job })
     }
 
+    /// For a job that runs already, whether there is room or not.
+    pub fn take(&self, cost: f64) -> Share {
+        let mut jobs = self.jobs();
+        let job = jobs.next;
+        jobs.next += 1;
+        jobs.costs.insert(job, if cost.is_finite() { cost.max(0.0) } else { 0.0 });
+        Share { budget: self.clone(), job }
+    }
+
     /// Whether the jobs that run need more than there is: some must become cheaper.
     pub fn is_short(&self) -> bool {
         let jobs = self.jobs();

@@ -100,7 +100,7 @@ impl Audio {
 }
 
 /// Of `rate`, at most 300: whole, a whole one slowed down as NTSC does it, or in thousandths.
-fn fraction(rate: f64) -> FrameRate {
+pub fn fraction(rate: f64) -> FrameRate {
     let whole = rate.round().max(1.0);
     let is_near = |other: f64| (rate - other).abs() < 0.005;
     if is_near(whole) {

@@ -1,8 +1,30 @@
 //! Renditions below what the publisher sends: which ([`ladder`]), whether this machine has room for them ([`budget`]),
-//! what becomes of a job whose child fails or falls behind ([`job`]), and the child itself ([`child`]).
+//! what becomes of a job whose child fails or falls behind ([`job`]), the child itself ([`child`]), and the worker that
+//! makes them.
 //!
-//! The first three are pure: numbers and times in, decisions out. Nothing here links GStreamer; that is in the
-//! executable `tidecast-encoder`, which a machine may lack: then streams are passed through.
+//!   record ─▶ worker.rs ─▶ task.rs ─▶ source.rs ─units─▶ child ─units─▶ cut.rs ─▶ the rung's log
+//!                             └─▶ job: start, stop, cheaper, given up
+//!
+//! `ladder`, `budget`, `job`, `derive.rs`, `order.rs` and `cut.rs` are pure: numbers and times in, decisions out. Nothing
+//! here links GStreamer; that is in the executable `tidecast-encoder`, which a machine may lack: then streams are passed
+//! through.
 
 pub mod budget;
+pub mod child;
+mod cut;
+mod derive;
+pub mod executable;
+pub mod job;
 pub mod ladder;
+mod ladders;
+mod metrics;
+mod order;
+pub mod probe;
+mod source;
+mod task;
+mod worker;
+
+pub use derive::derive;
+pub use ladders::Ladders;
+pub use metrics::Metrics;
+pub use worker::Worker;

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
 use media::{AccessUnit, CodecConfig, SessionId, StreamId};
-use tokio::sync::watch;
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, watch};
 
 use crate::frame::{Boundary, Frame};
 use crate::metrics::Metrics;
@@ -65,6 +66,7 @@ pub struct Track {
     record: TrackRecord,
     epoch: u32,
     ring: RwLock<Ring>,
+    appended: Notify,
     metrics: Metrics,
 }
 
@@ -81,6 +83,12 @@ impl Track {
     /// The oldest frame still in the ring.
     pub fn oldest(&self) -> Cursor {
         self.ring.read().unwrap_or_else(PoisonError::into_inner).oldest(self.epoch)
+    }
+
+    /// Waits for the next frame: what a reader of single units waits for. Of frames that come after this call none is
+    /// missed, so it goes before the read that finds nothing.
+    pub fn appended(&self) -> Notified<'_> {
+        self.appended.notified()
     }
 
     /// See [`Ring::read`]; a jump is counted.
@@ -138,7 +146,8 @@ impl StreamWriter {
             .map(|track| {
                 let ring = RwLock::new(Ring::new(track.id, track.codec.timescale()));
                 let metrics = self.registry.metrics().clone();
-                Arc::new(Track { record: track.clone(), epoch: record.epoch, ring, metrics })
+                let appended = Notify::new();
+                Arc::new(Track { record: track.clone(), epoch: record.epoch, ring, appended, metrics })
             })
             .collect();
         let opened = self.stream.tracks.set(tracks.clone()).is_ok();
@@ -207,6 +216,7 @@ impl TrackWriter {
 
     fn write(&self, change: impl FnOnce(&mut Ring)) {
         change(&mut self.track.ring.write().unwrap_or_else(PoisonError::into_inner));
+        self.track.appended.notify_waiters();
     }
 }
 
@@ -307,6 +317,27 @@ mod tests {
             assert_eq!(boundaries.changed().await.is_ok(), claims, "the End frame");
             assert_eq!(track.read(&mut cursor, false, &mut frames), Read::Ended);
         }
+    }
+
+    #[tokio::test]
+    async fn a_reader_of_single_units_misses_none() {
+        let registry = StreamRegistry::default();
+        let (id, session) = (StreamId::new("live", "cam").unwrap(), SessionId::from_random(1));
+        let mut stream = registry.open(id.clone(), session).unwrap();
+        let mut writer = stream.open(record(session)).remove(0);
+        writer.open_group(0, 0);
+        let track = registry.get(&id).unwrap().tracks()[0].clone();
+        let (mut cursor, mut frames) = (track.start(), Vec::new());
+        let appended = track.appended();
+        assert_eq!(track.read(&mut cursor, false, &mut frames), Read::Idle);
+        let data = Bytes::from_static(b"frame");
+        writer.push_unit(&AccessUnit { dts: 0, pts: 0, duration: 1024, key: true, data });
+        appended.await;
+        assert_eq!(track.read(&mut cursor, false, &mut frames), Read::Frames);
+        let appended = track.appended();
+        drop(writer);
+        appended.await;
+        assert_eq!(track.read(&mut cursor, false, &mut frames), Read::Ended);
     }
 
     #[tokio::test]

@@ -153,6 +153,19 @@ pub(super) fn directory(text: &str) -> Result<PathBuf, String> {
 }
 
 /// A whole number within `bounds`.
+/// With commas between.
+pub(super) fn names(text: &str) -> Result<Vec<String>, String> {
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let named = |name: &str| {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        match name.len() <= 64 && name.bytes().all(allowed) {
+            true => Ok(name.to_owned()),
+            false => Err(format!("{name:?} is no name of an element")),
+        }
+    };
+    names.map(named).collect()
+}
+
 pub(super) fn number(text: &str, bounds: RangeInclusive<usize>) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if bounds.contains(&number) => Ok(number),

@@ -1,0 +1,89 @@
+//! What a worker finds in a stream's record: which of its tracks one child makes, and what that child is told.
+
+use media::{TrackId, TrackKind};
+use pipe::{AudioJob, AudioTarget, Codec, FrameRate, Job, Preset, Rung, VideoJob};
+use relay::{StreamRecord, TrackRecord};
+
+use crate::ladder::{self, AudioRendition, CostModel, Plan, Source, Video, VideoRung};
+
+/// With which x264 has the rungs' quality, and most machines the time for it.
+pub(crate) const PRESET: Preset = Preset::Superfast;
+
+/// For a source whose rate was never measured.
+const FRAME_RATE: FrameRate = FrameRate { numerator: 30, denominator: 1 };
+
+/// The work of one child: everything that is made of one track.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Order {
+    pub(crate) from: TrackId,
+    pub(crate) kind: TrackKind,
+    pub(crate) timescale: u32,
+    pub(crate) frame_rate: FrameRate,
+    /// By the number that a child knows them by.
+    pub(crate) tracks: Vec<TrackRecord>,
+}
+
+impl Order {
+    /// Those of a stream.
+    pub(crate) fn all(record: &StreamRecord) -> Vec<Self> {
+        let frame_rate = record.frame_rate.map_or(FRAME_RATE, ladder::fraction);
+        let orders = record.tracks.iter().filter(|track| track.derived.is_none()).filter_map(|from| {
+            let made = |track: &&TrackRecord| track.derived.is_some_and(|derived| derived.from == from.id);
+            let tracks: Vec<_> = record.tracks.iter().filter(made).cloned().collect();
+            (!tracks.is_empty()).then(|| Self {
+                from: from.id,
+                kind: from.codec.kind(),
+                timescale: from.codec.timescale().hertz(),
+                frame_rate,
+                tracks,
+            })
+        });
+        orders.collect()
+    }
+
+    /// In cores, before it is measured; `source` is the track that it is made of.
+    pub(crate) fn estimate(&self, source: &TrackRecord) -> f64 {
+        let is_sound = self.kind == TrackKind::Audio;
+        let video = Video::of(&source.codec, Some(self.frame_rate), source.reorder_delay > 0);
+        let source = Source { video, audio: None };
+        let rungs = self.tracks.iter().filter_map(|track| {
+            let (width, height) = track.codec.dimensions()?;
+            let (width, height) = (u16::try_from(width).ok()?, u16::try_from(height).ok()?);
+            let bitrate = track.derived.map_or(0, |derived| derived.bandwidth.average);
+            Some(VideoRung { name: String::new(), width, height, frame_rate: None, bitrate, preset: PRESET })
+        });
+        let sound = AudioRendition { name: "", target: AudioTarget::Aac, rate: 0, channels: 0, bitrate: 0 };
+        let audio = if is_sound { vec![sound] } else { Vec::new() };
+        Plan { video: rungs.collect(), audio }.cost(&source, &CostModel::MEASURED)
+    }
+
+    /// For a child that begins with units coded like this. `numbers`: of the tracks it is to make.
+    pub(crate) fn job(&self, source: Codec, preset: Preset, numbers: std::ops::Range<u16>) -> Job {
+        let tracks = (0..).zip(&self.tracks).filter(|(number, _)| numbers.contains(number));
+        let kbit_s =
+            |track: &TrackRecord| track.derived.map_or(0, |derived| derived.bandwidth.average / 1_000);
+        if self.kind == TrackKind::Audio {
+            let target = self.tracks.first();
+            return Job::Audio(AudioJob {
+                source,
+                timescale: self.timescale,
+                target: AudioTarget::Aac,
+                rate: target.map_or(0, |track| track.codec.timescale().hertz()),
+                channels: target.and_then(|track| track.codec.channels()).unwrap_or(0),
+                kbit_s: target.map_or(0, kbit_s),
+            });
+        }
+        let rungs = tracks.map(|(number, track)| {
+            let side = |side: u32| u16::try_from(side).unwrap_or(u16::MAX);
+            let (width, height) = track.codec.dimensions().unwrap_or_default();
+            Rung { number, width: side(width), height: side(height), kbit_s: kbit_s(track), preset }
+        });
+        Job::Video(VideoJob {
+            source,
+            timescale: self.timescale,
+            frame_rate: self.frame_rate,
+            encoders: Vec::new(),
+            rungs: rungs.collect(),
+        })
+    }
+}

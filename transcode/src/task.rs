@@ -1,0 +1,373 @@
+//! One job at work: reads the source, feeds the child, cuts what comes of it, and does what its supervisor decides.
+
+use std::future::pending;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use media::{AccessUnit, TrackKind};
+use pipe::{Codec, FromEncoder, Preset, RungUnit, SourceUnit, ToEncoder};
+use relay::{Boundary, Track, TrackWriter};
+use tokio::time::{sleep_until, timeout};
+use tracing::{debug, error, info, warn};
+
+use crate::budget::{Budget, Share};
+use crate::child::{Child, Encoders, Event, SendError};
+use crate::cut::{Cutter, Entry, Starts};
+use crate::job::{Input, Output, Reason, Supervisor, Terms};
+use crate::metrics::{JobMetrics, Metrics};
+use crate::order::{Order, PRESET};
+use crate::source::{self, Source, SourceError};
+
+/// A rung this far behind its source has a gap there: its viewers' players have nothing left by then.
+const LATE: Duration = Duration::from_secs(2);
+
+/// For a child to finish when its source has ended; longer than it is given, so that its end is seen.
+const DRAIN_MAX: Duration = Duration::from_secs(3);
+
+/// A job, from the opening of its stream to its end.
+pub(crate) struct Task {
+    order: Order,
+    encoders: Encoders,
+    budget: Budget,
+    share: Share,
+    source: Source,
+    supervisor: Supervisor,
+    child: Option<Child>,
+    /// The child has nothing to begin with, or lost what it would need: units go to it from the next key on.
+    awaits_key: bool,
+    /// A key was due on a unit that it did not get.
+    force: bool,
+    /// By number.
+    rungs: Vec<Rung>,
+    /// Newest time of the source, in its ticks.
+    newest: i64,
+    events: Vec<source::Event>,
+    metrics: JobMetrics,
+}
+
+struct Rung {
+    writer: TrackWriter,
+    cutter: Cutter,
+    entries: Vec<Entry>,
+}
+
+impl Task {
+    /// `writers`: of all tracks of the order.
+    pub(crate) fn new(
+        order: Order,
+        track: Arc<Track>,
+        writers: Vec<TrackWriter>,
+        encoders: Encoders,
+        budget: Budget,
+        metrics: &Metrics,
+        stream: &media::StreamId,
+    ) -> Self {
+        let starts = match order.kind {
+            TrackKind::Video => Starts::Source,
+            TrackKind::Audio => Starts::Unit,
+        };
+        let rungs = writers.into_iter().map(|writer| Rung {
+            writer,
+            cutter: Cutter::new(starts),
+            entries: Vec::new(),
+        });
+        let rungs: Vec<_> = rungs.collect();
+        let terms = Terms {
+            rungs: rungs.len() as u16,
+            preset: PRESET,
+            timescale: order.timescale,
+            frame_rate: order.frame_rate,
+        };
+        let names = rungs.iter().map(|rung| &*rung.writer.record().name);
+        Self {
+            metrics: metrics.job(stream, names),
+            share: budget.take(order.estimate(track.record())),
+            source: Source::new(track),
+            supervisor: Supervisor::new(terms, Instant::now()),
+            child: None,
+            awaits_key: true,
+            force: false,
+            rungs,
+            newest: i64::MIN,
+            events: Vec::new(),
+            order,
+            encoders,
+            budget,
+        }
+    }
+
+    /// Until the source ends. Dropped, it leaves the rungs where they are.
+    pub(crate) async fn run(mut self) {
+        let track = self.source.track();
+        // Before anything is read: the first child gets everything.
+        self.obey();
+        loop {
+            let appended = track.appended();
+            match self.take() {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    error!(%error, "transcoding stopped: the rungs end");
+                    break;
+                }
+            }
+            self.obey();
+            let wait_until = self.supervisor.wait_until();
+            tokio::select! {
+                () = appended => {}
+                event = next(&mut self.child) => self.heard(event),
+                () = until(wait_until) => self.input(Input::Tick),
+            }
+            self.obey();
+        }
+        self.finish().await;
+    }
+
+    /// Takes what the source has. `false` at its end.
+    fn take(&mut self) -> Result<bool, SourceError> {
+        let mut events = std::mem::take(&mut self.events);
+        let goes_on = self.source.read(&mut events);
+        for event in events.drain(..) {
+            match event {
+                source::Event::Boundary { group, boundary } => self.boundary(group, boundary),
+                source::Event::Message(message) => {
+                    if let ToEncoder::Unit(unit) = &message {
+                        self.newest = self.newest.max(unit.dts);
+                        self.metrics.unit_in();
+                        self.input(Input::UnitIn { pts: unit.pts });
+                    }
+                    self.feed(message);
+                }
+            }
+        }
+        self.events = events;
+        goes_on
+    }
+
+    fn boundary(&mut self, group: u32, boundary: Boundary) {
+        self.newest = self.newest.max(boundary.start);
+        let scale = i64::from(self.order.timescale);
+        let late = self.newest - LATE.as_secs() as i64 * scale;
+        for rung in &mut self.rungs {
+            let to = i64::from(rung.writer.record().codec.timescale().hertz());
+            let ticks = |ticks: i64| (i128::from(ticks) * i128::from(to) / i128::from(scale)) as i64;
+            let gap = boundary.gap.map(|gap| ticks(gap.into()) as u32);
+            let boundary = Boundary { start: ticks(boundary.start), gap, ..boundary };
+            rung.cutter.boundary(group, boundary, &mut rung.entries);
+            rung.cutter.late(ticks(late), &mut rung.entries);
+            rung.write();
+        }
+    }
+
+    fn feed(&mut self, message: ToEncoder) {
+        let Some(child) = &self.child else { return };
+        let message = match message {
+            ToEncoder::Unit(unit) if self.awaits_key && !unit.key => {
+                self.force |= unit.force;
+                self.metrics.unit_dropped();
+                return;
+            }
+            ToEncoder::Unit(unit) => {
+                let force = unit.force || std::mem::take(&mut self.force);
+                ToEncoder::Unit(SourceUnit { force, ..unit })
+            }
+            other => other,
+        };
+        match (child.send(&message), message) {
+            (Ok(()), ToEncoder::Unit(_)) => self.awaits_key = false,
+            (Ok(()), _) => {}
+            // It is behind by more than a group. What it misses it can do without from the next key on.
+            (Err(SendError::Full), ToEncoder::Unit(unit)) => {
+                self.force |= unit.force;
+                self.awaits_key = true;
+                self.metrics.unit_dropped();
+            }
+            // Without this it would misread everything after it. Its end is what it says next.
+            (Err(_), _) => self.end_child(),
+        }
+    }
+
+    fn end_child(&mut self) {
+        if let Some(child) = &mut self.child {
+            child.end();
+        }
+    }
+
+    fn heard(&mut self, event: Event) {
+        match event {
+            Event::Message(message) => self.said(message),
+            Event::Ended(ended) => {
+                if let Some(child) = self.child.take() {
+                    debug!(child = child.id(), %ended, "encoder ended");
+                }
+                self.input(Input::Ended);
+            }
+        }
+    }
+
+    fn said(&mut self, message: FromEncoder) {
+        match message {
+            FromEncoder::Ready { encoder } => {
+                debug!(encoder, "encoder ready");
+                self.metrics.ready(&encoder);
+                self.input(Input::Ready);
+            }
+            FromEncoder::RungConfig { rung, codec } => self.config(rung, codec),
+            FromEncoder::Unit(unit) => self.encoded(unit),
+            FromEncoder::Progress(progress) => {
+                self.input(Input::Progress(progress));
+                if let Some(cost) = self.supervisor.cost() {
+                    self.share.set_cost(cost);
+                    // Only once its need was measured: the step down before may have been enough.
+                    if self.budget.is_short() {
+                        self.input(Input::MachineShort);
+                    }
+                }
+                self.metrics.progress(&self.supervisor);
+            }
+            FromEncoder::Fault(fault) => {
+                warn!(class = ?fault.class, "encoder: {}", fault.text);
+                self.input(Input::Fault(fault.class));
+            }
+        }
+    }
+
+    fn config(&mut self, number: u16, codec: Codec) {
+        let Some(rung) = self.rungs.get_mut(usize::from(number)) else { return };
+        let record = rung.writer.record();
+        match codec.config() {
+            Ok(config)
+                if config.kind() == record.codec.kind() && config.timescale() == record.codec.timescale() =>
+            {
+                if config.rfc6381() != record.codec.rfc6381() {
+                    debug!(
+                        rendition.name = &*record.name,
+                        codec = config.rfc6381(),
+                        "encoded as something else than announced"
+                    );
+                }
+                if !rung.cutter.config(codec) {
+                    warn!(
+                        rendition.name = &*record.name,
+                        "another configuration than before: a gap until the next discontinuity"
+                    );
+                }
+            }
+            _ => warn!(rendition.name = &*record.name, "a configuration that is none of its kind"),
+        }
+    }
+
+    fn encoded(&mut self, unit: RungUnit) {
+        let RungUnit { rung: number, pts, duration, key, data } = unit;
+        let Some(rung) = self.rungs.get_mut(usize::from(number)) else { return };
+        self.metrics.unit_out(number, data.len());
+        rung.cutter.unit(AccessUnit { dts: pts, pts, duration, key, data }, &mut rung.entries);
+        rung.write();
+        self.input(Input::UnitOut { rung: number, pts });
+    }
+
+    fn input(&mut self, input: Input) {
+        self.supervisor.handle_input(input, Instant::now());
+    }
+
+    /// Does what the supervisor says.
+    fn obey(&mut self) {
+        while let Some(output) = self.supervisor.poll_output() {
+            match output {
+                Output::Start { preset, rungs } => self.start(preset, rungs),
+                Output::Stop(Reason::Failed(failure)) => {
+                    warn!(?failure, "encoder stopped");
+                    self.child = None;
+                    self.input(Input::Ended);
+                }
+                Output::Stop(reason) => {
+                    info!(?reason, rungs = self.supervisor.rungs().len(), "encoder is replaced");
+                    self.end_child();
+                }
+                Output::GiveUp { why, until } => {
+                    let retry_s = until.saturating_duration_since(Instant::now()).as_secs();
+                    error!(?why, retry_s, "given up: the stream is passed through only");
+                }
+            }
+        }
+        self.metrics.counters(self.supervisor.counters());
+    }
+
+    fn start(&mut self, preset: Preset, numbers: Range<u16>) {
+        self.awaits_key = true;
+        self.force = false;
+        self.rungs.iter_mut().for_each(|rung| rung.cutter.begin());
+        let (codec, missed) = match self.source.catch_up() {
+            Ok(missed) => missed,
+            Err(error) => {
+                error!(%error, "bad log entry");
+                return self.input(Input::Ended);
+            }
+        };
+        match self.encoders.start(self.order.job(codec, preset, numbers.clone())) {
+            Ok(child) => {
+                let names =
+                    self.rungs.iter().map(|rung| &*rung.writer.record().name).collect::<Vec<_>>().join(" ");
+                info!(child = child.id(), rungs = names, preset = preset.name(), made = ?numbers, "encoder started");
+                self.child = Some(child);
+                missed.into_iter().for_each(|message| self.feed(message));
+            }
+            Err(error) => {
+                warn!(%error, "encoder not started");
+                self.input(Input::Ended);
+            }
+        }
+    }
+
+    /// The source is over: so are the rungs, with what the child still has.
+    async fn finish(mut self) {
+        self.end_child();
+        let drained = timeout(DRAIN_MAX, async {
+            while let Some(child) = &mut self.child {
+                match child.next().await {
+                    Event::Message(FromEncoder::Unit(unit)) => self.encoded(unit),
+                    Event::Message(_) => {}
+                    Event::Ended(_) => self.child = None,
+                }
+            }
+        });
+        if drained.await.is_err() {
+            warn!("encoder did not end with its source");
+        }
+        for rung in &mut self.rungs {
+            rung.cutter.finish(&mut rung.entries);
+            rung.write();
+        }
+    }
+}
+
+impl Rung {
+    fn write(&mut self) {
+        for entry in self.entries.drain(..) {
+            match entry {
+                Entry::Group { id, start } => self.writer.open_group(id, start),
+                Entry::Config { codec, dts } => match codec.config() {
+                    Ok(config) => self.writer.push_config(dts, &config),
+                    Err(error) => error!(%error, "a configuration that was sound before"),
+                },
+                Entry::Boundary(boundary) => self.writer.push_boundary(&boundary),
+                Entry::Unit(unit) => self.writer.push_unit(&unit),
+            }
+        }
+    }
+}
+
+async fn next(child: &mut Option<Child>) -> Event {
+    match child {
+        Some(child) => child.next().await,
+        None => pending().await,
+    }
+}
+
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant.into()).await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,98 @@
+//! Claims the rungs of every stream of this process, and makes them.
+
+use std::sync::Arc;
+
+use media::SessionId;
+use relay::{Stream, StreamRecord, StreamRegistry, TrackWriter};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, info_span};
+
+use crate::budget::Budget;
+use crate::child::Encoders;
+use crate::metrics::Metrics;
+use crate::order::Order;
+use crate::task::Task;
+
+/// The transcode role.
+pub struct Worker {
+    registry: StreamRegistry,
+    encoders: Encoders,
+    budget: Budget,
+    metrics: Metrics,
+}
+
+impl Worker {
+    pub fn new(registry: StreamRegistry, encoders: Encoders, budget: Budget, metrics: Metrics) -> Self {
+        Self { registry, encoders, budget, metrics }
+    }
+
+    /// Runs until `stop`; then children are killed, and the rungs stand where they are until their stream ends.
+    pub async fn run(self, stop: CancellationToken) {
+        let tasks = TaskTracker::new();
+        let mut streams = self.registry.watch();
+        let mut known: Vec<SessionId> = Vec::new();
+        loop {
+            let now = streams.borrow_and_update().clone();
+            for stream in now.values().filter(|stream| !known.contains(&stream.session())) {
+                let span = info_span!("transcode", stream.id = %stream.id(), session = %stream.session());
+                let (serving, stop) = (self.serve(stream.clone()), stop.clone());
+                let serving = async move { stop.run_until_cancelled(serving).await.unwrap_or(()) };
+                tasks.spawn(serving.instrument(span));
+            }
+            known = now.values().map(|stream| stream.session()).collect();
+            tokio::select! {
+                changed = streams.changed() => if changed.is_err() { break },
+                () = stop.cancelled() => break,
+            }
+        }
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    /// One stream, from the opening of its log on.
+    fn serve(&self, stream: Arc<Stream>) -> impl Future<Output = ()> + Send + use<> {
+        let Self { encoders, budget, metrics, .. } = self;
+        let (encoders, budget, metrics) = (encoders.clone(), budget.clone(), metrics.clone());
+        async move {
+            let mut record = stream.record();
+            // Closes when the publisher leaves before its log opened.
+            let Ok(record) = record.wait_for(Option::is_some).await.map(|record| record.clone()) else {
+                return;
+            };
+            let Some(record) = record else { return };
+            let jobs = TaskTracker::new();
+            for (order, writers) in orders(&record, stream.claim()) {
+                let Some(track) = stream.tracks().iter().find(|track| track.record().id == order.from) else {
+                    continue;
+                };
+                let span = info_span!("job", kind = ?order.kind);
+                let task = Task::new(
+                    order,
+                    track.clone(),
+                    writers,
+                    encoders.clone(),
+                    budget.clone(),
+                    &metrics,
+                    stream.id(),
+                );
+                jobs.spawn(task.run().instrument(span));
+            }
+            jobs.close();
+            jobs.wait().await;
+        }
+    }
+}
+
+/// Each order with the writers of its tracks, in its order.
+fn orders(record: &StreamRecord, mut writers: Vec<TrackWriter>) -> Vec<(Order, Vec<TrackWriter>)> {
+    let orders = Order::all(record).into_iter().filter_map(|order| {
+        let claimed = order.tracks.iter().filter_map(|track| {
+            let place = writers.iter().position(|writer| writer.record().id == track.id)?;
+            Some(writers.swap_remove(place))
+        });
+        let claimed: Vec<_> = claimed.collect();
+        (claimed.len() == order.tracks.len()).then_some((order, claimed))
+    });
+    orders.collect()
+}
