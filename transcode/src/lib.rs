@@ -5,4 +5,5 @@
 //! executable `tidecast-encoder`, which a machine may lack: then streams are passed through.
 
 pub mod budget;
+pub mod job;
 pub mod ladder;
