@@ -6,6 +6,7 @@ mod clock;
 mod element;
 mod encoders;
 mod ledger;
+mod limits;
 mod nal;
 mod output;
 mod pipeline;
@@ -20,6 +21,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use limits::Limits;
+
 /// Decodes, scales and encodes one stream for a transcode worker of Tidecast, which starts it.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
@@ -31,7 +34,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Do one job: messages on standard input and output, words on standard error (the default)
-    Run,
+    Run(Limits),
     /// Try every known encoder that is here with a short job; a JSON object per line says which work
     Probe {
         /// Only this one, in this process
@@ -40,8 +43,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match Arguments::parse().command.unwrap_or(Command::Run) {
-        Command::Run => run::run(),
+    match Arguments::parse().command.unwrap_or(Command::Run(Limits::default())) {
+        Command::Run(limits) => run::run(limits),
         Command::Probe { encoder: None } => probe::all(),
         Command::Probe { encoder: Some(encoder) } => probe::one(&encoder),
     }

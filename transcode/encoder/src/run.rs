@@ -16,6 +16,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use pipe::{Fault, FaultClass, FromEncoder, Job, ToEncoder, read_message, write_message};
 
+use crate::limits::Limits;
 use crate::output::{Event, Output};
 use crate::pipeline::Feed;
 use crate::{audio, stdio, video};
@@ -41,7 +42,11 @@ const USUAL: &[&str] = &[
     "opusenc",
 ];
 
-pub(crate) fn run() -> ExitCode {
+pub(crate) fn run(limits: Limits) -> ExitCode {
+    if let Err(error) = limits.apply() {
+        eprintln!("tidecast-encoder: its limits: {error}");
+        return ExitCode::FAILURE;
+    }
     let (input, output) = match stdio::take() {
         Ok(pipe) => pipe,
         Err(error) => {
