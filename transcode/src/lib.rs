@@ -5,5 +5,8 @@
 //! executable `tidecast-encoder`, which a machine may lack: then streams are passed through.
 
 pub mod budget;
+pub mod child;
+pub mod executable;
 pub mod job;
 pub mod ladder;
+pub mod probe;
