@@ -180,6 +180,7 @@ pub fn plan(source: &Source, config: &LadderConfig) -> Plan {
         let mut rungs = below(video);
         rungs.sort_by_key(|rung| std::cmp::Reverse((rung.shorter_side(), rung.bitrate)));
         rungs.dedup_by_key(|rung| rung.shorter_side());
+        rungs.retain(|rung| own.as_ref().is_none_or(|own| rung.shorter_side() < own.shorter_side()));
         // The lower ones are needed more; who has the largest has the source.
         rungs.drain(..rungs.len().saturating_sub(RUNGS_MAX - usize::from(own.is_some())));
         own.into_iter().chain(rungs).collect()

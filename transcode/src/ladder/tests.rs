@@ -95,6 +95,8 @@ fn what_webrtc_cannot_show_is_also_made_in_its_own_size() {
     assert_eq!(other(17, 17, 30), ["16p 16x16 100k"]);
     assert_eq!(other(1921, 1081, 30)[0], "1080p 1920x1080 5200k");
     assert_eq!(other(8192, 4320, 30)[0], "2160p 4096x2160 19100k");
+    // Shrunk to what encoders take, it is a rung of the list.
+    assert_eq!(other(5992, 703, 30)[..2], ["480p 4096x480 4900k", "360p 3068x360 700k"]);
 }
 
 #[test]
