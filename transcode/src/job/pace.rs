@@ -19,6 +19,9 @@ const LAG_MAX: Duration = Duration::from_secs(2);
 const LAG_FOR: Duration = Duration::from_secs(1);
 const LAG_UNITS: u32 = 10;
 
+/// A child begins with what it has missed, and with libraries to load: nothing is said of its pace for so long.
+const SETTLES_WITHIN: Duration = Duration::from_secs(4);
+
 /// Or falling further behind for so long, by so much, or by [`LAG_UNITS`]: a machine that does four fifths of what it should is found out
 /// within 5 s, before it is 2 s behind.
 const FALLING_FOR: Duration = Duration::from_secs(3);
@@ -46,6 +49,8 @@ pub(super) struct Pace {
     last_in: Option<i64>,
     sampled: Option<Instant>,
     behind: Option<Behind>,
+    /// It may be behind until then.
+    settles: Option<Instant>,
     /// Processor time of the child, and the media it had made by then, in ticks.
     costs: VecDeque<(Duration, i64)>,
 }
@@ -80,12 +85,14 @@ impl Pace {
             last_in: None,
             sampled: None,
             behind: None,
+            settles: None,
             costs: VecDeque::new(),
         }
     }
 
     /// What went in before waited for the pipeline.
     pub(super) fn ready(&mut self, now: Instant) {
+        self.settles = Some(now + SETTLES_WITHIN);
         for rung in self.rungs.iter_mut().filter(|rung| rung.owed > 0) {
             rung.owed_since = Some(now);
         }
@@ -150,7 +157,8 @@ impl Pace {
     /// Whether the slowest rung is too far behind and stays there: ask when a unit went in. Stamps that jump ahead put
     /// it behind for a moment.
     pub(super) fn is_behind(&mut self, now: Instant) -> bool {
-        if self.sampled.is_some_and(|sampled| now < sampled + SAMPLE_EVERY) {
+        let is_sampled = self.sampled.is_some_and(|sampled| now < sampled + SAMPLE_EVERY);
+        if is_sampled || self.settles.is_none_or(|settles| now < settles) {
             return false;
         }
         self.sampled = Some(now);

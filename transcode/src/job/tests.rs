@@ -442,6 +442,23 @@ fn catching_up_is_not_being_behind() {
     assert_eq!(sim.starts().len(), 1);
 }
 
+/// On a machine with much else to do the first second may give nothing.
+#[test]
+fn a_child_may_take_a_moment_to_begin() {
+    let frame_rate = FrameRate { numerator: 30, denominator: 1 };
+    let mut pace = Pace::new(0..1, 90_000, frame_rate);
+    let start = Instant::now();
+    pace.ready(start);
+    let mut is_behind = |at_ms: u64, made_s: i64| {
+        let now = start + millis(at_ms);
+        pace.unit_in(90_000 * (at_ms as i64 + 3_000) / 1_000, now);
+        pace.unit_out(0, 90_000 * made_s);
+        pace.is_behind(now)
+    };
+    assert!((0..40).all(|tenths| !is_behind(100 * tenths, 0)), "seven seconds behind, and just begun");
+    assert!((40..60).any(|tenths| is_behind(100 * tenths, 0)), "it has not begun at all");
+}
+
 #[test]
 fn stamps_that_jump_ahead_are_not_being_behind() {
     let mut sim = Sim::new(TERMS, SOUND);
