@@ -1,6 +1,6 @@
 //! The transcode role in this process: what ingest asks it, and how it starts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use media::StreamId;
@@ -14,32 +14,40 @@ use transcode::{Ladders, Metrics, Worker, executable};
 
 use crate::config::Config;
 
-/// Answers ingest from the start, with rungs as soon as it is known that they can be made.
+/// Answers ingest from the start: with rungs until it is known that they cannot be made. A first look at the plugins takes
+/// GStreamer seconds, and a stream that came meanwhile would be without a ladder for as long as it lasts; while a rung
+/// that nobody makes is offered to nobody.
 pub(crate) struct Transcoding {
     ladders: Ladders,
     budget: Budget,
+    /// `None` if there is no encoder, or nothing to do for it.
     executable: Option<PathBuf>,
     preferred: Vec<String>,
     data_dir: PathBuf,
-    encoders: OnceLock<Encoders>,
+    /// Empty until it was tried; `None` if it does not work.
+    encoders: OnceLock<Option<Encoders>>,
 }
 
 impl ingest::Ladder for Transcoding {
     fn derive(&self, id: &StreamId, tracks: &[TrackRecord], frame_rate: Option<f64>) -> Vec<TrackRecord> {
-        match self.encoders.get() {
-            Some(_) => transcode::derive(&self.ladders, &self.budget, id, tracks, frame_rate),
-            None => Vec::new(),
+        if self.executable.is_none() || self.encoders.get().is_some_and(Option::is_none) {
+            return Vec::new();
         }
+        transcode::derive(&self.ladders, &self.budget, id, tracks, frame_rate)
     }
 }
 
 impl Transcoding {
+    /// Says in words if there is no encoder.
     pub(crate) fn new(config: &Config) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let ladders = config.transcode.ladder.clone();
+        let find =
+            || executable::find(config.transcode.encoder.as_deref()).map_err(|absent| warn!("{absent}")).ok();
         Self {
-            ladders: config.transcode.ladder.clone(),
+            executable: if ladders.is_off() { None } else { find() },
+            ladders,
             budget: Budget::new(cores),
-            executable: config.transcode.encoder.clone(),
             preferred: config.transcode.encoders.clone(),
             data_dir: config.data_dir.clone(),
             encoders: OnceLock::new(),
@@ -48,19 +56,16 @@ impl Transcoding {
 
     /// Finds out what works here, and makes rungs until `stop`.
     pub(crate) async fn run(&self, streams: StreamRegistry, metrics: Metrics, stop: CancellationToken) {
-        if self.ladders.is_off() {
-            return;
+        let Some(executable) = &self.executable else { return };
+        let Some(encoders) = stop.run_until_cancelled(self.prepare(executable)).await else { return };
+        if let Some(encoders) = self.encoders.get_or_init(|| encoders) {
+            Worker::new(streams, encoders.clone(), self.budget.clone(), metrics).run(stop).await;
         }
-        let Some(encoders) = stop.run_until_cancelled(self.prepare()).await.flatten() else { return };
-        let encoders = self.encoders.get_or_init(|| encoders);
-        Worker::new(streams, encoders.clone(), self.budget.clone(), metrics).run(stop).await;
     }
 
     /// `None` if nothing works, which was said in words.
-    async fn prepare(&self) -> Option<Encoders> {
-        let executable =
-            executable::find(self.executable.as_deref()).map_err(|absent| warn!("{absent}")).ok()?;
-        let probe = Probe::run(&executable, &self.data_dir).await.map_err(|error| warn!("{error}")).ok()?;
+    async fn prepare(&self, executable: &Path) -> Option<Encoders> {
+        let probe = Probe::run(executable, &self.data_dir).await.map_err(|error| warn!("{error}")).ok()?;
         for (encoder, why) in &probe.failed {
             info!(encoder, "does not work here: {why}");
         }
@@ -71,6 +76,7 @@ impl Transcoding {
             return None;
         }
         info!(encoders = order.join(", "), ladder = %self.ladders, "transcoding");
-        Some(Encoders::new(Settings { executable, data_dir: self.data_dir.clone(), order }))
+        let (executable, data_dir) = (executable.to_owned(), self.data_dir.clone());
+        Some(Encoders::new(Settings { executable, data_dir, order }))
     }
 }

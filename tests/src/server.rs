@@ -173,6 +173,8 @@ impl Tidecast {
             command.env(format!("TIDECAST__{listener}__LISTEN"), address.to_string());
         }
         command.env("TIDECAST__AUTH__PUBLISH_KEY", PUBLISH_KEY);
+        // A ladder takes the time of two cores; tests of it turn it on.
+        command.env("TIDECAST__TRANSCODE__LADDER", "off");
         command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
         let process = Process::spawn("tidecast", &mut command)?;
         let ready = process.wait_for("line that it is ready", START_MAX, |line| {
@@ -335,12 +337,20 @@ pub(crate) fn binary() -> Result<PathBuf> {
     if let Some(path) = env::var_os("TIDECAST_BIN") {
         return Ok(path.into());
     }
+    built("tidecast")
+}
+
+/// An executable of this workspace, as the tests run it.
+///
+/// # Errors
+/// If it was not built.
+pub fn built(name: &str) -> Result<PathBuf> {
     // target/debug/deps/scenario-1234 and target/debug/tidecast
     let test = env::current_exe()?;
-    let path = test.ancestors().nth(2).context("a test has a folder")?.join("tidecast");
+    let path = test.ancestors().nth(2).context("a test has a folder")?.join(name);
     ensure!(
         path.is_file(),
-        "{} is not there: `cargo build -p tidecast` first, or set TIDECAST_BIN",
+        "{} is not there: `cargo build -p {name}` first, or set TIDECAST_BIN",
         path.display()
     );
     Ok(path)

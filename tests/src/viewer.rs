@@ -31,6 +31,8 @@ pub struct Recording {
 
 pub struct RecordedRendition {
     pub kind: Kind,
+    /// As its playlist's path has it: `v`, `v360`, `a`.
+    pub name: String,
     pub init: Vec<u8>,
     pub parts: Vec<RecordedPart>,
     /// Every version seen, in order.
@@ -61,17 +63,26 @@ pub struct RecordedPart {
 /// # Errors
 /// If the stream does not come, ends early, or an answer is not what a player can go on with.
 pub fn follow(http: &Http, stream: &str, media: Duration) -> Result<Recording> {
+    follow_variants(http, stream, media, 1)
+}
+
+/// The same, of a stream of so many variants, as soon as all of them are offered.
+///
+/// # Errors
+/// As [`follow`].
+pub fn follow_variants(http: &Http, stream: &str, media: Duration, variants: usize) -> Result<Recording> {
     let path = format!("/hls/{stream}/index.m3u8");
-    let text = poll::until(&format!("first playlist of {stream}"), START_MAX, || {
+    let multivariant = poll::until(&format!("{variants} variants of {stream}"), START_MAX, || {
         let answer = http.get(&path)?;
-        match answer.status {
-            200 => Ok(Some(answer.text())),
-            404 => Ok(None),
+        let multivariant = match answer.status {
+            200 => MultivariantPlaylist::parse(&answer.text())?,
+            404 => return Ok(None),
             status => bail!("GET {path}: status {status}: {}", answer.text()),
-        }
+        };
+        let found = multivariant.variants.len();
+        ensure!(found <= variants, "{variants} variants were expected:\n{}", answer.text());
+        Ok((found == variants).then_some(multivariant))
     })?;
-    let multivariant = MultivariantPlaylist::parse(&text)?;
-    ensure!(multivariant.variants.len() == 1, "one variant was expected:\n{text}");
 
     let mut sources = Vec::new();
     for variant in &multivariant.variants {
@@ -97,11 +108,20 @@ pub fn follow(http: &Http, stream: &str, media: Duration) -> Result<Recording> {
     violations.extend(violations_between(&renditions));
     // Bit rates are stamped again once the first keyframe intervals are known.
     let multivariant = MultivariantPlaylist::parse(&http.get_ok(&path)?.text())?;
-    let peak = renditions.iter().map(RecordedRendition::peak_bits_per_second).sum();
-    violations.extend(multivariant.variants.iter().filter_map(|variant| check_bandwidth(variant, peak)));
+    for variant in &multivariant.variants {
+        let name = name_in(&variant.uri);
+        let of_it = |rendition: &&RecordedRendition| rendition.name == name || rendition.kind == Kind::Audio;
+        let peak = renditions.iter().filter(of_it).map(RecordedRendition::peak_bits_per_second).sum();
+        violations.extend(check_bandwidth(variant, peak));
+    }
     let mut told = HashSet::new();
     violations.retain(|violation| told.insert(violation.to_string()));
     Ok(Recording { multivariant, renditions, violations })
+}
+
+/// Of a rendition, in the path of its playlist.
+fn name_in(path: &str) -> &str {
+    path.rsplit('/').nth(1).unwrap_or_default()
 }
 
 /// Compares the playlists of all renditions that stood at the same segment and part.
@@ -109,14 +129,14 @@ fn violations_between(renditions: &[RecordedRendition]) -> Vec<Violation> {
     let Some((first, others)) = renditions.split_first() else { return Vec::new() };
     let mut violations = Vec::new();
     for playlist in &first.playlists {
-        let mut same = vec![(first.kind.name(), playlist)];
+        let mut same = vec![(first.name.as_str(), playlist)];
         for other in others {
             same.extend(
                 other
                     .playlists
                     .iter()
                     .find(|twin| twin.edge() == playlist.edge())
-                    .map(|twin| (other.kind.name(), twin)),
+                    .map(|twin| (other.name.as_str(), twin)),
             );
         }
         if same.len() == renditions.len() {
@@ -153,7 +173,7 @@ impl RecordedRendition {
     /// # Errors
     /// If the file cannot be written.
     pub fn write_to(&self, folder: &Path, name: &str) -> Result<PathBuf> {
-        let path = folder.join(format!("{name}-{}.mp4", self.kind.name()));
+        let path = folder.join(format!("{name}-{}.mp4", self.name));
         let mut bytes = self.init.clone();
         for part in &self.parts {
             bytes.extend_from_slice(&part.bytes);
@@ -174,6 +194,7 @@ impl<'a> Follower<'a> {
     fn new(http: &'a Http, kind: Kind, path: &'a str) -> Self {
         let recorded = RecordedRendition {
             kind,
+            name: name_in(path).to_owned(),
             init: Vec::new(),
             parts: Vec::new(),
             playlists: Vec::new(),
@@ -229,11 +250,11 @@ impl<'a> Follower<'a> {
                 self.recorded.deltas.push(delta);
             }
         }
-        let kind = self.recorded.kind.name();
+        let name = &self.recorded.name;
         self.recorded.violations.extend(
             violations
                 .into_iter()
-                .map(|Violation { place, what }| Violation { place: format!("{kind}, {place}"), what }),
+                .map(|Violation { place, what }| Violation { place: format!("{name}, {place}"), what }),
         );
         self.fetch(&playlist)?;
         self.recorded.playlists.push(playlist);

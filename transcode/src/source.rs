@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use media::CodecConfig;
 use pipe::{Codec, SourceUnit, ToEncoder};
-use relay::{Boundary, Cursor, Frame, FrameError, Kind, Read, Track};
+use relay::{Boundary, Cursor, Frame, FrameError, Kind, Read, Track, TrackRecord};
 
 /// In a segment longer than this, keys are forced at parts too, so far apart: whoever joins then starts near the edge.
 const KEY_INTERVAL_S: i64 = 2;
@@ -90,8 +90,7 @@ impl Source {
                 if frame.kind() == Kind::Boundary {
                     out.push(Event::Boundary { group: frame.group(), boundary: frame.to_boundary()? });
                 }
-                let scale = i64::from(self.track.record().codec.timescale().hertz());
-                out.extend(self.forcing.message(frame, scale)?.map(Event::Message));
+                out.extend(self.forcing.message(frame, self.track.record())?.map(Event::Message));
             }
             match read {
                 Read::Ended => return Ok(false),
@@ -109,7 +108,6 @@ impl Source {
         let mut cursor = group_of(self.track.start());
         let (since, newest) = &self.config;
         let codec = if *since <= cursor { newest } else { &self.config_before };
-        let scale = i64::from(self.track.record().codec.timescale().hertz());
         let (mut forcing, mut messages, mut frames) = (Forcing::default(), Vec::new(), Vec::new());
         while cursor < self.cursor
             && let Read::Frames = self.track.read(&mut cursor, false, &mut frames)
@@ -117,7 +115,7 @@ impl Source {
             let read =
                 |frame: &Frame| Cursor { group: frame.group(), frame: frame.index(), ..cursor } < self.cursor;
             for frame in frames.drain(..).filter(read) {
-                messages.extend(forcing.message(&frame, scale)?);
+                messages.extend(forcing.message(&frame, self.track.record())?);
             }
         }
         Ok((codec.clone(), messages))
@@ -130,11 +128,12 @@ fn group_of(cursor: Cursor) -> Cursor {
 }
 
 impl Forcing {
-    fn message(&mut self, frame: &Frame, scale: i64) -> Result<Option<ToEncoder>, FrameError> {
+    fn message(&mut self, frame: &Frame, track: &TrackRecord) -> Result<Option<ToEncoder>, FrameError> {
         Ok(match frame.kind() {
             Kind::Boundary => {
                 let boundary = frame.to_boundary()?;
-                let is_far = |last: i64| boundary.start - last >= KEY_INTERVAL_S * scale;
+                let interval = KEY_INTERVAL_S * i64::from(track.codec.timescale().hertz());
+                let is_far = |last: i64| boundary.start - last >= interval;
                 self.is_due |= boundary.part == 0 || self.key_last.is_some_and(is_far);
                 None
             }
@@ -150,7 +149,8 @@ impl Forcing {
                 }
                 Some(ToEncoder::Unit(SourceUnit {
                     pts: unit.pts,
-                    dts: unit.dts,
+                    // Decoders take a picture that is shown before it is decoded for a mistake.
+                    dts: unit.dts - i64::from(track.reorder_delay),
                     duration: unit.duration,
                     key: unit.key,
                     force,

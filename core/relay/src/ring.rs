@@ -42,6 +42,9 @@ pub struct Ring {
     track: TrackId,
     timescale: Timescale,
     groups: VecDeque<Group>,
+    /// The newest group that is no longer here. Numbers may leave groups out, so a cursor before the oldest is not lost
+    /// for that.
+    dropped: Option<u32>,
     bytes: usize,
     newest_dts: i64,
 }
@@ -71,7 +74,7 @@ pub enum Read {
 
 impl Ring {
     pub fn new(track: TrackId, timescale: Timescale) -> Self {
-        Self { track, timescale, groups: VecDeque::new(), bytes: 0, newest_dts: 0 }
+        Self { track, timescale, groups: VecDeque::new(), dropped: None, bytes: 0, newest_dts: 0 }
     }
 
     /// Starts group `id`. What is appended next opens it.
@@ -123,8 +126,10 @@ impl Ring {
             if needed && self.bytes <= RING_BYTES_MAX {
                 break;
             }
-            let oldest = self.groups.pop_front();
-            self.bytes -= oldest.map_or(0, |oldest| oldest.bytes);
+            if let Some(oldest) = self.groups.pop_front() {
+                self.dropped = Some(oldest.id);
+                self.bytes -= oldest.bytes;
+            }
         }
     }
 
@@ -142,7 +147,7 @@ impl Ring {
     /// past them. A viewer (`may_jump`) that lags jumps ahead first.
     pub fn read(&self, cursor: &mut Cursor, may_jump: bool, out: &mut Vec<Frame>) -> Read {
         let jumped = may_jump && self.jump(cursor);
-        if self.groups.front().is_some_and(|oldest| oldest.id > cursor.group) {
+        if self.dropped.is_some_and(|dropped| dropped >= cursor.group) {
             return Read::Lost;
         }
         let mut at = self.groups.partition_point(|group| group.id < cursor.group);
@@ -239,6 +244,16 @@ mod tests {
                 Read::Lost => panic!("lost at {cursor:?}"),
             }
         }
+    }
+
+    /// A worker that came late begins with a group that is not the first.
+    #[test]
+    fn a_reader_that_was_there_before_anything_else_misses_nothing() {
+        let mut source = Source::new(2, 1_000);
+        let mut cursor = source.ring.oldest(1);
+        source.gops(5, 6);
+        source.gops(9, 10);
+        assert_eq!(read_all(&source.ring, &mut cursor, false).0.len(), 40);
     }
 
     #[test]

@@ -236,13 +236,15 @@ fn fields(payload: &mut Bytes) -> Result<Option<Record>, WireError> {
         let fields = (|| {
             let part_target_ms = u32(payload)?;
             let (peak, average) = (payload.try_get_u64_le().ok()?, payload.try_get_u64_le().ok()?);
-            let derived = payload.try_get_u8().ok()? != 0;
             let name = String::from_utf8(field(payload)?.to_vec()).ok()?;
-            Some((part_target_ms, peak, average, derived, name, field(payload)?))
+            Some((part_target_ms, peak, average, name, field(payload)?))
         })();
-        let Some((part_target_ms, peak, average, derived, name, config)) = fields else { return Ok(None) };
+        let Some((part_target_ms, peak, average, name, config)) = fields else { return Ok(None) };
         let codec: CodecConfig = Frame::config_from(config)?;
-        record.renditions.push(Rendition { name, part_target_ms, peak, average, derived, codec });
+        record.renditions.push(Rendition { name, part_target_ms, peak, average, derived: false, codec });
+    }
+    for rendition in &mut record.renditions {
+        rendition.derived = payload.try_get_u8().is_ok_and(|derived| derived != 0);
     }
     Ok(Some(record))
 }

@@ -113,13 +113,13 @@ fn payload(record: &Record) -> Bytes {
         out.put_u32_le(rendition.part_target_ms);
         out.put_u64_le(rendition.peak);
         out.put_u64_le(rendition.average);
-        out.put_u8(rendition.derived.into());
         put_field(&mut out, rendition.name.as_bytes());
         // As in the log, so that a codec is taught to one place.
         let place = frame::Place { track: TrackId(0), group: 0, frame: 0 };
         let config = Frame::config(place, 0, &rendition.codec);
         put_field(&mut out, &config.wire()[HEADER_BYTES..]);
     }
+    record.renditions.iter().for_each(|rendition| out.put_u8(rendition.derived.into()));
     out.freeze()
 }
 
