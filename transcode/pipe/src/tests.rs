@@ -21,7 +21,14 @@ fn video_job() -> VideoJob {
         timescale: 90_000,
         frame_rate: FrameRate { numerator: 30_000, denominator: 1_001 },
         encoders: vec!["x264enc".to_owned()],
-        rungs: vec![Rung { number: 7, width: 854, height: 480, kbit_s: 1_200, preset: Preset::Superfast }],
+        rungs: vec![Rung {
+            number: 7,
+            width: 854,
+            height: 480,
+            kbit_s: 1_200,
+            preset: Preset::Superfast,
+            every: 1,
+        }],
     }
 }
 
@@ -33,18 +40,19 @@ fn codec() -> impl Strategy<Value = Codec> {
 
 fn job() -> impl Strategy<Value = Job> {
     let preset = prop::sample::select(Preset::ALL.to_vec());
-    let rung = (8u16..=2048, 8u16..=2048, 16u32..=100_000, preset);
+    let rung = (8u16..=2048, 8u16..=2048, 16u32..=100_000, preset, 1..=EVERY_MAX);
     let rungs = btree_set(any::<u16>(), 1..=RUNGS_MAX)
         .prop_flat_map(move |numbers| (Just(numbers.clone()), vec(rung.clone(), numbers.len())))
         .prop_map(|(numbers, rungs)| {
             let rungs = numbers.into_iter().zip(rungs);
             rungs
-                .map(|(number, (width, height, kbit_s, preset))| Rung {
+                .map(|(number, (width, height, kbit_s, preset, every))| Rung {
                     number,
                     width: 2 * width,
                     height: 2 * height,
                     kbit_s,
                     preset,
+                    every,
                 })
                 .collect()
         });

@@ -76,7 +76,14 @@ pub(crate) fn job(clip: &Clip) -> VideoJob {
         timescale: clip.timescale,
         frame_rate: FrameRate { numerator: 30, denominator: 1 },
         encoders: Vec::new(),
-        rungs: vec![Rung { number: 7, width: 160, height: 90, kbit_s: 150, preset: Preset::Superfast }],
+        rungs: vec![Rung {
+            number: 7,
+            width: 160,
+            height: 90,
+            kbit_s: 150,
+            preset: Preset::Superfast,
+            every: 1,
+        }],
     }
 }
 
