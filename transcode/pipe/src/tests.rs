@@ -187,6 +187,17 @@ fn a_length_above_the_limit_is_refused_before_its_bytes_come() {
 }
 
 #[test]
+fn every_nth_picture_has_its_own_rate() {
+    let rate = |numerator, denominator| FrameRate { numerator, denominator };
+    assert_eq!(rate(60_000, 1_001).divided(2), rate(60_000, 2_002));
+    assert_eq!(rate(60, 1).divided(1), rate(60, 1));
+    // What no fraction holds is rounded, and stays a rate.
+    let most = i32::MAX as u32;
+    assert_eq!(rate(most, most).divided(2), rate(most / 2, most));
+    assert_eq!(rate(1, most).divided(EVERY_MAX), rate(1, most));
+}
+
+#[test]
 fn a_job_that_no_encoder_could_do_is_refused_in_words() {
     let refused = |change: fn(&mut VideoJob)| {
         let mut job = video_job();
@@ -200,6 +211,10 @@ fn a_job_that_no_encoder_could_do_is_refused_in_words() {
     assert_eq!(refused(|job| job.rungs.clear()), "a job with 0 rungs; 1 to 8 can be made");
     assert_eq!(refused(|job| job.rungs.push(job.rungs[0])), "a job with two rungs with the number 7");
     assert_eq!(refused(|job| job.rungs[0].kbit_s = 0), "a job with a bitrate of 0 kbit/s");
+    assert_eq!(
+        refused(|job| job.rungs[0].every = 0),
+        "a job with one of 0 pictures; one of 1 to 60 can be made"
+    );
     assert_eq!(refused(|job| job.frame_rate.denominator = 0), "a job with a frame rate that no video has");
     assert_eq!(refused(|job| job.timescale = 0), "a job with a timescale of 0");
 

@@ -15,7 +15,7 @@ use transcode::child::{Child, Encoders, Event, Settings};
 use crate::clip::Clip;
 
 /// For anything that must happen, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What cargo built beside this test: target/debug/deps/child-1234 and target/debug/tidecast-encoder.
 pub(crate) fn executable() -> PathBuf {
