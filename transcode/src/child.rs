@@ -12,11 +12,12 @@ mod words;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use bytes::buf::Chain;
 use bytes::{Buf, Bytes};
 use pipe::{FromEncoder, Job, JobError, Message, PipeError, ToEncoder, TooLong, UNIT_BYTES_MAX};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 use crate::executable;
@@ -30,6 +31,9 @@ const _: () = assert!(QUEUE_BYTES_MAX > 2 * UNIT_BYTES_MAX, "a single unit must 
 
 /// Messages of a child that nobody took yet; then it is not listened to.
 const EVENTS_MAX: usize = 64;
+
+/// For what is still in the encoders when there is nothing more to come.
+pub const DRAIN: Duration = Duration::from_secs(1);
 
 /// What a child may take. It gives way to the server, whose streams must not stall.
 const NICE: &str = "5";
@@ -147,7 +151,7 @@ pub struct Child {
     queue: Option<mpsc::Sender<Chain<Bytes, Bytes>>>,
     /// In the queue, in bytes.
     queued: Arc<AtomicUsize>,
-    ending: Arc<Notify>,
+    ending: Option<oneshot::Sender<Duration>>,
     events: mpsc::Receiver<Event>,
     ended: Option<Ended>,
 }
@@ -172,7 +176,7 @@ pub enum Ended {
     /// A crash in a library, the system without memory, or an operator.
     #[error("it was killed by signal {number}")]
     Signal { number: i32 },
-    /// It did not finish within a second of [`Child::end`], or closed its output and stayed.
+    /// It did not finish in the time that [`Child::end`] gave it, or closed its output and stayed.
     #[error("it was killed, because it did not end in time")]
     Overdue,
     /// What it wrote is no message.
@@ -203,10 +207,11 @@ impl Child {
         let process = command.arg("run").args(limits).spawn()?;
         let (queue, messages) = mpsc::channel(QUEUE_MESSAGES_MAX);
         let (told, events) = mpsc::channel(EVENTS_MAX);
-        let (queued, ending) = (Arc::<AtomicUsize>::default(), Arc::<Notify>::default());
+        let (ending, drain) = oneshot::channel();
+        let queued = Arc::<AtomicUsize>::default();
         let id = process.id().unwrap_or_default();
-        attend::spawn(process, messages, queued.clone(), told, ending.clone());
-        Ok(Self { id, queue: Some(queue), queued, ending, events, ended: None })
+        attend::spawn(process, messages, queued.clone(), told, drain);
+        Ok(Self { id, queue: Some(queue), queued, ending: Some(ending), events, ended: None })
     }
 
     /// Of the process.
@@ -252,11 +257,12 @@ impl Child {
         event
     }
 
-    /// Lets it encode what it was sent, for at most a second; then it is killed. What comes of it, and the end, comes
-    /// from [`Child::next`].
-    pub fn end(&mut self) {
-        if self.queue.take().is_some() {
-            self.ending.notify_one();
+    /// Lets it encode what it was sent, and kills it if that takes longer than `drain`, which is usually [`DRAIN`]. What
+    /// comes of it, and the end, comes from [`Child::next`].
+    pub fn end(&mut self, drain: Duration) {
+        self.queue = None;
+        if let Some(ending) = self.ending.take() {
+            let _ended_by_itself = ending.send(drain);
         }
     }
 

@@ -3,7 +3,7 @@
 use media::CodecConfig;
 use media::VideoConfig;
 use media::codec::Chroma;
-use pipe::{AudioTarget, FrameRate, Preset, RUNGS_MAX};
+use pipe::{AudioTarget, EVERY_MAX, FrameRate, Preset, RUNGS_MAX};
 
 mod cost;
 #[cfg(test)]
@@ -127,7 +127,9 @@ pub struct VideoRung {
     /// In pixels, both even.
     pub width: u16,
     pub height: u16,
-    /// If it is not the source's, which is then a multiple of it.
+    /// Of so many pictures of the source it has one.
+    pub every: u8,
+    /// If it is not the source's.
     pub frame_rate: Option<FrameRate>,
     /// In bit/s.
     pub bitrate: u32,
@@ -222,12 +224,13 @@ impl Video {
             return None;
         }
         let scale = f64::from(height) / f64::from(shorter);
-        let frame_rate = config.frame_rate_max.and_then(|max| self.slowed(max));
+        let every = config.frame_rate_max.map_or(1, |max| self.one_of(max));
         self.scaled(scale).map(|(width, height)| VideoRung {
             name: format!("{}p", width.min(height)),
             width,
             height,
-            frame_rate,
+            every,
+            frame_rate: (every > 1).then(|| self.frame_rate.divided(every)),
             bitrate: config.bitrate.clamp(*BITRATE.start(), *BITRATE.end()),
             preset: PRESET,
         })
@@ -244,6 +247,7 @@ impl Video {
             name: format!("{}p", width.min(height)),
             width,
             height,
+            every: 1,
             frame_rate: None,
             bitrate: bitrate_for(f64::from(width) * f64::from(height), self.frame_rate),
             preset: PRESET,
@@ -259,13 +263,12 @@ impl Video {
         Some((side(self.width)?, side(self.height)?))
     }
 
-    /// Every n-th picture, if there are more than `max` in a second: pictures stay evenly spaced.
-    fn slowed(&self, max: u16) -> Option<FrameRate> {
+    /// Of how many pictures one is left, so that there are at most `max` in a second, evenly spaced.
+    fn one_of(&self, max: u16) -> u8 {
         // A measured rate is seldom round.
         const SLACK: f64 = 1.02;
-        let every = (per_second(self.frame_rate) / (f64::from(max.max(1)) * SLACK)).ceil() as u32;
-        let FrameRate { numerator, denominator } = self.frame_rate;
-        (every > 1).then(|| FrameRate { numerator, denominator: denominator.saturating_mul(every) })
+        let every = per_second(self.frame_rate) / (f64::from(max.max(1)) * SLACK);
+        every.ceil().clamp(1.0, f64::from(EVERY_MAX)) as u8
     }
 }
 
@@ -281,8 +284,8 @@ fn bitrate_for(pixels: f64, rate: FrameRate) -> u32 {
 impl VideoRung {
     /// What a child is told of it. `number` is what its units carry; `preset` may be cheaper than the planned.
     pub fn to_pipe(&self, number: u16, preset: Preset) -> pipe::Rung {
-        let &Self { width, height, bitrate, .. } = self;
-        pipe::Rung { number, width, height, kbit_s: bitrate / 1_000, preset }
+        let &Self { width, height, bitrate, every, .. } = self;
+        pipe::Rung { number, width, height, kbit_s: bitrate / 1_000, preset, every }
     }
 
     fn shorter_side(&self) -> u16 {

@@ -10,8 +10,9 @@ use tokio::time::timeout;
 
 use crate::executable;
 
-/// For all encoders: each has 3 s of its own, and half a dozen are known.
-const LIMIT: Duration = Duration::from_secs(30);
+/// For all encoders: each has 3 s of its own, half a dozen are known, and the first time GStreamer looks through all of
+/// its plugins.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A verdict has at most 4 KiB.
 const OUTPUT_BYTES_MAX: u64 = 256 * 1024;

@@ -79,7 +79,7 @@ const LADDERS: &[Ladder] = &[
 ];
 
 const fn rung(height: u16, width: u16, kbit_s: u32) -> Rung {
-    Rung { number: height, width, height, kbit_s, preset: Preset::Superfast }
+    Rung { number: height, width, height, kbit_s, preset: Preset::Superfast, every: 1 }
 }
 
 pub(crate) fn run(options: &Options) -> Result<Vec<Table>> {

@@ -144,7 +144,7 @@ fn messages(
             AudioTarget::Opus => media::codec::opus::samples(&data)?,
         };
         let pts = output.ticks(time, rate)? - delay - cut_off(buffer, duration, rate);
-        output.came_out(0, time);
+        output.came_out(0, time, 1);
         Some(FromEncoder::Unit(RungUnit { rung: 0, pts, duration, key: true, data }))
     })();
     messages.extend(frame);

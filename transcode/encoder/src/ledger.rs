@@ -5,6 +5,7 @@
 //! (`encoded`). A forced key whose picture the decoder lost moves to the next picture that comes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound::{Excluded, Included};
 
 use bytes::Bytes;
 use pipe::FaultClass;
@@ -27,12 +28,19 @@ pub(crate) struct Ledger {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Companion {
     pub(crate) duration: u32,
-    /// A SEI NAL unit with the picture's captions.
-    pub(crate) captions: Option<Bytes>,
+    /// SEI NAL units with the picture's captions.
+    pub(crate) captions: Vec<Bytes>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct RungLedger {
+    /// Of so many pictures one is encoded; of how many the next is not.
+    every: u8,
+    left_out: u8,
+    /// Captions of pictures that were left out, by their PTS, until the next one takes them along.
+    carried: BTreeMap<i64, Vec<Bytes>>,
+    /// Up to here, pictures were taken for keys that were due.
+    taken_for_key: i64,
     started: bool,
     /// PTS at or after which the next picture is to be a key.
     pending: BTreeSet<i64>,
@@ -49,8 +57,19 @@ pub(crate) struct KeyFault {
 }
 
 impl Ledger {
-    pub(crate) fn new(rungs: usize) -> Self {
-        Self { in_flight: BTreeMap::new(), rungs: (0..rungs).map(|_| RungLedger::default()).collect() }
+    /// Of each rung: of how many pictures one is encoded.
+    pub(crate) fn new(every: &[u8]) -> Self {
+        let rung = |&every| RungLedger {
+            every,
+            left_out: 0,
+            carried: BTreeMap::new(),
+            taken_for_key: i64::MIN,
+            started: false,
+            pending: BTreeSet::new(),
+            expected: VecDeque::new(),
+            last: None,
+        };
+        Self { in_flight: BTreeMap::new(), rungs: every.iter().map(rung).collect() }
     }
 
     /// A unit of the source is about to be decoded.
@@ -69,6 +88,28 @@ impl Ledger {
         }
     }
 
+    /// Whether `rung` encodes the picture of `pts`, which was decoded: each, or one of several, and always the one that is
+    /// to be a key. Ask once for each, in their order.
+    pub(crate) fn wants(&mut self, rung: usize, pts: i64) -> bool {
+        let Some(rung) = self.rungs.get_mut(rung) else { return false };
+        let due = rung.pending.range((Excluded(rung.taken_for_key), Included(pts))).next().is_some();
+        if due {
+            rung.taken_for_key = pts;
+        }
+        if due || rung.left_out == 0 {
+            rung.left_out = rung.every.saturating_sub(1);
+            return true;
+        }
+        rung.left_out -= 1;
+        if let Some(companion) = self.in_flight.get(&pts).filter(|companion| !companion.captions.is_empty()) {
+            rung.carried.insert(pts, companion.captions.clone());
+            if rung.carried.len() > IN_FLIGHT_MAX {
+                rung.carried.pop_first();
+            }
+        }
+        false
+    }
+
     /// The picture of `pts` comes to the encoder of `rung`: is it to be made a key? Never the first: it is one by
     /// itself, and x264enc of GStreamer 1.22 that was asked for it ignores every later request.
     pub(crate) fn before_encoder(&mut self, rung: usize, pts: i64) -> bool {
@@ -85,8 +126,15 @@ impl Ledger {
     /// The picture of `pts` left the encoder of `rung`. Its companion, if it is a picture of the source's, and what is
     /// wrong with keys up to here.
     pub(crate) fn encoded(&mut self, rung: usize, pts: i64, key: bool) -> (Option<Companion>, Vec<KeyFault>) {
-        let companion = self.in_flight.get(&pts).cloned();
+        let mut companion = self.in_flight.get(&pts).cloned();
         let Some(ledger) = self.rungs.get_mut(rung) else { return (companion, Vec::new()) };
+        if let Some(companion) = &mut companion {
+            // It is shown until the next, which is that much later.
+            companion.duration = companion.duration.saturating_mul(u32::from(ledger.every));
+            let later = ledger.carried.split_off(&pts);
+            let carried = std::mem::replace(&mut ledger.carried, later).into_values().flatten();
+            companion.captions = carried.chain(std::mem::take(&mut companion.captions)).collect();
+        }
         let mut faults = Vec::new();
         let mut missed = |pts| faults.push(KeyFault { class: FaultClass::MissedKey, pts });
         let mut asked = false;
@@ -117,7 +165,7 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    const PLAIN: Companion = Companion { duration: 3_000, captions: None };
+    const PLAIN: Companion = Companion { duration: 3_000, captions: Vec::new() };
 
     /// Through the decoder and the encoder of a lone rung.
     fn pass(ledger: &mut Ledger, pts: i64, force: bool, key: bool) -> (bool, Vec<KeyFault>) {
@@ -128,7 +176,7 @@ mod tests {
 
     #[test]
     fn the_first_picture_is_a_key_without_being_asked() {
-        let mut ledger = Ledger::new(1);
+        let mut ledger = Ledger::new(&[1]);
         assert_eq!(pass(&mut ledger, 0, true, true), (false, vec![]));
         assert_eq!(pass(&mut ledger, 1, false, false), (false, vec![]));
         assert_eq!(pass(&mut ledger, 2, true, true), (true, vec![]));
@@ -136,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_key_whose_picture_is_lost_moves_to_the_next() {
-        let mut ledger = Ledger::new(1);
+        let mut ledger = Ledger::new(&[1]);
         pass(&mut ledger, 0, false, true);
         ledger.accept(10, true, PLAIN);
         assert_eq!(pass(&mut ledger, 20, false, true), (true, vec![]));
@@ -146,7 +194,7 @@ mod tests {
     /// With B-frames the key is accepted before pictures that are shown before it.
     #[test]
     fn a_key_waits_for_its_place_in_presentation_order() {
-        let mut ledger = Ledger::new(1);
+        let mut ledger = Ledger::new(&[1]);
         pass(&mut ledger, 0, true, true);
         for (pts, force) in [(30, true), (10, false), (20, false)] {
             ledger.accept(pts, force, PLAIN);
@@ -157,7 +205,7 @@ mod tests {
 
     #[test]
     fn keys_that_did_not_come_and_keys_that_came_unasked_are_faults() {
-        let mut ledger = Ledger::new(1);
+        let mut ledger = Ledger::new(&[1]);
         pass(&mut ledger, 0, true, true);
         let fault = |class, pts| KeyFault { class, pts };
         assert_eq!(pass(&mut ledger, 10, true, false), (true, vec![fault(FaultClass::MissedKey, 10)]));
@@ -170,7 +218,7 @@ mod tests {
 
     #[test]
     fn each_rung_has_its_own_keys() {
-        let mut ledger = Ledger::new(2);
+        let mut ledger = Ledger::new(&[1, 1]);
         for pts in 0..4 {
             ledger.accept(pts, pts == 2, PLAIN);
             ledger.before_encoder(0, pts);
@@ -181,7 +229,7 @@ mod tests {
 
     #[test]
     fn companions_stay_until_the_slowest_rung_has_them_and_no_longer() {
-        let mut ledger = Ledger::new(2);
+        let mut ledger = Ledger::new(&[1, 1]);
         for pts in 0..3 {
             ledger.accept(pts, false, PLAIN);
         }
@@ -192,10 +240,49 @@ mod tests {
         assert_eq!(ledger.encoded(1, 7, false).0, None);
     }
 
+    #[test]
+    fn a_thinned_rung_takes_every_other_picture_and_counts_from_its_keys() {
+        let mut ledger = Ledger::new(&[1, 2]);
+        let mut taken = [Vec::new(), Vec::new()];
+        for pts in 0..10 {
+            ledger.accept(pts, pts == 0 || pts == 5, PLAIN);
+            for (rung, taken) in taken.iter_mut().enumerate() {
+                taken.extend(ledger.wants(rung, pts).then_some(pts));
+            }
+        }
+        assert_eq!(taken, [(0..10).collect(), vec![0, 2, 4, 5, 7, 9]]);
+        // Although the encoder comes to it only now.
+        let asked: Vec<_> = taken[1].iter().filter(|pts| ledger.before_encoder(1, **pts)).copied().collect();
+        assert_eq!(asked, [5]);
+        let durations: Vec<_> =
+            (0..2).map(|rung| ledger.encoded(rung, 0, true).0.map(|companion| companion.duration)).collect();
+        assert_eq!(durations, [Some(3_000), Some(6_000)]);
+    }
+
+    /// Captions are a stream of bytes, of which none may be lost.
+    #[test]
+    fn captions_of_pictures_that_are_left_out_come_with_the_next() {
+        let captions = |pts: i64| Bytes::from(vec![pts as u8]);
+        let mut ledger = Ledger::new(&[3]);
+        let taken: Vec<_> = (0..7)
+            .filter(|&pts| {
+                ledger.accept(pts, false, Companion { captions: vec![captions(pts)], ..PLAIN });
+                ledger.wants(0, pts)
+            })
+            .collect();
+        assert_eq!(taken, [0, 3, 6]);
+        let came: Vec<_> = taken
+            .into_iter()
+            .map(|pts| ledger.encoded(0, pts, pts == 0).0.expect("its own").captions)
+            .collect();
+        let expected = [vec![0], vec![1, 2, 3], vec![4, 5, 6]];
+        assert_eq!(came, expected.map(|pts| pts.into_iter().map(captions).collect::<Vec<_>>()));
+    }
+
     /// A decoder that gives nothing back, because every unit is damaged, must not fill the memory.
     #[test]
     fn what_never_comes_out_is_forgotten() {
-        let mut ledger = Ledger::new(1);
+        let mut ledger = Ledger::new(&[1]);
         for pts in 0..10_000 {
             ledger.accept(pts, true, PLAIN);
         }

@@ -35,14 +35,15 @@ pub(crate) fn is_key(unit: &[u8]) -> Option<bool> {
 
 /// An encoder's unit as it goes out: with the captions before the picture, and without what does not belong into a
 /// sample: delimiters, parameter sets that the configuration has, and the encoder's word about itself.
-pub(crate) fn outgoing(unit: &[u8], captions: Option<&Bytes>) -> Bytes {
-    let mut data = Vec::with_capacity(unit.len() + captions.map_or(0, |captions| 4 + captions.len()));
+pub(crate) fn outgoing(unit: &[u8], captions: &[Bytes]) -> Bytes {
+    let captions_bytes: usize = captions.iter().map(|captions| 4 + captions.len()).sum();
+    let mut data = Vec::with_capacity(unit.len() + captions_bytes);
     let mut captions = captions;
     for nal in units(unit, 4) {
         match kind(nal) {
             DELIMITER | SPS | PPS => continue,
             SEI if is_unregistered(nal) => continue,
-            SLICE..=IDR => captions.take().into_iter().for_each(|captions| put(&mut data, captions)),
+            SLICE..=IDR => std::mem::take(&mut captions).iter().for_each(|captions| put(&mut data, captions)),
             _ => {}
         }
         put(&mut data, nal);

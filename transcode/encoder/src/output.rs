@@ -81,9 +81,10 @@ impl Output {
         tally.last_in = Some(tally.last_in.map_or(time, |last| last.max(time)));
     }
 
-    pub(crate) fn came_out(&self, rung: usize, time: ClockTime) {
+    /// A unit that stands for so many of the source.
+    pub(crate) fn came_out(&self, rung: usize, time: ClockTime, every: u8) {
         if let Some(rung) = self.tally().rungs.get_mut(rung) {
-            *rung = (rung.0 + 1, Some(time));
+            *rung = (rung.0 + u64::from(every), Some(time));
         }
     }
 

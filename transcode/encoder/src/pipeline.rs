@@ -73,7 +73,8 @@ impl Feed {
         };
         let (presented, decoded) = (place(pts)?, place(dts)?);
         if let Some(ledger) = &self.ledger {
-            let companion = Companion { duration, captions: self.source.captions(&data) };
+            let companion =
+                Companion { duration, captions: self.source.captions(&data).into_iter().collect() };
             lock(ledger).accept(pts, force, companion);
         }
         let nanos = u64::from(duration) * 1_000_000_000 / u64::from(self.timescale);

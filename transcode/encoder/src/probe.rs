@@ -124,7 +124,7 @@ fn to_json(verdict: &Verdict<'_>) -> String {
 fn attempt(encoder: &str) -> Result<(), String> {
     let profile = PROFILES.iter().find(|profile| profile.name == encoder).ok_or("not an encoder we know")?;
     let (output, events) = Output::new(1);
-    let ledger = Arc::new(Mutex::new(Ledger::new(1)));
+    let ledger = Arc::new(Mutex::new(Ledger::new(&[1])));
     let clock = output.clock(|| StreamClock::starting_at(FIRST, TIMESCALE));
     let rung = Rung {
         number: 0,
@@ -132,6 +132,7 @@ fn attempt(encoder: &str) -> Result<(), String> {
         height: HEIGHT as u16,
         kbit_s: 800,
         preset: Preset::Superfast,
+        every: 1,
     };
     let encoder =
         RungOutput { index: 0, rung, timescale: TIMESCALE, ledger: ledger.clone(), output: output.clone() };
@@ -149,7 +150,7 @@ fn attempt(encoder: &str) -> Result<(), String> {
             fields.set_pts(time);
             fields.set_duration(gst::ClockTime::from_nseconds(1_000_000_000 / 30));
         }
-        let companion = Companion { duration: TICKS as u32, captions: None };
+        let companion = Companion { duration: TICKS as u32, captions: Vec::new() };
         crate::pipeline::lock(&ledger).accept(pts, number == KEY, companion);
         appsrc.push_buffer(picture).map_err(|error| error.to_string())?;
     }

@@ -66,17 +66,25 @@ impl Cascade {
         self.steps.push(Step { rung, encoder, format: None });
     }
 
-    /// Scales a picture of the decoder for every rung. Waits for an encoder that is behind.
+    /// Scales a picture of the decoder for every rung, by its place in the cascade, that `wants` it. Waits for an
+    /// encoder that is behind.
     ///
     /// # Errors
     /// [`ScaleError`].
-    pub(crate) fn picture(&mut self, sample: &gst::Sample) -> Result<(), ScaleError> {
+    pub(crate) fn picture(
+        &mut self,
+        sample: &gst::Sample,
+        mut wants: impl FnMut(usize, gst::ClockTime) -> bool,
+    ) -> Result<(), ScaleError> {
         let info =
             sample.caps().and_then(|caps| VideoInfo::from_caps(caps).ok()).ok_or(ScaleError::Format)?;
         let Some(time) = running_time(sample) else { return Ok(()) };
         let duration = sample.buffer().and_then(gst::BufferRef::duration);
         let mut above = (sample.buffer_owned().ok_or(ScaleError::Format)?, info);
-        for Step { rung, encoder, format } in &mut self.steps {
+        for (index, Step { rung, encoder, format }) in self.steps.iter_mut().enumerate() {
+            if !wants(index, time) {
+                continue;
+            }
             let format = match format {
                 Some(format) => format,
                 None => {
@@ -131,6 +139,7 @@ impl Drop for Format {
 
 /// What the encoder of `rung` gets, whatever the source is and becomes; the colours of `source` if there is one.
 pub(crate) fn rung_caps(rung: &Rung, frame_rate: FrameRate, source: Option<&VideoInfo>) -> gst::Caps {
+    let frame_rate = frame_rate.divided(rung.every);
     // The rate was checked to fit; see `pipe::FrameRate`.
     let frame_rate = gst::Fraction::new(frame_rate.numerator as i32, frame_rate.denominator as i32);
     let mut caps = gst::Caps::builder("video/x-raw")

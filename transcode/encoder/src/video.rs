@@ -40,11 +40,12 @@ pub(crate) fn start(job: &VideoJob, output: &Output) -> Result<(Feed, &'static s
     }
     let profile = encoders::choose(&job.encoders)?;
     let decoder = source.decoder()?;
-    let ledger = Arc::new(Mutex::new(Ledger::new(job.rungs.len())));
-
-    let pipeline = gst::Pipeline::new();
     let mut rungs = job.rungs.clone();
     rungs.sort_by_key(|rung| Reverse(u32::from(rung.width) * u32::from(rung.height)));
+    let every: Vec<_> = rungs.iter().map(|rung| rung.every).collect();
+    let ledger = Arc::new(Mutex::new(Ledger::new(&every)));
+
+    let pipeline = gst::Pipeline::new();
     let mut cascade = Cascade::new(job.frame_rate);
     for (index, &rung) in rungs.iter().enumerate() {
         let (timescale, ledger, output) = (job.timescale, ledger.clone(), output.clone());
@@ -60,14 +61,23 @@ pub(crate) fn start(job: &VideoJob, output: &Output) -> Result<(Feed, &'static s
     // Does nothing to what is 8 bit and 4:2:0 already.
     let converter = make("videoconvert")?;
     set(&converter, "qos", "false");
-    chain.extend([decoder, converter, decoded(cascade, output.clone())?.upcast()]);
+    chain.extend([
+        decoder,
+        converter,
+        decoded(cascade, ledger.clone(), job.timescale, output.clone())?.upcast(),
+    ]);
     add_linked(&pipeline, &chain)?;
     let feed = Feed::start(pipeline, appsrc, source, job.timescale, Some(ledger), output.clone())?;
     Ok((feed, profile.name))
 }
 
 /// Where decoded pictures go.
-fn decoded(cascade: Cascade, output: Output) -> Result<AppSink, Fault> {
+fn decoded(
+    cascade: Cascade,
+    ledger: Arc<Mutex<Ledger>>,
+    timescale: u32,
+    output: Output,
+) -> Result<AppSink, Fault> {
     let i420 = gst::Caps::builder("video/x-raw").field("format", "I420").build();
     let sink = AppSink::builder().sync(false).async_(false).caps(&i420).build();
     // Padded pictures are welcome; else the decoder would copy each.
@@ -87,7 +97,11 @@ fn decoded(cascade: Cascade, output: Output) -> Result<AppSink, Fault> {
         AppSinkCallbacks::builder()
             .new_sample(move |sink| {
                 let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-                let scaled = cascade.lock().map_err(|_| gst::FlowError::Error)?.picture(&sample);
+                let wants = |rung, time| {
+                    let pts = output.ticks(time, timescale);
+                    pts.is_some_and(|pts| lock(&ledger).wants(rung, pts))
+                };
+                let scaled = cascade.lock().map_err(|_| gst::FlowError::Error)?.picture(&sample, wants);
                 match scaled {
                     Ok(()) => Ok(gst::FlowSuccess::Ok),
                     Err(ScaleError::Stopped) => Err(gst::FlowError::Eos),
@@ -204,11 +218,11 @@ impl RungOutput {
             let text = format!("rung {number} {what} {}", fault.pts);
             self.send(FromEncoder::Fault(Fault { class: fault.class, text }))?;
         }
-        let captions = companion.as_ref().and_then(|companion| companion.captions.as_ref());
+        let captions = companion.as_ref().map_or(&[][..], |companion| &companion.captions);
         let duration =
             companion.as_ref().map_or_else(|| self.duration(buffer), |companion| companion.duration);
         let data = nal::outgoing(&bytes, captions);
-        self.output.came_out(self.index, time);
+        self.output.came_out(self.index, time, self.rung.every);
         self.send(FromEncoder::Unit(RungUnit { rung: number, pts, duration, key, data }))
     }
 

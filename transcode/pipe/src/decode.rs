@@ -163,8 +163,8 @@ fn video_job(fields: &mut Bytes) -> Option<VideoJob> {
 
 fn rung(fields: &mut Bytes) -> Option<Rung> {
     let (number, width, height) = (u16(fields)?, u16(fields)?, u16(fields)?);
-    let (kbit_s, preset) = (u32(fields)?, u8(fields)?);
-    Some(Rung { number, width, height, kbit_s, preset: *Preset::ALL.get(usize::from(preset))? })
+    let (kbit_s, preset, every) = (u32(fields)?, u8(fields)?, u8(fields)?);
+    Some(Rung { number, width, height, kbit_s, preset: *Preset::ALL.get(usize::from(preset))?, every })
 }
 
 fn audio_job(fields: &mut Bytes) -> Option<AudioJob> {

@@ -146,12 +146,13 @@ fn fields_of_job(job: &Job) -> Result<Vec<u8>, TooLong> {
             put_count(&mut fields, encoders.len())?;
             encoders.iter().try_for_each(|name| put_name(&mut fields, name))?;
             put_count(&mut fields, rungs.len())?;
-            for Rung { number, width, height, kbit_s, preset } in rungs {
+            for Rung { number, width, height, kbit_s, preset, every } in rungs {
                 fields.put_u16_le(*number);
                 fields.put_u16_le(*width);
                 fields.put_u16_le(*height);
                 fields.put_u32_le(*kbit_s);
                 fields.put_u8(preset_code(*preset));
+                fields.put_u8(*every);
             }
         }
         Job::Audio(AudioJob { source, timescale, target, rate, channels, kbit_s }) => {

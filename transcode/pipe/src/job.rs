@@ -7,7 +7,7 @@ use bytes::Bytes;
 use media::CodecConfig;
 use media::codec::ConfigError;
 
-use crate::{ENCODERS_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX, RUNGS_MAX};
+use crate::{ENCODERS_MAX, EVERY_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX, RUNGS_MAX};
 
 /// One child, one job: pictures and sound never share one, so that a picture no decoder survives leaves the sound
 /// alone.
@@ -53,6 +53,8 @@ pub struct Rung {
     pub height: u16,
     pub kbit_s: u32,
     pub preset: Preset,
+    /// Of so many pictures one is encoded: 1 for all. One with a forced key always is, and they are counted from it.
+    pub every: u8,
 }
 
 /// Speed against quality, named as x264 names it. All give the same decoder configuration; the slower ones of x264 do
@@ -90,6 +92,15 @@ impl FrameRate {
     /// Longest part of the fraction: what GStreamer can hold.
     const PART_MAX: u32 = i32::MAX as u32;
     const RATE_MAX: u32 = 300;
+
+    /// Of every n-th picture.
+    pub fn divided(self, by: u8) -> Self {
+        let (Self { numerator, denominator }, by) = (self, u32::from(by.max(1)));
+        match denominator.checked_mul(by).filter(|product| *product <= Self::PART_MAX) {
+            Some(denominator) => Self { numerator, denominator },
+            None => Self { numerator: (numerator / by).max(1), denominator },
+        }
+    }
 
     /// Of at most 300 frames a second.
     fn is_sound(self) -> bool {
@@ -169,6 +180,8 @@ pub enum JobError {
     RungTwice(u16),
     #[error("a rung of {width}x{height}; sides are even, from {} to {}", SIDE.start(), SIDE.end())]
     Size { width: u16, height: u16 },
+    #[error("one of {0} pictures; one of 1 to {EVERY_MAX} can be made")]
+    Every(u8),
     #[error("a bitrate of {0} kbit/s")]
     Bitrate(u32),
     #[error("more than {ENCODERS_MAX} encoders, or a name of more than {NAME_BYTES_MAX} bytes")]
@@ -206,7 +219,7 @@ impl VideoJob {
             return Err(JobError::Rungs(self.rungs.len()));
         }
         let mut numbers = BTreeSet::new();
-        for &Rung { number, width, height, kbit_s, preset: _ } in &self.rungs {
+        for &Rung { number, width, height, kbit_s, preset: _, every } in &self.rungs {
             if !numbers.insert(number) {
                 return Err(JobError::RungTwice(number));
             }
@@ -216,6 +229,9 @@ impl VideoJob {
             }
             if !VIDEO_KBIT_S.contains(&kbit_s) {
                 return Err(JobError::Bitrate(kbit_s));
+            }
+            if !(1..=EVERY_MAX).contains(&every) {
+                return Err(JobError::Every(every));
             }
         }
         Ok(())

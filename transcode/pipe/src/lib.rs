@@ -26,7 +26,7 @@ pub use job::{AudioJob, AudioTarget, Codec, FrameRate, Job, JobError, Preset, Ru
 pub use message::{Fault, FaultClass, FromEncoder, Message, Progress, RungUnit, SourceUnit, ToEncoder};
 
 /// Raised when anything here changes its shape: the executable on the disk may be newer than the server that runs.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Of every message: length u32 (with the header), kind u8, flags u8, rung u16, PTS i64, DTS i64, duration u32, zero
 /// u32.
@@ -43,6 +43,9 @@ pub const RECORD_BYTES_MAX: usize = 16 * 1024;
 
 /// Rungs of one job. A ladder of more would cost more than it gives.
 pub const RUNGS_MAX: usize = 8;
+
+/// Of how many pictures a rung may have only one.
+pub const EVERY_MAX: u8 = 60;
 
 /// Names in an order of preference of encoders.
 pub const ENCODERS_MAX: usize = 16;

@@ -21,7 +21,14 @@ fn video_job() -> VideoJob {
         timescale: 90_000,
         frame_rate: FrameRate { numerator: 30_000, denominator: 1_001 },
         encoders: vec!["x264enc".to_owned()],
-        rungs: vec![Rung { number: 7, width: 854, height: 480, kbit_s: 1_200, preset: Preset::Superfast }],
+        rungs: vec![Rung {
+            number: 7,
+            width: 854,
+            height: 480,
+            kbit_s: 1_200,
+            preset: Preset::Superfast,
+            every: 1,
+        }],
     }
 }
 
@@ -33,18 +40,19 @@ fn codec() -> impl Strategy<Value = Codec> {
 
 fn job() -> impl Strategy<Value = Job> {
     let preset = prop::sample::select(Preset::ALL.to_vec());
-    let rung = (8u16..=2048, 8u16..=2048, 16u32..=100_000, preset);
+    let rung = (8u16..=2048, 8u16..=2048, 16u32..=100_000, preset, 1..=EVERY_MAX);
     let rungs = btree_set(any::<u16>(), 1..=RUNGS_MAX)
         .prop_flat_map(move |numbers| (Just(numbers.clone()), vec(rung.clone(), numbers.len())))
         .prop_map(|(numbers, rungs)| {
             let rungs = numbers.into_iter().zip(rungs);
             rungs
-                .map(|(number, (width, height, kbit_s, preset))| Rung {
+                .map(|(number, (width, height, kbit_s, preset, every))| Rung {
                     number,
                     width: 2 * width,
                     height: 2 * height,
                     kbit_s,
                     preset,
+                    every,
                 })
                 .collect()
         });
@@ -179,6 +187,17 @@ fn a_length_above_the_limit_is_refused_before_its_bytes_come() {
 }
 
 #[test]
+fn every_nth_picture_has_its_own_rate() {
+    let rate = |numerator, denominator| FrameRate { numerator, denominator };
+    assert_eq!(rate(60_000, 1_001).divided(2), rate(60_000, 2_002));
+    assert_eq!(rate(60, 1).divided(1), rate(60, 1));
+    // What no fraction holds is rounded, and stays a rate.
+    let most = i32::MAX as u32;
+    assert_eq!(rate(most, most).divided(2), rate(most / 2, most));
+    assert_eq!(rate(1, most).divided(EVERY_MAX), rate(1, most));
+}
+
+#[test]
 fn a_job_that_no_encoder_could_do_is_refused_in_words() {
     let refused = |change: fn(&mut VideoJob)| {
         let mut job = video_job();
@@ -192,6 +211,10 @@ fn a_job_that_no_encoder_could_do_is_refused_in_words() {
     assert_eq!(refused(|job| job.rungs.clear()), "a job with 0 rungs; 1 to 8 can be made");
     assert_eq!(refused(|job| job.rungs.push(job.rungs[0])), "a job with two rungs with the number 7");
     assert_eq!(refused(|job| job.rungs[0].kbit_s = 0), "a job with a bitrate of 0 kbit/s");
+    assert_eq!(
+        refused(|job| job.rungs[0].every = 0),
+        "a job with one of 0 pictures; one of 1 to 60 can be made"
+    );
     assert_eq!(refused(|job| job.frame_rate.denominator = 0), "a job with a frame rate that no video has");
     assert_eq!(refused(|job| job.timescale = 0), "a job with a timescale of 0");
 

@@ -11,16 +11,15 @@ use bytes::{Buf, Bytes, BytesMut};
 use pipe::{Message, ToEncoder, decode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child as Process, ChildStderr, ChildStdin, ChildStdout};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use super::words::Words;
 use super::{Ended, Event};
 
-/// For what is still in the encoders, once there is nothing more to come; and for the process to go, once it closed its
-/// output.
-const DRAIN: Duration = Duration::from_secs(1);
+/// For the process to go, once it closed its output.
+const GONE_WITHIN: Duration = Duration::from_secs(3);
 
 /// At once, from the pipe: what Linux holds in one.
 const READ_BYTES: usize = 64 * 1024;
@@ -34,7 +33,7 @@ pub(super) fn spawn(
     messages: mpsc::Receiver<Encoded>,
     queued: Arc<AtomicUsize>,
     events: mpsc::Sender<Event>,
-    ending: Arc<Notify>,
+    drain: oneshot::Receiver<Duration>,
 ) {
     let id = process.id().unwrap_or_default();
     if let Some(input) = process.stdin.take() {
@@ -46,22 +45,22 @@ pub(super) fn spawn(
     if let Some(words) = process.stderr.take() {
         tokio::spawn(tell(words, id));
     }
-    tokio::spawn(attend(process, events, ending));
+    tokio::spawn(attend(process, events, drain));
 }
 
 /// Until the process is gone.
-async fn attend(mut process: Process, events: mpsc::Sender<Event>, ending: Arc<Notify>) {
+async fn attend(mut process: Process, events: mpsc::Sender<Event>, drain: oneshot::Receiver<Duration>) {
     let output = process.stdout.take();
     let ended = tokio::select! {
         heard = hear(output, &events) => match heard {
-            Ok(()) => match timeout(DRAIN, process.wait()).await {
+            Ok(()) => match timeout(GONE_WITHIN, process.wait()).await {
                 Ok(Ok(status)) => how(status),
                 Ok(Err(error)) => Ended::Lost(error.kind()),
                 Err(_) => Ended::Overdue,
             },
             Err(ended) => ended,
         },
-        () = overdue(&ending) => Ended::Overdue,
+        () = overdue(drain) => Ended::Overdue,
         // Nobody hears how.
         () = events.closed() => Ended::Overdue,
     };
@@ -70,9 +69,13 @@ async fn attend(mut process: Process, events: mpsc::Sender<Event>, ending: Arc<N
     let _nobody_hears = events.send(Event::Ended(ended)).await;
 }
 
-async fn overdue(ending: &Notify) {
-    ending.notified().await;
-    sleep(DRAIN).await;
+/// Returns when the time for the end is over; never, if nobody asked for an end.
+async fn overdue(drain: oneshot::Receiver<Duration>) {
+    match drain.await {
+        Ok(drain) => sleep(drain).await,
+        // Dropped with the child, which is noticed by its events.
+        Err(_) => std::future::pending().await,
+    }
 }
 
 fn how(status: ExitStatus) -> Ended {

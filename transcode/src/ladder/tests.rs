@@ -184,6 +184,7 @@ fn the_model_is_what_was_measured() {
             name: String::new(),
             width,
             height,
+            every: 1,
             frame_rate: None,
             bitrate: 1_000_000,
             preset,

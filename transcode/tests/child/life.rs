@@ -7,7 +7,7 @@ use transcode::child::{Ended, Event, SendError};
 use transcode::probe::Probe;
 
 use crate::clip::clip;
-use crate::support::{Bench, executable, gone, job, next, send_all};
+use crate::support::{Bench, PATIENCE, executable, gone, job, next, send_all};
 
 /// All of a clip goes in before anything is taken out: writing does not wait for reading.
 #[tokio::test(flavor = "multi_thread")]
@@ -34,7 +34,7 @@ async fn a_clip_goes_through_a_rung() {
     assert_eq!(keys, clip.keys());
     assert_eq!(child.queued(), 0);
 
-    child.end();
+    child.end(PATIENCE);
     assert_eq!(child.send(&ToEncoder::End), Err(SendError::Ended));
     let ended = loop {
         match next(&mut child).await {
@@ -60,7 +60,7 @@ async fn the_end_waits_for_what_is_in_the_encoder() {
             Event::Message(FromEncoder::Unit(unit)) => {
                 stamps.push(unit.pts);
                 if stamps.len() == clip.units.len() - 2 {
-                    child.end();
+                    child.end(PATIENCE);
                 }
             }
             Event::Message(_) => {}

@@ -15,7 +15,7 @@ use transcode::child::{Child, Encoders, Event, Settings};
 use crate::clip::Clip;
 
 /// For anything that must happen, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What cargo built beside this test: target/debug/deps/child-1234 and target/debug/tidecast-encoder.
 pub(crate) fn executable() -> PathBuf {
@@ -76,7 +76,14 @@ pub(crate) fn job(clip: &Clip) -> VideoJob {
         timescale: clip.timescale,
         frame_rate: FrameRate { numerator: 30, denominator: 1 },
         encoders: Vec::new(),
-        rungs: vec![Rung { number: 7, width: 160, height: 90, kbit_s: 150, preset: Preset::Superfast }],
+        rungs: vec![Rung {
+            number: 7,
+            width: 160,
+            height: 90,
+            kbit_s: 150,
+            preset: Preset::Superfast,
+            every: 1,
+        }],
     }
 }
 

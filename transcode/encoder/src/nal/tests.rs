@@ -50,8 +50,11 @@ fn captions_go_before_the_picture_and_what_is_of_no_use_goes() {
     let about_itself = sei(&[(UNREGISTERED_USER_DATA, vec![0xDC; 40])]);
     let encoders = unit(&[&[9, 0xF0], &[0x67, 1], &[0x68, 1], &about_itself, IDR_SLICE, IDR_SLICE]);
     let captions = Bytes::from(sei(&[(REGISTERED_USER_DATA, payload(b"\x41"))]));
-    assert_eq!(outgoing(&encoders, Some(&captions)), unit(&[&captions, IDR_SLICE, IDR_SLICE]));
-    assert_eq!(outgoing(&encoders, None), unit(&[IDR_SLICE, IDR_SLICE]));
+    assert_eq!(
+        outgoing(&encoders, std::slice::from_ref(&captions)),
+        unit(&[&captions, IDR_SLICE, IDR_SLICE])
+    );
+    assert_eq!(outgoing(&encoders, &[]), unit(&[IDR_SLICE, IDR_SLICE]));
     assert_eq!(is_key(&encoders), Some(true));
     assert_eq!(is_key(&unit(&[OTHER_SLICE])), Some(false));
     assert_eq!(is_key(&unit(&[&[9, 0xF0]])), None);
@@ -77,7 +80,7 @@ proptest! {
     fn any_bytes_never_panic(bytes in any::<Vec<u8>>(), length_bytes in 1u8..=4) {
         captions(&bytes, length_bytes);
         captions_of_hevc(&bytes, length_bytes);
-        outgoing(&bytes, None);
+        outgoing(&bytes, &[]);
         is_key(&bytes);
         messages(&bytes).count();
     }

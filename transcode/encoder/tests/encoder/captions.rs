@@ -75,6 +75,25 @@ fn captions_of_h264_come_with_their_pictures() {
     }
 }
 
+/// None is lost with the pictures that a rung leaves out.
+#[test]
+fn captions_of_a_thinned_rung_come_in_their_order() {
+    let clip = clip("plain");
+    let (messages, expected) = captioned(&clip, &[6]);
+    let mut job = ladder(&clip);
+    job.rungs.iter_mut().for_each(|rung| rung.every = 3);
+    let outcome = encode(job, messages);
+    outcome.assert_clean();
+    for rung in RUNGS {
+        let units = &outcome.units[&rung.number];
+        assert_eq!(units.len(), 80);
+        let nals = units.iter().flat_map(|unit| nals(&unit.data));
+        let captions: Vec<_> = nals.filter(|nal| nal[0] & 0x1F == 6).collect();
+        // The last two pictures have no other after them.
+        assert_eq!(captions, expected.values().take(238).cloned().collect::<Vec<_>>());
+    }
+}
+
 #[test]
 fn captions_of_hevc_become_those_of_h264() {
     let clip = clip("hevc");

@@ -198,9 +198,9 @@ pub(crate) fn encode_with(
 
 /// Three rungs below 640x360, out of order; numbers are not positions.
 pub(crate) const RUNGS: [Rung; 3] = [
-    Rung { number: 2, width: 320, height: 180, kbit_s: 300, preset: Preset::Superfast },
-    Rung { number: 5, width: 480, height: 270, kbit_s: 500, preset: Preset::Superfast },
-    Rung { number: 9, width: 160, height: 90, kbit_s: 150, preset: Preset::Superfast },
+    Rung { number: 2, width: 320, height: 180, kbit_s: 300, preset: Preset::Superfast, every: 1 },
+    Rung { number: 5, width: 480, height: 270, kbit_s: 500, preset: Preset::Superfast, every: 1 },
+    Rung { number: 9, width: 160, height: 90, kbit_s: 150, preset: Preset::Superfast, every: 1 },
 ];
 
 pub(crate) fn ladder(clip: &Clip) -> VideoJob {

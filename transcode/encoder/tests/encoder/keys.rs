@@ -37,6 +37,36 @@ fn every_rung_has_its_keys_where_they_were_asked_for() {
     }
 }
 
+/// Half of the pictures, counted from each key; the larger rungs, and one that is smaller still, have all.
+#[test]
+fn a_thinned_rung_has_its_keys_too() {
+    let clip = clip("b-frames");
+    let mut source = clip.units.clone();
+    let shown = clip.stamps();
+    let keys = [shown[0], shown[60], shown[101], shown[120], shown[180]];
+    for unit in &mut source {
+        unit.force = keys.contains(&unit.pts);
+    }
+    let mut job = ladder(&clip);
+    job.rungs[0].every = 2;
+    let outcome = encode(job, units(source));
+    outcome.assert_clean();
+    let mut expected = Vec::new();
+    for (index, pts) in shown.iter().enumerate() {
+        let last_key = [180, 120, 101, 60, 0].into_iter().find(|key| *key <= index).expect("the first");
+        expected.extend((index - last_key).is_multiple_of(2).then_some(*pts));
+    }
+    assert_eq!(outcome.stamps(2), expected);
+    assert_eq!(outcome.keys(2), keys);
+    assert!(outcome.units[&2].iter().all(|unit| unit.duration == 6_000));
+    for full in [5, 9] {
+        assert_eq!(outcome.stamps(full), shown);
+        assert_eq!(outcome.keys(full), keys);
+    }
+    let progress = outcome.progress.expect("at the end");
+    assert_eq!((progress.units_in, progress.units_out), (240, 240));
+}
+
 /// Where a broadcaster's keys are eight seconds apart, rungs get more.
 #[test]
 fn keys_come_where_the_source_has_none() {
