@@ -122,7 +122,7 @@ fn logged(part_target: Duration) -> Result<Vec<Track>> {
         let (units, parts) = (count(Kind::Unit), count(Kind::Boundary));
         let record = track.record();
         Track {
-            name: if record.name == "v" { "video" } else { "audio" },
+            name: if &*record.name == "v" { "video" } else { "audio" },
             record: record.clone(),
             frames,
             units,
@@ -257,7 +257,7 @@ impl Pushing {
         let name: hls::RenditionName = "v".parse()?;
         let rendition = |name: &str| -> Result<RenditionHeader> {
             let part_target_ms = part_target.as_millis() as u32 + 1;
-            Ok(RenditionHeader { name: name.parse()?, codec: codec.clone(), part_target_ms, derived: false })
+            Ok(RenditionHeader { name: name.parse()?, codec: codec.clone(), part_target_ms, derived: None })
         };
         let entered = runtime.enter();
         let mut writer = catalog.open(StreamHeader {

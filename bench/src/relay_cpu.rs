@@ -320,7 +320,7 @@ impl Offer for Here {
 
 fn open(catalog: &Catalog) -> Result<StreamWriter> {
     let rendition = |name: &str, codec, part_target_ms| -> Result<_> {
-        Ok(RenditionHeader { name: name.parse()?, codec, part_target_ms, derived: false })
+        Ok(RenditionHeader { name: name.parse()?, codec, part_target_ms, derived: None })
     };
     let mut writer = catalog.open(StreamHeader {
         id: StreamId::new("live", "bench")?,

@@ -158,6 +158,7 @@ struct SavedTrack {
 struct SavedDerived {
     /// Number of the track that it is made of.
     from: u16,
+    every: u8,
     name: String,
 }
 
@@ -175,7 +176,7 @@ impl From<&Checkpoint> for Saved {
                 bandwidth_average: bandwidth.average,
                 derived: track.derived.map(|derived| {
                     let name = track.name.to_string();
-                    SavedDerived { from: derived.from.0, name }
+                    SavedDerived { from: derived.from.0, every: derived.every, name }
                 }),
             }
         });
@@ -211,8 +212,11 @@ impl Saved {
             let codec = CodecConfig::from_record(track.sample_entry.as_bytes(), record)?;
             let bandwidth = Bandwidth { peak: track.bandwidth_peak, average: track.bandwidth_average };
             let name = track.derived.as_ref().map_or(track_name(codec.kind()), |derived| &derived.name);
-            let derived =
-                track.derived.as_ref().map(|derived| Derived { from: TrackId(derived.from), bandwidth });
+            let derived = track.derived.as_ref().map(|derived| Derived {
+                from: TrackId(derived.from),
+                every: derived.every,
+                bandwidth,
+            });
             tracks.push(TrackRecord {
                 id: TrackId(number),
                 name: name.into(),
@@ -303,7 +307,11 @@ impl Saved {
 fn is_derived_of(track: &TrackRecord, own: &[TrackRecord]) -> bool {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let of = |derived: Derived| own.get(usize::from(derived.from.0));
-    track.derived.and_then(of).is_some_and(|from| from.codec.kind() == track.codec.kind())
+    track
+        .derived
+        .filter(|derived| derived.every > 0)
+        .and_then(of)
+        .is_some_and(|from| from.codec.kind() == track.codec.kind())
         && (1..=16).contains(&track.name.len())
         && track.name.bytes().all(allowed)
 }
@@ -360,7 +368,7 @@ mod tests {
         let bandwidth = Bandwidth { peak: 700_000, average: 600_000 };
         let rung = TrackRecord {
             name: "v360".into(),
-            derived: Some(Derived { from: TrackId(0), bandwidth }),
+            derived: Some(Derived { from: TrackId(0), every: 1, bandwidth }),
             ..track(2, CodecConfig::H264(avcc()), 501)
         };
         Checkpoint {
@@ -425,6 +433,7 @@ mod tests {
             ("\"epoch\":3", "\"epoch\":4294967295"),
             ("\"from\":0", "\"from\":1"),
             ("\"from\":0", "\"from\":2"),
+            ("\"every\":1", "\"every\":0"),
             ("\"name\":\"v360\"", "\"name\":\"../360\""),
         ] {
             assert!(text.contains(honest), "{honest} in {text}");

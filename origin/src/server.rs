@@ -107,7 +107,7 @@ impl Packaging {
             name: rendition_name(&track.name),
             codec: track.codec.clone(),
             part_target_ms: track.part_target_ms,
-            derived: track.derived.is_some(),
+            derived: track.derived.map(|derived| derived.every),
         });
         let writer = catalog.open(StreamHeader {
             id: stream.id().clone(),

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use crate::http::{Http, resolve};
 use crate::poll;
 use crate::strict::{
-    MediaPlaylist, MultivariantPlaylist, Segment, Violation, check_bandwidth, check_delta,
+    MediaPlaylist, MultivariantPlaylist, Segment, Variant, Violation, check_bandwidth, check_delta,
     check_presentation, check_reload,
 };
 
@@ -79,13 +79,13 @@ pub fn follow_variants(http: &Http, stream: &str, media: Duration, variants: usi
             404 => return Ok(None),
             status => bail!("GET {path}: status {status}: {}", answer.text()),
         };
-        let found = multivariant.variants.len();
+        let found = pictures(&multivariant).len();
         ensure!(found <= variants, "{variants} variants were expected:\n{}", answer.text());
         Ok((found == variants).then_some(multivariant))
     })?;
 
     let mut sources = Vec::new();
-    for variant in &multivariant.variants {
+    for variant in pictures(&multivariant) {
         let is_video = variant.resolution.is_some();
         sources.push((if is_video { Kind::Video } else { Kind::Audio }, resolve(&path, &variant.uri)));
     }
@@ -109,14 +109,25 @@ pub fn follow_variants(http: &Http, stream: &str, media: Duration, variants: usi
     // Bit rates are stamped again once the first keyframe intervals are known.
     let multivariant = MultivariantPlaylist::parse(&http.get_ok(&path)?.text())?;
     for variant in &multivariant.variants {
-        let name = name_in(&variant.uri);
-        let of_it = |rendition: &&RecordedRendition| rendition.name == name || rendition.kind == Kind::Audio;
+        let group =
+            multivariant.renditions.iter().filter(|audio| Some(&audio.group_id) == variant.audio.as_ref());
+        let mut names: Vec<_> = group.filter_map(|audio| audio.uri.as_deref()).map(name_in).collect();
+        names.push(name_in(&variant.uri));
+        names.dedup();
+        let of_it = |rendition: &&RecordedRendition| names.contains(&rendition.name.as_str());
         let peak = renditions.iter().filter(of_it).map(RecordedRendition::peak_bits_per_second).sum();
         violations.extend(check_bandwidth(variant, peak));
     }
     let mut told = HashSet::new();
     violations.retain(|violation| told.insert(violation.to_string()));
     Ok(Recording { multivariant, renditions, violations })
+}
+
+/// The variants with a picture; all, where there is none. Sound alone is also what goes with the others.
+fn pictures(multivariant: &MultivariantPlaylist) -> Vec<&Variant> {
+    let all = &multivariant.variants;
+    let with: Vec<_> = all.iter().filter(|variant| variant.resolution.is_some()).collect();
+    if with.is_empty() { all.iter().collect() } else { with }
 }
 
 /// Of a rendition, in the path of its playlist.

@@ -117,6 +117,7 @@ fn a_steady_source() -> Result<()> {
         variants.iter().map(|variant| (variant.resolution, variant.codecs.join(","))).collect();
     ensure!(told[0].0 == Some((640, 360)), "the publisher's own comes first: {told:?}");
     ensure!(told[1] == (Some((320, 180)), "avc1.64000d,mp4a.40.2".to_owned()), "{told:?}");
+    ensure!(told[3] == (None, "mp4a.40.2".to_owned()), "sound alone is the lowest: {told:?}");
     ensure!(told[2] == (Some((160, 90)), "avc1.64000b,mp4a.40.2".to_owned()), "{told:?}");
     Ok(())
 }
@@ -148,6 +149,81 @@ fn a_source_of_few_keyframes_has_more_of_them_in_its_rungs() -> Result<()> {
             since_key = if part.independent { Duration::ZERO } else { since_key + part.duration };
             ensure!(since_key < Duration::from_millis(2_600), "{name}: {since_key:?} without a keyframe");
         }
+    }
+    Ok(())
+}
+
+/// At more than 30 frames a second the lowest rungs have every second picture, and say so.
+#[test]
+fn a_source_of_sixty_frames_a_second() -> Result<()> {
+    let server = Setup::default().set("transcode.ladder", "auto").start()?;
+    let publisher = Publisher::of_clip("fps-60", &server.publish_url("live/fast"))?;
+    let recording = follow_variants(&server.viewer_http(), "live/fast", MEDIA, 2)?;
+    publisher.stop()?;
+    ensure!(recording.violations.is_empty(), "{:?}", recording.violations);
+    let rates: Vec<_> =
+        recording.multivariant.variants.iter().map(|variant| variant.frame_rate.clone()).collect();
+    ensure!(rates == [Some("60".to_owned()), Some("30".to_owned()), None], "{rates:?}");
+    let pictures = |name| -> Result<f64> {
+        let parts = &rendition(&recording, name)?.parts;
+        let counts = parts
+            .iter()
+            .map(|part| Ok(fmp4::fragments(&part.bytes)?.iter().map(|it| it.durations.len()).sum::<usize>()));
+        let seconds: Duration = parts.iter().map(|part| part.duration).sum();
+        Ok(counts.sum::<Result<usize>>()? as f64 / seconds.as_secs_f64())
+    };
+    let (source, rung) = (pictures("v")?, pictures("v240")?);
+    ensure!(
+        (source - 60.0).abs() < 1.0 && (rung - 30.0).abs() < 1.0,
+        "{source} and {rung} pictures a second"
+    );
+    Ok(())
+}
+
+/// Sound that some players lack a decoder for, or loudspeakers, is there in stereo AAC too.
+#[test]
+fn sound_that_not_everybody_plays() -> Result<()> {
+    let cases: [(&str, fn(&str, &str) -> Result<Publisher>, &str); 2] =
+        [("surround", Publisher::of_clip, "mp4a.40.2"), ("h264-opus", Publisher::of_enhanced_clip, "opus")];
+    for (clip, publish, own) in cases {
+        let recording = record(clip, publish, 3)?;
+        let groups: Vec<_> =
+            recording.multivariant.renditions.iter().map(|audio| audio.group_id.clone()).collect();
+        ensure!(groups == ["audio", "aac"], "{clip}: {groups:?}");
+        let channels =
+            recording.multivariant.renditions.iter().map(|audio| audio.channels.clone()).collect::<Vec<_>>();
+        ensure!(channels[1] == Some("2".to_owned()), "{clip}: {channels:?}");
+        let codecs = &recording.multivariant.variants[0].codecs;
+        ensure!(codecs.last().is_some_and(|codec| codec == own), "{clip}: {codecs:?}");
+
+        let (source, aac) = (rendition(&recording, "a")?, rendition(&recording, "aac")?);
+        let starts = |rendition: &RecordedRendition| -> Result<BTreeMap<(u64, usize), f64>> {
+            let scale = f64::from(fmp4::timescale(&rendition.init)?);
+            let start = |bytes: &Vec<u8>| -> Result<f64> {
+                Ok(fmp4::fragments(bytes)?.first().context("an empty part")?.base as f64 / scale)
+            };
+            rendition.parts.iter().map(|part| Ok(((part.msn, part.number), start(&part.bytes)?))).collect()
+        };
+        let (source_starts, aac_starts) = (starts(source)?, starts(aac)?);
+        let mut compared = 0;
+        for (place, start) in &aac_starts {
+            let Some(same) = source_starts.get(place) else { continue };
+            compared += 1;
+            // A frame of AAC lasts 21 ms; a part begins with the first that begins in it.
+            ensure!(
+                (-0.001..0.022).contains(&(start - same)),
+                "{clip}: part {place:?} begins {} s later",
+                start - same
+            );
+        }
+        ensure!(compared >= 8, "{clip}: only {compared} parts to compare");
+        let packets = ffprobe::packets(&aac.write_to(&output_dir()?, &format!("ladder-{clip}"))?, "a:0")?;
+        let steps = packets.windows(2).map(|pair| pair[1].pts - pair[0].pts);
+        ensure!(
+            steps.clone().all(|step| (step - 1024.0 / 48_000.0).abs() < 0.001),
+            "{clip}: {:?}",
+            steps.collect::<Vec<_>>()
+        );
     }
     Ok(())
 }
@@ -186,9 +262,11 @@ impl Watched {
         Ok(self.whole(name)?.last().copied().unwrap_or(0))
     }
 
+    /// How many pictures are offered.
     fn variants(&self) -> Result<usize> {
         let text = self.http.get_ok(&format!("/hls/{}/index.m3u8", self.stream))?.text();
-        Ok(MultivariantPlaylist::parse(&text)?.variants.len())
+        let variants = MultivariantPlaylist::parse(&text)?.variants;
+        Ok(variants.iter().filter(|variant| variant.resolution.is_some()).count())
     }
 }
 

@@ -46,13 +46,18 @@ pub fn derive(
 
 fn video_track(rung: &VideoRung, from: &TrackRecord, frame_rate: f64) -> Option<TrackRecord> {
     let peak = (f64::from(rung.bitrate) * PEAK) as u32;
+    let rate = frame_rate / f64::from(rung.every);
     let codec =
-        h264::Config::nominal(rung.width.into(), rung.height.into(), frame_rate, rung.bitrate.into()).ok()?;
+        h264::Config::nominal(rung.width.into(), rung.height.into(), rate, rung.bitrate.into()).ok()?;
     Some(TrackRecord {
         // As in `v720`: a name in URLs has no dot and no capital.
         name: format!("v{}", rung.name.trim_end_matches('p')).into(),
         codec: CodecConfig::H264(codec),
-        derived: Some(Derived { from: from.id, bandwidth: Bandwidth { peak, average: rung.bitrate } }),
+        derived: Some(Derived {
+            from: from.id,
+            every: rung.every,
+            bandwidth: Bandwidth { peak, average: rung.bitrate },
+        }),
         reorder_delay: 0,
         ..from.clone()
     })
@@ -68,6 +73,7 @@ fn audio_track(sound: &AudioRendition, from: &TrackRecord) -> Option<TrackRecord
         part_target_ms: (frames * AAC_FRAME * 1_000).div_ceil(sound.rate),
         derived: Some(Derived {
             from: from.id,
+            every: 1,
             bandwidth: Bandwidth { peak: sound.bitrate * 11 / 10, average: sound.bitrate },
         }),
         ..from.clone()

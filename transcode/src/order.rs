@@ -50,7 +50,9 @@ impl Order {
             let (width, height) = track.codec.dimensions()?;
             let (width, height) = (u16::try_from(width).ok()?, u16::try_from(height).ok()?);
             let bitrate = track.derived.map_or(0, |derived| derived.bandwidth.average);
-            Some(VideoRung { name: String::new(), width, height, frame_rate: None, bitrate, preset: PRESET })
+            let every = track.derived.map_or(1, |derived| derived.every);
+            let frame_rate = (every > 1).then(|| self.frame_rate.divided(every));
+            Some(VideoRung { name: String::new(), width, height, every, frame_rate, bitrate, preset: PRESET })
         });
         let sound = AudioRendition { name: "", target: AudioTarget::Aac, rate: 0, channels: 0, bitrate: 0 };
         let audio = if is_sound { vec![sound] } else { Vec::new() };
@@ -76,7 +78,8 @@ impl Order {
         let rungs = tracks.map(|(number, track)| {
             let side = |side: u32| u16::try_from(side).unwrap_or(u16::MAX);
             let (width, height) = track.codec.dimensions().unwrap_or_default();
-            Rung { number, width: side(width), height: side(height), kbit_s: kbit_s(track), preset }
+            let every = track.derived.map_or(1, |derived| derived.every);
+            Rung { number, width: side(width), height: side(height), kbit_s: kbit_s(track), preset, every }
         });
         Job::Video(VideoJob {
             source,

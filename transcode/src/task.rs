@@ -12,7 +12,7 @@ use tokio::time::{sleep_until, timeout};
 use tracing::{debug, error, info, warn};
 
 use crate::budget::{Budget, Share};
-use crate::child::{Child, Encoders, Event, SendError};
+use crate::child::{Child, DRAIN, Encoders, Event, SendError};
 use crate::cut::{Cutter, Entry, Starts};
 use crate::job::{Input, Output, Reason, Supervisor, Terms};
 use crate::metrics::{JobMetrics, Metrics};
@@ -190,7 +190,7 @@ impl Task {
 
     fn end_child(&mut self) {
         if let Some(child) = &mut self.child {
-            child.end();
+            child.end(DRAIN);
         }
     }
 

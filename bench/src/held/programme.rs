@@ -56,7 +56,7 @@ impl Programme {
         let audio = CodecConfig::from_record(b"mp4a", Bytes::from_static(AUDIO_SPECIFIC_CONFIG))?;
         let part_target_ms = PART.as_millis() as u32 + 1;
         let header = |name: &str, codec: &CodecConfig| -> Result<RenditionHeader> {
-            Ok(RenditionHeader { name: name.parse()?, codec: codec.clone(), part_target_ms, derived: false })
+            Ok(RenditionHeader { name: name.parse()?, codec: codec.clone(), part_target_ms, derived: None })
         };
         let mut writer = catalog.open(StreamHeader {
             id: StreamId::new("live", "bench")?,

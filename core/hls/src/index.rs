@@ -232,7 +232,8 @@ impl StreamIndex {
     pub fn status(&self) -> Status {
         let announced = self.announced();
         let first = self.renditions.first();
-        let own = || self.header.renditions.iter().enumerate().filter(|(_, rendition)| !rendition.derived);
+        let own =
+            || self.header.renditions.iter().enumerate().filter(|(_, rendition)| rendition.derived.is_none());
         let codecs: Vec<_> = own().map(|(_, rendition)| rendition.codec.rfc6381()).collect();
         Status {
             state: self.state(),
@@ -286,7 +287,7 @@ impl StreamIndex {
 
     /// The announcement, once every playlist it promises can be fetched.
     pub(crate) fn visible(&self) -> Option<Arc<Announced>> {
-        let promised = |rendition: &Rendition| rendition.header.derived || rendition.has_playlist();
+        let promised = |rendition: &Rendition| rendition.header.derived.is_some() || rendition.has_playlist();
         self.announced().filter(|_| self.renditions.iter().all(promised))
     }
 

@@ -66,8 +66,8 @@ pub struct RenditionHeader {
     /// No part is longer. Never changes: Apple's player gives up on a stream for good if it does.
     pub part_target_ms: u32,
     /// Made of another rendition by a transcode worker, which may start late or fail: nothing waits for it, and
-    /// newcomers are told of it only while it has media.
-    pub derived: bool,
+    /// newcomers are told of it only while it has media. It has one of so many pictures; at least 1.
+    pub derived: Option<u8>,
 }
 
 /// Why a part was not taken. The packager's mistake, never a viewer's.
@@ -164,7 +164,8 @@ impl Rendition {
         let lost = |segment: &Arc<Segment>| {
             segment.gap() && !source.segment(segment.msn).is_some_and(|same| same.gap())
         };
-        !self.header.derived || snapshot.playlist.is_some() && !complete.take(SEGMENTS_LOST_MAX).all(lost)
+        self.header.derived.is_none()
+            || snapshot.playlist.is_some() && !complete.take(SEGMENTS_LOST_MAX).all(lost)
     }
 
     /// Waits until `check` finds its answer in a snapshot. May be dropped at any time.
@@ -456,7 +457,7 @@ impl RenditionWriter {
         let playlist = announced.map(|announced| self.render(&announced, &segments, ended));
         let rendition = self.rendition();
         rendition.snapshot.store(Arc::new(Snapshot { segments, ended, playlist }));
-        if rendition.header.derived {
+        if rendition.header.derived.is_some() {
             self.index.review_offer();
         }
         rendition.waiters.ring();

@@ -44,6 +44,8 @@ pub struct TrackRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Derived {
     pub from: TrackId,
+    /// Of so many pictures of the source it has one. At least 1; sound has all of itself.
+    pub every: u8,
     /// As configured: what is measured of it says more about the scene than about the rung.
     pub bandwidth: Bandwidth,
 }

@@ -292,7 +292,7 @@ mod tests {
             let mut stream = registry.open(id.clone(), session).unwrap();
             let reader = registry.get(&id).unwrap();
             let mut record = record(session);
-            let derived = Some(Derived { from: TrackId(0), bandwidth: Bandwidth::default() });
+            let derived = Some(Derived { from: TrackId(0), every: 1, bandwidth: Bandwidth::default() });
             record.tracks.push(TrackRecord {
                 id: TrackId(1),
                 name: "a2".into(),

@@ -63,7 +63,7 @@ fn open(catalog: &Catalog) -> hls::StreamWriter {
             name: "a".parse().unwrap(),
             codec,
             part_target_ms: 512,
-            derived: false,
+            derived: None,
         }],
     })
 }

@@ -16,7 +16,7 @@ use crate::index::{Bandwidth, Offered};
 use crate::rendition::{RenditionHeader, RenditionName};
 use crate::segment::header_value;
 
-/// Name of the one group of audio renditions.
+/// Name of the group of the publisher's own sound; others have that of their rendition.
 const AUDIO_GROUP: &str = "audio";
 
 /// The multivariant playlist of a stream, whole and filtered, each rendered for the first who asks.
@@ -102,18 +102,21 @@ fn height(rendition: &RenditionHeader) -> Option<u32> {
 
 /// Renders the playlist of these renditions.
 ///
-/// Each video rendition is a variant, with the first audio rendition beside it; without video, the audio is the
-/// variant. EXT-X-INDEPENDENT-SEGMENTS is left to the media playlists: it would bind every rendition for good,
-/// and a pass-through one cannot promise it.
+/// Each video rendition is a variant with each audio rendition beside it, which is a group of its own: members of one
+/// group are coded alike (rfc8216bis §4.4.6.1.1). Without video, each audio is a variant; beside a ladder it is the
+/// lowest one, for whoever has no data for a picture. EXT-X-INDEPENDENT-SEGMENTS is left to the media playlists: it
+/// would bind every rendition for good, and a pass-through one cannot promise it.
 fn render(
     session: SessionId,
     renditions: &[(&RenditionHeader, Bandwidth)],
     frame_rate: Option<f64>,
 ) -> String {
-    let of_kind =
-        |kind| renditions.iter().copied().filter(move |(rendition, _)| rendition.codec.kind() == kind);
+    let of_kind = |kind| {
+        let kind = renditions.iter().copied().filter(move |(rendition, _)| rendition.codec.kind() == kind);
+        kind.collect::<Vec<_>>()
+    };
     let uri = |name: &RenditionName| format!("{session}/{name}/index.m3u8");
-    let audio = of_kind(TrackKind::Audio).next();
+    let (videos, audios) = (of_kind(TrackKind::Video), of_kind(TrackKind::Audio));
     let variant = |(rendition, bandwidth): (&RenditionHeader, Bandwidth)| VariantStream {
         uri: uri(&rendition.name),
         bandwidth: bandwidth.peak,
@@ -121,44 +124,60 @@ fn render(
         codecs: Some(rendition.codec.rfc6381()),
         ..VariantStream::default()
     };
+    let picture = |video: (&RenditionHeader, Bandwidth)| {
+        let mut variant = variant(video);
+        variant.resolution = resolution(&video.0.codec);
+        variant.other_attributes = video_range(&video.0.codec);
+        let every = f64::from(video.0.derived.unwrap_or(1).max(1));
+        // Three decimals, rfc8216bis §4.4.6.2.
+        variant.frame_rate = frame_rate.map(|rate| (rate / every * 1000.0).round() / 1000.0);
+        variant
+    };
+    let beside = |video, (audio, bandwidth): (&RenditionHeader, Bandwidth)| {
+        let alone = picture(video);
+        VariantStream {
+            bandwidth: alone.bandwidth.saturating_add(bandwidth.peak),
+            average_bandwidth: alone.average_bandwidth.map(|video| video.saturating_add(bandwidth.average)),
+            codecs: alone.codecs.map(|video| format!("{video},{}", audio.codec.rfc6381())),
+            audio: Some(group(audio).to_owned()),
+            ..alone
+        }
+    };
 
-    let mut variants: Vec<VariantStream> = of_kind(TrackKind::Video)
-        .map(|video| {
-            let mut variant = variant(video);
-            variant.resolution = resolution(&video.0.codec);
-            variant.other_attributes = video_range(&video.0.codec);
-            // Three decimals, rfc8216bis §4.4.6.2.
-            variant.frame_rate = frame_rate.map(|rate| (rate * 1000.0).round() / 1000.0);
-            if let Some((audio, bandwidth)) = audio {
-                variant.bandwidth = variant.bandwidth.saturating_add(bandwidth.peak);
-                variant.average_bandwidth =
-                    variant.average_bandwidth.map(|video| video.saturating_add(bandwidth.average));
-                variant.codecs = variant.codecs.map(|video| format!("{video},{}", audio.codec.rfc6381()));
-                variant.audio = Some(AUDIO_GROUP.into());
-            }
-            variant
-        })
-        .collect();
-    let mut alternatives = Vec::new();
-    match audio {
-        Some(audio) if variants.is_empty() => variants.push(variant(audio)),
-        Some((audio, _)) => alternatives.push(AlternativeMedia {
-            media_type: AlternativeMediaType::Audio,
-            uri: Some(uri(&audio.name)),
-            group_id: AUDIO_GROUP.into(),
-            name: "Audio".into(),
-            default: true,
-            autoselect: true,
-            channels: channels(&audio.codec),
-            ..AlternativeMedia::default()
-        }),
-        None => {}
+    let has_ladder = videos.iter().any(|(video, _)| video.derived.is_some());
+    let mut variants: Vec<VariantStream> = match audios.as_slice() {
+        [] => videos.iter().map(|video| picture(*video)).collect(),
+        audios => audios.iter().flat_map(|audio| videos.iter().map(|video| beside(*video, *audio))).collect(),
+    };
+    if videos.is_empty() {
+        variants.extend(audios.iter().map(|audio| variant(*audio)));
+    } else if has_ladder {
+        let alone = |audio: &(&RenditionHeader, Bandwidth)| VariantStream {
+            audio: Some(group(audio.0).to_owned()),
+            ..variant(*audio)
+        };
+        variants.extend(audios.iter().map(alone));
     }
+    let alternatives = audios.iter().filter(|_| !videos.is_empty()).map(|(audio, _)| AlternativeMedia {
+        media_type: AlternativeMediaType::Audio,
+        uri: Some(uri(&audio.name)),
+        group_id: group(audio).to_owned(),
+        name: "Audio".into(),
+        default: true,
+        autoselect: true,
+        channels: channels(&audio.codec),
+        ..AlternativeMedia::default()
+    });
+    let alternatives = alternatives.collect();
 
     let playlist = MasterPlaylist { version: Some(6), variants, alternatives, ..MasterPlaylist::default() };
     let mut text = Vec::with_capacity(512);
     playlist.write_to(&mut text).expect("writing to memory cannot fail");
     String::from_utf8(text).expect("made of strings")
+}
+
+fn group(audio: &RenditionHeader) -> &str {
+    if audio.derived.is_some() { audio.name.as_str() } else { AUDIO_GROUP }
 }
 
 fn resolution(codec: &CodecConfig) -> Option<Resolution> {

@@ -59,11 +59,11 @@ pub(crate) fn other_id() -> StreamId {
 }
 
 pub(crate) fn video() -> RenditionHeader {
-    RenditionHeader { name: name("v"), codec: video_codec(), part_target_ms: PART_TARGET_MS, derived: false }
+    RenditionHeader { name: name("v"), codec: video_codec(), part_target_ms: PART_TARGET_MS, derived: None }
 }
 
 pub(crate) fn audio() -> RenditionHeader {
-    RenditionHeader { name: name("a"), codec: audio_codec(), part_target_ms: 512, derived: false }
+    RenditionHeader { name: name("a"), codec: audio_codec(), part_target_ms: 512, derived: None }
 }
 
 pub(crate) fn header(renditions: Vec<RenditionHeader>) -> StreamHeader {

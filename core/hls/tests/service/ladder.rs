@@ -8,7 +8,7 @@ const SMALL: &str = "v360";
 
 /// The publisher's picture and a rung, announced.
 fn ladder() -> Stream {
-    let rung = RenditionHeader { name: name(SMALL), derived: true, ..video() };
+    let rung = RenditionHeader { name: name(SMALL), derived: Some(1), ..video() };
     let mut stream = Stream::starting(header(vec![video(), rung]));
     let mut announcement = announcement();
     announcement.bandwidths.push((name(SMALL), Bandwidth { peak: 700_000, average: 700_000 }));

@@ -241,10 +241,10 @@ fn fields(payload: &mut Bytes) -> Result<Option<Record>, WireError> {
         })();
         let Some((part_target_ms, peak, average, name, config)) = fields else { return Ok(None) };
         let codec: CodecConfig = Frame::config_from(config)?;
-        record.renditions.push(Rendition { name, part_target_ms, peak, average, derived: false, codec });
+        record.renditions.push(Rendition { name, part_target_ms, peak, average, derived: None, codec });
     }
     for rendition in &mut record.renditions {
-        rendition.derived = payload.try_get_u8().is_ok_and(|derived| derived != 0);
+        rendition.derived = payload.try_get_u8().ok().filter(|every| *every > 0);
     }
     Ok(Some(record))
 }

@@ -119,7 +119,7 @@ fn payload(record: &Record) -> Bytes {
         let config = Frame::config(place, 0, &rendition.codec);
         put_field(&mut out, &config.wire()[HEADER_BYTES..]);
     }
-    record.renditions.iter().for_each(|rendition| out.put_u8(rendition.derived.into()));
+    record.renditions.iter().for_each(|rendition| out.put_u8(rendition.derived.unwrap_or(0)));
     out.freeze()
 }
 

@@ -118,8 +118,8 @@ pub struct Rendition {
     /// Bits per second; zero before the announcement.
     pub peak: u64,
     pub average: u64,
-    /// Made by a transcode worker: it may have no media for a while, or never.
-    pub derived: bool,
+    /// Made by a transcode worker, of every so manieth picture: it may have no media for a while, or never.
+    pub derived: Option<u8>,
     pub codec: CodecConfig,
 }
 

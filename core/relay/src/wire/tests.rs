@@ -18,7 +18,7 @@ fn record() -> Record {
             part_target_ms: 512,
             peak: 150_000,
             average: 128_000,
-            derived: true,
+            derived: Some(1),
             codec,
         }],
         live: Some(Live { target_duration_s: 4, window_ms: 28_000, frame_rate: Some(29.97) }),

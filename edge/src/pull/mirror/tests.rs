@@ -47,7 +47,7 @@ fn record(session: u64, live: bool) -> Message {
             part_target_ms: 512,
             peak: 130_000,
             average: 128_000,
-            derived: false,
+            derived: None,
             codec,
         }],
         live: live.then_some(Live { target_duration_s: 4, window_ms: 28_000, frame_rate: None }),

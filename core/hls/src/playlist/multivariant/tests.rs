@@ -1,7 +1,7 @@
 //! Golden playlists, and what filters leave of them.
 
 use bytes::Bytes;
-use media::codec::{aac, h264, h265};
+use media::codec::{aac, h264, h265, opus};
 
 use super::*;
 
@@ -13,12 +13,12 @@ const AUDIO_SPECIFIC_CONFIG: &[u8] = &[0x11, 0x90];
 
 fn video(name: &str) -> RenditionHeader {
     let codec = CodecConfig::H264(h264::Config::parse(Bytes::from_static(AVCC)).unwrap());
-    RenditionHeader { name: name.parse().unwrap(), codec, part_target_ms: 501, derived: false }
+    RenditionHeader { name: name.parse().unwrap(), codec, part_target_ms: 501, derived: None }
 }
 
 fn audio() -> RenditionHeader {
     let codec = CodecConfig::Aac(aac::Config::parse(Bytes::from_static(AUDIO_SPECIFIC_CONFIG)).unwrap());
-    RenditionHeader { name: "a".parse().unwrap(), codec, part_target_ms: 512, derived: false }
+    RenditionHeader { name: "a".parse().unwrap(), codec, part_target_ms: 512, derived: None }
 }
 
 fn rendered(renditions: &[RenditionHeader], bandwidths: &[Bandwidth]) -> String {
@@ -108,6 +108,40 @@ fn every_rung_is_a_variant_with_the_same_audio() {
     assert_eq!(parsed.alternatives.len(), 1);
     assert!(!parsed.independent_segments);
 }
+
+#[test]
+fn a_ladder_has_sound_alone_at_its_foot_and_each_codec_of_sound_in_a_group_of_its_own() {
+    let rung = RenditionHeader { derived: Some(2), ..video("v480") };
+    let codec = CodecConfig::Opus(opus::Config::parse(Bytes::from_static(OPUS_HEAD)).unwrap());
+    let sound = [
+        RenditionHeader { codec, ..audio() },
+        RenditionHeader { name: "aac".parse().unwrap(), derived: Some(1), ..audio() },
+    ];
+    let [own, aac] = sound;
+    let text = rendered(&[video("v"), own, rung, aac], &[VIDEO, AUDIO, AUDIO, AUDIO]);
+    let Ok((_, parsed)) = m3u8_rs::parse_master_playlist(text.as_bytes()) else { panic!("{text}") };
+    let told = parsed.variants.iter().map(|variant| {
+        let codecs = variant.codecs.clone().unwrap();
+        let rate = variant.frame_rate.map(|rate| rate as u32);
+        (variant.uri[17..].to_owned(), codecs, variant.audio.clone().unwrap(), rate)
+    });
+    let expected = [
+        ("v/index.m3u8", "avc1.64001f,opus", "audio", Some(29)),
+        ("v480/index.m3u8", "avc1.64001f,opus", "audio", Some(14)),
+        ("v/index.m3u8", "avc1.64001f,mp4a.40.2", "aac", Some(29)),
+        ("v480/index.m3u8", "avc1.64001f,mp4a.40.2", "aac", Some(14)),
+        ("a/index.m3u8", "opus", "audio", None),
+        ("aac/index.m3u8", "mp4a.40.2", "aac", None),
+    ];
+    let expected = expected
+        .map(|(uri, codecs, audio, rate)| (uri.to_owned(), codecs.to_owned(), audio.to_owned(), rate));
+    assert_eq!(told.collect::<Vec<_>>(), expected);
+    let groups: Vec<_> = parsed.alternatives.iter().map(|audio| audio.group_id.as_str()).collect();
+    assert_eq!(groups, ["audio", "aac"]);
+}
+
+/// Version 1, stereo, no pre-skip, 48 kHz (RFC 7845, §5.1).
+const OPUS_HEAD: &[u8] = b"OpusHead\x01\x02\0\0\x80\xbb\0\0\0\0\0";
 
 /// x264, High profile, 854x480 and 640x360.
 const AVCC_480: &[u8] =
