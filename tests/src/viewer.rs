@@ -123,10 +123,13 @@ pub fn follow_variants(http: &Http, stream: &str, media: Duration, variants: usi
     Ok(Recording { multivariant, renditions, violations })
 }
 
-/// The variants with a picture; all, where there is none. Sound alone is also what goes with the others.
+/// The variants with a picture, each once whatever its sound; all, where there is none. Sound alone is also what goes
+/// with the others.
 fn pictures(multivariant: &MultivariantPlaylist) -> Vec<&Variant> {
     let all = &multivariant.variants;
-    let with: Vec<_> = all.iter().filter(|variant| variant.resolution.is_some()).collect();
+    let mut told = HashSet::new();
+    let with = all.iter().filter(|variant| variant.resolution.is_some() && told.insert(variant.uri.clone()));
+    let with: Vec<_> = with.collect();
     if with.is_empty() { all.iter().collect() } else { with }
 }
 

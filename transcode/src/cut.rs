@@ -26,8 +26,8 @@ pub(crate) enum Entry {
 pub(crate) enum Starts {
     /// Where those of the source begin: pictures keep their times.
     Source,
-    /// With the first unit there: frames of sound are as long as their codec has them.
-    Unit,
+    /// With the first unit there: frames of sound are as long as their codec has them. In ticks per second.
+    Unit { hertz: i64 },
 }
 
 #[derive(Debug)]
@@ -111,7 +111,9 @@ impl Cutter {
             self.write_gap(out);
         }
         let Some((group, mut boundary)) = self.waiting.pop_front() else { return };
-        if self.starts == Starts::Unit {
+        if let Starts::Unit { hertz } = self.starts {
+            let later_ms = (unit.pts - boundary.start) * 1_000 / hertz.max(1);
+            boundary.program_date_time_ms += later_ms;
             boundary.start = unit.pts;
         }
         boundary.independent = unit.key;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use media::{AccessUnit, TrackKind};
 use pipe::{Codec, FromEncoder, Preset, RungUnit, SourceUnit, ToEncoder};
-use relay::{Boundary, Track, TrackWriter};
+use relay::{Boundary, Track, TrackRecord, TrackWriter};
 use tokio::time::{sleep_until, timeout};
 use tracing::{debug, error, info, warn};
 
@@ -63,13 +63,13 @@ impl Task {
         metrics: &Metrics,
         stream: &media::StreamId,
     ) -> Self {
-        let starts = match order.kind {
+        let starts = |track: &TrackRecord| match order.kind {
             TrackKind::Video => Starts::Source,
-            TrackKind::Audio => Starts::Unit,
+            TrackKind::Audio => Starts::Unit { hertz: track.codec.timescale().hertz().into() },
         };
         let rungs = writers.into_iter().map(|writer| Rung {
+            cutter: Cutter::new(starts(writer.record())),
             writer,
-            cutter: Cutter::new(starts),
             entries: Vec::new(),
         });
         let rungs: Vec<_> = rungs.collect();

@@ -172,7 +172,7 @@ fn another_configuration_waits_for_a_discontinuity() {
 
 #[test]
 fn sound_begins_its_parts_with_its_own_frames() {
-    let mut cutter = Cutter::new(Starts::Unit);
+    let mut cutter = Cutter::new(Starts::Unit { hertz: 48_000 });
     let mut out = Vec::new();
     cutter.config(codec(b"sound"));
     for number in 0..2 {
@@ -182,10 +182,13 @@ fn sound_begins_its_parts_with_its_own_frames() {
         cutter.unit(AccessUnit { dts: pts, pts, ..frame(0, true) }, &mut out);
     }
     let starts = out.iter().filter_map(|entry| match entry {
-        Entry::Boundary(boundary) => Some((boundary.start, boundary.independent)),
+        Entry::Boundary(boundary) => {
+            Some((boundary.start, boundary.program_date_time_ms, boundary.independent))
+        }
         _ => None,
     });
-    assert_eq!(starts.collect::<Vec<_>>(), [(100, true), (20_100, true)]);
+    // A date is that of the first sample: 100 and 5,100 ticks after the source's.
+    assert_eq!(starts.collect::<Vec<_>>(), [(100, 2, true), (20_100, 1 + 106, true)]);
 }
 
 #[test]
