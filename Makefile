@@ -24,8 +24,8 @@ demo: setup-demo build ## build, start a server, publish a film into it, print w
 test: setup-test tests/browser/node_modules/.package-lock.json ## everything CI checks: format, lints, unit, conformance and end-to-end tests
 	@scripts/test.sh
 
-build: setup-build pages ## the release binary, target/release/tidecast
-	cargo build --release --locked --package tidecast
+build: setup-build pages ## the release binaries, target/release/tidecast and, for renditions, tidecast-encoder
+	cargo build --release --locked --package tidecast --package tidecast-encoder
 
 check: setup-check pages ## fast: format, lints and types, no tests
 	cargo fmt --all --check
@@ -37,7 +37,6 @@ fix: setup-check pages ## format, and apply what clippy can apply
 	cargo clippy --workspace --all-targets --locked --fix --allow-dirty --allow-staged
 
 bench: setup-test build tests/browser/node_modules/.package-lock.json ## benchmarks, release build; takes minutes
-	cargo build --release --locked --package tidecast-encoder
 	cargo run --release --locked --package tidecast-bench
 
 # SOAK_MINUTES=10 make soak: a first look.

@@ -2,12 +2,11 @@
 # Installs what the make targets need and the machine lacks. Debian 12 or a relative of it; root, or sudo.
 # Does nothing, and says nothing, when everything is there.
 #
-#   scripts/setup.sh build    a C linker, git, and Node.js with npm for the web pages
-#   scripts/setup.sh demo     the same, and ffmpeg with a font for the burned-in clock
-#   scripts/setup.sh fuzz     as for build, and a C++ compiler for libFuzzer
-#   scripts/setup.sh check    as for build, and GStreamer's headers: the whole workspace compiles
-#   scripts/setup.sh test     all but the C++ compiler, GStreamer's codecs, Chromium, and an ffmpeg that publishes HEVC,
-#                             AV1 and Opus
+#   scripts/setup.sh build    a C linker, git, GStreamer's headers, and Node.js with npm for the web pages
+#   scripts/setup.sh check    the same: the whole workspace compiles
+#   scripts/setup.sh demo     the same, GStreamer's codecs, and ffmpeg with a font for the burned-in clock
+#   scripts/setup.sh fuzz     a C and a C++ compiler, git, and Node.js with npm
+#   scripts/setup.sh test     as for demo, Chromium, and an ffmpeg that publishes HEVC, AV1 and Opus
 #
 # Rust is expected to be there; its exact version comes by itself through rust-toolchain.toml.
 set -euo pipefail
@@ -107,7 +106,7 @@ want cc "to link Rust programs" gcc libc6-dev
 want git "to put the commit into tidecast --version" git
 want tar "to unpack the film clip" tar
 [[ $level == fuzz ]] && want c++ "to compile libFuzzer" g++
-if [[ $level == check || $level == test ]]; then
+if [[ $level != fuzz ]]; then
     want_modules "gstreamer-1.0 gstreamer-app-1.0 gstreamer-video-1.0" "to build the encoder" \
         pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
 fi
@@ -118,12 +117,14 @@ if [[ $level == demo || $level == test ]]; then
         packages+=(fonts-dejavu-core)
     fi
 fi
-if [[ $level == test ]]; then
+if [[ $level == demo || $level == test ]]; then
     want_plugin videoconvertscale gstreamer1.0-plugins-base
     want_plugin vpx gstreamer1.0-plugins-good
     want_plugin videoparsersbad gstreamer1.0-plugins-bad
     want_plugin x264 gstreamer1.0-plugins-ugly
     want_plugin libav gstreamer1.0-libav
+fi
+if [[ $level == test ]]; then
     want chromium "to watch as a viewer does" chromium
 fi
 apt_install "${packages[@]}"

@@ -43,6 +43,9 @@ fn nothing_set_gives_the_documented_defaults() {
             "relay.listen = \":7400\" # default",
             "cluster.dir = \"/home/ada/.local/share/tidecast/cluster\" # default",
             "streams.unlisted = \"\" # default",
+            "transcode.ladder = \"auto\" # default",
+            "transcode.encoder = \"\" # default",
+            "transcode.encoders = \"\" # default",
         ]
     );
 }

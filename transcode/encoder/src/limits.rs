@@ -28,8 +28,9 @@ impl Limits {
         // Not the address space: drivers and allocators reserve tens of gigabytes of it that they never touch.
         self.memory.map_or(Ok(()), |bytes| limit(Resource::Data, bytes))?;
         self.open_files.map_or(Ok(()), |count| limit(Resource::Nofile, count))?;
-        if let Some(steps) = self.nice {
-            nice(steps)?;
+        // A service manager may forbid it; pictures come all the same.
+        if let Some(Err(error)) = self.nice.map(nice) {
+            eprintln!("cannot give way to others: {error}");
         }
         Ok(())
     }
