@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/target/tools/node/bin:$(PATH)
 PAGES := player-demo/dist/index.html
 PAGE_SOURCES := $(shell find player-demo/src -type f) $(wildcard player-demo/*.mjs player-demo/*.json player-demo/*.txt)
 
-.PHONY: help demo test build check fix bench soak fuzz pages setup-build setup-check setup-demo setup-test setup-fuzz
+.PHONY: help demo test build check fix bench soak chaos fuzz pages setup-build setup-check setup-demo setup-test setup-fuzz
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -42,6 +42,10 @@ bench: setup-test build tests/browser/node_modules/.package-lock.json ## benchma
 # SOAK_MINUTES=10 make soak: a first look.
 soak: setup-demo build ## an hour of publishers and viewers that come and go: does memory stay flat?
 	cargo run --release --locked --package tidecast-bench -- soak --minutes $${SOAK_MINUTES:-60}
+
+chaos: setup-test pages ## encoders are killed and stopped at random, CHAOS_SEEDS (20) schedules: a quarter of an hour
+	cargo build --locked --package tidecast --package tidecast-encoder
+	CHAOS_SEEDS=$${CHAOS_SEEDS:-20} cargo test --locked --package tidecast-tests --test ladder -- --nocapture whatever_befalls
 
 fuzz: setup-fuzz pages ## libFuzzer at every parser of foreign bytes, FUZZ_SECONDS (120) each: half an hour
 	@scripts/fuzz.sh

@@ -134,11 +134,11 @@ impl Packaging {
         loop {
             boundaries.borrow_and_update();
             for lane in &mut self.lanes {
-                match lane.package(&mut self.writer, &mut frames) {
-                    Err(error) if lane.track.record().derived.is_some() => {
-                        lane.give_up(&error, &mut self.writer)
+                if let Err(error) = lane.package(&mut self.writer, &mut frames) {
+                    if lane.track.record().derived.is_none() {
+                        return Err(error);
                     }
-                    packaged => packaged?,
+                    lane.give_up(&error, &mut self.writer);
                 }
             }
             // Cloned: the publisher must not wait for a lock while playlists are rendered.

@@ -10,9 +10,10 @@ use harness::http::{Http, resolve};
 use harness::media::output_dir;
 use harness::poll;
 use harness::publisher::Publisher;
-use harness::server::{Setup, Tidecast};
+use harness::server::{End, Setup, Tidecast};
 use harness::strict::{MediaPlaylist, MultivariantPlaylist};
 use harness::viewer::{RecordedRendition, Recording, follow_variants};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Small, so that several streams at once leave two cores time for everything else.
 const LADDER: &str = "180:150k, 90:60k";
@@ -26,8 +27,11 @@ fn server() -> Result<Tidecast> {
     Setup::default().set("transcode.ladder", LADDER).start()
 }
 
+/// Publishes a clip to an address.
+type Publish = fn(&str, &str) -> Result<Publisher>;
+
 /// Publishes a clip and records it with its rungs.
-fn record(clip: &str, publish: fn(&str, &str) -> Result<Publisher>, variants: usize) -> Result<Recording> {
+fn record(clip: &str, publish: Publish, variants: usize) -> Result<Recording> {
     let server = server()?;
     let stream = format!("live/{}", clip.replace('.', "_"));
     let publisher = publish(clip, &server.publish_url(&stream))?;
@@ -183,7 +187,7 @@ fn a_source_of_sixty_frames_a_second() -> Result<()> {
 /// Sound that some players lack a decoder for, or loudspeakers, is there in stereo AAC too.
 #[test]
 fn sound_that_not_everybody_plays() -> Result<()> {
-    let cases: [(&str, fn(&str, &str) -> Result<Publisher>, &str); 2] =
+    let cases: [(&str, Publish, &str); 2] =
         [("surround", Publisher::of_clip, "mp4a.40.2"), ("h264-opus", Publisher::of_enhanced_clip, "opus")];
     for (clip, publish, own) in cases {
         let recording = record(clip, publish, 3)?;
@@ -272,14 +276,22 @@ impl Watched {
 
 /// Process ids of the children that were given a job, the newest last.
 fn children(server: &Tidecast) -> Vec<i32> {
-    let started = |line: &String| line.contains("encoder started").then(|| line.clone());
+    children_of(server, "")
+}
+
+/// Those of one stream.
+fn children_of(server: &Tidecast, stream: &str) -> Vec<i32> {
+    let started = |line: &String| {
+        (line.contains("encoder started") && line.contains(&format!("stream.id={stream}")))
+            .then(|| line.clone())
+    };
     let id = |line: String| line.split("child=").nth(1)?.split_whitespace().next()?.parse().ok();
     server.log().iter().filter_map(started).filter_map(id).collect()
 }
 
-fn signal(child: i32, signal: rustix::process::Signal) -> Result<()> {
-    let pid = rustix::process::Pid::from_raw(child).context("a process id")?;
-    Ok(rustix::process::kill_process(pid, signal)?)
+fn signal(child: i32, signal: Signal) -> Result<()> {
+    let pid = Pid::from_raw(child).context("a process id")?;
+    Ok(kill_process(pid, signal)?)
 }
 
 /// A child is killed, and the next stands still: rungs are back within two segments, with the same numbers, and what the
@@ -292,7 +304,7 @@ fn a_child_that_dies_or_hangs_costs_its_rungs_two_segments_and_nobody_else_anyth
     poll::until("a ladder", Duration::from_secs(25), || {
         Ok((!watched.whole("v90")?.is_empty() && watched.variants()? == 3).then_some(()))
     })?;
-    for how in [rustix::process::Signal::KILL, rustix::process::Signal::STOP] {
+    for how in [Signal::KILL, Signal::STOP] {
         let before = children(&server);
         let child = *before.last().context("a child")?;
         let (struck_at, newest) = (Instant::now(), watched.newest("v")?);
@@ -327,6 +339,90 @@ fn a_child_that_dies_or_hangs_costs_its_rungs_two_segments_and_nobody_else_anyth
             ["v", "v180", "v90"].iter().map(|name| Ok(watched.playlist(name)?.is_some_and(|it| it.ended)));
         Ok(ended.collect::<Result<Vec<_>>>()?.into_iter().all(|ended| ended).then_some(()))
     })?;
+    server.stop()
+}
+
+/// Children of two streams are killed and stopped at random. `CHAOS_SEEDS`: how many schedules; the first of them always.
+#[test]
+fn whatever_befalls_children_other_streams_do_not_notice() -> Result<()> {
+    let seeds = std::env::var("CHAOS_SEEDS").map_or(Ok(1), |seeds| seeds.parse())?;
+    for seed in 1..=seeds {
+        chaos(seed).with_context(|| format!("seed {seed}"))?;
+        println!("seed {seed}: survived");
+    }
+    Ok(())
+}
+
+fn chaos(seed: u64) -> Result<()> {
+    const STREAMS: [&str; 2] = ["live/left", "live/right"];
+    let server = Setup::default().set("transcode.ladder", "90:60k").start()?;
+    let publishers = STREAMS.map(|stream| Publisher::of_clip("gop-2", &server.publish_url(stream)));
+    let watched = STREAMS.map(|stream| Watched { http: server.viewer_http(), stream: stream.to_owned() });
+    for stream in &watched {
+        poll::until("a ladder", Duration::from_secs(25), || {
+            Ok((stream.whole("v90")?.len() > 1 && stream.variants()? == 2).then_some(()))
+        })?;
+    }
+    let mut random = fastrand::Rng::with_seed(seed);
+    for strike in 0..4 {
+        let hit = random.usize(0..STREAMS.len());
+        let how = if random.bool() { Signal::KILL } else { Signal::STOP };
+        let pause = Duration::from_millis(random.u64(0..3_000));
+        let start = Instant::now();
+        poll::until("the moment", Duration::from_secs(5), || Ok((start.elapsed() >= pause).then_some(())))?;
+        let before = children_of(&server, STREAMS[hit]);
+        let newest = watched[hit].newest("v")?;
+        println!(
+            "seed {seed}, strike {strike}: {how:?} for {} in {} after {pause:?}",
+            STREAMS[hit],
+            newest + 1
+        );
+        signal(*before.last().context("a child")?, how)?;
+        let back = poll::until("a rung with media again", Duration::from_secs(30), || {
+            let back = watched[hit].newest("v90")?;
+            let is_anew = children_of(&server, STREAMS[hit]).len() > before.len();
+            Ok((is_anew && back > newest + 1).then_some(back))
+        })?;
+        // After the second failure within a minute a child waits a second, and after that five.
+        let waited = [0, 0, 1, 3][strike];
+        ensure!(back <= newest + 3 + waited, "struck in {}, whole again only in {back}", newest + 1);
+    }
+    for (stream, watched) in STREAMS.iter().zip(&watched) {
+        let gaps = |name: &str| -> Result<usize> {
+            let playlist = watched.playlist(name)?.context("a playlist")?;
+            Ok(playlist.segments.iter().filter(|segment| segment.gap).count())
+        };
+        ensure!(gaps("v")? == 0, "{stream}: the publisher's own has a gap");
+        let untouched = children_of(&server, stream).len() == 1;
+        ensure!(!untouched || gaps("v90")? == 0, "{stream}: nobody struck it, and its rung has a gap");
+    }
+    publishers.into_iter().try_for_each(|publisher| publisher?.stop())?;
+    server.stop()
+}
+
+/// A restart of the process goes on with the rungs as with everything else.
+#[test]
+fn rungs_go_on_after_a_restart_of_the_process() -> Result<()> {
+    let server = server()?;
+    let publisher = Publisher::of_clip("gop-2", &server.publish_url("live/again"))?;
+    let watched = Watched { http: server.viewer_http(), stream: "live/again".to_owned() };
+    poll::until("a ladder", Duration::from_secs(25), || {
+        Ok((!watched.whole("v90")?.is_empty() && watched.variants()? == 3).then_some(()))
+    })?;
+    let newest = watched.newest("v90")?;
+    let init = |name: &str| -> Result<Option<String>> {
+        let playlist = watched.playlist(name)?.context("a playlist")?;
+        Ok(playlist.segments.last().and_then(|segment| segment.map.clone()))
+    };
+    let before = init("v90")?;
+    let server = server.restart(End::Killed)?;
+    drop(publisher);
+    let publisher = Publisher::of_clip("gop-2", &server.publish_url("live/again"))?;
+    poll::until("rungs with media again", Duration::from_secs(25), || {
+        Ok((watched.newest("v90")? > newest && watched.variants()? == 3).then_some(()))
+    })?;
+    ensure!(init("v90")? == before, "another init segment: players would have to set up their decoders anew");
+    publisher.stop()?;
     server.stop()
 }
 
