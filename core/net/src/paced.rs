@@ -182,10 +182,11 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Paced<IO> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = JOINED.with_borrow_mut(|joined| match join(slices, joined) {
-            true => Pin::new(&mut this.io).poll_write(context, joined),
-            false => Pin::new(&mut this.io).poll_write_vectored(context, slices),
+        let in_one_piece = JOINED.with_borrow_mut(|joined| {
+            join(slices, joined).then(|| Pin::new(&mut this.io).poll_write(context, joined))
         });
+        let written =
+            in_one_piece.unwrap_or_else(|| Pin::new(&mut this.io).poll_write_vectored(context, slices));
         this.wrote(written, context)
     }
 
