@@ -3,6 +3,7 @@
 
 mod alternates;
 mod connect;
+mod drain;
 mod listener;
 mod metrics;
 mod pull;

@@ -8,6 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response};
 use http_body::Body as _;
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error};
 
+use crate::drain::Drain;
 use crate::metrics::{Metrics, Reason};
 use crate::site::{Body, Site};
 
@@ -87,13 +89,14 @@ impl Listener {
 async fn accept(mut acceptor: Acceptor, site: impl Respond, metrics: Metrics, drain: CancellationToken) {
     let connections = TaskTracker::new();
     let site = Arc::new(site);
+    let drain = Arc::new(Drain::new(drain));
     loop {
         let refused = |full: Full| metrics.refused(full.into());
         let accepted = tokio::select! {
             accepted = acceptor.next(refused) => accepted,
-            () = drain.cancelled() => break,
+            () = drain.begun() => break,
         };
-        connections.spawn(supervise(accepted, Arc::clone(&site), metrics.clone(), drain.clone()));
+        connections.spawn(supervise(accepted, Arc::clone(&site), metrics.clone(), Arc::clone(&drain)));
     }
     drop(acceptor);
     site.drain();
@@ -102,7 +105,7 @@ async fn accept(mut acceptor: Acceptor, site: impl Respond, metrics: Metrics, dr
 }
 
 /// Runs one connection so that a panic in it ends it alone, and counts how it ended.
-async fn supervise(accepted: Accepted, site: Arc<impl Respond>, metrics: Metrics, drain: CancellationToken) {
+async fn supervise(accepted: Accepted, site: Arc<impl Respond>, metrics: Metrics, drain: Arc<Drain>) {
     let Accepted { socket, peer, place } = accepted;
     metrics.connections.inc();
     // A playlist and the part after it are small writes in a row; Nagle's algorithm would hold the second back.
@@ -129,25 +132,24 @@ async fn serve(
     socket: impl AsyncRead + AsyncWrite + Unpin,
     viewer: IpAddr,
     site: Arc<impl Respond>,
-    drain: CancellationToken,
+    drain: Arc<Drain>,
 ) -> hyper::Result<()> {
     let requests = Requests::default();
     let socket = Paced::new(socket, requests.clone(), IDLE_TIME_MAX);
-    // By reference: all connections share these, and a clone of the token takes its lock.
-    let (site, asked, draining) = (&*site, &requests, &drain);
+    // By reference: all connections share these.
+    let (site, asked, drain) = (&*site, &requests, &*drain);
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         asked.begin();
         let (head, body) = request.into_parts();
-        let responding = site.respond(viewer, Request::from_parts(head, ()));
-        async move {
-            let mut response = responding.await;
+        // Not a block that awaits the other, which would have it twice.
+        site.respond(viewer, Request::from_parts(head, ())).map(move |mut response| {
             asked.end();
             // Nobody here reads bodies, and what is left of one is not worth waiting for.
-            if !body.is_end_stream() || draining.is_cancelled() {
+            if !body.is_end_stream() || drain.has_begun() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(response)
-        }
+        })
     });
     let connection = http1::Builder::new()
         // Ours is in `Paced`: hyper's runs while the end of an answer is still being taken.
@@ -158,7 +160,7 @@ async fn serve(
     let mut connection = pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => return ended,
-        () = drain.cancelled() => {}
+        () = drain.begun() => {}
     }
     // A request may be under way to a connection that is new; hyper would close it at once.
     if requests.is_none()

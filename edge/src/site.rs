@@ -114,7 +114,7 @@ impl Site {
     async fn media(&self, viewer: IpAddr, head: &Head) -> Response<hls::http::Body> {
         // Held until the answer: what is being watched is not let go.
         let _watching = match &self.upstream {
-            Some(puller) => match remote::admit(puller, head.path()).await {
+            Some(puller) => match Box::pin(remote::admit(puller, head.path())).await {
                 Err(JoinError::Unreachable) => return hls::http::unreachable(&self.catalog, head),
                 // What ended is still here for a while; what never was is not found below.
                 Err(JoinError::Absent) => None,
@@ -272,10 +272,12 @@ impl Respond for Site {
     fn respond(&self, viewer: IpAddr, request: Request<()>) -> impl Future<Output = Response<Body>> + Send {
         let wanted = Wanted::of(request);
         async move {
-            match wanted {
-                Wanted::Media(head) => self.media(viewer, &head).await.map(Either::Left),
+            // By reference, and in a box what is seldom: this is moved about for each request.
+            match &wanted {
+                Wanted::Media(head) => self.media(viewer, head).await.map(Either::Left),
                 Wanted::Other(request) => {
-                    self.other(viewer, &request).await.map(|bytes| Either::Right(Full::new(bytes)))
+                    let other = Box::pin(self.other(viewer, request));
+                    other.await.map(|bytes| Either::Right(Full::new(bytes)))
                 }
             }
         }

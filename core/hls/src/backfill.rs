@@ -51,7 +51,7 @@ impl StreamIndex {
             let bytes: u64 = body.iter().map(|slice| slice.len() as u64).sum();
             if bytes == part.bytes { Ok(body) } else { Err(FetchError::Unreachable) }
         };
-        let fetched = timeout(FETCH_MAX, part.body.get_or_try_init(fetch)).await;
+        let fetched = Box::pin(timeout(FETCH_MAX, part.body.get_or_try_init(fetch))).await;
         fetched.map_err(|_| FetchError::Unreachable)?.cloned()
     }
 }

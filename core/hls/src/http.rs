@@ -18,11 +18,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::header::{
-    ACCEPT_RANGES, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONTENT_ENCODING,
-    CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, RANGE, RETRY_AFTER, VARY,
+    ACCEPT_RANGES, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE, ALLOW,
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, RANGE, RETRY_AFTER, VARY,
 };
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use ::http::{HeaderValue, Method, Response, StatusCode};
 use bytes::Bytes;
 use media::{SessionId, TrackKind};
 
@@ -34,6 +33,7 @@ use self::target::{File, Item, Target};
 use crate::backfill::FetchError;
 use crate::blocking::{DirectiveError, Directives, PartAnswer, Reload, ReloadAnswer};
 use crate::catalog::Catalog;
+use crate::headers::{self, ACCEPT_ENCODING_MATTERS, ANY, BRIEFLY};
 use crate::index::{Announced, State, StreamIndex};
 use crate::metrics::RequestKind;
 use crate::playlist::Rendered;
@@ -42,25 +42,14 @@ use crate::rendition::{Rendition, Snapshot};
 use crate::segment::{Position, etag};
 use crate::waiters::Queue;
 
-const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
-const ANY: HeaderValue = HeaderValue::from_static("*");
-/// Players estimate latency from Date and Age.
-const EXPOSED: HeaderValue = HeaderValue::from_static("Date, Age, Content-Length, Content-Range");
-const PLAYLIST: HeaderValue = HeaderValue::from_static("application/vnd.apple.mpegurl");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// Below half of any target duration, as a playlist that grows wants it; and the longest a 404 may be kept, for
-/// what is not there now may be published in a moment.
-const BRIEFLY: HeaderValue = HeaderValue::from_static("public, max-age=1");
 /// The stable URL names the newest session: a copy kept a second too long would lead to the last one.
 const REVALIDATED: HeaderValue = HeaderValue::from_static("no-cache");
 const NOT_STORED: HeaderValue = HeaderValue::from_static("no-store");
 /// The URL of a part, segment or init segment never names other bytes. An hour outlives any window.
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=3600, immutable");
-
-/// Of one answer, `Connection` by the listener included.
-const HEADERS_MAX: usize = 12;
 
 /// Answers one request, whatever it is; a held one within three target durations. `viewer` is the address that held
 /// requests are counted for.
@@ -93,10 +82,6 @@ fn finish(
     if head.method == Method::HEAD {
         *response.body_mut() = Body::empty();
     }
-    let headers = response.headers_mut();
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, ANY);
-    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
-    headers.insert(TIMING_ALLOW_ORIGIN, ANY);
     catalog.metrics().request(kind, response.status());
     catalog.metrics().sent.inc_by(response.body().bytes());
     response
@@ -218,8 +203,9 @@ impl Request<'_> {
             let draining = || self.catalog.is_draining().then_some(Err(Refusal::Draining));
             check(snapshot).map(Ok).or_else(draining)
         };
-        let waited = rendition.wait(queue, check_or_drain);
-        tokio::time::timeout(held_max, waited).await.map_err(|_| Refusal::Stalled)?
+        // In a box: whatever waits, the future of every request would be as large.
+        let waited = Box::pin(tokio::time::timeout(held_max, rendition.wait(queue, check_or_drain)));
+        waited.await.map_err(|_| Refusal::Stalled)?
     }
 
     fn playlist(&self, rendered: &Rendered, cache_control: HeaderValue) -> Response<Body> {
@@ -228,23 +214,21 @@ impl Request<'_> {
         let compress = self.head.gzip && !self.head.conditions.contains_key(RANGE);
         let gzip = rendered.gzip.as_ref().filter(|_| compress);
         let encoded = gzip.unwrap_or(&rendered.plain);
-        let mut response = blank();
-        let headers = response.headers_mut();
-        headers.insert(CACHE_CONTROL, cache_control);
-        headers.insert(ETAG, encoded.etag.clone());
-        if rendered.gzip.is_some() {
-            headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
-        }
-        if is_known(&self.head.conditions, &encoded.etag) {
+        let mut response = if is_known(&self.head.conditions, &encoded.etag) {
+            let mut response = blank();
             *response.status_mut() = StatusCode::NOT_MODIFIED;
-            return response;
-        }
-        headers.insert(CONTENT_TYPE, PLAYLIST);
-        headers.insert(CONTENT_LENGTH, encoded.body.len().into());
-        if gzip.is_some() {
-            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        }
-        *response.body_mut() = Body::new(vec![encoded.body.clone()]);
+            let headers = response.headers_mut();
+            headers.insert(ETAG, encoded.etag.clone());
+            if rendered.gzip.is_some() {
+                headers.insert(VARY, ACCEPT_ENCODING_MATTERS);
+            }
+            response
+        } else {
+            let mut response = Response::new(Body::new(vec![encoded.body.clone()]));
+            *response.headers_mut() = encoded.headers.clone();
+            response
+        };
+        response.headers_mut().insert(CACHE_CONTROL, cache_control);
         response
     }
 
@@ -383,10 +367,10 @@ fn visible(index: &StreamIndex) -> Result<Arc<Announced>, Refusal> {
     })
 }
 
-/// With room for the headers of any answer, so that none is moved to a larger table.
+/// With the headers that every answer has.
 fn blank() -> Response<Body> {
     let mut response = Response::new(Body::empty());
-    *response.headers_mut() = HeaderMap::with_capacity(HEADERS_MAX);
+    *response.headers_mut() = headers::common();
     response
 }
 

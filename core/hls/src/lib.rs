@@ -17,6 +17,7 @@ mod backfill;
 pub mod blocking;
 mod catalog;
 mod feed;
+mod headers;
 pub mod http;
 mod index;
 mod metrics;

@@ -99,11 +99,14 @@ impl FromStr for SessionId {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let canonical = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        if text.len() != 16 || !canonical {
-            return Err(NameError::Character);
-        }
-        u64::from_str_radix(text, 16).map(Self).map_err(|_| NameError::Character)
+        // Of each request for media: one pass, which also refuses capitals and signs.
+        let digits: &[u8; 16] = text.as_bytes().try_into().map_err(|_| NameError::Character)?;
+        let append = |id: u64, digit: &u8| match digit {
+            b'0'..=b'9' => Ok(id << 4 | u64::from(digit - b'0')),
+            b'a'..=b'f' => Ok(id << 4 | u64::from(digit - b'a' + 10)),
+            _ => Err(NameError::Character),
+        };
+        digits.iter().try_fold(0, append).map(Self)
     }
 }
 

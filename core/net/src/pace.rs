@@ -50,6 +50,9 @@ impl Patience {
     /// # Errors
     /// If it did so too late: bytes and the deadline may come together, and a trickle must not live on that.
     pub(crate) fn took(&mut self, bytes: usize, now: Instant) -> Result<(), TooSlow> {
+        if self.blocked.is_none() && self.left == PATIENCE {
+            return Ok(());
+        }
         if let Some(since) = self.blocked.take() {
             let waited = now.saturating_duration_since(since);
             self.left = self.left.checked_sub(waited).ok_or(TooSlow::Body)?;

@@ -1,5 +1,6 @@
 //! A byte stream that fails with [`TooSlow`] when its peer takes too long.
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::pace::{HEAD_TIME_MAX, Patience, TooSlow};
 
@@ -52,6 +53,11 @@ impl Requests {
 /// An answer's head and a playlist.
 const JOINED_BYTES_MAX: usize = 4_096;
 
+thread_local! {
+    /// Of one write; kept, so that it is not cleared or allocated for each.
+    static JOINED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// `io` with patience: [`TooSlow`] for whoever takes too long, and the end of the stream for whoever is idle.
 #[derive(Debug)]
 pub struct Paced<IO> {
@@ -90,17 +96,20 @@ impl<IO> Paced<IO> {
     }
 
     /// Until when to wait for more of a request, and what it means if nothing comes. `None` while the peer waits for us.
-    fn read_deadline(&mut self, has_read: bool) -> Option<(Instant, io::Result<()>)> {
+    /// `read_at`: when something was read just now.
+    fn read_deadline(&mut self, read_at: Option<Instant>) -> Option<(Instant, Result<(), TooSlow>)> {
         let Some(request) = self.requests.awaited() else {
             self.head = None;
             return None;
         };
         self.head = self.head.filter(|head| head.request == request);
-        if self.head.is_none() && has_read {
-            self.head = Some(Head { request, deadline: Instant::now() + HEAD_TIME_MAX });
+        if self.head.is_none()
+            && let Some(read_at) = read_at
+        {
+            self.head = Some(Head { request, deadline: read_at + HEAD_TIME_MAX });
         }
         match self.head {
-            Some(head) => Some((head.deadline, Err(error(TooSlow::Head)))),
+            Some(head) => Some((head.deadline, Err(TooSlow::Head))),
             // It still takes the last answer.
             None if self.patience.is_blocked() => None,
             None => Some((self.active + self.idle_time_max, Ok(()))),
@@ -137,21 +146,26 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Paced<IO> {
         let this = self.get_mut();
         let before = buffer.filled().len();
         let read = Pin::new(&mut this.io).poll_read(context, buffer);
-        let has_read = buffer.filled().len() > before;
-        let Some((deadline, meaning)) = this.read_deadline(has_read) else {
-            if read.is_pending() {
-                // hyper reads before it answers, and not when it has answered: the timer makes it look again.
-                let again = Instant::now() + this.idle_time_max;
-                while poll_until(&mut this.read_timer, again, context).is_ready() {}
+        let now = read.is_ready().then(Instant::now);
+        let read_at = now.filter(|_| buffer.filled().len() > before);
+        match (this.read_deadline(read_at), now) {
+            // Also when something was read, or dripping bytes would win time.
+            (Some((deadline, meaning)), Some(now)) if now >= deadline => Poll::Ready(meaning.map_err(error)),
+            (Some((deadline, meaning)), None) => {
+                ready!(poll_until(&mut this.read_timer, deadline, context));
+                Poll::Ready(meaning.map_err(error))
             }
-            return read;
-        };
-        if read.is_pending() {
-            ready!(poll_until(&mut this.read_timer, deadline, context));
-            return Poll::Ready(meaning);
+            (None, None) => {
+                // hyper reads before it answers, and not when it has answered: the timer makes it look again.
+                let idle_time_max = this.idle_time_max;
+                let timer = this.read_timer.get_or_insert_with(|| Box::pin(sleep(idle_time_max)));
+                while timer.as_mut().poll(context).is_ready() {
+                    timer.as_mut().reset(Instant::now() + idle_time_max);
+                }
+                Poll::Pending
+            }
+            (_, Some(_)) => read,
         }
-        // Also when something was read, or dripping bytes would win time.
-        if Instant::now() < deadline { read } else { Poll::Ready(meaning) }
     }
 }
 
@@ -168,11 +182,11 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Paced<IO> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let mut joined = [0; JOINED_BYTES_MAX];
-        let written = match join(slices, &mut joined) {
-            Some(bytes) => Pin::new(&mut this.io).poll_write(context, bytes),
-            None => Pin::new(&mut this.io).poll_write_vectored(context, slices),
-        };
+        let in_one_piece = JOINED.with_borrow_mut(|joined| {
+            join(slices, joined).then(|| Pin::new(&mut this.io).poll_write(context, joined))
+        });
+        let written =
+            in_one_piece.unwrap_or_else(|| Pin::new(&mut this.io).poll_write_vectored(context, slices));
         this.wrote(written, context)
     }
 
@@ -189,14 +203,16 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Paced<IO> {
     }
 }
 
-/// What is small in one piece: copying it costs less than writev(2) costs more than send(2).
-fn join<'a>(slices: &[io::IoSlice<'_>], joined: &'a mut [u8]) -> Option<&'a [u8]> {
-    let mut bytes = 0;
-    for slice in slices {
-        joined.get_mut(bytes..bytes + slice.len())?.copy_from_slice(slice);
-        bytes += slice.len();
-    }
-    Some(&joined[..bytes])
+/// What is small in one piece: copying it costs less than writev(2) costs more than send(2). False if it is not small.
+fn join(slices: &[io::IoSlice<'_>], joined: &mut Vec<u8>) -> bool {
+    joined.clear();
+    slices.iter().all(|slice| {
+        let fits = joined.len() + slice.len() <= JOINED_BYTES_MAX;
+        if fits {
+            joined.extend_from_slice(slice);
+        }
+        fits
+    })
 }
 
 /// A deadline that has moved on is looked at when the timer fires: setting it anew with each request costs more.
@@ -289,13 +305,14 @@ mod tests {
     #[test]
     fn what_is_small_goes_out_in_one_piece() {
         let (head, body) = ([b'h'; 100], [b'b'; JOINED_BYTES_MAX]);
-        let mut joined = [0; JOINED_BYTES_MAX];
+        let mut joined = Vec::new();
         let fits = [io::IoSlice::new(&head), io::IoSlice::new(&body[..JOINED_BYTES_MAX - 100])];
-        let bytes = join(&fits, &mut joined).unwrap();
-        assert!(bytes.len() == JOINED_BYTES_MAX && bytes.starts_with(&head) && bytes.ends_with(b"bb"));
+        assert!(join(&fits, &mut joined));
+        assert!(joined.len() == JOINED_BYTES_MAX && joined.starts_with(&head) && joined.ends_with(b"bb"));
         let one_more = [io::IoSlice::new(&head), io::IoSlice::new(&body[..JOINED_BYTES_MAX - 99])];
-        assert_eq!(join(&one_more, &mut joined), None);
-        assert_eq!(join(&[], &mut joined), Some(&[][..]));
+        assert!(!join(&one_more, &mut joined));
+        // Nothing is left of what was written before.
+        assert!(join(&[], &mut joined) && joined.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -46,7 +46,8 @@ impl Respond for Stage {
 fn connect() -> (DuplexStream, JoinHandle<hyper::Result<()>>) {
     let (client, server) = duplex(8 * 1024);
     let viewer = Ipv4Addr::LOCALHOST.into();
-    (client, tokio::spawn(serve(server, viewer, Arc::new(Stage::default()), CancellationToken::new())))
+    let drain = Arc::new(Drain::new(CancellationToken::new()));
+    (client, tokio::spawn(serve(server, viewer, Arc::new(Stage::default()), drain)))
 }
 
 async fn end_of(server: JoinHandle<hyper::Result<()>>) -> Option<Reason> {
@@ -218,7 +219,8 @@ async fn a_slow_reader_is_cut_off_and_a_thin_line_is_not() {
 async fn a_drain_waits_five_seconds_for_who_is_still_receiving() {
     let (mut client, server) = duplex(8 * 1024);
     let (site, drain) = (Arc::new(Stage::default()), CancellationToken::new());
-    let server = tokio::spawn(serve(server, Ipv4Addr::LOCALHOST.into(), site, drain.clone()));
+    let server =
+        tokio::spawn(serve(server, Ipv4Addr::LOCALHOST.into(), site, Arc::new(Drain::new(drain.clone()))));
     client.write_all(get("/large").as_bytes()).await.unwrap();
     client.read_exact(&mut [0; 15]).await.unwrap();
     drain.cancel();

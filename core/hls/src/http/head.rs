@@ -24,11 +24,12 @@ impl Head {
     #[must_use]
     pub fn new(method: &Method, path: &str, query: Option<&str>, headers: &HeaderMap) -> Self {
         let mut conditions = HeaderMap::new();
-        for name in [IF_NONE_MATCH, IF_RANGE, RANGE] {
+        for (name, value) in headers {
             // Of bytes of its own: a clone would share the buffer.
-            let values = headers.get_all(&name).iter();
-            for value in values.filter_map(|value| HeaderValue::from_bytes(value.as_bytes()).ok()) {
-                conditions.append(&name, value);
+            if matches!(*name, IF_NONE_MATCH | IF_RANGE | RANGE)
+                && let Ok(value) = HeaderValue::from_bytes(value.as_bytes())
+            {
+                conditions.append(name, value);
             }
         }
         Self {

@@ -31,14 +31,14 @@ pub(super) enum File<'a> {
 impl<'a> Target<'a> {
     pub(super) fn parse(path: &'a str) -> Option<Self> {
         let path = path.strip_prefix("/hls/")?;
-        let (app, rest) = path.split_once('/')?;
-        let (name, rest) = rest.split_once('/')?;
+        let (app, rest) = split(path)?;
+        let (name, rest) = split(rest)?;
         let stream = path.get(..app.len() + 1 + name.len())?;
-        let item = match rest.split_once('/') {
+        let item = match split(rest) {
             None if rest == "index.m3u8" => Item::Multivariant,
             None => return None,
             Some((session, rest)) => {
-                let (name, file) = rest.split_once('/')?;
+                let (name, file) = split(rest)?;
                 Item::Rendition { session: session.parse().ok()?, name, file: File::parse(file)? }
             }
         };
@@ -73,6 +73,12 @@ impl<'a> File<'a> {
             }
         }
     }
+}
+
+/// At the first slash. `split_once` looks for it in words of memory, which costs more than names are long.
+fn split(path: &str) -> Option<(&str, &str)> {
+    let slash = path.bytes().position(|byte| byte == b'/')?;
+    Some((&path[..slash], &path[slash + 1..]))
 }
 
 /// A decimal number as we write it: no sign, no leading zero.

@@ -7,9 +7,11 @@ pub(crate) mod version;
 
 use std::cell::RefCell;
 
-use ::http::HeaderValue;
+use ::http::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 use flate2::{Compress, Compression, Crc, FlushCompress, Status};
+
+use crate::headers;
 
 /// A playlist as it goes over the wire, encoded once for all who ask.
 #[derive(Debug)]
@@ -23,14 +25,17 @@ pub(crate) struct Rendered {
 pub(crate) struct Encoded {
     pub(crate) body: Bytes,
     pub(crate) etag: HeaderValue,
+    /// As [`headers::of_playlist`] makes them.
+    pub(crate) headers: HeaderMap,
 }
 
 impl Rendered {
     /// `etag` makes the ETag of an encoding from the encoding's name. Strong ETags differ with the encoding,
     /// RFC 9110 §8.8.3.
     pub(crate) fn new(text: String, etag: impl Fn(&str) -> HeaderValue) -> Self {
-        let gzip = Encoded { body: gzip(text.as_bytes()), etag: etag("gzip") };
-        Self { gzip: Some(gzip), ..Self::uncompressed(text, etag) }
+        let gzip = Encoded::new(gzip(text.as_bytes()), etag("gzip"), Some("gzip"), true);
+        let plain = Encoded::new(text.into(), etag("identity"), None, true);
+        Self { plain, gzip: Some(gzip) }
     }
 
     /// As [`Self::new`], for what is small and kept in caches by an ETag.
@@ -38,7 +43,14 @@ impl Rendered {
     /// Chromium's native player asks for `bytes=0-` of everything. What its cache holds compressed, left there by hls.js
     /// for one, and has just revalidated, it is given as a range of compressed bytes, and fails to decompress it.
     pub(crate) fn uncompressed(text: String, etag: impl Fn(&str) -> HeaderValue) -> Self {
-        Self { plain: Encoded { body: text.into(), etag: etag("identity") }, gzip: None }
+        Self { plain: Encoded::new(text.into(), etag("identity"), None, false), gzip: None }
+    }
+}
+
+impl Encoded {
+    fn new(body: Bytes, etag: HeaderValue, encoding: Option<&'static str>, alternative: bool) -> Self {
+        let headers = headers::of_playlist(etag.clone(), body.len(), encoding, alternative);
+        Self { body, etag, headers }
     }
 }
 
