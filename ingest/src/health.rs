@@ -70,6 +70,9 @@ pub(crate) struct Health {
     frame_rate: Option<f64>,
 }
 
+/// From the first second on until everything that a publisher starts with was seen.
+const PREFLIGHT_SECONDS: usize = 10;
+
 struct Second {
     sample: Sample,
     /// `None` where nothing came, and of a publisher before this one: clocks differ.
@@ -90,6 +93,10 @@ pub(crate) struct Circumstances {
     pub(crate) audio_channels: Option<u8>,
     /// The video is not 8-bit 4:2:0.
     pub(crate) rare_pixels: bool,
+    /// Everyday name of a video codec that many browsers have no decoder for.
+    pub(crate) rare_codec: Option<&'static str>,
+    /// Somebody here makes other renditions of the video.
+    pub(crate) has_ladder: bool,
 }
 
 /// What the broadcaster is told.
@@ -143,6 +150,11 @@ impl Health {
     fn arrived(&mut self, millis: i64, arrival_ms: i64) {
         let delay_ms = arrival_ms - millis;
         self.delay_ms = Some(self.delay_ms.map_or(delay_ms, |least| least.min(delay_ms)));
+    }
+
+    /// The publisher has been here for as long as it takes to tell what will go wrong for whom; said once.
+    pub(crate) fn is_preflight(&self) -> bool {
+        self.own == PREFLIGHT_SECONDS
     }
 
     /// A second is complete, with `sample` in it.
@@ -202,7 +214,7 @@ impl Health {
             "The stream has no sound. If it should have some, add a source of sound in the encoder."
                 .to_owned()
         });
-        [b_frames, channels, no_sound].into_iter().flatten().collect()
+        [rare_codec(now), b_frames, channels, no_sound].into_iter().flatten().collect()
     }
 
     fn heard(&self, now_ms: i64) -> Sound {
@@ -333,6 +345,20 @@ impl Health {
         let (Some(newest), Some(oldest)) = (self.seconds.back(), oldest) else { return 0 };
         count(&newest.counts).saturating_sub(count(&oldest.counts))
     }
+}
+
+fn rare_codec(now: &Circumstances) -> Option<String> {
+    now.rare_codec.map(|codec| {
+        let others = if now.has_ladder {
+            "they see the renditions in H.264 that are made of it here"
+        } else {
+            "they see nothing"
+        };
+        format!(
+            "The video is {codec}, which Firefox and many phones and computers cannot show: {others}. Choose H.264 in \
+             the encoder to reach everybody (in OBS: Settings → Output → Video Encoder)."
+        )
+    })
 }
 
 fn keyframes_far_apart(interval_s: f64) -> Option<String> {

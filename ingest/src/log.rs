@@ -159,6 +159,12 @@ impl Log {
         self.keep.record.frame_rate
     }
 
+    /// Whether renditions are made of the video.
+    pub(crate) fn has_ladder(&self) -> bool {
+        let mut tracks = self.keep.record.tracks.iter();
+        tracks.any(|track| track.derived.is_some() && track.codec.kind() == TrackKind::Video)
+    }
+
     /// The configuration in force of the track of this kind, if there is one.
     pub(crate) fn codec(&self, kind: TrackKind) -> Option<&CodecConfig> {
         self.keep.record.tracks.iter().map(|track| &track.codec).find(|codec| codec.kind() == kind)

@@ -432,10 +432,20 @@ impl Publication {
             counts: session.counts(),
             announced: self.announced,
             rare_pixels: self.video.as_ref().is_some_and(|track| is_rare(&track.config)),
+            rare_codec: self.video.as_ref().and_then(|track| match track.config {
+                VideoConfig::H264(_) => None,
+                VideoConfig::H265(_) => Some("HEVC"),
+                VideoConfig::Av1(_) => Some("AV1"),
+            }),
+            has_ladder: session.has_ladder(),
             audio_channels: self.audio.as_ref().map(|track| track.config.channels()),
         };
         let mut report = self.health.second(meter.newest(), &circumstances);
         let anchors = self.audio.as_ref().map_or(0, |track| track.clock.anchors());
+        if self.health.is_preflight() {
+            let words = report.warnings.iter().chain(&report.health.hints);
+            words.for_each(|words| info!("pre-flight: {words}"));
+        }
         report.warnings.extend(self.warnings.told(&self.video_tracks, &self.audio_tracks));
         session.tell(meter.facts(starting, report), anchors.saturating_sub(self.anchors_told));
         self.anchors_told = anchors;

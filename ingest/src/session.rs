@@ -103,6 +103,11 @@ impl Session {
         self.open.as_ref().and_then(|open| open.log.frame_rate())
     }
 
+    /// Somebody makes other renditions of its video.
+    pub(crate) fn has_ladder(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.log.has_ladder())
+    }
+
     /// Viewers have a playlist.
     pub(crate) fn is_live(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.log.is_live())

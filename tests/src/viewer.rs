@@ -17,8 +17,9 @@ use crate::strict::{
     check_presentation, check_reload,
 };
 
-/// The longest a stream may be *starting*: 12 s until segment 0 is complete, and room for a loaded machine.
-const START_MAX: Duration = Duration::from_secs(25);
+/// The longest a stream may be *starting*: 12 s until segment 0 is complete, and room for a loaded machine; and until it
+/// has its rungs.
+const START_MAX: Duration = Duration::from_secs(40);
 
 /// Everything one viewer got.
 pub struct Recording {

@@ -1,6 +1,8 @@
 //! Rungs: made by a child process, cut where their source is cut, and nobody's trouble but their own.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -22,9 +24,35 @@ const RUNGS: [&str; 2] = ["v180", "v90"];
 /// Of media that is compared; with the wait for the first segment.
 const MEDIA: Duration = Duration::from_secs(12);
 
-/// The same ladder for every stream.
-fn server() -> Result<Tidecast> {
-    Setup::default().set("transcode.ladder", LADDER).start()
+/// An application whose ladder is found by itself.
+const AUTO: &str = "fast = auto";
+
+/// Until a stream has its ladder: GStreamer's first look at its plugins takes seconds, and more beside other tests.
+const LADDER_MAX: Duration = Duration::from_secs(40);
+
+/// One for all tests that only look; the last of them ends it.
+fn shared_server() -> Result<Arc<Tidecast>> {
+    static SERVER: Mutex<Weak<Tidecast>> = Mutex::new(Weak::new());
+    let mut shared = SERVER.lock().expect("starting a server does not panic");
+    if let Some(server) = shared.upgrade() {
+        return Ok(server);
+    }
+    let server = Arc::new(Setup::default().set("transcode.ladder", &format!("{LADDER}; {AUTO}")).start()?);
+    *shared = Arc::downgrade(&server);
+    Ok(server)
+}
+
+/// Two tests at a time: what a machine has no time for is given up, and then there is nothing to compare.
+fn turn() -> MutexGuard<'static, ()> {
+    static LANES: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let lane = &LANES[NEXT.fetch_add(1, Ordering::Relaxed) % LANES.len()];
+    lane.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A server of one's own, for a test that does it harm.
+fn server(ladder: &str) -> Result<Tidecast> {
+    Setup::default().set("transcode.ladder", ladder).start()
 }
 
 /// Publishes a clip to an address.
@@ -32,8 +60,13 @@ type Publish = fn(&str, &str) -> Result<Publisher>;
 
 /// Publishes a clip and records it with its rungs.
 fn record(clip: &str, publish: Publish, variants: usize) -> Result<Recording> {
-    let server = server()?;
-    let stream = format!("live/{}", clip.replace('.', "_"));
+    record_in("live", clip, publish, variants)
+}
+
+fn record_in(app: &str, clip: &str, publish: Publish, variants: usize) -> Result<Recording> {
+    let server = shared_server()?;
+    let _turn = turn();
+    let stream = format!("{app}/{}", clip.replace('.', "_"));
     let publisher = publish(clip, &server.publish_url(&stream))?;
     let recording = follow_variants(&server.viewer_http(), &stream, MEDIA, variants)
         .with_context(|| format!("server log:\n{}", server.log().join("\n")))?;
@@ -121,6 +154,17 @@ fn a_steady_source() -> Result<()> {
         variants.iter().map(|variant| (variant.resolution, variant.codecs.join(","))).collect();
     ensure!(told[0].0 == Some((640, 360)), "the publisher's own comes first: {told:?}");
     ensure!(told[1] == (Some((320, 180)), "avc1.64000d,mp4a.40.2".to_owned()), "{told:?}");
+    // What is announced before anything is encoded is what is encoded.
+    for (variant, name) in variants[1..].iter().zip(RUNGS) {
+        let init = &rendition(&recording, name)?.init;
+        let record = init.windows(4).position(|name| name == b"avcC").context("no avcC")? + 5;
+        let encoded: String = init[record..record + 3].iter().map(|byte| format!("{byte:02x}")).collect();
+        ensure!(
+            variant.codecs[0] == format!("avc1.{encoded}"),
+            "{name}: {} and {encoded}",
+            variant.codecs[0]
+        );
+    }
     ensure!(told[3] == (None, "mp4a.40.2".to_owned()), "sound alone is the lowest: {told:?}");
     ensure!(told[2] == (Some((160, 90)), "avc1.64000b,mp4a.40.2".to_owned()), "{told:?}");
     Ok(())
@@ -142,6 +186,24 @@ fn a_source_of_29_97_frames_a_second() -> Result<()> {
     rungs_are_aligned("fps-29.97", &RUNGS)
 }
 
+/// Everybody else sees a rendition of its own size, and the broadcaster is told in words, in the log too.
+#[test]
+fn a_source_that_most_browsers_cannot_show() -> Result<()> {
+    let server = shared_server()?;
+    let recording = record("hevc", Publisher::of_enhanced_clip, 3)?;
+    is_aligned("hevc", &recording, &["v180", "v90"])?;
+    let codecs = |name: &str| {
+        let of_it = |uri: &str| uri.ends_with(&format!("/{name}/index.m3u8"));
+        let variant = recording.multivariant.variants.iter().find(|variant| of_it(&variant.uri));
+        variant.map(|variant| (variant.codecs[0].clone(), variant.resolution)).context("no such variant")
+    };
+    ensure!(codecs("v")?.0.starts_with("hvc1."), "{:?}", codecs("v")?);
+    ensure!(codecs("v180")? == ("avc1.64000c".to_owned(), Some((320, 180))), "{:?}", codecs("v180")?);
+    server.wait_for_log("the pre-flight words", Duration::from_secs(20), |line| {
+        line.contains("pre-flight: The video is HEVC").then_some(())
+    })
+}
+
 /// What OBS sends when nobody asks for a keyframe interval: whoever joins a rung need not wait for the next one.
 #[test]
 fn a_source_of_few_keyframes_has_more_of_them_in_its_rungs() -> Result<()> {
@@ -160,11 +222,7 @@ fn a_source_of_few_keyframes_has_more_of_them_in_its_rungs() -> Result<()> {
 /// At more than 30 frames a second the lowest rungs have every second picture, and say so.
 #[test]
 fn a_source_of_sixty_frames_a_second() -> Result<()> {
-    let server = Setup::default().set("transcode.ladder", "auto").start()?;
-    let publisher = Publisher::of_clip("fps-60", &server.publish_url("live/fast"))?;
-    let recording = follow_variants(&server.viewer_http(), "live/fast", MEDIA, 2)?;
-    publisher.stop()?;
-    ensure!(recording.violations.is_empty(), "{:?}", recording.violations);
+    let recording = record_in("fast", "fps-60", Publisher::of_clip, 2)?;
     let rates: Vec<_> =
         recording.multivariant.variants.iter().map(|variant| variant.frame_rate.clone()).collect();
     ensure!(rates == [Some("60".to_owned()), Some("30".to_owned()), None], "{rates:?}");
@@ -298,10 +356,11 @@ fn signal(child: i32, signal: Signal) -> Result<()> {
 /// publisher sends never stalls.
 #[test]
 fn a_child_that_dies_or_hangs_costs_its_rungs_two_segments_and_nobody_else_anything() -> Result<()> {
-    let server = server()?;
+    let _turn = turn();
+    let server = server(LADDER)?;
     let publisher = Publisher::of_clip("gop-2", &server.publish_url("live/hurt"))?;
     let watched = Watched { http: server.viewer_http(), stream: "live/hurt".to_owned() };
-    poll::until("a ladder", Duration::from_secs(25), || {
+    poll::until("a ladder", LADDER_MAX, || {
         Ok((!watched.whole("v90")?.is_empty() && watched.variants()? == 3).then_some(()))
     })?;
     for how in [Signal::KILL, Signal::STOP] {
@@ -345,6 +404,7 @@ fn a_child_that_dies_or_hangs_costs_its_rungs_two_segments_and_nobody_else_anyth
 /// Children of two streams are killed and stopped at random. `CHAOS_SEEDS`: how many schedules; the first of them always.
 #[test]
 fn whatever_befalls_children_other_streams_do_not_notice() -> Result<()> {
+    let _turn = turn();
     let seeds = std::env::var("CHAOS_SEEDS").map_or(Ok(1), |seeds| seeds.parse())?;
     for seed in 1..=seeds {
         chaos(seed).with_context(|| format!("seed {seed}"))?;
@@ -355,11 +415,11 @@ fn whatever_befalls_children_other_streams_do_not_notice() -> Result<()> {
 
 fn chaos(seed: u64) -> Result<()> {
     const STREAMS: [&str; 2] = ["live/left", "live/right"];
-    let server = Setup::default().set("transcode.ladder", "90:60k").start()?;
+    let server = server("90:60k")?;
     let publishers = STREAMS.map(|stream| Publisher::of_clip("gop-2", &server.publish_url(stream)));
     let watched = STREAMS.map(|stream| Watched { http: server.viewer_http(), stream: stream.to_owned() });
     for stream in &watched {
-        poll::until("a ladder", Duration::from_secs(25), || {
+        poll::until("a ladder", LADDER_MAX, || {
             Ok((stream.whole("v90")?.len() > 1 && stream.variants()? == 2).then_some(()))
         })?;
     }
@@ -403,10 +463,11 @@ fn chaos(seed: u64) -> Result<()> {
 /// A restart of the process goes on with the rungs as with everything else.
 #[test]
 fn rungs_go_on_after_a_restart_of_the_process() -> Result<()> {
-    let server = server()?;
+    let _turn = turn();
+    let server = server(LADDER)?;
     let publisher = Publisher::of_clip("gop-2", &server.publish_url("live/again"))?;
     let watched = Watched { http: server.viewer_http(), stream: "live/again".to_owned() };
-    poll::until("a ladder", Duration::from_secs(25), || {
+    poll::until("a ladder", LADDER_MAX, || {
         Ok((!watched.whole("v90")?.is_empty() && watched.variants()? == 3).then_some(()))
     })?;
     let newest = watched.newest("v90")?;

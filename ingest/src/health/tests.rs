@@ -24,6 +24,8 @@ impl Studio {
             announced: Announced { video: true, audio: true, ..Announced::default() },
             audio_channels: Some(2),
             rare_pixels: false,
+            rare_codec: None,
+            has_ladder: false,
         };
         let report = Report::default();
         Self {
@@ -225,6 +227,14 @@ fn what_some_devices_cannot_play_is_told_and_what_could_be_better_is_a_hint() {
     let mut studio = Studio::new();
     studio.now.rare_pixels = true;
     assert!(studio.run(1).warned().contains("8-bit 4:2:0"));
+
+    for (has_ladder, told) in [(false, "they see nothing"), (true, "they see the renditions in H.264")] {
+        let mut studio = Studio::new();
+        studio.now = Circumstances { rare_codec: Some("HEVC"), has_ladder, ..studio.now };
+        studio.run(1);
+        let hints = studio.report.health.hints.join("\n");
+        assert!(hints.contains("The video is HEVC") && hints.contains(told), "{hints}");
+    }
 
     let mut studio = Studio::new();
     studio.reorder_s = 0.0801;
