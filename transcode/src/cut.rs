@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use media::AccessUnit;
+use media::{AccessUnit, MediaTime, Timescale};
 use pipe::Codec;
 use relay::Boundary;
 
@@ -26,8 +26,9 @@ pub(crate) enum Entry {
 pub(crate) enum Starts {
     /// Where those of the source begin: pictures keep their times.
     Source,
-    /// With the first unit there: frames of sound are as long as their codec has them. In ticks per second.
-    Unit { hertz: i64 },
+    /// With the first unit there: frames of sound are as long as their codec has them. By the clock that times of the
+    /// rung are written in.
+    Unit(Timescale),
 }
 
 #[derive(Debug)]
@@ -111,9 +112,10 @@ impl Cutter {
             self.write_gap(out);
         }
         let Some((group, mut boundary)) = self.waiting.pop_front() else { return };
-        if let Starts::Unit { hertz } = self.starts {
-            let later_ms = (unit.pts - boundary.start) * 1_000 / hertz.max(1);
-            boundary.program_date_time_ms += later_ms;
+        if let Starts::Unit(scale) = self.starts {
+            // Rounded as ingest rounds its own, or dates and lengths of parts would drift apart by a millisecond.
+            let millis = |ticks| MediaTime::new(ticks, scale).millis();
+            boundary.program_date_time_ms += millis(unit.pts) - millis(boundary.start);
             boundary.start = unit.pts;
         }
         boundary.independent = unit.key;

@@ -65,7 +65,7 @@ impl Task {
     ) -> Self {
         let starts = |track: &TrackRecord| match order.kind {
             TrackKind::Video => Starts::Source,
-            TrackKind::Audio => Starts::Unit { hertz: track.codec.timescale().hertz().into() },
+            TrackKind::Audio => Starts::Unit(track.codec.timescale()),
         };
         let rungs = writers.into_iter().map(|writer| Rung {
             cutter: Cutter::new(starts(writer.record())),

@@ -172,7 +172,7 @@ fn another_configuration_waits_for_a_discontinuity() {
 
 #[test]
 fn sound_begins_its_parts_with_its_own_frames() {
-    let mut cutter = Cutter::new(Starts::Unit { hertz: 48_000 });
+    let mut cutter = Cutter::new(Starts::Unit(Timescale::from_hertz(48_000).unwrap()));
     let mut out = Vec::new();
     cutter.config(codec(b"sound"));
     for number in 0..2 {
