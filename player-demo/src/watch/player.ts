@@ -1,10 +1,11 @@
 // The two ways to play a stream behind one face: hls.js on Media Source Extensions, or the browser's own HLS.
 
-import Hls, { type ErrorData, ErrorDetails, ErrorTypes, Events, type FragLoadedData, type RetryConfig } from "hls.js";
+import Hls, { type ErrorData, ErrorDetails, ErrorTypes, Events, type FragLoadedData, type Level, type RetryConfig } from "hls.js";
 import workerAddress from "hls.js/dist/hls.worker.js";
 import type { Stream } from "../api.ts";
 import { codecName } from "../format.ts";
 import { nextMove } from "./live-edge.ts";
+import { type Choice, NOTHING, type Offer, type Rendition, filtered, nearest, offerOf, readMultivariant } from "./quality.ts";
 import { Standstill } from "./standstill.ts";
 
 export type PlayerKind = "hls.js" | "native";
@@ -24,6 +25,14 @@ export interface Player {
   readonly meter: BitrateMeter | null;
   /** Parts fetched on their own: above 0, low-latency mode is really in use. */
   readonly partsLoaded: number;
+  /** What there is to choose from; nothing until a playlist has told it. */
+  readonly offer: Offer;
+  /** The rendition on the screen. */
+  shown(): Rendition | null;
+  /** Whether that is what was chosen, as far as the player lets us see. */
+  isOnChoice(): boolean;
+  /** Takes up another choice without an interruption; false if only a player opened anew can. */
+  choose(choice: Choice): boolean;
   /** Seconds between the broadcaster's clock and the picture, by PROGRAM-DATE-TIME. */
   clockLatency(): number | null;
   /** Seconds behind the end of the playlist, and where the playlist asks to be. */
@@ -61,8 +70,19 @@ export function codecsLacking(stream: Stream | null): string[] {
   return (lacking.length > 0 ? lacking : codecs).map(codecName);
 }
 
-export function openPlayer(kind: PlayerKind, video: HTMLVideoElement, playlist: string, events: PlayerEvents): Player {
-  return kind === "hls.js" ? new HlsPlayer(video, playlist, events) : new NativePlayer(video, playlist, events);
+export function openPlayer(kind: PlayerKind, video: HTMLVideoElement, playlist: string, choice: Choice, events: PlayerEvents): Player {
+  return new { "hls.js": HlsPlayer, native: NativePlayer }[kind](video, playlist, choice, events);
+}
+
+/** What the playlist offers without a filter; for a player that does not say, or was told only of the sound. */
+async function offerAt(playlist: string): Promise<Offer> {
+  try {
+    const response = await fetch(playlist);
+    return response.ok ? readMultivariant(await response.text()) : NOTHING;
+  } catch {
+    // The player has asked the same server, and reports it.
+    return NOTHING;
+  }
 }
 
 /** When these are used up the page says so and starts over, with pauses that grow. */
@@ -80,16 +100,20 @@ class HlsPlayer implements Player {
   readonly hls: Hls;
   readonly meter = new BitrateMeter();
   partsLoaded = 0;
+  offer = NOTHING;
   private recoveredAt = Number.NEGATIVE_INFINITY;
   private readonly standstill = new Standstill();
 
   constructor(
     private readonly video: HTMLVideoElement,
     playlist: string,
+    private choice: Choice,
     private readonly events: PlayerEvents,
   ) {
     this.hls = new Hls({
       lowLatencyMode: true,
+      // A gap in all renditions is no reason to forget what was chosen; `Patience` is for one that does not come back.
+      preserveManualLevelOnError: true,
       workerPath: workerAddress,
       // Live only: what is behind the picture is of no use, and what is ahead cannot be much.
       backBufferLength: 10,
@@ -114,8 +138,50 @@ class HlsPlayer implements Player {
     });
     this.hls.on(Events.ERROR, (_, error) => this.onError(error));
     this.hls.on(Events.FRAG_LOADED, (_, loaded) => this.onLoaded(loaded));
-    this.hls.loadSource(playlist);
+    if (choice === "audio") void offerAt(playlist).then((offer) => (this.offer = offer));
+    else {
+      this.hls.on(Events.MANIFEST_PARSED, (_, { levels, audioTracks }) => {
+        this.onLevels(levels, audioTracks.some(({ url }) => url !== ""));
+      });
+      this.hls.on(Events.LEVELS_UPDATED, (_, { levels }) => this.onLevels(levels, this.offer.audioOnly));
+    }
+    this.hls.loadSource(filtered(playlist, choice, false));
     this.hls.attachMedia(video);
+  }
+
+  shown(): Rendition | null {
+    const level = this.choice === "audio" ? undefined : this.hls.levels[this.hls.currentLevel];
+    return level ? renditionOf(level) : null;
+  }
+
+  isOnChoice(): boolean {
+    if (typeof this.choice !== "number") return true;
+    return this.shown()?.height === nearest(this.offer.renditions, this.choice)?.height;
+  }
+
+  choose(choice: Choice): boolean {
+    // The picture and the sound alone are two playlists.
+    if (choice === "audio" || this.choice === "audio") return choice === this.choice;
+    this.choice = choice;
+    this.apply();
+    return true;
+  }
+
+  /** Levels come with the playlist, and go when hls.js can do nothing with one. */
+  private onLevels(levels: Level[], audioOnly: boolean): void {
+    this.offer = offerOf(levels.map(renditionOf), audioOnly);
+    this.apply();
+  }
+
+  private apply(): void {
+    const chosen = typeof this.choice === "number" ? nearest(this.offer.renditions, this.choice) : null;
+    const level = this.hls.levels.findIndex((level) => {
+      const { height, bitrate } = renditionOf(level);
+      return height === chosen?.height && bitrate === chosen.bitrate;
+    });
+    // `nextLevel` leaves alone what is buffered near the picture, and at the live edge that is all there is; `currentLevel`
+    // would throw it away, and the picture would stand still.
+    if (level !== this.hls.manualLevel) this.hls.nextLevel = level;
   }
 
   clockLatency(): number | null {
@@ -186,19 +252,40 @@ class HlsPlayer implements Player {
   }
 }
 
+/** hls.js has 0 for what the playlist does not say. */
+function renditionOf({ width, height, averageBitrate, bitrate, frameRate }: Level): Rendition {
+  return { width, height, bitrate: averageBitrate || bitrate, frameRate: frameRate || null };
+}
+
 class NativePlayer implements Player {
   readonly kind = "native";
   readonly hls = null;
   readonly meter = null;
   readonly partsLoaded = 0;
+  offer = NOTHING;
 
   constructor(
     private readonly video: HTMLVideoElement,
     playlist: string,
+    private readonly choice: Choice,
     private readonly events: PlayerEvents,
   ) {
     video.addEventListener("error", this.onError);
-    video.src = playlist;
+    video.src = filtered(playlist, choice, true);
+    void offerAt(playlist).then((offer) => (this.offer = offer));
+  }
+
+  shown(): Rendition | null {
+    return this.offer.renditions.find(({ height }) => height === this.video.videoHeight) ?? null;
+  }
+
+  /** A greatest height is all that it can be told. */
+  isOnChoice(): boolean {
+    return true;
+  }
+
+  choose(choice: Choice): boolean {
+    return choice === this.choice;
   }
 
   clockLatency(): number | null {
