@@ -5,7 +5,7 @@ import workerAddress from "hls.js/dist/hls.worker.js";
 import type { Stream } from "../api.ts";
 import { codecName } from "../format.ts";
 import { nextMove } from "./live-edge.ts";
-import { type Choice, NOTHING, type Offer, type Rendition, filtered, nearest, offerOf, readMultivariant } from "./quality.ts";
+import { type Choice, NOTHING, type Offer, type Rendition, filtered, nearest, ofHeight, offerOf, readMultivariant } from "./quality.ts";
 import { Standstill } from "./standstill.ts";
 
 export type PlayerKind = "hls.js" | "native";
@@ -150,8 +150,11 @@ class HlsPlayer implements Player {
   }
 
   shown(): Rendition | null {
-    const level = this.choice === "audio" ? undefined : this.hls.levels[this.hls.currentLevel];
-    return level ? renditionOf(level) : null;
+    if (this.choice === "audio") return null;
+    const level = this.hls.levels[this.hls.currentLevel];
+    // hls.js learns of a switch a little after the screen.
+    const late = level?.height !== this.video.videoHeight ? ofHeight(this.offer, this.video.videoHeight) : null;
+    return late ?? (level ? renditionOf(level) : null);
   }
 
   isOnChoice(): boolean {
@@ -276,7 +279,7 @@ class NativePlayer implements Player {
   }
 
   shown(): Rendition | null {
-    return this.offer.renditions.find(({ height }) => height === this.video.videoHeight) ?? null;
+    return ofHeight(this.offer, this.video.videoHeight);
   }
 
   /** A greatest height is all that it can be told. */

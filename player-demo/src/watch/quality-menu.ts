@@ -30,8 +30,6 @@ export function renderQuality(choice: Choice, offer: Offer, shown: Rendition | n
   const words = buttonWords(choice, offer, shown);
   setText("quality-first", words[0]);
   setText("quality-second", words[1]);
-  const name = `Quality: ${words.filter(Boolean).join(" ")}`;
-  if (button.ariaLabel !== name) button.ariaLabel = name;
   if (menu.hidden) return;
   if (button.hidden || !usable) close(false);
   else renderItems(menuItems(choice, offer, shown));

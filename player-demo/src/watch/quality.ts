@@ -54,6 +54,10 @@ export function nearest<R extends { height: number }>(renditions: readonly R[], 
   return sorted.find((rendition) => rendition.height <= height) ?? sorted.at(-1) ?? null;
 }
 
+export function ofHeight(offer: Offer, height: number): Rendition | null {
+  return offer.renditions.find((rendition) => rendition.height === height) ?? null;
+}
+
 /** `720p`, `720p60`. */
 export function nameOf({ height, frameRate }: Rendition): string {
   return `${height}p${frameRate !== null && frameRate > FRAME_RATE_TOLD_ABOVE ? Math.round(frameRate) : ""}`;
