@@ -221,6 +221,8 @@ class Track {
     this.init = null;
     this.ended = false;
     this.waiting = new Set();
+    /** What comes now is lost: its parts are gaps. */
+    this.losing = false;
     this.ready = new Promise((resolve) => (this.onReady = resolve));
   }
 
@@ -243,7 +245,7 @@ class Track {
 
   addPart(bytes) {
     this.clock ??= Date.now() - this.part * 1000;
-    this.parts.push(bytes);
+    this.parts.push(this.losing ? null : bytes);
     if (this.parts.length >= this.partsPerSegment) this.onReady();
     this.wake();
   }
@@ -264,7 +266,7 @@ class Track {
     if (!media) return null;
     const first = Number(media[1]) * this.partsPerSegment + Number(media[2] ?? 0);
     const parts = this.parts.slice(first, first + (media[2] ? 1 : this.partsPerSegment));
-    return parts.length > 0 ? Buffer.concat(parts) : null;
+    return parts.length > 0 && !parts.includes(null) ? Buffer.concat(parts) : null;
   }
 
   /** A blocking reload: resolves when the playlist holds that part. */
@@ -295,8 +297,10 @@ class Track {
       lines.push(`#EXT-X-PROGRAM-DATE-TIME:${new Date(this.clock + msn * GOP_SECONDS * 1000).toISOString()}`);
       const here = Math.min(partsPerSegment, parts.length - msn * partsPerSegment);
       for (let i = 0; i < here; i += 1) {
-        lines.push(`#EXT-X-PART:DURATION=${part.toFixed(3)},URI="${msn}.${i}.m4s"${i === 0 ? ",INDEPENDENT=YES" : ""}`);
+        const gap = parts[msn * partsPerSegment + i] === null ? ",GAP=YES" : "";
+        lines.push(`#EXT-X-PART:DURATION=${part.toFixed(3)},URI="${msn}.${i}.m4s"${i === 0 ? ",INDEPENDENT=YES" : ""}${gap}`);
       }
+      if (parts.slice(msn * partsPerSegment, msn * partsPerSegment + here).includes(null)) lines.push("#EXT-X-GAP");
       if (here === partsPerSegment || this.ended) lines.push(`#EXTINF:${(here * part).toFixed(3)},`, `${msn}.m4s`);
     }
     if (this.ended) lines.push("#EXT-X-ENDLIST");

@@ -140,6 +140,26 @@ test("a chosen rendition that is gone is given up for Auto, which is said once a
   assert.equal(await page.evaluate(() => localStorage.getItem("tidecast-quality")), "360", "the viewer's wish, for another day");
 });
 
+test("a chosen rendition that is nothing but gaps is given up, too", async () => {
+  const { page, channel } = await watching();
+  await choose(page, /^180p/);
+  await showing(page, 180);
+  channel.tracks.get("v180").losing = true;
+  await page.locator("#quality-note", { hasText: "180p does not come at the moment." }).waitFor({ timeout: 20_000 });
+  await showing(page, 360);
+  await framesAfter(page, (await stats(page)).frames + 60);
+});
+
+test("Auto leaves a rendition with gaps before the viewer waits long", async () => {
+  const { page, channel } = await watching();
+  await showing(page, 360);
+  channel.tracks.get("v360").losing = true;
+  await showing(page, 180);
+  await framesAfter(page, (await stats(page)).frames + 60);
+  assert.equal((await stats(page)).auto, true);
+  assert.equal(await page.locator("#quality-note").isVisible(), false);
+});
+
 test("with Auto nobody is told of a rendition that is gone", async () => {
   const { page, channel } = await watching();
   await showing(page, 360);

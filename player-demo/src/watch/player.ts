@@ -89,6 +89,9 @@ async function offerAt(playlist: string): Promise<Offer> {
 const A_FEW: RetryConfig = { maxNumRetry: 4, retryDelayMs: 250, maxRetryDelayMs: 2000, backoff: "exponential" };
 const FOREVER: RetryConfig = { ...A_FEW, maxNumRetry: Number.POSITIVE_INFINITY };
 
+/** A rendition that had a gap is tried again by Auto after so many milliseconds, if it is the one that fits. */
+const AVOIDED_FOR = 10_000;
+
 const LACKS_A_DECODER = [
   ErrorDetails.MANIFEST_INCOMPATIBLE_CODECS_ERROR,
   ErrorDetails.BUFFER_INCOMPATIBLE_CODECS_ERROR,
@@ -114,6 +117,7 @@ class HlsPlayer implements Player {
       lowLatencyMode: true,
       // A gap in all renditions is no reason to forget what was chosen; `Patience` is for one that does not come back.
       preserveManualLevelOnError: true,
+      errorPenaltyExpireMs: AVOIDED_FOR,
       workerPath: workerAddress,
       // Live only: what is behind the picture is of no use, and what is ahead cannot be much.
       backBufferLength: 10,
@@ -201,6 +205,7 @@ class HlsPlayer implements Player {
   }
 
   keepUp(broadcasting: boolean): void {
+    if (broadcasting && this.hls.autoLevelEnabled) this.leaveGap();
     if (this.video.paused) this.standstill.reset();
     else if (this.goOn(broadcasting)) return;
     const latency = this.edgeLatency();
@@ -210,6 +215,21 @@ class HlsPlayer implements Player {
     const move = nextMove({ latency, target, bufferAhead: bufferAhead(this.video), partTarget }, this.video.playbackRate);
     if (move.type === "jump") this.goLive();
     else if (this.video.playbackRate !== move.rate) this.video.playbackRate = move.rate;
+  }
+
+  /** Before a part that is a gap hls.js 1.7.4 waits without a word; another rendition may have what is missing. */
+  private leaveGap(): void {
+    const { levels, loadLevel } = this.hls;
+    const level = levels[loadLevel];
+    if (!level?.details?.partList?.at(-1)?.gap) return;
+    const now = performance.now();
+    level.loadError += 1;
+    level.loadErrorTime = now;
+    const free = ({ loadError, loadErrorTime }: Level) => loadError === 0 || now - loadErrorTime > AVOIDED_FOR;
+    // A smaller one, which the network carries, before a larger one. hls.js has them sorted by bitrate.
+    const others = levels.flatMap((other, i) => (i !== loadLevel && free(other) ? [i] : []));
+    const next = others.filter((i) => i < loadLevel).at(-1) ?? others[0];
+    if (next !== undefined) this.hls.nextAutoLevel = next;
   }
 
   /** Whether a picture that stood still was helped. */
