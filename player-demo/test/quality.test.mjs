@@ -153,7 +153,12 @@ test("a chosen rendition that is nothing but gaps is given up, too", async () =>
 test("Auto leaves a rendition with gaps before the viewer waits long", async () => {
   const { page, channel } = await watching();
   await showing(page, 360);
-  channel.tracks.get("v360").losing = true;
+  const lost = channel.tracks.get("v360");
+  const left = page.waitForRequest(/\/v180\/\d+.*\.m4s/, { timeout: 20_000 });
+  lost.losing = true;
+  await left;
+  const parts = lost.parts.filter((bytes) => bytes === null).length;
+  assert.ok(parts < 6, `left after ${parts} lost parts of 0.5 s`);
   await showing(page, 180);
   await framesAfter(page, (await stats(page)).frames + 60);
   assert.equal((await stats(page)).auto, true);

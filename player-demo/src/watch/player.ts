@@ -217,7 +217,10 @@ class HlsPlayer implements Player {
     else if (this.video.playbackRate !== move.rate) this.video.playbackRate = move.rate;
   }
 
-  /** Before a part that is a gap hls.js 1.7.4 waits without a word; another rendition may have what is missing. */
+  /**
+   * Another rendition may have what is missing. hls.js 1.7.4 tries one, too, but only seconds after the first part that is a
+   * gap: with what is buffered at the live edge, the picture stands still before that.
+   */
   private leaveGap(): void {
     const { levels, loadLevel } = this.hls;
     const level = levels[loadLevel];
