@@ -134,29 +134,103 @@ function stateBody(streams, path) {
   return JSON.stringify({ streams: shown, rtmp_port: 2935 });
 }
 
-/** One ffmpeg, one rendition with sound and picture together; each of its fragments is a part. */
+/** One ffmpeg; each fragment of its outputs is a part. One track with sound and picture together, or with `ladder` one of each. */
 class Channel {
-  constructor({ part = 0.5, size = "640x360", clip = null } = {}) {
+  constructor({ part = 0.5, size = "640x360", clip = null, ladder = null } = {}) {
+    this.part = part;
+    this.ladder = ladder;
+    const input = clip
+      ? ["-re", "-stream_loop", "-1", "-i", clip]
+      : ["-re", "-f", "lavfi", "-i", `testsrc2=size=${size}:rate=${FPS}`, "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000"];
+    const video = (to) => [
+      "-map", "0:v", "-vf", `scale=${to.replace("x", ":")},fps=${FPS}`, "-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency",
+      "-profile:v", "baseline", "-pix_fmt", "yuv420p", "-g", `${GOP_SECONDS * FPS}`, "-sc_threshold", "0",
+    ];
+    const audio = ["-map", clip ? "0:a" : "1:a", "-c:a", "aac", "-ac", "2", "-ar", "48000", "-b:a", "96k"];
+    const muxer = [
+      "-f", "mp4", "-movflags", "empty_moov+default_base_moof+frag_keyframe", "-frag_duration", `${part * 1e6}`, "-flush_packets", "1",
+    ];
+    const outputs = ladder
+      ? [...ladder.map((to) => [`v${heightOf(to)}`, video(to)]), ["a", audio]]
+      : [["v", [...video(size), ...audio]]];
+    this.tracks = new Map(outputs.map(([name]) => [name, new Track(part)]));
+    /** Names of tracks that the server does not have any more. */
+    this.gone = new Set();
+    this.ready = Promise.all([...this.tracks.values()].map(({ ready }) => ready));
+    // Descriptors from 3 on: one pipe for each output.
+    this.ffmpeg = spawn("ffmpeg", [
+      "-nostdin", "-loglevel", "error", ...input, ...outputs.flatMap(([, options], i) => [...options, ...muxer, `pipe:${3 + i}`]),
+    ], { stdio: ["ignore", "ignore", "inherit", ...outputs.map(() => "pipe")] });
+    [...this.tracks.values()].forEach((track, i) => track.read(this.ffmpeg.stdio[3 + i]));
+    this.exited = new Promise((resolve) => this.ffmpeg.on("close", resolve));
+    this.ffmpeg.on("close", () => this.end());
+  }
+
+  /** Closes the playlists and lets the encoder go. */
+  end() {
+    for (const track of this.tracks.values()) track.end();
+  }
+
+  stop() {
+    this.ffmpeg.kill();
+    this.end();
+  }
+
+  async serve(path, query, reply) {
+    const playlist = (text) => reply(200, "application/vnd.apple.mpegurl", text);
+    if (path === "index.m3u8") return playlist(this.multivariant(query));
+    const [, name, file] = /^(\w+)\/(.+)$/.exec(path) ?? [];
+    const track = this.gone.has(name) ? undefined : this.tracks.get(name);
+    if (!track) return reply(404, "text/plain", "no such track");
+    if (file === "index.m3u8") {
+      if (query.has("_HLS_msn")) await track.reached(Number(query.get("_HLS_msn")), query.get("_HLS_part"));
+      return this.gone.has(name) ? reply(404, "text/plain", "gone") : playlist(track.playlist());
+    }
+    const body = track.media(file);
+    return reply(body ? 200 : 404, "video/mp4", body ?? "");
+  }
+
+  multivariant(query) {
+    const lines = ["#EXTM3U", "#EXT-X-VERSION:9"];
+    const variant = (bandwidth, codecs, more, uri) => lines.push(`#EXT-X-STREAM-INF:BANDWIDTH=${bandwidth},CODECS="${codecs}"${more}`, uri);
+    if (!this.ladder) {
+      variant(3_000_000, "avc1.42c01f,mp4a.40.2", ",RESOLUTION=640x360,FRAME-RATE=30.000", "v/index.m3u8");
+    } else if (query.get("only") === "audio") {
+      variant(96_000, "mp4a.40.2", "", "a/index.m3u8");
+    } else {
+      const max = Number(query.get("max") ?? Number.POSITIVE_INFINITY);
+      lines.push('#EXT-X-MEDIA:TYPE=AUDIO,URI="a/index.m3u8",GROUP-ID="audio",NAME="Audio",DEFAULT=YES,AUTOSELECT=YES,CHANNELS="2"');
+      for (const size of this.ladder.filter((to) => heightOf(to) <= max)) {
+        const about = `,RESOLUTION=${size},FRAME-RATE=30.000,AUDIO="audio"`;
+        variant(heightOf(size) * 2500, "avc1.42c01f,mp4a.40.2", about, `v${heightOf(size)}/index.m3u8`);
+      }
+    }
+    return `${lines.join("\n")}\n`;
+  }
+}
+
+function heightOf(size) {
+  return Number(size.split("x")[1]);
+}
+
+class Track {
+  constructor(part) {
     this.part = part;
     this.partsPerSegment = Math.round(GOP_SECONDS / part);
     this.parts = [];
     this.init = null;
     this.ended = false;
     this.waiting = new Set();
+    /** What comes now is lost: its parts are gaps. */
+    this.losing = false;
     this.ready = new Promise((resolve) => (this.onReady = resolve));
-    const input = clip
-      ? ["-re", "-stream_loop", "-1", "-i", clip]
-      : ["-re", "-f", "lavfi", "-i", `testsrc2=size=${size}:rate=${FPS}`, "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000"];
-    this.ffmpeg = spawn("ffmpeg", [
-      "-nostdin", "-loglevel", "error", ...input,
-      "-vf", `scale=${size.replace("x", ":")},fps=${FPS}`, "-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency",
-      "-profile:v", "baseline", "-pix_fmt", "yuv420p", "-g", `${GOP_SECONDS * FPS}`, "-sc_threshold", "0",
-      "-c:a", "aac", "-ac", "2", "-ar", "48000", "-b:a", "96k",
-      "-f", "mp4", "-movflags", "empty_moov+default_base_moof+frag_keyframe", "-frag_duration", `${part * 1e6}`, "-flush_packets", "1", "pipe:1",
-    ], { stdio: ["ignore", "pipe", "inherit"] });
+  }
+
+  /** Cuts what ffmpeg writes into the init segment and parts. */
+  read(output) {
     let pending = Buffer.alloc(0);
     let collected = [];
-    this.ffmpeg.stdout.on("data", (bytes) => {
+    output.on("data", (bytes) => {
       pending = Buffer.concat([pending, bytes]);
       while (pending.length >= 8 && pending.length >= pending.readUInt32BE(0)) {
         const size = pending.readUInt32BE(0);
@@ -167,45 +241,32 @@ class Channel {
         if (type === "mdat") this.addPart(Buffer.concat(collected.splice(0)));
       }
     });
-    this.exited = new Promise((resolve) => this.ffmpeg.on("close", resolve));
-    this.ffmpeg.on("close", () => this.end());
   }
 
   addPart(bytes) {
     this.clock ??= Date.now() - this.part * 1000;
-    this.parts.push(bytes);
+    this.parts.push(this.losing ? null : bytes);
     if (this.parts.length >= this.partsPerSegment) this.onReady();
     this.wake();
   }
 
-  /** Closes the playlist and lets the encoder go. */
   end() {
     this.ended = true;
     this.wake();
-  }
-
-  stop() {
-    this.ffmpeg.kill();
-    this.end();
   }
 
   wake() {
     for (const check of [...this.waiting]) check();
   }
 
-  async serve(path, query, reply) {
-    const mp4 = (body) => reply(body ? 200 : 404, "video/mp4", body ?? "");
-    if (path === "index.m3u8") return reply(200, "application/vnd.apple.mpegurl", MULTIVARIANT);
-    if (path === "v/init.mp4") return mp4(this.init);
-    if (path === "v/index.m3u8") {
-      if (query.has("_HLS_msn")) await this.reached(Number(query.get("_HLS_msn")), query.get("_HLS_part"));
-      return reply(200, "application/vnd.apple.mpegurl", this.playlist());
-    }
-    const media = /^v\/(\d+)(?:\.(\d+))?\.m4s$/.exec(path);
-    if (!media) return mp4(null);
+  /** The bytes of `init.mp4`, of a segment or of a part; null for what is not there. */
+  media(file) {
+    if (file === "init.mp4") return this.init;
+    const media = /^(\d+)(?:\.(\d+))?\.m4s$/.exec(file);
+    if (!media) return null;
     const first = Number(media[1]) * this.partsPerSegment + Number(media[2] ?? 0);
     const parts = this.parts.slice(first, first + (media[2] ? 1 : this.partsPerSegment));
-    return mp4(parts.length > 0 ? Buffer.concat(parts) : null);
+    return parts.length > 0 && !parts.includes(null) ? Buffer.concat(parts) : null;
   }
 
   /** A blocking reload: resolves when the playlist holds that part. */
@@ -236,8 +297,10 @@ class Channel {
       lines.push(`#EXT-X-PROGRAM-DATE-TIME:${new Date(this.clock + msn * GOP_SECONDS * 1000).toISOString()}`);
       const here = Math.min(partsPerSegment, parts.length - msn * partsPerSegment);
       for (let i = 0; i < here; i += 1) {
-        lines.push(`#EXT-X-PART:DURATION=${part.toFixed(3)},URI="${msn}.${i}.m4s"${i === 0 ? ",INDEPENDENT=YES" : ""}`);
+        const gap = parts[msn * partsPerSegment + i] === null ? ",GAP=YES" : "";
+        lines.push(`#EXT-X-PART:DURATION=${part.toFixed(3)},URI="${msn}.${i}.m4s"${i === 0 ? ",INDEPENDENT=YES" : ""}${gap}`);
       }
+      if (parts.slice(msn * partsPerSegment, msn * partsPerSegment + here).includes(null)) lines.push("#EXT-X-GAP");
       if (here === partsPerSegment || this.ended) lines.push(`#EXTINF:${(here * part).toFixed(3)},`, `${msn}.m4s`);
     }
     if (this.ended) lines.push("#EXT-X-ENDLIST");
@@ -249,15 +312,9 @@ class Channel {
   }
 }
 
-const MULTIVARIANT = `#EXTM3U
-#EXT-X-VERSION:9
-#EXT-X-STREAM-INF:BANDWIDTH=3000000,CODECS="avc1.42c01f,mp4a.40.2",RESOLUTION=640x360,FRAME-RATE=30.000
-v/index.m3u8
-`;
-
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const mock = await startMock({ port: Number(process.argv[2] ?? 8099) });
-  await mock.publish("live/cam", { clip: process.env.CLIP ?? null, size: "1280x720", part: Number(process.env.PART ?? 0.5) });
+  await mock.publish("live/cam", { clip: process.env.CLIP ?? null, size: "1280x720", part: Number(process.env.PART ?? 0.5), ladder: process.env.LADDER?.split(",") ?? null });
   mock.set("live/cam", liveStream());
   mock.set("live/obs-default", liveStream({ keyframe_interval: 8.33, viewers: 1 }));
   console.log(`${mock.origin}/watch/live/cam`);

@@ -60,8 +60,9 @@ export async function visit(path, { init, clock } = {}) {
   return page;
 }
 
-export async function publish(name, changes) {
-  const channel = await mock.publish(name);
+/** `changes` to what the server says of the stream, `options` for the stream itself. */
+export async function publish(name, changes, options) {
+  const channel = await mock.publish(name, options);
   mock.set(name, liveStream(changes));
   return channel;
 }

@@ -54,7 +54,9 @@ export type Event =
   /** What was left to play out should be over by now. */
   | { type: "finish-timeout" }
   /** The retry button, or the automatic retry. */
-  | { type: "retry" };
+  | { type: "retry" }
+  /** The viewer chose what only a player opened anew can show. */
+  | { type: "reopen" };
 
 export type Effect =
   | { type: "play"; playlist: string }
@@ -108,6 +110,10 @@ export function step(model: Model, event: Event): Step {
       return model.finishing ? conclude(model) : stay(model);
     case "retry":
       return onRetry(model);
+    case "reopen":
+      // Nothing that is over, or on its way out, is begun again.
+      if (model.phase !== "live" || !model.stream || !isOn(model.stream) || model.drained) return stay(model);
+      return start(model, model.stream);
   }
 }
 

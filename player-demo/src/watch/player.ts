@@ -1,10 +1,11 @@
 // The two ways to play a stream behind one face: hls.js on Media Source Extensions, or the browser's own HLS.
 
-import Hls, { type ErrorData, ErrorDetails, ErrorTypes, Events, type FragLoadedData, type RetryConfig } from "hls.js";
+import Hls, { type ErrorData, ErrorDetails, ErrorTypes, Events, type FragLoadedData, type Level, type RetryConfig } from "hls.js";
 import workerAddress from "hls.js/dist/hls.worker.js";
 import type { Stream } from "../api.ts";
 import { codecName } from "../format.ts";
 import { nextMove } from "./live-edge.ts";
+import { type Choice, NOTHING, type Offer, type Rendition, filtered, nearest, ofHeight, offerOf, readMultivariant } from "./quality.ts";
 import { Standstill } from "./standstill.ts";
 
 export type PlayerKind = "hls.js" | "native";
@@ -24,6 +25,14 @@ export interface Player {
   readonly meter: BitrateMeter | null;
   /** Parts fetched on their own: above 0, low-latency mode is really in use. */
   readonly partsLoaded: number;
+  /** What there is to choose from; nothing until a playlist has told it. */
+  readonly offer: Offer;
+  /** The rendition on the screen. */
+  shown(): Rendition | null;
+  /** Whether that is what was chosen, as far as the player lets us see. */
+  isOnChoice(): boolean;
+  /** Takes up another choice without an interruption; false if only a player opened anew can. */
+  choose(choice: Choice): boolean;
   /** Seconds between the broadcaster's clock and the picture, by PROGRAM-DATE-TIME. */
   clockLatency(): number | null;
   /** Seconds behind the end of the playlist, and where the playlist asks to be. */
@@ -61,13 +70,27 @@ export function codecsLacking(stream: Stream | null): string[] {
   return (lacking.length > 0 ? lacking : codecs).map(codecName);
 }
 
-export function openPlayer(kind: PlayerKind, video: HTMLVideoElement, playlist: string, events: PlayerEvents): Player {
-  return kind === "hls.js" ? new HlsPlayer(video, playlist, events) : new NativePlayer(video, playlist, events);
+export function openPlayer(kind: PlayerKind, video: HTMLVideoElement, playlist: string, choice: Choice, events: PlayerEvents): Player {
+  return new { "hls.js": HlsPlayer, native: NativePlayer }[kind](video, playlist, choice, events);
+}
+
+/** What the playlist offers without a filter; for a player that does not say, or was told only of the sound. */
+async function offerAt(playlist: string): Promise<Offer> {
+  try {
+    const response = await fetch(playlist);
+    return response.ok ? readMultivariant(await response.text()) : NOTHING;
+  } catch {
+    // The player has asked the same server, and reports it.
+    return NOTHING;
+  }
 }
 
 /** When these are used up the page says so and starts over, with pauses that grow. */
 const A_FEW: RetryConfig = { maxNumRetry: 4, retryDelayMs: 250, maxRetryDelayMs: 2000, backoff: "exponential" };
 const FOREVER: RetryConfig = { ...A_FEW, maxNumRetry: Number.POSITIVE_INFINITY };
+
+/** A rendition that had a gap is tried again by Auto after so many milliseconds, if it is the one that fits. */
+const AVOIDED_FOR = 10_000;
 
 const LACKS_A_DECODER = [
   ErrorDetails.MANIFEST_INCOMPATIBLE_CODECS_ERROR,
@@ -80,16 +103,21 @@ class HlsPlayer implements Player {
   readonly hls: Hls;
   readonly meter = new BitrateMeter();
   partsLoaded = 0;
+  offer = NOTHING;
   private recoveredAt = Number.NEGATIVE_INFINITY;
   private readonly standstill = new Standstill();
 
   constructor(
     private readonly video: HTMLVideoElement,
     playlist: string,
+    private choice: Choice,
     private readonly events: PlayerEvents,
   ) {
     this.hls = new Hls({
       lowLatencyMode: true,
+      // A gap in all renditions is no reason to forget what was chosen; `Patience` is for one that does not come back.
+      preserveManualLevelOnError: true,
+      errorPenaltyExpireMs: AVOIDED_FOR,
       workerPath: workerAddress,
       // Live only: what is behind the picture is of no use, and what is ahead cannot be much.
       backBufferLength: 10,
@@ -114,8 +142,53 @@ class HlsPlayer implements Player {
     });
     this.hls.on(Events.ERROR, (_, error) => this.onError(error));
     this.hls.on(Events.FRAG_LOADED, (_, loaded) => this.onLoaded(loaded));
-    this.hls.loadSource(playlist);
+    if (choice === "audio") void offerAt(playlist).then((offer) => (this.offer = offer));
+    else {
+      this.hls.on(Events.MANIFEST_PARSED, (_, { levels, audioTracks }) => {
+        this.onLevels(levels, audioTracks.some(({ url }) => url !== ""));
+      });
+      this.hls.on(Events.LEVELS_UPDATED, (_, { levels }) => this.onLevels(levels, this.offer.audioOnly));
+    }
+    this.hls.loadSource(filtered(playlist, choice, false));
     this.hls.attachMedia(video);
+  }
+
+  shown(): Rendition | null {
+    if (this.choice === "audio") return null;
+    const level = this.hls.levels[this.hls.currentLevel];
+    // hls.js learns of a switch a little after the screen.
+    const late = level?.height !== this.video.videoHeight ? ofHeight(this.offer, this.video.videoHeight) : null;
+    return late ?? (level ? renditionOf(level) : null);
+  }
+
+  isOnChoice(): boolean {
+    if (typeof this.choice !== "number") return true;
+    return this.shown()?.height === nearest(this.offer.renditions, this.choice)?.height;
+  }
+
+  choose(choice: Choice): boolean {
+    // The picture and the sound alone are two playlists.
+    if (choice === "audio" || this.choice === "audio") return choice === this.choice;
+    this.choice = choice;
+    this.apply();
+    return true;
+  }
+
+  /** Levels come with the playlist, and go when hls.js can do nothing with one. */
+  private onLevels(levels: Level[], audioOnly: boolean): void {
+    this.offer = offerOf(levels.map(renditionOf), audioOnly);
+    this.apply();
+  }
+
+  private apply(): void {
+    const chosen = typeof this.choice === "number" ? nearest(this.offer.renditions, this.choice) : null;
+    const level = this.hls.levels.findIndex((level) => {
+      const { height, bitrate } = renditionOf(level);
+      return height === chosen?.height && bitrate === chosen.bitrate;
+    });
+    // `nextLevel` leaves alone what is buffered near the picture, and at the live edge that is all there is; `currentLevel`
+    // would throw it away, and the picture would stand still.
+    if (level !== this.hls.manualLevel) this.hls.nextLevel = level;
   }
 
   clockLatency(): number | null {
@@ -132,6 +205,7 @@ class HlsPlayer implements Player {
   }
 
   keepUp(broadcasting: boolean): void {
+    if (broadcasting && this.hls.autoLevelEnabled) this.leaveGap();
     if (this.video.paused) this.standstill.reset();
     else if (this.goOn(broadcasting)) return;
     const latency = this.edgeLatency();
@@ -141,6 +215,24 @@ class HlsPlayer implements Player {
     const move = nextMove({ latency, target, bufferAhead: bufferAhead(this.video), partTarget }, this.video.playbackRate);
     if (move.type === "jump") this.goLive();
     else if (this.video.playbackRate !== move.rate) this.video.playbackRate = move.rate;
+  }
+
+  /**
+   * Another rendition may have what is missing. hls.js 1.7.4 tries one, too, but only seconds after the first part that is a
+   * gap: with what is buffered at the live edge, the picture stands still before that.
+   */
+  private leaveGap(): void {
+    const { levels, loadLevel } = this.hls;
+    const level = levels[loadLevel];
+    if (!level?.details?.partList?.at(-1)?.gap) return;
+    const now = performance.now();
+    level.loadError += 1;
+    level.loadErrorTime = now;
+    const free = ({ loadError, loadErrorTime }: Level) => loadError === 0 || now - loadErrorTime > AVOIDED_FOR;
+    // A smaller one, which the network carries, before a larger one. hls.js has them sorted by bitrate.
+    const others = levels.flatMap((other, i) => (i !== loadLevel && free(other) ? [i] : []));
+    const next = others.filter((i) => i < loadLevel).at(-1) ?? others[0];
+    if (next !== undefined) this.hls.nextAutoLevel = next;
   }
 
   /** Whether a picture that stood still was helped. */
@@ -186,19 +278,40 @@ class HlsPlayer implements Player {
   }
 }
 
+/** hls.js has 0 for what the playlist does not say. */
+function renditionOf({ width, height, averageBitrate, bitrate, frameRate }: Level): Rendition {
+  return { width, height, bitrate: averageBitrate || bitrate, frameRate: frameRate || null };
+}
+
 class NativePlayer implements Player {
   readonly kind = "native";
   readonly hls = null;
   readonly meter = null;
   readonly partsLoaded = 0;
+  offer = NOTHING;
 
   constructor(
     private readonly video: HTMLVideoElement,
     playlist: string,
+    private readonly choice: Choice,
     private readonly events: PlayerEvents,
   ) {
     video.addEventListener("error", this.onError);
-    video.src = playlist;
+    video.src = filtered(playlist, choice, true);
+    void offerAt(playlist).then((offer) => (this.offer = offer));
+  }
+
+  shown(): Rendition | null {
+    return ofHeight(this.offer, this.video.videoHeight);
+  }
+
+  /** A greatest height is all that it can be told. */
+  isOnChoice(): boolean {
+    return true;
+  }
+
+  choose(choice: Choice): boolean {
+    return choice === this.choice;
   }
 
   clockLatency(): number | null {

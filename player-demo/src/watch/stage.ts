@@ -13,12 +13,15 @@ import "media-chrome/media-volume-range";
 import type Hls from "hls.js";
 import { type Stream, type StreamName, streamAddress } from "../api.ts";
 import { byId, setText } from "../dom.ts";
+import { keptFor } from "../kept.ts";
 import { Poller, backoff } from "../poll.ts";
 import { LIVE_WITHIN } from "./live-edge.ts";
 import { type Effect, type Event, type Model, initial, isSettled, step } from "./machine.ts";
 import { NodeList, isNodeTrouble } from "./nodes.ts";
 import { type Notice, noticeFor } from "./notice.ts";
 import { type Player, choosePlayer, codecsLacking, openPlayer, supportedHere } from "./player.ts";
+import { listen, renderQuality, sayGivenUp } from "./quality-menu.ts";
+import { type Choice, NOTHING, Patience, keepChoice, keptChoice } from "./quality.ts";
 import { type Stats, collect } from "./stats.ts";
 
 declare global {
@@ -63,6 +66,9 @@ let poller: Poller<Stream>;
 const nodes = new NodeList();
 let model: Model = initial;
 let player: Player | null = null;
+const kept = keptFor("localStorage");
+let choice: Choice = keptChoice(kept);
+const patience = new Patience();
 let openedAt = 0;
 let firstPicture: number | null = null;
 let stalls = 0;
@@ -125,8 +131,9 @@ function open(playlist: string): void {
   openedAt = performance.now();
   firstPicture = null;
   wantsLive = true;
-  player = openPlayer(kind, video, playlist, {
-    onFailure: (detail) => queueMicrotask(() => send({ type: "player-failed", detail })),
+  patience.reset();
+  player = openPlayer(kind, video, playlist, choice, {
+    onFailure: (detail) => queueMicrotask(() => onFailure(detail)),
     onNoAnswer: () => poller.now(),
     onUnsupported: () => queueMicrotask(() => send({ type: "unsupported", codecs: codecsLacking(model.stream) })),
   });
@@ -140,6 +147,12 @@ function close(): void {
   player = null;
   for (const timer of [finishTimer, settledTimer, stalledTimer]) clearTimeout(timer);
   closing?.destroy();
+}
+
+function onFailure(detail: string): void {
+  // Once may be anything; the second time in a row it may be what was chosen.
+  if (choice !== "auto" && model.playbackFailures > 0) giveUp();
+  send({ type: "player-failed", detail });
 }
 
 /** With sound if the browser lets us, else muted, else by the viewer's tap. */
@@ -235,6 +248,45 @@ function isAtLiveEdge(): boolean {
   return secondsBehind() < LIVE_WITHIN && (wantsLive || player?.kind !== "native");
 }
 
+// Choosing what to see
+
+/** Without keeping it: that is for the viewer's own choices. */
+function choose(next: Choice): void {
+  if (next === choice) return;
+  choice = next;
+  patience.reset();
+  if (player && !player.choose(next)) send({ type: "reopen" });
+  renderChoice();
+}
+
+function giveUp(): void {
+  sayGivenUp(choice, player?.offer ?? NOTHING);
+  choose("auto");
+}
+
+/** What is gone must not leave the viewer with nothing. */
+function watchChoice(): void {
+  const expected = model.phase === "live" && model.stream?.state === "live" && model.playback !== "blocked" && !video.paused;
+  // A hidden page shows no pictures.
+  if (!player || choice === "auto" || !expected || document.hidden) return patience.reset();
+  const mark = choice === "audio" ? video.currentTime : video.getVideoPlaybackQuality().totalVideoFrames;
+  if (patience.isOver(performance.now(), player.isOnChoice() ? mark : null)) giveUp();
+}
+
+function renderChoice(): void {
+  renderQuality(choice, player?.offer ?? NOTHING, player?.shown() ?? null, !controller.inert);
+  const soundOnly = choice === "audio" || !model.stream?.video;
+  byId("audio-only", HTMLElement).hidden = !(model.phase === "live" && model.stream?.audio && soundOnly);
+}
+
+listen({
+  onChoice(next) {
+    keepChoice(kept, next);
+    choose(next);
+  },
+  onOpen: renderChoice,
+});
+
 // Showing
 
 function render(before: Model): void {
@@ -246,7 +298,7 @@ function render(before: Model): void {
   renderNotice(notice);
   byId("tap-play", HTMLElement).hidden = !(model.phase === "live" && model.playback === "blocked");
   if (model.phase !== "live") byId("tap-sound", HTMLElement).hidden = true;
-  byId("audio-only", HTMLElement).hidden = !(model.phase === "live" && model.stream?.audio && !model.stream.video);
+  renderChoice();
   const wasThere = before.phase === "live" && noticeFor(before, name) === null;
   const saying = notice ? `${notice.title}. ${notice.text}` : wasThere ? null : "The stream is live.";
   if (saying !== null) setText("announcer", saying);
@@ -275,7 +327,7 @@ function renderLive(): void {
 }
 
 export function stats(): Stats {
-  return collect({ video, player, stream: model.stream, stalls, firstPicture });
+  return collect({ video, player, stream: model.stream, choice, stalls, firstPicture });
 }
 
 export function request(type: string): void {
@@ -319,6 +371,8 @@ export function openStage(stream: StreamName, around: Partial<Surroundings>): vo
   setInterval(() => {
     if (wantsLive) player?.keepUp(model.stream?.state === "live");
     renderLive();
+    watchChoice();
+    renderChoice();
     if (retryAt !== null) renderCountdown();
     surroundings.tick();
   }, TICK);

@@ -3,6 +3,7 @@
 import type { Stream } from "../api.ts";
 import * as format from "../format.ts";
 import { type Player, bufferAhead } from "./player.ts";
+import { type Choice, describe } from "./quality.ts";
 
 /** Times are in seconds; null is "not known". */
 export interface Stats {
@@ -25,6 +26,12 @@ export interface Stats {
   width: number;
   height: number;
   codecs: string | null;
+  /** Height of the rendition on the screen, whether the player chose it, and the heights there are. */
+  rendition: number | null;
+  auto: boolean;
+  renditions: number[];
+  /** The same in words. */
+  renditionWords: string;
   partTarget: number | null;
   partsLoaded: number;
   /** Parts are loaded on their own, and the playlist is held by the server until the next one. */
@@ -35,13 +42,15 @@ export interface Observed {
   video: HTMLVideoElement;
   player: Player | null;
   stream: Stream | null;
+  choice: Choice;
   stalls: number;
   firstPicture: number | null;
 }
 
-export function collect({ video, player, stream, stalls, firstPicture }: Observed): Stats {
+export function collect({ video, player, stream, choice, stalls, firstPicture }: Observed): Stats {
   const quality = video.getVideoPlaybackQuality();
   const details = player?.hls?.latestLevelDetails ?? null;
+  const shown = player?.shown() ?? null;
   const partsLoaded = player?.partsLoaded ?? 0;
   const tracks = [stream?.video?.codec, stream?.audio?.codec].filter((codec) => codec !== undefined);
   return {
@@ -60,6 +69,10 @@ export function collect({ video, player, stream, stalls, firstPicture }: Observe
     width: video.videoWidth,
     height: video.videoHeight,
     codecs: tracks.length > 0 ? tracks.join(" ") : null,
+    rendition: shown?.height ?? null,
+    auto: choice === "auto",
+    renditions: player?.offer.renditions.map(({ height }) => height) ?? [],
+    renditionWords: describe(choice, shown),
     partTarget: details?.partTarget || stream?.part_target || null,
     partsLoaded,
     lowLatency: partsLoaded > 0 && details?.canBlockReload === true,
@@ -80,6 +93,7 @@ export function lines(stats: Stats): [label: string, value: string][] {
     ["Dropped", `${stats.droppedFrames} of ${stats.frames}`],
     ["Bitrate", format.bitrate(stats.bitrate)],
     ["Picture", size],
+    ["Rendition", stats.renditionWords],
     ["Codecs", stats.codecs ?? format.UNKNOWN],
     ["Part target", `${parts}${stats.lowLatency ? ", in use" : ""}`],
     ["Player", stats.player ?? format.UNKNOWN],

@@ -8,6 +8,7 @@ import { byId, setText } from "../dom.ts";
 import * as format from "../format.ts";
 import { keptFor } from "../kept.ts";
 import { type Model, initial } from "./machine.ts";
+import { toggleQuality } from "./quality-menu.ts";
 import { type Command, SHORTCUTS, commandFor } from "./shortcuts.ts";
 import { changeVolume, goLive, openStage, request, stats, video } from "./stage.ts";
 import { lines } from "./stats.ts";
@@ -109,6 +110,7 @@ const COMMANDS: Record<Command, () => void> = {
   fullscreen: () => request(document.fullscreenElement ? "mediaexitfullscreenrequest" : "mediaenterfullscreenrequest"),
   pip: () => request(document.pictureInPictureElement ? "mediaexitpiprequest" : "mediaenterpiprequest"),
   live: goLive,
+  quality: toggleQuality,
   stats: toggleStats,
   help: () => byId("help", HTMLDialogElement).showModal(),
 };

@@ -169,3 +169,11 @@ test("polling is slow only while a picture is there", () => {
   assert.equal(isSettled(after(says("live"), playback("playing")).model), true);
   assert.equal(isSettled(after(says("live"), playback("stalled")).model), false);
 });
+
+test("a choice that needs another playlist begins the programme again, unless it is over", () => {
+  const reopened = after(says("live"), playback("playing"), { type: "reopen" });
+  assert.deepEqual(reopened.effects, ["play"]);
+  assert.equal(reopened.playback, "loading");
+  assert.deepEqual(after(says("live"), playback("playing"), says("ended"), { type: "reopen" }).effects, []);
+  assert.deepEqual(after(says("offline"), { type: "reopen" }).effects, []);
+});

@@ -1,0 +1,191 @@
+// Which rendition of a stream the viewer sees: what there is to choose from, what was chosen, and in which words. Pure.
+
+import * as format from "../format.ts";
+import type { Kept } from "../kept.ts";
+
+/** One encoding of the picture. */
+export interface Rendition {
+  width: number;
+  height: number;
+  /** Null where the playlist does not say. */
+  frameRate: number | null;
+  /** Bits per second, with the sound beside it. */
+  bitrate: number;
+}
+
+/** Left to the player, the sound without the picture, or the height of a picture. */
+export type Choice = "auto" | "audio" | number;
+
+/** What a stream offers. */
+export interface Offer {
+  /** One per height, the largest first. */
+  renditions: Rendition[];
+  /** The sound is a rendition of its own, beside the picture. */
+  audioOnly: boolean;
+}
+
+export const NOTHING: Offer = { renditions: [], audioOnly: false };
+
+/** Above this the frame rate is worth a word: 50 is what Europe films, 60 what games show. */
+const FRAME_RATE_TOLD_ABOVE = 50;
+
+/** A fixed choice of which nothing comes for this long, in milliseconds, is given up. */
+export const STANDS_STILL_MAX = 8000;
+
+/** Of several with the same height, another codec for example, the one with the most bits. */
+export function offerOf(all: Rendition[], audioOnly: boolean): Offer {
+  const best = new Map<number, Rendition>();
+  for (const rendition of all) {
+    const known = best.get(rendition.height);
+    if (rendition.height > 0 && !(known && known.bitrate >= rendition.bitrate)) best.set(rendition.height, rendition);
+  }
+  const renditions = [...best.values()].sort((a, b) => b.height - a.height);
+  return { renditions, audioOnly: audioOnly && renditions.length > 0 };
+}
+
+/** Whether there is anything to choose. */
+export function isChoice(offer: Offer): boolean {
+  return offer.renditions.length > 1 || offer.audioOnly;
+}
+
+/** The largest not above `height`; the smallest where all are. */
+export function nearest<R extends { height: number }>(renditions: readonly R[], height: number): R | null {
+  const sorted = [...renditions].sort((a, b) => b.height - a.height);
+  return sorted.find((rendition) => rendition.height <= height) ?? sorted.at(-1) ?? null;
+}
+
+export function ofHeight(offer: Offer, height: number): Rendition | null {
+  return offer.renditions.find((rendition) => rendition.height === height) ?? null;
+}
+
+/** `720p`, `720p60`. */
+export function nameOf({ height, frameRate }: Rendition): string {
+  return `${height}p${frameRate !== null && frameRate > FRAME_RATE_TOLD_ABOVE ? Math.round(frameRate) : ""}`;
+}
+
+/** What the button says, in two words that may stand one above the other. `shown` is on the screen. */
+export function buttonWords(choice: Choice, offer: Offer, shown: Rendition | null): [first: string, second: string] {
+  if (choice === "audio") return ["Audio", "only"];
+  if (choice === "auto") return ["Auto", shown ? nameOf(shown) : ""];
+  const chosen = nearest(offer.renditions, choice);
+  return ["", chosen ? nameOf(chosen) : `${choice}p`];
+}
+
+export interface Item {
+  choice: Choice;
+  label: string;
+  /** In small letters. */
+  detail: string;
+  checked: boolean;
+}
+
+/** The menu, from the top. */
+export function menuItems(choice: Choice, offer: Offer, shown: Rendition | null): Item[] {
+  const now = choice === "auto" && shown ? nameOf(shown) : "";
+  const items: Item[] = [{ choice: "auto", label: "Auto", detail: now, checked: choice === "auto" }];
+  const chosen = typeof choice === "number" ? nearest(offer.renditions, choice) : null;
+  // A single one is what Auto shows.
+  if (offer.renditions.length > 1) {
+    for (const rendition of offer.renditions) {
+      const { height, bitrate } = rendition;
+      items.push({ choice: height, label: nameOf(rendition), detail: format.bitrate(bitrate), checked: rendition === chosen });
+    }
+  }
+  if (offer.audioOnly) items.push({ choice: "audio", label: "Audio only", detail: "", checked: choice === "audio" });
+  return items;
+}
+
+/** The choice in a sentence. */
+export function nameOfChoice(choice: Choice, offer: Offer): string {
+  return choice === "auto" ? "Auto" : buttonWords(choice, offer, null).join(" ").trim();
+}
+
+/** `640×360, 700 kb/s (auto)`: the overlay's line. */
+export function describe(choice: Choice, shown: Rendition | null): string {
+  if (choice === "audio") return "Audio only";
+  if (!shown) return format.UNKNOWN;
+  return `${shown.width}×${shown.height}, ${format.bitrate(shown.bitrate)}${choice === "auto" ? " (auto)" : ""}`;
+}
+
+// Playlists
+
+/**
+ * The multivariant playlist with a filter on it, for what no player can be told in another way: the sound alone, and
+ * with the browser's own player (`native`) the height of the picture.
+ */
+export function filtered(playlist: string, choice: Choice, native: boolean): string {
+  const filter = choice === "audio" ? "only=audio" : native && choice !== "auto" ? `max=${choice}` : null;
+  return filter === null ? playlist : `${playlist}${playlist.includes("?") ? "&" : "?"}${filter}`;
+}
+
+/** What a multivariant playlist offers, rfc8216bis §4.4.6. */
+export function readMultivariant(text: string): Offer {
+  const renditions: Rendition[] = [];
+  let audioOnly = false;
+  for (const line of text.split("\n")) {
+    const [tag = "", list = ""] = splitOnce(line.trim(), ":");
+    if (tag === "#EXT-X-MEDIA") audioOnly ||= isSoundOfItsOwn(attributes(list));
+    if (tag !== "#EXT-X-STREAM-INF") continue;
+    const found = attributes(list);
+    const [width, height] = (found.get("RESOLUTION") ?? "").split("x").map(Number);
+    const bitrate = Number(found.get("AVERAGE-BANDWIDTH") ?? found.get("BANDWIDTH"));
+    const frameRate = Number(found.get("FRAME-RATE")) || null;
+    if (width && height && bitrate > 0) renditions.push({ width, height, bitrate, frameRate });
+  }
+  return offerOf(renditions, audioOnly);
+}
+
+/** Sound without an address is part of the picture's rendition, rfc8216bis §4.4.6.2.1. */
+function isSoundOfItsOwn(media: Map<string, string>): boolean {
+  return media.get("TYPE") === "AUDIO" && media.has("URI");
+}
+
+/** An attribute list, rfc8216bis §4.2, without the quotes. */
+function attributes(list: string): Map<string, string> {
+  const found = list.matchAll(/([A-Z0-9-]+)=(?:"([^"]*)"|([^",]*))/g);
+  return new Map(Array.from(found, ([, name = "", quoted, plain]) => [name, quoted ?? plain ?? ""]));
+}
+
+function splitOnce(text: string, separator: string): [string, string] {
+  const at = text.indexOf(separator);
+  return at < 0 ? [text, ""] : [text.slice(0, at), text.slice(at + 1)];
+}
+
+// Keeping
+
+const KEPT = "tidecast-quality";
+
+/** A height, whatever renditions the next stream has. */
+export function keptChoice(kept: Kept): Choice {
+  const height = Number(kept.get(KEPT));
+  return Number.isInteger(height) && height > 0 ? height : "auto";
+}
+
+/** The sound alone is for this visit: who comes back for a picture must not find none. */
+export function keepChoice(kept: Kept, choice: Choice): void {
+  if (choice !== "audio") kept.set(KEPT, choice === "auto" ? null : String(choice));
+}
+
+// Giving up
+
+/** Notices that what was chosen is not what comes. */
+export class Patience {
+  private mark: number | null = null;
+  private since: number | null = null;
+
+  /**
+   * Whether nothing of the fixed choice has come for too long. `mark` changes with each picture of it, null while something
+   * else is shown; `now` in milliseconds.
+   */
+  isOver(now: number, mark: number | null): boolean {
+    const moved = mark !== null && mark !== this.mark;
+    if (moved) this.mark = mark;
+    if (moved || this.since === null) this.since = now;
+    return now - this.since >= STANDS_STILL_MAX;
+  }
+
+  /** It need not move, or has just been chosen. */
+  reset(): void {
+    this.mark = this.since = null;
+  }
+}
