@@ -148,9 +148,10 @@ fn tracks(codecs: Vec<CodecConfig>, frame_rate: Option<f64>) -> (Option<Video>, 
     for config in codecs {
         let codec = config.rfc6381();
         if let Some((width, height)) = config.dimensions() {
-            video = Some(Video { codec, width, height, frame_rate });
+            // The publisher's own come first.
+            video.get_or_insert(Video { codec, width, height, frame_rate });
         } else if let Some((sample_rate, channels)) = config.sample_rate().zip(config.channels()) {
-            audio = Some(Audio { codec, sample_rate, channels });
+            audio.get_or_insert(Audio { codec, sample_rate, channels });
         }
     }
     (video, audio)

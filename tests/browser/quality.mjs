@@ -40,7 +40,7 @@ await run(async (browser) => {
     await page.screenshot({ path: `${folder}/quality-${seen.length}-${height ?? "auto"}.png` });
   }
   const bad = seen.filter(({ shown_ms, stalls }) => shown_ms === null || stalls > 0);
-  tell("done", { problems });
+  tell("done", { problems, switches: seen });
   if (bad.length > 0 || problems.length > 0) throw new Error(`${bad.length} of ${seen.length} switches went wrong; ${problems.join(", ")}`);
 });
 

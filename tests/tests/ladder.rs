@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use harness::browser::Browser;
 use harness::ffprobe::{self, Packet};
 use harness::fmp4;
 use harness::http::{Http, resolve};
@@ -16,6 +17,7 @@ use harness::server::{End, Setup, Tidecast};
 use harness::strict::{MediaPlaylist, MultivariantPlaylist};
 use harness::viewer::{RecordedRendition, Recording, follow_variants};
 use rustix::process::{Pid, Signal, kill_process};
+use serde::Deserialize;
 
 /// Small, so that several streams at once leave two cores time for everything else.
 const LADDER: &str = "180:150k, 90:60k";
@@ -70,6 +72,11 @@ fn record_in(app: &str, clip: &str, publish: Publish, variants: usize) -> Result
     let publisher = publish(clip, &server.publish_url(&stream))?;
     let recording = follow_variants(&server.viewer_http(), &stream, MEDIA, variants)
         .with_context(|| format!("server log:\n{}", server.log().join("\n")))?;
+    let state = server.viewer_http().get_ok(&format!("/state/{stream}"))?.text();
+    let [own, ..] = recording.multivariant.variants.as_slice() else { bail!("no variant") };
+    let (width, height) = own.resolution.context("a picture")?;
+    let size = format!("\"width\":{width},\"height\":{height}");
+    ensure!(state.contains(&size), "the state is not that of the publisher's own: {state}");
     publisher.stop()?;
     for fault in
         ["transcode_failures_total", "transcode_missed_keys_total", "transcode_unexpected_keys_total"]
@@ -288,6 +295,46 @@ fn sound_that_not_everybody_plays() -> Result<()> {
         );
     }
     Ok(())
+}
+
+#[derive(Debug, Deserialize)]
+struct Switches {
+    problems: Vec<String>,
+    switches: Vec<Switch>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Switch {
+    /// `None` leaves it to the player.
+    height: Option<u64>,
+    shown_ms: Option<f64>,
+    stalls: u64,
+}
+
+/// In real Chromium, by our page's menu. Beside other tests a picture may be late for reasons of theirs, so half of the
+/// switches may be; switching within a segment froze two of five on a machine with nothing else to do.
+#[test]
+fn a_viewer_changes_the_rendition_and_goes_on_watching() -> Result<()> {
+    let _turn = turn();
+    let server = server("180:150k, 90:60k")?;
+    let publisher = Publisher::of_clock("gop-2", &server.publish_url("live/choice"))?;
+    let watched = Watched { http: server.viewer_http(), stream: "live/choice".to_owned() };
+    poll::until("a ladder", LADDER_MAX, || {
+        Ok((watched.whole("v90")?.len() > 2 && watched.variants()? == 3).then_some(()))
+    })?;
+    let origin = format!("http://{}", server.http_address());
+    let folder = output_dir()?;
+    let folder = folder.to_str().context("a folder's name")?;
+    let browser = Browser::run("quality.mjs", &[&origin, "live/choice", folder])?;
+    let seen: Switches = browser.wait_for("done", Duration::from_secs(180))?;
+    println!("{seen:?}");
+    ensure!(seen.problems.is_empty(), "{:?}", seen.problems);
+    let heights: Vec<_> = seen.switches.iter().map(|switch| switch.height).collect();
+    ensure!(heights == [Some(360), Some(180), Some(90), Some(180), Some(360), None], "{heights:?}");
+    ensure!(seen.switches.iter().all(|switch| switch.shown_ms.is_some()), "one was never shown: {seen:?}");
+    let late = seen.switches.iter().filter(|switch| switch.stalls > 0).count();
+    ensure!(late <= 3, "{late} switches with a picture that stood still: {seen:?}");
+    publisher.stop()
 }
 
 /// How the stream is at a moment, for a viewer of the pass-through.

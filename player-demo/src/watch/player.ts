@@ -104,6 +104,8 @@ class HlsPlayer implements Player {
   readonly meter = new BitrateMeter();
   partsLoaded = 0;
   offer = NOTHING;
+  /** Index of a level; -1 leaves it to hls.js. */
+  private wanted = -1;
   private recoveredAt = Number.NEGATIVE_INFINITY;
   private readonly standstill = new Standstill();
 
@@ -186,9 +188,17 @@ class HlsPlayer implements Player {
       const { height, bitrate } = renditionOf(level);
       return height === chosen?.height && bitrate === chosen.bitrate;
     });
-    // `nextLevel` leaves alone what is buffered near the picture, and at the live edge that is all there is; `currentLevel`
-    // would throw it away, and the picture would stand still.
-    if (level !== this.hls.manualLevel) this.hls.nextLevel = level;
+    this.wanted = level;
+    // Auto is free to go on with what it has.
+    if (level < 0 || this.hls.latestLevelDetails === null) this.turn();
+  }
+
+  /**
+   * To the wanted level. Within a segment that would load it again from its beginning, over what the decoder is about to
+   * show, and the picture stands still until the next keyframe: so this waits until a segment is complete.
+   */
+  private turn(): void {
+    if (this.wanted !== this.hls.manualLevel) this.hls.loadLevel = this.wanted;
   }
 
   clockLatency(): number | null {
@@ -257,6 +267,9 @@ class HlsPlayer implements Player {
 
   private onLoaded({ frag, part }: FragLoadedData): void {
     if (part) this.partsLoaded += 1;
+    const complete = this.hls.latestLevelDetails?.endSN ?? Number.POSITIVE_INFINITY;
+    const ends = part === null || (Number(frag.sn) <= complete && part.end >= frag.end - 0.01);
+    if (frag.type === "main" && ends) this.turn();
     const { stats, duration } = part ?? frag;
     this.meter.add(frag.type, stats.loaded, duration);
   }
