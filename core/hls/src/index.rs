@@ -333,10 +333,11 @@ impl StreamIndex {
         self.renditions.iter().find(|rendition| rendition.header.name.as_str() == name)
     }
 
-    /// Counts a playlist request that covers `span_ms` of one viewer's time. Players load every rendition they
-    /// play, so only those of the first count.
+    /// Counts a playlist request that covers `span_ms` of one viewer's time. Players load one rendition of each kind, so
+    /// only those of the first one's kind count.
     pub(crate) fn count_viewer(&self, rendition: &Rendition, span_ms: u32) {
-        if self.renditions.first().is_some_and(|first| std::ptr::eq(first, rendition)) {
+        let kind = rendition.header.codec.kind();
+        if self.renditions.first().is_some_and(|first| first.header.codec.kind() == kind) {
             self.viewers.record(self.age_s(), span_ms);
         }
     }

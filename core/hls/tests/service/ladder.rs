@@ -1,8 +1,11 @@
 //! Renditions that a transcode worker makes: there when it works, never waited for.
 
-use hls::{Bandwidth, RenditionHeader};
+use std::time::Duration;
 
-use crate::fixture::{Stream, announcement, header, name, part, video};
+use hls::{Bandwidth, RenditionHeader};
+use tokio::time::{sleep, timeout};
+
+use crate::fixture::{Stream, announcement, header, id, name, part, video};
 
 const SMALL: &str = "v360";
 
@@ -59,6 +62,24 @@ async fn a_rung_without_media_keeps_its_playlist_and_is_offered_to_no_newcomer()
         assert_eq!(offer(&stream).await.0, expected, "after segment {msn}");
         assert_eq!(stream.playlist(SMALL).await.matches("#EXTINF").count() as u64, msn + 1);
     }
+}
+
+#[tokio::test]
+async fn viewers_of_a_rung_are_viewers() {
+    let mut stream = ladder();
+    segment(&mut stream, "v", 0, false);
+    segment(&mut stream, SMALL, 0, false);
+    for _ in 0..3 {
+        stream.playlist(SMALL).await;
+    }
+    // They are counted by whole seconds.
+    let index = stream.catalog.get(&id()).unwrap();
+    let counted = async {
+        while index.status().viewers == 0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(timeout(Duration::from_secs(5), counted).await.is_ok());
 }
 
 #[tokio::test]
