@@ -15,6 +15,7 @@ use crate::order::Order;
 use crate::task::Task;
 
 /// The transcode role.
+#[derive(Clone)]
 pub struct Worker {
     registry: StreamRegistry,
     encoders: Encoders,
@@ -36,9 +37,7 @@ impl Worker {
             let now = streams.borrow_and_update().clone();
             for stream in now.values().filter(|stream| !known.contains(&stream.session())) {
                 let span = info_span!("transcode", stream.id = %stream.id(), session = %stream.session());
-                let (serving, stop) = (self.serve(stream.clone()), stop.clone());
-                let serving = async move { stop.run_until_cancelled(serving).await.unwrap_or(()) };
-                tasks.spawn(serving.instrument(span));
+                tasks.spawn(self.clone().serve(stream.clone(), stop.clone()).instrument(span));
             }
             known = now.values().map(|stream| stream.session()).collect();
             tokio::select! {
@@ -51,36 +50,26 @@ impl Worker {
     }
 
     /// One stream, from the opening of its log on.
-    fn serve(&self, stream: Arc<Stream>) -> impl Future<Output = ()> + Send + use<> {
-        let Self { encoders, budget, metrics, .. } = self;
-        let (encoders, budget, metrics) = (encoders.clone(), budget.clone(), metrics.clone());
-        async move {
-            let mut record = stream.record();
-            // Closes when the publisher leaves before its log opened.
-            let Ok(record) = record.wait_for(Option::is_some).await.map(|record| record.clone()) else {
-                return;
+    async fn serve(self, stream: Arc<Stream>, stop: CancellationToken) {
+        let mut record = stream.record();
+        // Closes when the publisher leaves before its log opened.
+        let opened = tokio::select! {
+            opened = record.wait_for(Option::is_some) => opened.ok().and_then(|record| record.clone()),
+            () = stop.cancelled() => return,
+        };
+        let Some(record) = opened else { return };
+        let jobs = TaskTracker::new();
+        for (order, writers) in orders(&record, stream.claim()) {
+            let Some(track) = stream.tracks().iter().find(|track| track.record().id == order.from) else {
+                continue;
             };
-            let Some(record) = record else { return };
-            let jobs = TaskTracker::new();
-            for (order, writers) in orders(&record, stream.claim()) {
-                let Some(track) = stream.tracks().iter().find(|track| track.record().id == order.from) else {
-                    continue;
-                };
-                let span = info_span!("job", kind = ?order.kind);
-                let task = Task::new(
-                    order,
-                    track.clone(),
-                    writers,
-                    encoders.clone(),
-                    budget.clone(),
-                    &metrics,
-                    stream.id(),
-                );
-                jobs.spawn(task.run().instrument(span));
-            }
-            jobs.close();
-            jobs.wait().await;
+            let span = info_span!("job", kind = ?order.kind);
+            let (encoders, budget) = (self.encoders.clone(), self.budget.clone());
+            let task = Task::new(order, track.clone(), writers, encoders, budget, &self.metrics, stream.id());
+            jobs.spawn(stop.clone().run_until_cancelled_owned(task.run()).instrument(span));
         }
+        jobs.close();
+        jobs.wait().await;
     }
 }
 
