@@ -57,7 +57,7 @@ if stage "build" 30 cargo build --workspace --all-targets --locked; then
     stage "test media" 10 scripts/media.sh --all
     # The scenarios wait for real time far more than they compute: run all of a file at once, whatever the cores.
     stage "scenarios" 30 env RUST_TEST_THREADS=32 cargo test --workspace --locked --no-fail-fast --test '*'
-    stage "pages in Chromium" 5 npm --prefix player-demo run --silent test:browser
+    stage "pages in Chromium" 10 npm --prefix player-demo run --silent test:browser
 fi
 skipped() { summary+=("$(printf '%-28s skipped: %s' "$1" "$2")"); }
 if command -v cargo-deny >/dev/null; then
