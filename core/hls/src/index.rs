@@ -305,17 +305,9 @@ impl StreamIndex {
             let bandwidths = announced.bandwidths.clone();
             let multivariants = self.multivariants(&bandwidths, announced.frame_rate, offered);
             let blocking_cache_control = announced.blocking_cache_control.clone();
-            let Announced { target_duration_s, window_ms, frame_rate, skip_boundary_ms, .. } = *announced;
-            self.announced.store(Some(Arc::new(Announced {
-                target_duration_s,
-                window_ms,
-                offered,
-                frame_rate,
-                bandwidths,
-                multivariants,
-                skip_boundary_ms,
-                blocking_cache_control,
-            })));
+            let reviewed =
+                Announced { offered, bandwidths, multivariants, blocking_cache_control, ..*announced };
+            self.announced.store(Some(Arc::new(reviewed)));
         }
     }
 
