@@ -97,7 +97,7 @@ impl Task {
         }
     }
 
-    /// Until the source ends. Dropped, it leaves the rungs where they are.
+    /// Until the source ends. Dropped, it kills its child and ends its rungs.
     pub(crate) async fn run(mut self) {
         let track = self.source.track();
         // Before anything is read: the first child gets everything.

@@ -28,7 +28,7 @@ impl Worker {
         Self { registry, encoders, budget, metrics }
     }
 
-    /// Runs until `stop`; then children are killed, and the rungs stand where they are until their stream ends.
+    /// Runs until `stop`; then children are killed, and the rungs end: whoever packages them should have stopped before.
     pub async fn run(self, stop: CancellationToken) {
         let tasks = TaskTracker::new();
         let mut streams = self.registry.watch();

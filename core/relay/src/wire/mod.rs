@@ -118,7 +118,7 @@ pub struct Rendition {
     /// Bits per second; zero before the announcement.
     pub peak: u64,
     pub average: u64,
-    /// Made by a transcode worker, of every so manieth picture: it may have no media for a while, or never.
+    /// Made by a transcode worker, which may give no media for a while, or never: one of so many pictures of its source.
     pub derived: Option<u8>,
     pub codec: CodecConfig,
 }
