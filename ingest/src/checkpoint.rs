@@ -13,11 +13,7 @@ use crate::ladder::part_hold_back_ms;
 /// Version of the text. A process of another version starts new sessions instead of misreading old ones.
 const FORMAT: u32 = 1;
 
-/// Between the newest segment a viewer can have heard of and the first one after a restart: the one that was hinted
-/// may have been asked for.
-const MSN_STEP: u64 = 2;
-
-/// The same for groups: any number of them may have been written within one segment.
+/// Any number of groups may have been written within one segment.
 const GROUP_STEP: u32 = 1_000;
 
 /// Longest part and segment of a session, in seconds; those that ingest makes stay far below.
@@ -92,13 +88,9 @@ impl Checkpoint {
         self.anchor_ms + self.position_ms
     }
 
-    /// Where the next process goes on.
-    pub(crate) fn next_numbers(&self) -> Numbers {
-        Numbers {
-            msn: self.numbers.msn.saturating_add(MSN_STEP),
-            group: self.numbers.group.saturating_add(GROUP_STEP),
-            discontinuity_sequence: self.numbers.discontinuity_sequence.saturating_add(1),
-        }
+    /// What the cutter of the next process is told.
+    pub(crate) fn last(&self) -> Numbers {
+        Numbers { group: self.numbers.group.saturating_add(GROUP_STEP), ..self.numbers }
     }
 
     pub fn to_json(&self) -> Vec<u8> {
@@ -407,8 +399,8 @@ mod tests {
         let checkpoint = checkpoint();
         assert_eq!(Checkpoint::from_json(&checkpoint.to_json()).unwrap(), checkpoint);
         assert_eq!(checkpoint.written_ms(), 1_800_000_040_123);
-        let next = checkpoint.next_numbers();
-        assert_eq!((next.msn, next.group, next.discontinuity_sequence), (22, 1_021, 2));
+        let last = checkpoint.last();
+        assert_eq!((last.msn, last.group, last.discontinuity_sequence), (20, 1_021, 1));
     }
 
     #[test]

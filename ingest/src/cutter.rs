@@ -38,6 +38,9 @@ const HOLE_INTERVALS: f64 = 1.5;
 /// shorter than 85 % of it.
 const STRETCH_PERCENT: i64 = 15;
 
+/// Whole segments that are listed again after a restart: a player that reloads once in a target duration knows one.
+const SEGMENTS_HEARD: u64 = 3;
+
 /// Longest interval that is still taken for a slow frame rate, in seconds.
 const INTERVAL_MAX_S: i64 = 3;
 
@@ -192,26 +195,48 @@ impl Cutter {
         }
     }
 
-    /// Goes on with a session whose process has died: numbers run on from `first`, and from `now`, in the lead's ticks,
-    /// there are gaps until the publisher is back. A short segment of them comes before, since there is no playlist
-    /// without a whole one.
+    /// Goes on with a session whose process has died within segment `last`, which began at `began`: until the publisher
+    /// is back there are gaps. `began` and `now` are in the lead's ticks.
+    ///
+    /// What is lost is listed as gaps, too: the newest segments that a viewer can have heard of, and the time since. A
+    /// player finds its place by numbers that it knows; hls.js 1.7.4 guesses, and stands still for many seconds, if there
+    /// are none. Numbers of parts that were published or hinted are not used for others.
     pub(crate) fn resume(
         grid: Grid,
         anchor_ms: i64,
         target_duration_s: u32,
-        first: Numbers,
+        last: Numbers,
+        began: i64,
         now: i64,
         out: &mut Vec<Entry>,
     ) -> Self {
-        let start = now - grid.part;
+        let usual = began / i64::try_from(last.msn).unwrap_or(i64::MAX).max(1);
+        let longest = i64::from(target_duration_s * grid.scale.hertz());
+        let usual = usual.clamp(grid.frame, longest);
+        let heard = last.msn.min(SEGMENTS_HEARD).min((began / usual).unsigned_abs());
+        // A segment for the one that was open, and another for the one that was hinted.
+        let lost = (now - began).max(2 * grid.frame);
+        let segments = (lost / grid.segment()).max(1) + 1;
+        let starts = (1..=heard as i64).rev().map(|ago| began - ago * usual);
+        let starts = starts.chain((0..=segments).map(|number| began + lost * number / segments));
+
         let mut cutter = Self::new(grid, anchor_ms);
-        (cutter.target_duration_s, cutter.first, cutter.group) =
-            (Some(target_duration_s), first, first.group);
-        (cutter.group_start, cutter.group_bytes) = (start, 0);
-        out.push(Entry::Group { lane: Lane::Lead, id: first.group, start });
-        cutter.cut(Cut::Segment { broken: false }, start, false, true, out);
-        cutter.cut(Cut::Segment { broken: false }, now, false, true, out);
-        cutter.silence(MediaTime::new(now, cutter.grid.scale), out);
+        cutter.target_duration_s = Some(target_duration_s);
+        cutter.first = Numbers { msn: last.msn - heard, ..last };
+        cutter.group = last.group;
+        for start in starts {
+            if cutter.open.is_none() {
+                cutter.group_start = start;
+                out.push(Entry::Group { lane: Lane::Lead, id: last.group, start });
+            }
+            while let Some(part) = cutter.open.as_ref().map(|open| open.part_start + cutter.grid.part)
+                && part < start
+            {
+                cutter.cut(Cut::Part, part, false, true, out);
+            }
+            cutter.cut(Cut::Segment { broken: false }, start, false, true, out);
+        }
+        cutter.silence(MediaTime::new(began + lost, cutter.grid.scale), out);
         cutter
     }
 

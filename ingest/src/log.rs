@@ -100,7 +100,7 @@ impl Log {
         log
     }
 
-    /// Goes on with the session of a process before this one, with gaps from `now_ms` on the stream clock.
+    /// Goes on with the session of a process before this one, with gaps up to `now_ms` on the stream clock and from there.
     pub(crate) fn resume(
         checkpoint: &Checkpoint,
         now_ms: i64,
@@ -109,15 +109,25 @@ impl Log {
     ) -> Self {
         let Checkpoint { grid, live, since_ms, anchor_ms, .. } = checkpoint.clone();
         let record = StreamRecord { epoch: checkpoint.record.epoch + 1, ..checkpoint.record.clone() };
-        let now = MediaTime::new(now_ms, Timescale::MILLIS).ticks_in(grid.scale);
+        let ticks = |millis| MediaTime::new(millis, Timescale::MILLIS).ticks_in(grid.scale);
+        let (began, now) = (ticks(checkpoint.position_ms), ticks(now_ms));
+        let (last, target_duration_s) = (checkpoint.last(), live.target_duration_s);
         let mut entries = Vec::new();
-        let numbers = checkpoint.next_numbers();
         let cutter =
-            Cutter::resume(grid.clone(), anchor_ms, live.target_duration_s, numbers, now, &mut entries);
+            Cutter::resume(grid.clone(), anchor_ms, target_duration_s, last, began, now, &mut entries);
         let keep = Keep { checkpoints, record, grid, since_ms, anchor_ms };
-        let mut log = Self::new(cutter, keep, Stage::Settled(live.clone()), writer);
-        writer.go_live(live);
+        let newest = entries.iter().rev().find_map(|entry| match entry {
+            Entry::Boundary { lane: Lane::Lead, boundary } if boundary.part == 0 => Some(*boundary),
+            _ => None,
+        });
+        // What is listed again is older than the checkpoint that there is.
+        let mut log = Self::new(cutter, keep, Stage::Starting, writer);
+        writer.go_live(live.clone());
+        if let Some(newest) = newest {
+            log.store(&newest, &live, writer);
+        }
         log.write(&mut entries, writer);
+        log.stage = Stage::Settled(live);
         log
     }
 
@@ -240,8 +250,11 @@ impl Log {
                     self.go_live(target_duration_s, keyframe_interval_s, writer);
                 }
                 Entry::Boundary { lane, boundary } => {
-                    if lane == Lane::Lead && boundary.part == 0 {
-                        self.keep(&boundary, writer);
+                    if lane == Lane::Lead
+                        && boundary.part == 0
+                        && let Stage::Live(live) | Stage::Settled(live) = &self.stage
+                    {
+                        self.store(&boundary, live, writer);
                     }
                     let output = self.output(lane);
                     output.weight.boundary(boundary.start, boundary.part == 0);
@@ -260,8 +273,7 @@ impl Log {
     }
 
     /// Before anybody can see the segment that begins here.
-    fn keep(&self, boundary: &Boundary, writer: &StreamWriter) {
-        let (Stage::Live(live) | Stage::Settled(live)) = &self.stage else { return };
+    fn store(&self, boundary: &Boundary, live: &Live, writer: &StreamWriter) {
         let Keep { checkpoints, record, grid, since_ms, anchor_ms } = &self.keep;
         checkpoints.store(&Checkpoint {
             id: writer.id().clone(),

@@ -1,26 +1,30 @@
 // Asks the server for state again and again: quickly while something is about to change, slowly while a stream
-// plays, not at all in a hidden tab, and ever more rarely while the server does not answer.
+// plays, not at all in a hidden tab, and ever more rarely the longer the server does not answer.
 
 /** How often to ask, in milliseconds. */
 export const POLL_WAITING = 1000;
 export const POLL_PLAYING = 5000;
-const POLL_FAILING_MAX = 15_000;
+const POLL_FAILING_MAX = 5000;
 
 /** A poll that hangs must not stop the page from noticing that the server is back. */
 const ANSWER_TIMEOUT = 8000;
 
 /**
- * The pause before the next poll. After failures it doubles, and is spread by ±25 % so that a whole audience
- * does not come back in the same moment. `random` is in 0…1.
+ * The pause before the next poll. It grows with how long the server has given no answer, however often it was asked: a
+ * short restart is not waited for much longer than it took. Spread by ±25 %, so that a whole audience does not come back
+ * in the same moment. `failingFor` in milliseconds, null if it answers; `random` is in 0…1.
  */
-export function pollDelay(settled: boolean, failures: number, random: number): number {
-  if (failures === 0) return settled ? POLL_PLAYING : POLL_WAITING;
-  return backoff(POLL_WAITING, POLL_FAILING_MAX, failures, random);
+export function pollDelay(settled: boolean, failingFor: number | null, random: number): number {
+  if (failingFor === null) return settled ? POLL_PLAYING : POLL_WAITING;
+  return spread(Math.min(POLL_FAILING_MAX, Math.max(POLL_WAITING, failingFor)), random);
 }
 
 /** `first`, then doubled with each further failure up to `max`, each spread by ±25 %. */
 export function backoff(first: number, max: number, failures: number, random: number): number {
-  const pause = Math.min(max, first * 2 ** (failures - 1));
+  return spread(Math.min(max, first * 2 ** (failures - 1)), random);
+}
+
+function spread(pause: number, random: number): number {
   return Math.round(pause * (0.75 + random / 2));
 }
 
@@ -40,7 +44,8 @@ type Outcome<T> = { answer: T; serverTime: number } | { status: number | null; w
 export class Poller<T> {
   /** The last answer and its ETag; a 304 stands for it. */
   private last: { etag: string; answer: T } | null = null;
-  private failures = 0;
+  /** By `performance.now()`; null while it answers. */
+  private failingSince: number | null = null;
   private timer: number | undefined;
   private asking = false;
   /** `now()` while a question was under way: its answer may be older than what the caller knows. */
@@ -84,10 +89,10 @@ export class Poller<T> {
     if (this.stopped) return;
     try {
       if ("answer" in outcome) {
-        this.failures = 0;
+        this.failingSince = null;
         this.handlers.onAnswer(outcome.answer, outcome.serverTime);
       } else {
-        this.failures += 1;
+        this.failingSince ??= performance.now();
         this.last = null;
         this.handlers.onFailure(outcome.status, outcome.words);
       }
@@ -120,7 +125,8 @@ export class Poller<T> {
     clearTimeout(this.timer);
     if (this.askAgain) return void this.ask();
     if (this.asking || this.stopped || document.hidden) return;
-    const pause = pollDelay(this.handlers.settled(), this.failures, Math.random());
+    const failingFor = this.failingSince === null ? null : performance.now() - this.failingSince;
+    const pause = pollDelay(this.handlers.settled(), failingFor, Math.random());
     this.timer = window.setTimeout(() => void this.ask(), pause);
   }
 }

@@ -223,6 +223,8 @@ class Track {
     this.waiting = new Set();
     /** What comes now is lost: its parts are gaps. */
     this.losing = false;
+    /** Between two publishers, as indices of parts. */
+    this.away = { from: 0, to: 0 };
     this.ready = new Promise((resolve) => (this.onReady = resolve));
   }
 
@@ -245,7 +247,9 @@ class Track {
 
   addPart(bytes) {
     this.clock ??= Date.now() - this.part * 1000;
-    this.parts.push(this.losing ? null : bytes);
+    const { from, to } = this.away;
+    const lost = this.losing || (this.parts.length >= from && this.parts.length < to);
+    this.parts.push(lost ? null : bytes);
     if (this.parts.length >= this.partsPerSegment) this.onReady();
     this.wake();
   }
@@ -253,6 +257,13 @@ class Track {
   end() {
     this.ended = true;
     this.wake();
+  }
+
+  /** The publisher leaves with the next segment. Resolves with the first part of the one that is there after `segments`. */
+  async interrupt(segments) {
+    const from = Math.ceil(this.parts.length / this.partsPerSegment);
+    this.away = { from: from * this.partsPerSegment, to: (from + segments) * this.partsPerSegment };
+    await this.reached(from + segments, 0);
   }
 
   wake() {
@@ -294,6 +305,7 @@ class Track {
       '#EXT-X-MAP:URI="init.mp4"',
     ];
     for (let msn = first; msn < segments; msn += 1) {
+      if (msn > 0 && msn * partsPerSegment === this.away.to) lines.push("#EXT-X-DISCONTINUITY");
       lines.push(`#EXT-X-PROGRAM-DATE-TIME:${new Date(this.clock + msn * GOP_SECONDS * 1000).toISOString()}`);
       const here = Math.min(partsPerSegment, parts.length - msn * partsPerSegment);
       for (let i = 0; i < here; i += 1) {

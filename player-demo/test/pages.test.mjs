@@ -181,6 +181,17 @@ test("a server that goes away is told, and the page goes on when it is back", as
   await inState(home, "empty");
 });
 
+test("who comes right after an interruption does not wait for the rest of the first segment behind it", async () => {
+  const interrupted = { state: "interrupted", interrupted_since: Date.now() };
+  const channel = await publish("live/cam", interrupted, { ladder: ["640x360"] });
+  const page = await visit("/watch/live/cam");
+  await inState(page, "interrupted");
+  await Promise.all([...channel.tracks.values()].map((track) => track.interrupt(2)));
+  mock.set("live/cam", liveStream());
+  await page.evaluate(() => window.dispatchEvent(new Event("online")));
+  await page.waitForFunction(() => window.tidecast?.stats().frames > 30, null, { timeout: 8000 });
+});
+
 test("a hidden tab does not poll, and catches up when it is shown", async () => {
   const page = await visit("/watch/live/cam", { clock: true });
   await inState(page, "offline");

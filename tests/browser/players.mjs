@@ -140,7 +140,7 @@ await run(async (browser) => {
       return { freeze_ms: Math.round(longest.ms), latency_ms: last.latency };
     }, [since, since + 1000 * Number(seconds), SETTLED], { timeout: 1000 * Number(seconds) + PATIENCE, polling: 100 }).then((handle) => handle.jsonValue(), () => null);
     await page.screenshot({ path: `${folder}/interruption-${number}-${name}.png` });
-    const fatal = await page.evaluate(() => window.fatal ?? null);
-    return { name, ...(freeze ?? { freeze_ms: null, latency_ms: null }), fatal, problems };
+    const { fatal = null, error = null } = await page.evaluate(describe);
+    return { name, ...(freeze ?? { freeze_ms: null, latency_ms: null }), fatal, error, problems };
   }
 });

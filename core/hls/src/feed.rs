@@ -280,13 +280,15 @@ fn newer(
     })
 }
 
-/// Whether a reader that wants `position` next misses nothing: it is here, or what comes next, or was never made
-/// because its segment was cut short.
+/// Whether a reader that has everything before `position` can go on there. Not behind a gap: a process that was restarted
+/// lists as gaps what its readers may have.
 fn is_reachable(rendition: &Rendition, position: Position) -> bool {
     let snapshot = rendition.snapshot();
-    let parts = snapshot.segment(position.msn).map(|segment| segment.parts.len());
-    parts.is_some_and(|parts| position.part as usize <= parts)
-        || snapshot.edge().is_some_and(|edge| edge.complete && position == edge.after())
+    let before = match position.part.checked_sub(1) {
+        Some(part) => snapshot.segment(position.msn).and_then(|segment| segment.parts.get(part as usize)),
+        None => position.msn.checked_sub(1).and_then(|msn| snapshot.segment(msn)?.parts.last()),
+    };
+    before.is_some_and(|part| !part.gap)
 }
 
 fn fed(

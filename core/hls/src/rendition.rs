@@ -262,6 +262,7 @@ impl RenditionWriter {
         while !self.segments.is_empty() {
             self.drop_oldest();
         }
+        self.listed_from = 0;
         let restored = parts.into_iter().try_for_each(|(part, bytes)| self.add_listed(part, bytes));
         self.publish(false);
         restored

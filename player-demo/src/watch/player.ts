@@ -107,6 +107,8 @@ class HlsPlayer implements Player {
   /** Index of a level; -1 leaves it to hls.js. */
   private wanted = -1;
   private recoveredAt = Number.NEGATIVE_INFINITY;
+  /** Where a gap ends that playing would begin in; null once something behind it is there. */
+  private gapAtBegin: number | null = null;
   private readonly standstill = new Standstill();
 
   constructor(
@@ -144,6 +146,7 @@ class HlsPlayer implements Player {
     });
     this.hls.on(Events.ERROR, (_, error) => this.onError(error));
     this.hls.on(Events.FRAG_LOADED, (_, loaded) => this.onLoaded(loaded));
+    this.hls.on(Events.LEVEL_UPDATED, () => this.beginBehindGap());
     if (choice === "audio") void offerAt(playlist).then((offer) => (this.offer = offer));
     else {
       this.hls.on(Events.MANIFEST_PARSED, (_, { levels, audioTracks }) => {
@@ -274,7 +277,25 @@ class HlsPlayer implements Player {
     this.meter.add(frag.type, stats.loaded, duration);
   }
 
+  /**
+   * hls.js 1.7.4 goes on behind a gap that it would begin in, with the picture and not with the sound: that waits for a
+   * picture from before the gap, for ever if the first segment behind it is still open.
+   */
+  private beginBehindGap(): void {
+    const end = this.gapAtBegin;
+    const onward = end !== null && this.hls.latestLevelDetails?.partList?.find(({ start, gap }) => !gap && start > end - 0.01);
+    if (!onward) return;
+    this.gapAtBegin = null;
+    // Not while hls.js is in the middle of it.
+    queueMicrotask(() => this.hls.startLoad(onward.start));
+  }
+
   private onError(error: ErrorData): void {
+    const nothingYet = this.video.readyState === HTMLMediaElement.HAVE_NOTHING;
+    if (error.details === ErrorDetails.FRAG_GAP && error.frag?.type === "main" && nothingYet) {
+      this.gapAtBegin = error.frag.end;
+      this.beginBehindGap();
+    }
     const unanswered = error.type === ErrorTypes.NETWORK_ERROR && error.response?.code === 0;
     if (unanswered) this.events.onNoAnswer();
     if (!error.fatal) return;

@@ -8,15 +8,20 @@ import { initial } from "../../src/watch/machine.ts";
 import { noticeFor } from "../../src/watch/notice.ts";
 
 test("polls are quick while waiting, slow while playing", () => {
-  assert.equal(pollDelay(false, 0, 0.5), POLL_WAITING);
-  assert.equal(pollDelay(true, 0, 0.5), POLL_PLAYING);
+  assert.equal(pollDelay(false, null, 0.5), POLL_WAITING);
+  assert.equal(pollDelay(true, null, 0.5), POLL_PLAYING);
 });
 
-test("polls of a silent server double their pause up to a limit, and are spread", () => {
-  const pauses = [1, 2, 3, 4, 5, 20].map((failures) => pollDelay(true, failures, 0.5));
+test("a silent server is asked after about as long as it has been silent, up to a limit, and not by all at once", () => {
+  const pauses = [0, 300, 2000, 4000, 60_000].map((failingFor) => pollDelay(true, failingFor, 0.5));
+  assert.deepEqual(pauses, [1000, 1000, 2000, 4000, 5000]);
+  assert.equal(pollDelay(true, 0, 0), 750);
+  assert.equal(pollDelay(true, 0, 1), 1250);
+});
+
+test("pauses between retries double up to a limit", () => {
+  const pauses = [1, 2, 3, 4, 5, 20].map((failures) => backoff(1000, 15_000, failures, 0.5));
   assert.deepEqual(pauses, [1000, 2000, 4000, 8000, 15_000, 15_000]);
-  assert.equal(backoff(1000, 15_000, 1, 0), 750);
-  assert.equal(backoff(1000, 15_000, 1, 1), 1250);
 });
 
 const at = (changes) => ({ latency: 2, target: 1.5, bufferAhead: 1.5, partTarget: 0.5, ...changes });

@@ -269,7 +269,9 @@ proptest! {
                 init: "00000000000000c0",
                 bodies: child.bodies.clone(),
             };
+            let mut gaps = false;
             for (number, event) in events.into_iter().enumerate() {
+                gaps |= matches!(event, Event::Part { gap: true });
                 match event {
                     Event::Part { gap } => packager.push(&mut stream, gap && number % 5 == 0),
                     Event::CutShort => packager.begin_segment(),
@@ -293,7 +295,7 @@ proptest! {
             packager.push(&mut stream, false);
             child.catch_up().await;
             assert_same(&stream.viewer(), &child.viewer(), packager.next.msn + 1).await;
-            assert!(child.resumed[1..].iter().all(|resumed| *resumed), "{:?}", child.resumed);
+            assert!(gaps || child.resumed[1..].iter().all(|resumed| *resumed), "{:?}", child.resumed);
 
             stream.end();
             // The waker of each rendition has its turn.
@@ -386,6 +388,24 @@ async fn a_reader_that_fell_out_of_the_store_is_told_so() {
     let mut again = Feed::new(index.clone(), Some((index.session(), &from)));
     assert!(matches!(again.next().await, Some(Entry::Header { .. })));
     assert!(matches!(again.next().await, Some(Entry::Index { resumed: false })));
+}
+
+/// A process that was restarted lists as gaps what its readers may have had, under the same numbers.
+#[tokio::test]
+async fn a_reader_does_not_go_on_behind_a_gap() {
+    let mut stream = Stream::live();
+    stream.push_both(0, 0);
+    for rendition in ["v", "a"] {
+        stream.push(rendition, Part { gap: true, body: Vec::new(), ..part(0, 1) });
+    }
+    let index = stream.catalog.get(&id()).unwrap();
+    for (next, expected) in [(1, true), (2, false)] {
+        let from = ["v", "a"].map(|rendition| (name(rendition), Position { msn: 0, part: next }));
+        let mut feed = Feed::new(index.clone(), Some((index.session(), &from)));
+        feed.next().await;
+        let Some(Entry::Index { resumed }) = feed.next().await else { panic!("no index") };
+        assert_eq!(resumed, expected, "who wants part {next}");
+    }
 }
 
 /// A child so slow gets the numbers of what it missed, and fetches what somebody wants.
