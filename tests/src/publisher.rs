@@ -44,6 +44,17 @@ impl Publisher {
         Self::start(&recent_ffmpeg()?, &["-re", "-stream_loop", "-1"], name, &output, url)
     }
 
+    /// Publishes what ffmpeg makes of these arguments, which say all between `-re` and the address.
+    ///
+    /// # Errors
+    /// If ffmpeg cannot be started.
+    pub fn of_arguments(arguments: &str, url: &str) -> Result<Self> {
+        let mut command = Command::new("ffmpeg");
+        command.args(["-nostdin", "-hide_banner", "-loglevel", "info", "-nostats", "-re"]);
+        command.args(arguments.split_whitespace()).args(["-flush_packets", "1", "-f", "flv", url]);
+        Ok(Self { process: Process::spawn("ffmpeg", &mut command)? })
+    }
+
     fn ffmpeg(input: &[&str], name: &str, url: &str) -> Result<Self> {
         Self::start(Path::new("ffmpeg"), input, name, &[], url)
     }

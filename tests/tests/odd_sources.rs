@@ -1,0 +1,163 @@
+//! What broadcasters send by mistake, or for mischief, through the server and its encoders: it is shown as far as it can
+//! be, and nobody else notices.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use harness::http::{Http, resolve};
+use harness::media::clip;
+use harness::poll;
+use harness::publisher::Publisher;
+use harness::server::{Setup, Tidecast};
+use harness::strict::{MediaPlaylist, MultivariantPlaylist};
+
+/// Of what is at least 90 lines high.
+const LADDER: &str = "90:60k";
+const RUNG: &str = "v90";
+
+/// GStreamer's first look at its plugins takes seconds, and so does the first segment of one frame a second.
+const SHOWN_MAX: Duration = Duration::from_secs(60);
+
+const X264: &str = "-c:v libx264 -preset ultrafast -g 60 -bf 0";
+
+/// ffmpeg waits ten seconds for a track that has ended.
+const ALONE: &str = "-c:a aac -max_interleave_delta 100000";
+
+/// One stream with a ladder that is as it should be, beside the others.
+struct Scene {
+    server: Tidecast,
+    steady: Publisher,
+    http: Http,
+}
+
+impl Scene {
+    fn new() -> Result<Self> {
+        let server = Setup::default().set("transcode.ladder", LADDER).start()?;
+        let steady = Publisher::of_clip("gop-2", &server.publish_url("live/steady"))?;
+        let scene = Self { http: server.viewer_http(), server, steady };
+        scene.wait_for("steady", RUNG, 2)?;
+        Ok(scene)
+    }
+
+    fn publish(&self, name: &str, arguments: &str) -> Result<Publisher> {
+        Publisher::of_arguments(arguments, &self.server.publish_url(&format!("live/{name}")))
+    }
+
+    fn playlist(&self, stream: &str, rendition: &str) -> Result<Option<MediaPlaylist>> {
+        let path = format!("/hls/live/{stream}/index.m3u8");
+        let answer = self.http.get(&path)?;
+        if answer.status != 200 {
+            return Ok(None);
+        }
+        let variants = MultivariantPlaylist::parse(&answer.text())?.variants;
+        let own = resolve(&path, &variants.first().context("no variant")?.uri);
+        let answer = self.http.get(&own.replace("/v/", &format!("/{rendition}/")))?;
+        if answer.status != 200 {
+            return Ok(None);
+        }
+        Ok(Some(MediaPlaylist::parse(&answer.text())?))
+    }
+
+    /// MSNs of the complete segments with media.
+    fn whole(&self, stream: &str, rendition: &str) -> Result<Vec<u64>> {
+        let segments = self.playlist(stream, rendition)?.into_iter().flat_map(|playlist| playlist.segments);
+        let whole = segments.filter(|segment| segment.finished.is_some() && !segment.gap);
+        Ok(whole.map(|segment| segment.msn).collect())
+    }
+
+    fn wait_for(&self, stream: &str, rendition: &str, segments: usize) -> Result<()> {
+        poll::until(&format!("{segments} segments of {stream}/{rendition}"), SHOWN_MAX, || {
+            Ok((self.whole(stream, rendition)?.len() >= segments).then_some(()))
+        })
+    }
+
+    /// Nobody panicked, and the steady stream has everything.
+    fn finish(self) -> Result<()> {
+        for rendition in ["v", RUNG] {
+            let playlist = self.playlist("steady", rendition)?.context("the steady one")?;
+            let first = self.whole("steady", rendition)?.first().copied().context("no segment")?;
+            let gaps = playlist.segments.iter().filter(|segment| segment.gap && segment.msn > first).count();
+            ensure!(gaps == 0, "{gaps} gaps in {rendition} of a stream that nothing befell");
+        }
+        let panics = self.server.log().into_iter().find(|line| line.contains("panicked"));
+        ensure!(panics.is_none(), "{panics:?}");
+        self.steady.stop()?;
+        self.server.stop()
+    }
+}
+
+/// Pictures that few encoders are set to, and that a decoder understands.
+#[test]
+fn odd_pictures_have_their_rungs() -> Result<()> {
+    let scene = Scene::new()?;
+    let mut publishers = Vec::new();
+    for (name, size, rate, more) in [
+        ("one-a-second", "320x180", 1, "-g 2"),
+        ("hundred-and-twenty", "160x92", 120, "-g 240"),
+        ("high-4-2-2", "320x180", 15, "-pix_fmt yuv422p10le"),
+        ("upright", "102x180", 15, ""),
+    ] {
+        let arguments = format!("-f lavfi -i testsrc2=size={size}:rate={rate} {X264} {more}");
+        publishers.push((name, scene.publish(name, &arguments)?));
+    }
+    for (name, _) in &publishers {
+        scene.wait_for(name, "v", 2)?;
+        scene.wait_for(name, RUNG, 2)?;
+        let (source, rung) = (scene.whole(name, "v")?, scene.whole(name, RUNG)?);
+        ensure!(
+            rung.iter().all(|msn| source.contains(msn) || *msn > source[0]),
+            "{name}: {source:?} and {rung:?}"
+        );
+    }
+    publishers.into_iter().try_for_each(|(_, publisher)| publisher.stop())?;
+    scene.finish()
+}
+
+/// A picture smaller than the ladder has no rungs; a track that stops takes nothing with it.
+#[test]
+fn what_is_too_small_or_stops_is_shown_as_far_as_it_goes() -> Result<()> {
+    let scene = Scene::new()?;
+    let picture = "-f lavfi -i testsrc2=size=320x180:rate=15";
+    let tiny = scene.publish("tiny", &format!("-f lavfi -i testsrc2=size=16x16:rate=15 {X264}"))?;
+    let silent = format!("{picture} -f lavfi -re -t 6 -i sine=sample_rate=48000 {X264} {ALONE}");
+    let silent = scene.publish("sound-stops", &silent)?;
+    let dark = "-f lavfi -t 6 -i testsrc2=size=320x180:rate=15 -f lavfi -re -i sine=sample_rate=48000";
+    let dark = scene.publish("picture-stops", &format!("{dark} {X264} {ALONE}"))?;
+
+    scene.wait_for("tiny", "v", 3)?;
+    ensure!(scene.playlist("tiny", RUNG)?.is_none(), "a rung above its source");
+    scene.wait_for("sound-stops", RUNG, 5)?;
+    scene.wait_for("sound-stops", "v", 5)?;
+    ensure!(
+        scene.whole("sound-stops", "v")?.windows(2).all(|pair| pair[0] + 1 == pair[1]),
+        "the picture went on"
+    );
+    scene.wait_for("picture-stops", "a", 5)?;
+    let gaps = |rendition| -> Result<bool> {
+        let playlist = scene.playlist("picture-stops", rendition)?.context("a playlist")?;
+        Ok(playlist.segments.iter().any(|segment| segment.gap))
+    };
+    ensure!(gaps("v")? && gaps(RUNG)? && !gaps("a")?, "the picture stopped, and the sound did not");
+    [tiny, silent, dark].into_iter().try_for_each(Publisher::stop)?;
+    scene.finish()
+}
+
+/// Bits that flipped on the way, in one packet of many or in nearly all.
+#[test]
+fn damage_stays_with_the_stream_that_has_it() -> Result<()> {
+    let scene = Scene::new()?;
+    let clip = clip("gop-2")?;
+    let mut publishers = Vec::new();
+    for (name, amount) in [("scratched", 20_000), ("ruined", 50)] {
+        let arguments = format!("-stream_loop -1 -i {} -c copy -bsf:v noise=amount={amount}", clip.display());
+        publishers.push((name, scene.publish(name, &arguments)?));
+    }
+    scene.wait_for("scratched", "v", 4)?;
+    scene.wait_for("scratched", RUNG, 1)?;
+    scene.wait_for("steady", RUNG, 8)?;
+    for (name, publisher) in publishers {
+        // The server may have had enough of it.
+        println!("{name}: {:?}", publisher.stop());
+    }
+    scene.finish()
+}
