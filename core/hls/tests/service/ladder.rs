@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hls::{Bandwidth, RenditionHeader};
+use hls::{Bandwidth, Derived, RenditionHeader};
 use tokio::time::{sleep, timeout};
 
 use crate::fixture::{Stream, announcement, header, id, name, part, video};
@@ -11,7 +11,7 @@ const SMALL: &str = "v360";
 
 /// The publisher's picture and a rung, announced.
 fn ladder() -> Stream {
-    let rung = RenditionHeader { name: name(SMALL), derived: Some(1), ..video() };
+    let rung = RenditionHeader { name: name(SMALL), derived: Some(Derived::always(1)), ..video() };
     let mut stream = Stream::starting(header(vec![video(), rung]));
     let mut announcement = announcement();
     announcement.bandwidths.push((name(SMALL), Bandwidth { peak: 700_000, average: 700_000 }));
