@@ -155,7 +155,14 @@ impl StreamWriter {
                 let ring = RwLock::new(Ring::new(track.id, track.codec.timescale()));
                 let metrics = self.registry.metrics().clone();
                 let (appended, demand) = (Notify::new(), Arc::new(Demand::new(wanted.clone())));
-                Arc::new(Track { record: track.clone(), epoch: record.epoch, ring, appended, demand, metrics })
+                Arc::new(Track {
+                    record: track.clone(),
+                    epoch: record.epoch,
+                    ring,
+                    appended,
+                    demand,
+                    metrics,
+                })
             })
             .collect();
         let opened = self.stream.tracks.set(tracks.clone()).is_ok();

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use media::codec::{aac, h264, h265, opus};
 
 use super::*;
+use crate::rendition::Derived;
 
 /// x264, High profile, 1280x720; AAC-LC, 48 kHz, stereo.
 const AVCC: &[u8] =
