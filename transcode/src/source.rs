@@ -47,6 +47,8 @@ pub(crate) enum SourceError {
 struct Forcing {
     is_due: bool,
     key_last: Option<i64>,
+    /// The first boundary from then on makes a key due, whatever was before.
+    due_from: Option<i64>,
 }
 
 impl Source {
@@ -100,15 +102,23 @@ impl Source {
         }
     }
 
-    /// What a child that begins now has missed of the newest group, and how its first unit is coded.
+    /// What a child that begins now has missed of the newest group, and how its first unit is coded. `next`: the group and
+    /// the start of the part that it is to begin with, if that is known: then from that group on, with a key there.
     ///
     /// # Errors
     /// [`FrameError`]: the log is broken.
-    pub(crate) fn catch_up(&self) -> Result<(Codec, Vec<ToEncoder>), FrameError> {
+    pub(crate) fn catch_up(
+        &mut self,
+        next: Option<(u32, i64)>,
+    ) -> Result<(Codec, Vec<ToEncoder>), FrameError> {
         let mut cursor = group_of(self.track.start());
+        cursor.group = next.map_or(cursor.group, |(group, _)| group.min(cursor.group));
+        // What was not read yet is read by the next to read.
+        self.forcing.due_from = next.map(|(_, start)| start);
         let (since, newest) = &self.config;
         let codec = if *since <= cursor { newest } else { &self.config_before };
-        let (mut forcing, mut messages, mut frames) = (Forcing::default(), Vec::new(), Vec::new());
+        let mut forcing = Forcing { due_from: self.forcing.due_from, ..Forcing::default() };
+        let (mut messages, mut frames) = (Vec::new(), Vec::new());
         while cursor < self.cursor
             && let Read::Frames = self.track.read(&mut cursor, false, &mut frames)
         {
@@ -118,6 +128,7 @@ impl Source {
                 messages.extend(forcing.message(&frame, self.track.record())?);
             }
         }
+        self.forcing.due_from = forcing.due_from;
         Ok((codec.clone(), messages))
     }
 }
@@ -134,7 +145,8 @@ impl Forcing {
                 let boundary = frame.to_boundary()?;
                 let interval = KEY_INTERVAL_S * i64::from(track.codec.timescale().hertz());
                 let is_far = |last: i64| boundary.start - last >= interval;
-                self.is_due |= boundary.part == 0 || self.key_last.is_some_and(is_far);
+                let begins = self.due_from.take_if(|from| boundary.start >= *from).is_some();
+                self.is_due |= begins || boundary.part == 0 || self.key_last.is_some_and(is_far);
                 None
             }
             Kind::Config => {

@@ -37,7 +37,7 @@ struct Rung {
 
 impl Rung {
     fn new() -> Self {
-        let mut rung = Self { cutter: Cutter::new(Starts::Source), out: Vec::new() };
+        let mut rung = Self { cutter: Cutter::new(Starts::Source, Begins::WithMedia), out: Vec::new() };
         assert!(rung.cutter.config(codec(b"first")));
         rung
     }
@@ -172,7 +172,7 @@ fn another_configuration_waits_for_a_discontinuity() {
 
 #[test]
 fn sound_begins_its_parts_with_its_own_frames() {
-    let mut cutter = Cutter::new(Starts::Unit(Timescale::from_hertz(48_000).unwrap()));
+    let mut cutter = Cutter::new(Starts::Unit(Timescale::from_hertz(48_000).unwrap()), Begins::WithMedia);
     let mut out = Vec::new();
     cutter.config(codec(b"sound"));
     for number in 0..2 {

@@ -8,6 +8,7 @@ const TERMS: Terms = Terms {
     preset: Preset::Superfast,
     timescale: TIMESCALE,
     frame_rate: FrameRate { numerator: 30, denominator: 1 },
+    on_demand: false,
 };
 
 const fn millis(millis: u64) -> Duration {
