@@ -102,6 +102,37 @@ fn a_lost_picture_moves_no_boundary() {
 }
 
 #[test]
+fn a_rung_that_nobody_watches_is_all_gaps_and_begins_with_a_segment() {
+    let cold = || Rung { cutter: Cutter::new(Starts::Source, Begins::AtOnce), out: Vec::new() };
+    let pass = |rung: &mut Rung, numbers: std::ops::Range<i64>| {
+        for number in numbers {
+            rung.cut([number]);
+            rung.cutter.late(boundary(number).start, &mut rung.out);
+        }
+    };
+    let mut rung = cold();
+    // It was claimed within a segment.
+    pass(&mut rung, 2..7);
+    assert_eq!(rung.told(), "g8 1.0- 1.1-");
+    assert_eq!(rung.cutter.next(), Some((8, 6 * PART * FRAME)));
+    // A child comes, and gives a key for the part that nobody has given up.
+    rung.cutter.begin();
+    assert!(rung.cutter.config(codec(b"first")));
+    rung.cutter.unit(frame(30, true), &mut rung.out);
+    rung.cut([7, 8]).frames(31..41);
+    assert_eq!(rung.told(), "1.2- 1.3- g9 c 2.0!+");
+    // It goes, and another comes back within a segment: its init segment is known.
+    pass(&mut rung, 9..14);
+    assert_eq!(rung.told(), "2.1- 2.2- 2.3- g10 3.0-");
+    rung.cutter.begin();
+    assert!(rung.cutter.config(codec(b"first")));
+    rung.cutter.unit(frame(60, true), &mut rung.out);
+    assert_eq!(rung.told(), "", "what was a gap is none any more");
+    rung.cutter.unit(frame(65, true), &mut rung.out);
+    assert_eq!(rung.told(), "3.1!+");
+}
+
+#[test]
 fn what_is_late_is_a_gap_and_the_rung_goes_on_with_a_key() {
     let mut rung = Rung::new();
     rung.cut(0..4).frames(0..7);
