@@ -93,7 +93,7 @@ const FOREVER: RetryConfig = { ...A_FEW, maxNumRetry: Number.POSITIVE_INFINITY }
 /** A rendition that had a gap is tried again by Auto after so many milliseconds, if it is the one that fits. */
 const AVOIDED_FOR = 10_000;
 
-/** One that had nothing but gaps is asked for so many times, which is 8 s, and tried again as soon as it has media. */
+/** One that had nothing but gaps is asked for so many parts, which is 8 s, and tried again as soon as it has media. */
 const QUESTIONS_MAX = 16;
 
 const LACKS_A_DECODER = [
@@ -215,7 +215,7 @@ class HlsPlayer implements Player {
     const asking = new AbortController();
     this.asking = asking;
     const address = this.hls.levels[level]?.uri ?? "";
-    await warm(() => textAt(address, asking.signal), asking.signal);
+    await warm((query) => textAt(address + query, asking.signal), asking.signal);
     if (this.asking === asking) this.asking = null;
   }
 
@@ -286,7 +286,7 @@ class HlsPlayer implements Player {
     if (this.warming.has(level)) return;
     this.warming.add(level);
     const { signal } = this.gone;
-    if (await warm(() => textAt(level.uri, signal), signal, QUESTIONS_MAX)) level.loadError = 0;
+    if (await warm((query) => textAt(level.uri + query, signal), signal, QUESTIONS_MAX)) level.loadError = 0;
     this.warming.delete(level);
   }
 
