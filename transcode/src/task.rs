@@ -191,16 +191,9 @@ impl Task {
         if !self.order.on_demand {
             return None;
         }
-        let (now, mut again, mut hull) = (Instant::now(), None::<Instant>, 0..0);
-        for (number, rung) in (0..).zip(&self.rungs) {
-            let wanted = rung.writer.demand().look(now);
-            if wanted != Wanted::No {
-                hull = if hull.is_empty() { number..number + 1 } else { hull.start..number + 1 };
-            }
-            if let Wanted::Until(until) = wanted {
-                again = Some(again.map_or(until, |again| again.min(until)));
-            }
-        }
+        let now = Instant::now();
+        let found: Vec<_> = self.rungs.iter().map(|rung| rung.writer.demand().look(now)).collect();
+        let (hull, again) = (hull(&found), look_again(&found));
         if self.wanted != hull {
             debug!(rungs = ?hull, "other rungs are watched");
             for (number, rung) in (0..).zip(&mut self.rungs) {
@@ -444,6 +437,23 @@ impl Rung {
     }
 }
 
+/// From the largest that somebody watches to the smallest.
+fn hull(found: &[Wanted]) -> Range<u16> {
+    let is_wanted = |wanted: &Wanted| *wanted != Wanted::No;
+    let first = found.iter().position(is_wanted).unwrap_or(0);
+    let end = found.iter().rposition(is_wanted).map_or(0, |last| last + 1);
+    first as u16..end as u16
+}
+
+/// When the first of them may be watched no more.
+fn look_again(found: &[Wanted]) -> Option<Instant> {
+    let until = |wanted: &Wanted| match wanted {
+        Wanted::Until(until) => Some(*until),
+        Wanted::No | Wanted::Held => None,
+    };
+    found.iter().filter_map(until).min()
+}
+
 async fn next(child: &mut Option<Child>) -> Event {
     match child {
         Some(child) => child.next().await,
@@ -455,5 +465,25 @@ async fn until(instant: Option<Instant>) {
     match instant {
         Some(instant) => sleep_until(instant.into()).await,
         None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_between_two_that_are_watched_is_made_too() {
+        let now = Instant::now();
+        let [soon, later] = [1, 2].map(|seconds| now + Duration::from_secs(seconds));
+        let (no, held) = (Wanted::No, Wanted::Held);
+        for (found, wanted, again) in [
+            ([no, no, no, no], 0..0, None),
+            ([no, no, held, no], 2..3, None),
+            ([held, Wanted::Until(later), no, no], 0..2, Some(later)),
+            ([no, Wanted::Until(later), no, Wanted::Until(soon)], 1..4, Some(soon)),
+        ] {
+            assert_eq!((hull(&found), look_again(&found)), (wanted, again), "{found:?}");
+        }
     }
 }
