@@ -524,9 +524,7 @@ fn a_rung_on_demand_is_encoded_for_whoever_watches_it_and_no_other_is() -> Resul
 
     let cold = watched.playlist("v90")?.context("a playlist")?;
     let is_cold = |playlist: &MediaPlaylist| {
-        !playlist.ended
-            && playlist.segments.len() > 2
-            && playlist.segments.iter().all(Segment::has_only_gaps)
+        !playlist.ended && playlist.segments.len() > 2 && playlist.segments.iter().all(Segment::has_only_gaps)
     };
     ensure!(is_cold(&cold), "{cold:?}");
     let asked = Instant::now();

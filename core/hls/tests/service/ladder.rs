@@ -164,7 +164,7 @@ async fn whoever_makes_a_rung_on_demand_learns_of_its_viewers_and_of_no_others()
 
 /// What an encoder writes is known when it runs; until then the rung has the init segment of what was announced.
 #[tokio::test]
-async fn the_first_media_of_a_rung_brings_its_init_segment_and_no_later_one_does() {
+async fn p18_the_first_media_of_a_rung_brings_its_init_segment_and_no_later_one_does() {
     let (mut stream, _) = on_demand();
     segment(&mut stream, "v", 0, false);
     segment(&mut stream, SMALL, 0, true);
