@@ -9,6 +9,7 @@
 //!   requests ───────┤
 //!   latency ────────┘ the release binary, real ffmpeg, real Chromium
 //!   ladder            the release encoder beside ffmpeg
+//!   rungs             the release binary with an encoder, beside itself without
 //!   soak              the release binary for an hour, under a load that comes and goes; only when it is named
 //!
 //! CPU time, not wall time, wherever the question allows it: other work on the machine then disturbs little. What is
@@ -31,6 +32,7 @@ mod process;
 mod relay_cpu;
 mod relay_hop;
 mod requests;
+mod rungs;
 mod soak;
 mod synthetic;
 mod table;
@@ -89,6 +91,11 @@ const BENCHMARKS: &[Benchmark] = &[
         name: "ladder",
         about: "CPU time, picture and start of the encoder with a ladder, beside ffmpeg with the same",
         run: ladder::run,
+    },
+    Benchmark {
+        name: "rungs",
+        about: "what a ladder costs the server beside its encoder, how late its renditions are, and how soon it is back",
+        run: rungs::run,
     },
     Benchmark {
         name: "requests",

@@ -20,13 +20,13 @@ use crate::playlist;
 use crate::process::{Process, Tidecast, wait_for};
 use crate::table::{Table, Target};
 
-const CLIP: &str = "bbb720p30";
+pub(crate) const CLIP: &str = "bbb720p30";
 const CPU_SECONDS_PER_MINUTE_MAX: f64 = 0.5;
 const RESIDENT_MB_MAX: f64 = 40.0;
 
 const LIVE_MAX: Duration = Duration::from_secs(20);
 /// From the first playlist to the measured round. With it a round ends after the store is full: 60 s of media.
-const WARM_UP: Duration = Duration::from_secs(10);
+pub(crate) const WARM_UP: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(250);
 
 pub(crate) fn run(options: &Options) -> Result<Vec<Table>> {
@@ -106,7 +106,7 @@ impl Side {
 }
 
 #[derive(Default, Clone, Copy)]
-struct Viewed {
+pub(crate) struct Viewed {
     playlists: u64,
     media: u64,
     bytes: u64,
@@ -175,7 +175,7 @@ fn measure(process: &Process, from: Instant, until: Instant) -> Result<(f64, f64
     Ok(((after.cpu_s - before.cpu_s) * 60.0 / took.as_secs_f64(), after.resident_peak_mb))
 }
 
-fn first_playlist(server: SocketAddr, path: &str) -> Result<String> {
+pub(crate) fn first_playlist(server: SocketAddr, path: &str) -> Result<String> {
     wait_for("the first playlist", LIVE_MAX, || {
         let answer = Connection::open(server).ok()?.get_ok(path).ok()?;
         answer.text().ok()
@@ -183,7 +183,7 @@ fn first_playlist(server: SocketAddr, path: &str) -> Result<String> {
 }
 
 /// Follows one rendition part by part, over a connection of its own.
-fn follow_parts(server: SocketAddr, playlist: &str, until: Instant) -> Result<Viewed> {
+pub(crate) fn follow_parts(server: SocketAddr, playlist: &str, until: Instant) -> Result<Viewed> {
     let mut connection = Connection::open(server)?;
     let mut viewed = Viewed::default();
     let mut text = connection.get_ok(playlist)?.text()?;

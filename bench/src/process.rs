@@ -27,7 +27,6 @@ pub(crate) struct Process {
     child: Child,
 }
 
-/// Of a process and its children.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Usage {
     pub(crate) cpu_s: f64,
@@ -44,25 +43,20 @@ impl Process {
         Ok(Self { child: child.with_context(|| format!("cannot start {:?}", command.get_program()))? })
     }
 
+    /// Of the process and its children.
     pub(crate) fn usage(&self) -> Result<Usage> {
         let mut usage = Usage::default();
         let mut left = vec![self.child.id()];
         while let Some(pid) = left.pop() {
-            // The name in parentheses may hold anything; what is counted comes behind it (proc(5)).
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-            let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-            let ticks = |field: usize| fields.get(field).and_then(|field| field.parse::<f64>().ok());
-            let (user, system) = (ticks(11).context("utime")?, ticks(12).context("stime")?);
-            usage.cpu_s += (user + system) / TICKS_PER_SECOND;
-            let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-            usage.resident_mb += megabytes(&status, "VmRSS:")?;
-            usage.resident_peak_mb += megabytes(&status, "VmHWM:")?;
-            usage.threads += value(&status, "Threads:")?.parse::<f64>()?;
-            usage.descriptors += fs::read_dir(format!("/proc/{pid}/fd"))?.count() as f64;
-            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
-            left.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+            usage += Usage::of(pid)?;
+            left.extend(children(pid)?);
         }
         Ok(usage)
+    }
+
+    /// Of the process without its children.
+    pub(crate) fn usage_alone(&self) -> Result<Usage> {
+        Usage::of(self.child.id())
     }
 
     /// Fails if it ended by itself.
@@ -71,6 +65,39 @@ impl Process {
         ensure!(ended.is_none(), "it ended by itself: {ended:?}");
         Ok(())
     }
+}
+
+impl Usage {
+    fn of(pid: u32) -> Result<Self> {
+        // The name in parentheses may hold anything; what is counted comes behind it (proc(5)).
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks = |field: usize| fields.get(field).and_then(|field| field.parse::<f64>().ok());
+        let (user, system) = (ticks(11).context("utime")?, ticks(12).context("stime")?);
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        Ok(Self {
+            cpu_s: (user + system) / TICKS_PER_SECOND,
+            resident_mb: megabytes(&status, "VmRSS:")?,
+            resident_peak_mb: megabytes(&status, "VmHWM:")?,
+            threads: value(&status, "Threads:")?.parse()?,
+            descriptors: fs::read_dir(format!("/proc/{pid}/fd"))?.count() as f64,
+        })
+    }
+}
+
+impl std::ops::AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.cpu_s += other.cpu_s;
+        self.resident_mb += other.resident_mb;
+        self.resident_peak_mb += other.resident_peak_mb;
+        self.threads += other.threads;
+        self.descriptors += other.descriptors;
+    }
+}
+
+fn children(pid: u32) -> Result<Vec<u32>> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    Ok(children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect())
 }
 
 impl Drop for Process {
@@ -148,9 +175,16 @@ fn run(data_dir: &Path, arguments: &[&str]) -> Result<Vec<u8>> {
 }
 
 impl Tidecast {
-    /// `profile` as in the configuration: "default" or "low".
+    /// Passes streams through. `profile` as in the configuration: "default" or "low".
     pub(crate) fn start(profile: &str) -> Result<Self> {
         Self::start_in(TempDir::new()?, &[("HLS__PROFILE", profile)])
+    }
+
+    /// Makes these renditions, as in the configuration.
+    pub(crate) fn start_with_ladder(ladder: &str) -> Result<Self> {
+        let encoder = encoder_binary()?;
+        let settings = [("TRANSCODE__LADDER", ladder), ("TRANSCODE__ENCODER", &encoder.to_string_lossy())];
+        Self::start_in(TempDir::new()?, &settings)
     }
 
     /// Lets one address, from which all our viewers come, have as many connections as there can be.
@@ -172,6 +206,7 @@ impl Tidecast {
         for listener in ["RTMP", "HTTP", "ADMIN", "RELAY"] {
             command.env(format!("TIDECAST__{listener}__LISTEN"), "127.0.0.1:0");
         }
+        command.env("TIDECAST__TRANSCODE__LADDER", "off");
         command.envs(settings.iter().map(|(key, value)| (format!("TIDECAST__{key}"), value)));
         command
             .env("TIDECAST__DATA_DIR", data_dir.path())

@@ -64,6 +64,8 @@ pub struct Terms {
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
+    /// The child that was just started has to decode so much media before it comes to what is to be encoded.
+    Missed(Duration),
     /// The child's pipeline stands.
     Ready,
     /// A unit of the source came, whether or not the child's queue had room for it.
@@ -219,6 +221,11 @@ impl Supervisor {
     pub fn handle_input(&mut self, input: Input, now: Instant) {
         match input {
             Input::Ended => self.ended(now),
+            Input::Missed(media) => {
+                if let Some(pace) = self.pace() {
+                    pace.missed(media);
+                }
+            }
             Input::Ready => self.ready(now),
             Input::UnitIn { pts } => self.unit_in(pts, now),
             Input::UnitOut { rung, pts } => {

@@ -1,6 +1,7 @@
 //! What a child is given of its source's log: units, and which of them a key is forced at.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use media::CodecConfig;
 use pipe::{Codec, SourceUnit, ToEncoder};
@@ -8,6 +9,10 @@ use relay::{Boundary, Cursor, Frame, FrameError, Kind, Read, Track, TrackRecord}
 
 /// In a segment longer than this, keys are forced at parts too, so far apart: whoever joins then starts near the edge.
 const KEY_INTERVAL_S: i64 = 2;
+
+/// A child that begins now encodes what is newer than this, and only decodes what is older: by the time that were
+/// encoded, it would be too late for anybody.
+const MISSED_MAX_S: i64 = 1;
 
 /// Of a log of no more groups than this everything is made into rungs.
 const NEW_GROUPS_MAX: u32 = 3;
@@ -42,13 +47,23 @@ pub(crate) enum SourceError {
     Frame(#[from] FrameError),
 }
 
+/// What a child that begins now is given first.
+#[derive(Debug)]
+pub(crate) struct Missed {
+    /// How the first unit is coded.
+    pub(crate) codec: Codec,
+    pub(crate) messages: Vec<ToEncoder>,
+    /// How long they last.
+    pub(crate) media: Duration,
+}
+
 /// Chooses the units that rungs begin with.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Forcing {
+    /// Boundaries before this are nothing to begin at.
+    from: i64,
     is_due: bool,
     key_last: Option<i64>,
-    /// The first boundary from then on makes a key due, whatever was before.
-    due_from: Option<i64>,
 }
 
 impl Source {
@@ -61,7 +76,7 @@ impl Source {
         Self {
             track,
             cursor,
-            forcing: Forcing::default(),
+            forcing: Forcing::from(i64::MIN),
             config: (cursor, config.clone()),
             config_before: config,
             frames: Vec::new(),
@@ -102,34 +117,37 @@ impl Source {
         }
     }
 
-    /// What a child that begins now has missed of the newest group, and how its first unit is coded. `next`: the group and
-    /// the start of the part that it is to begin with, if that is known: then from that group on, with a key there.
+    /// What a child that begins now has missed of the newest group. `next`: the group and the start of the part that it is
+    /// to begin with, if that is known; then it is given that group, and encodes from there on.
     ///
     /// # Errors
     /// [`FrameError`]: the log is broken.
-    pub(crate) fn catch_up(
-        &mut self,
-        next: Option<(u32, i64)>,
-    ) -> Result<(Codec, Vec<ToEncoder>), FrameError> {
+    pub(crate) fn catch_up(&mut self, next: Option<(u32, i64)>) -> Result<Missed, FrameError> {
         let mut cursor = group_of(self.track.start());
         cursor.group = next.map_or(cursor.group, |(group, _)| group.min(cursor.group));
-        // What was not read yet is read by the next to read.
-        self.forcing.due_from = next.map(|(_, start)| start);
         let (since, newest) = &self.config;
-        let codec = if *since <= cursor { newest } else { &self.config_before };
-        let mut forcing = Forcing { due_from: self.forcing.due_from, ..Forcing::default() };
-        let (mut messages, mut frames) = (Vec::new(), Vec::new());
+        let codec = if *since <= cursor { newest } else { &self.config_before }.clone();
+        let (mut missed, mut frames) = (Vec::new(), Vec::new());
         while cursor < self.cursor
             && let Read::Frames = self.track.read(&mut cursor, false, &mut frames)
         {
             let read =
                 |frame: &Frame| Cursor { group: frame.group(), frame: frame.index(), ..cursor } < self.cursor;
-            for frame in frames.drain(..).filter(read) {
-                messages.extend(forcing.message(&frame, self.track.record())?);
-            }
+            missed.extend(frames.drain(..).filter(read));
         }
-        self.forcing.due_from = forcing.due_from;
-        Ok((codec.clone(), messages))
+        let scale = self.track.record().codec.timescale();
+        let mut units = missed.iter().filter(|frame| frame.kind() == Kind::Unit).map(Frame::dts);
+        let (first, last) = (units.next(), units.next_back());
+        let media = first.zip(last).map_or(0, |(first, last)| last - first);
+        let recent = last.map_or(i64::MIN, |last| last - MISSED_MAX_S * i64::from(scale.hertz()));
+        let from = next.map_or(recent, |(_, start)| start);
+        // The units that come go on where these end.
+        self.forcing = Forcing::from(from);
+        let mut messages = Vec::with_capacity(missed.len());
+        for frame in &missed {
+            messages.extend(self.forcing.message(frame, self.track.record())?);
+        }
+        Ok(Missed { codec, messages, media: scale.duration(media) })
     }
 }
 
@@ -139,14 +157,18 @@ fn group_of(cursor: Cursor) -> Cursor {
 }
 
 impl Forcing {
+    fn from(from: i64) -> Self {
+        Self { from, is_due: false, key_last: None }
+    }
+
     fn message(&mut self, frame: &Frame, track: &TrackRecord) -> Result<Option<ToEncoder>, FrameError> {
         Ok(match frame.kind() {
             Kind::Boundary => {
                 let boundary = frame.to_boundary()?;
                 let interval = KEY_INTERVAL_S * i64::from(track.codec.timescale().hertz());
                 let is_far = |last: i64| boundary.start - last >= interval;
-                let begins = self.due_from.take_if(|from| boundary.start >= *from).is_some();
-                self.is_due |= begins || boundary.part == 0 || self.key_last.is_some_and(is_far);
+                let is_due = boundary.part == 0 || self.key_last.is_none_or(is_far);
+                self.is_due |= is_due && boundary.start >= self.from;
                 None
             }
             Kind::Config => {
@@ -171,5 +193,106 @@ impl Forcing {
             }
             Kind::End => None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use media::codec::aac;
+    use media::{AccessUnit, SessionId, StreamId, TrackId};
+    use relay::{StreamRecord, StreamRegistry};
+
+    use super::*;
+
+    const FRAME: i64 = 1024;
+    const FRAMES_PER_PART: i64 = 23;
+
+    fn record() -> StreamRecord {
+        let codec = CodecConfig::Aac(aac::Config::parse(Bytes::from_static(&[0x11, 0x90])).unwrap());
+        let track = TrackRecord {
+            id: TrackId(0),
+            name: "a".into(),
+            codec,
+            part_target_ms: 512,
+            reorder_delay: 0,
+            derived: None,
+        };
+        let session = SessionId::from_random(1);
+        StreamRecord {
+            session,
+            epoch: 1,
+            part_hold_back_ms: 1536,
+            frame_rate: None,
+            tracks: vec![track],
+            live: None,
+        }
+    }
+
+    /// A child that is started within a group of ten seconds gets all of it, and encodes from a boundary a second ago.
+    #[test]
+    fn of_a_long_group_only_the_last_second_is_encoded() {
+        let registry = StreamRegistry::default();
+        let id = StreamId::new("live", "cam").unwrap();
+        let mut stream = registry.open(id.clone(), SessionId::from_random(1)).unwrap();
+        let mut writer = stream.open(record()).remove(0);
+        writer.open_group(0, 0);
+        let track = registry.get(&id).unwrap().tracks()[0].clone();
+        let mut source = Source::new(track);
+        let mut push = |from: i64, to: i64| {
+            for number in from..to {
+                let start = number * FRAME;
+                if number % FRAMES_PER_PART == 0 {
+                    writer.push_boundary(&Boundary {
+                        msn: 0,
+                        part: (number / FRAMES_PER_PART) as u32,
+                        start,
+                        program_date_time_ms: 0,
+                        discontinuity_sequence: 0,
+                        independent: number == 0,
+                        gap: None,
+                    });
+                }
+                let data = Bytes::from_static(b"unit");
+                writer.push_unit(&AccessUnit {
+                    dts: start,
+                    pts: start,
+                    duration: FRAME as u32,
+                    key: number == 0,
+                    data,
+                });
+            }
+        };
+        let forced = |messages: &[ToEncoder]| -> Vec<i64> {
+            let unit = |message: &ToEncoder| match message {
+                ToEncoder::Unit(unit) if unit.force => Some(unit.dts / FRAME),
+                _ => None,
+            };
+            messages.iter().filter_map(unit).collect()
+        };
+        push(0, 460);
+        source.read(&mut Vec::new()).unwrap();
+        let Missed { messages, media, .. } = source.catch_up(None).unwrap();
+        assert_eq!((messages.len(), media.as_secs()), (460, 9));
+        // Its parts begin at multiples of 23; the second before the last unit, at 412.
+        assert_eq!(forced(&messages), [414]);
+        // Or from the part that is said.
+        let Missed { messages, .. } = source.catch_up(Some((0, 437 * FRAME))).unwrap();
+        assert_eq!((messages.len(), forced(&messages)), (460, vec![437]));
+        let Missed { messages, .. } = source.catch_up(None).unwrap();
+        assert_eq!(forced(&messages), [414]);
+
+        push(460, 560);
+        let mut events = Vec::new();
+        source.read(&mut events).unwrap();
+        let messages = events.into_iter().filter_map(|event| match event {
+            Event::Message(message) => Some(message),
+            Event::Boundary { .. } => None,
+        });
+        assert_eq!(
+            forced(&messages.collect::<Vec<_>>()),
+            [529],
+            "every two seconds from there on, at a boundary"
+        );
     }
 }

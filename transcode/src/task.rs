@@ -17,7 +17,7 @@ use crate::cut::{Begins, Cutter, Entry, Starts};
 use crate::job::{Input, Output, Reason, Supervisor, Terms};
 use crate::metrics::{JobMetrics, Metrics};
 use crate::order::{Order, PRESET};
-use crate::source::{self, Source, SourceError};
+use crate::source::{self, Missed, Source, SourceError};
 
 /// A rung this far behind its source has a gap there: its viewers' players have nothing left by then.
 const LATE: Duration = Duration::from_secs(2);
@@ -358,7 +358,7 @@ impl Task {
         self.awaits_key = true;
         self.force = false;
         self.rungs.iter_mut().for_each(|rung| rung.cutter.begin());
-        let (codec, missed) = match self.source.catch_up(self.next(&numbers)) {
+        let Missed { codec, messages, media } = match self.source.catch_up(self.next(&numbers)) {
             Ok(missed) => missed,
             Err(error) => {
                 error!(%error, "bad log entry");
@@ -367,15 +367,17 @@ impl Task {
         };
         match self.encoders.start(self.order.job(codec, preset, &numbers)) {
             Ok(child) => {
-                let names =
-                    self.rungs.iter().map(|rung| &*rung.writer.record().name).collect::<Vec<_>>().join(" ");
-                info!(child = child.id(), rungs = names, preset = preset.name(), made = ?numbers, "encoder started");
+                let made = self.rungs.get(usize::from(numbers.start)..usize::from(numbers.end));
+                let names = made.unwrap_or_default().iter().map(|rung| &*rung.writer.record().name);
+                let names = names.collect::<Vec<_>>().join(" ");
+                info!(child = child.id(), rungs = names, preset = preset.name(), "encoder started");
                 self.child = Some(child);
                 self.metrics.made(numbers.len());
                 if self.order.on_demand {
                     self.share.set_cost(self.order.estimate(self.source.track().record(), &numbers));
                 }
-                missed.into_iter().for_each(|message| self.feed(message));
+                self.input(Input::Missed(media));
+                messages.into_iter().for_each(|message| self.feed(message));
             }
             Err(error) => {
                 warn!(%error, "encoder not started");

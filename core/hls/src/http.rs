@@ -215,14 +215,14 @@ impl Request<'_> {
         // A range is one of the encoded bytes (RFC 9110 §14.1.2). Chromium's own HLS asks for playlists by range, and its
         // cache was seen to answer the next such request with a compressed copy as 206: nothing to leave to a player.
         let compress = self.head.gzip && !self.head.conditions.contains_key(RANGE);
-        let gzip = rendered.gzip.as_ref().filter(|_| compress);
+        let gzip = if compress { rendered.gzip() } else { None };
         let encoded = gzip.unwrap_or(&rendered.plain);
         let mut response = if is_known(&self.head.conditions, &encoded.etag) {
             let mut response = blank();
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             let headers = response.headers_mut();
             headers.insert(ETAG, encoded.etag.clone());
-            if rendered.gzip.is_some() {
+            if rendered.is_compressible() {
                 headers.insert(VARY, ACCEPT_ENCODING_MATTERS);
             }
             response

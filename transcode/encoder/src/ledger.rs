@@ -5,7 +5,7 @@
 //! (`encoded`). A forced key whose picture the decoder lost moves to the next picture that comes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Bound::{Excluded, Included};
+use std::ops::Bound::{Excluded, Included, Unbounded};
 
 use bytes::Bytes;
 use pipe::FaultClass;
@@ -39,8 +39,8 @@ struct RungLedger {
     left_out: u8,
     /// Captions of pictures that were left out, by their PTS, until the next one takes them along.
     carried: BTreeMap<i64, Vec<Bytes>>,
-    /// Up to here, pictures were taken for keys that were due.
-    taken_for_key: i64,
+    /// Up to here, pictures were taken for keys that were due. Before the first of them none is encoded.
+    taken_for_key: Option<i64>,
     started: bool,
     /// PTS at or after which the next picture is to be a key.
     pending: BTreeSet<i64>,
@@ -63,7 +63,7 @@ impl Ledger {
             every,
             left_out: 0,
             carried: BTreeMap::new(),
-            taken_for_key: i64::MIN,
+            taken_for_key: None,
             started: false,
             pending: BTreeSet::new(),
             expected: VecDeque::new(),
@@ -89,12 +89,15 @@ impl Ledger {
     }
 
     /// Whether `rung` encodes the picture of `pts`, which was decoded: each, or one of several, and always the one that is
-    /// to be a key. Ask once for each, in their order.
+    /// to be a key; none before the first key. Ask once for each, in their order.
     pub(crate) fn wants(&mut self, rung: usize, pts: i64) -> bool {
         let Some(rung) = self.rungs.get_mut(rung) else { return false };
-        let due = rung.pending.range((Excluded(rung.taken_for_key), Included(pts))).next().is_some();
+        let after = rung.taken_for_key.map_or(Unbounded, Excluded);
+        let due = rung.pending.range((after, Included(pts))).next().is_some();
         if due {
-            rung.taken_for_key = pts;
+            rung.taken_for_key = Some(pts);
+        } else if rung.taken_for_key.is_none() {
+            return false;
         }
         if due || rung.left_out == 0 {
             rung.left_out = rung.every.saturating_sub(1);
@@ -266,7 +269,7 @@ mod tests {
         let mut ledger = Ledger::new(&[3]);
         let taken: Vec<_> = (0..7)
             .filter(|&pts| {
-                ledger.accept(pts, false, Companion { captions: vec![captions(pts)], ..PLAIN });
+                ledger.accept(pts, pts == 0, Companion { captions: vec![captions(pts)], ..PLAIN });
                 ledger.wants(0, pts)
             })
             .collect();

@@ -28,7 +28,8 @@ pub struct SourceUnit {
     pub duration: u32,
     /// Decoding can start here.
     pub key: bool,
-    /// The cutter draws a boundary here: every rung gets an IDR at this PTS or, if the picture is lost, at the next.
+    /// The cutter draws a boundary here: every rung gets an IDR at this PTS or, if the picture is lost, at the next. What
+    /// comes before the first is decoded and not encoded.
     pub force: bool,
     /// As an MP4 sample holds it: NAL units behind their lengths, OBUs without delimiters, one frame of audio.
     pub data: Bytes,

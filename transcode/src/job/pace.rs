@@ -49,6 +49,8 @@ pub(super) struct Pace {
     last_in: Option<i64>,
     sampled: Option<Instant>,
     behind: Option<Behind>,
+    /// What it has to decode first; it does that faster than it comes.
+    missed: Duration,
     /// It may be behind until then.
     settles: Option<Instant>,
     /// Processor time of the child, and the media it had made by then, in ticks.
@@ -85,14 +87,19 @@ impl Pace {
             last_in: None,
             sampled: None,
             behind: None,
+            missed: Duration::ZERO,
             settles: None,
             costs: VecDeque::new(),
         }
     }
 
+    pub(super) fn missed(&mut self, media: Duration) {
+        self.missed = media;
+    }
+
     /// What went in before waited for the pipeline.
     pub(super) fn ready(&mut self, now: Instant) {
-        self.settles = Some(now + SETTLES_WITHIN);
+        self.settles = Some(now + SETTLES_WITHIN + self.missed);
         for rung in self.rungs.iter_mut().filter(|rung| rung.owed > 0) {
             rung.owed_since = Some(now);
         }
@@ -150,7 +157,8 @@ impl Pace {
     /// Whether some rung gives nothing, while units go in: ask when one did.
     pub(super) fn is_silent(&self, now: Instant) -> bool {
         self.rungs.iter().any(|rung| {
-            rung.owed >= SILENCE_UNITS && rung.owed_since.is_some_and(|since| now >= since + SILENCE_MAX)
+            let max = if rung.last_out.is_none() { SILENCE_MAX + self.missed } else { SILENCE_MAX };
+            rung.owed >= SILENCE_UNITS && rung.owed_since.is_some_and(|since| now >= since + max)
         })
     }
 

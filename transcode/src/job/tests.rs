@@ -468,6 +468,27 @@ fn a_child_may_take_a_moment_to_begin() {
     assert!((40..60).any(|tenths| is_behind(100 * tenths, 0)), "it has not begun at all");
 }
 
+/// A broadcaster's keys may be ten seconds apart, and all of that has to be decoded before the first picture.
+#[test]
+fn what_has_to_be_decoded_first_is_no_silence() {
+    let mut pace = Pace::new(0..1, 90_000, FrameRate { numerator: 30, denominator: 1 });
+    let start = Instant::now();
+    pace.missed(seconds(9));
+    pace.ready(start);
+    let mut is_silent = |at_ms: u64| {
+        pace.unit_in(90 * at_ms as i64, start + millis(at_ms));
+        pace.is_silent(start + millis(at_ms))
+    };
+    assert!((0..100).all(|tenths| !is_silent(100 * tenths)));
+    assert!((100..120).any(|tenths| is_silent(100 * tenths)));
+    pace.unit_out(0, 0);
+    let later = |at_ms: u64| start + seconds(12) + millis(at_ms);
+    assert!((0..20).any(|tenths| {
+        pace.unit_in(90 * (12_000 + 100 * tenths), later(100 * tenths as u64));
+        pace.is_silent(later(100 * tenths as u64))
+    }));
+}
+
 #[test]
 fn stamps_that_jump_ahead_are_not_being_behind() {
     let mut sim = Sim::new(TERMS, SOUND);

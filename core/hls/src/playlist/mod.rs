@@ -6,6 +6,7 @@ pub(crate) mod multivariant;
 pub(crate) mod version;
 
 use std::cell::RefCell;
+use std::sync::OnceLock;
 
 use ::http::{HeaderMap, HeaderValue};
 use bytes::Bytes;
@@ -18,7 +19,14 @@ use crate::headers;
 pub(crate) struct Rendered {
     pub(crate) plain: Encoded,
     /// `None` if it is never sent compressed.
-    pub(crate) gzip: Option<Encoded>,
+    gzip: Option<Compressed>,
+}
+
+/// Made for the first who asks: most renditions of most streams have no viewer on this node.
+#[derive(Debug)]
+struct Compressed {
+    etag: HeaderValue,
+    encoded: OnceLock<Encoded>,
 }
 
 #[derive(Debug)]
@@ -33,9 +41,18 @@ impl Rendered {
     /// `etag` makes the ETag of an encoding from the encoding's name. Strong ETags differ with the encoding,
     /// RFC 9110 §8.8.3.
     pub(crate) fn new(text: String, etag: impl Fn(&str) -> HeaderValue) -> Self {
-        let gzip = Encoded::new(gzip(text.as_bytes()), etag("gzip"), Some("gzip"), true);
-        let plain = Encoded::new(text.into(), etag("identity"), None, true);
-        Self { plain, gzip: Some(gzip) }
+        let gzip = Compressed { etag: etag("gzip"), encoded: OnceLock::new() };
+        Self { plain: Encoded::new(text.into(), etag("identity"), None, true), gzip: Some(gzip) }
+    }
+
+    /// `None` if it is never sent compressed.
+    pub(crate) fn gzip(&self) -> Option<&Encoded> {
+        let Compressed { etag, encoded } = self.gzip.as_ref()?;
+        Some(encoded.get_or_init(|| Encoded::new(gzip(&self.plain.body), etag.clone(), Some("gzip"), true)))
+    }
+
+    pub(crate) fn is_compressible(&self) -> bool {
+        self.gzip.is_some()
     }
 
     /// As [`Self::new`], for what is small and kept in caches by an ETag.
