@@ -152,6 +152,8 @@ struct SavedDerived {
     from: u16,
     every: u8,
     name: String,
+    #[serde(default)]
+    on_demand: bool,
 }
 
 impl From<&Checkpoint> for Saved {
@@ -168,7 +170,8 @@ impl From<&Checkpoint> for Saved {
                 bandwidth_average: bandwidth.average,
                 derived: track.derived.map(|derived| {
                     let name = track.name.to_string();
-                    SavedDerived { from: derived.from.0, every: derived.every, name }
+                    let Derived { from, every, on_demand, .. } = derived;
+                    SavedDerived { from: from.0, every, name, on_demand }
                 }),
             }
         });
@@ -208,6 +211,7 @@ impl Saved {
                 from: TrackId(derived.from),
                 every: derived.every,
                 bandwidth,
+                on_demand: derived.on_demand,
             });
             tracks.push(TrackRecord {
                 id: TrackId(number),
@@ -360,7 +364,7 @@ mod tests {
         let bandwidth = Bandwidth { peak: 700_000, average: 600_000 };
         let rung = TrackRecord {
             name: "v360".into(),
-            derived: Some(Derived { from: TrackId(0), every: 1, bandwidth }),
+            derived: Some(Derived { from: TrackId(0), every: 1, bandwidth, on_demand: true }),
             ..track(2, CodecConfig::H264(avcc()), 501)
         };
         Checkpoint {
@@ -401,6 +405,15 @@ mod tests {
         assert_eq!(checkpoint.written_ms(), 1_800_000_040_123);
         let last = checkpoint.last();
         assert_eq!((last.msn, last.group, last.discontinuity_sequence), (20, 1_021, 1));
+    }
+
+    /// Written by a version that made everything always.
+    #[test]
+    fn a_rung_that_says_nothing_of_demand_is_always_made() {
+        let text = String::from_utf8(checkpoint().to_json()).unwrap();
+        let read = Checkpoint::from_json(text.replace(",\"on_demand\":true", "").as_bytes()).unwrap();
+        let derived = |checkpoint: &Checkpoint| checkpoint.record.tracks[2].derived.unwrap();
+        assert!(derived(&checkpoint()).on_demand && !derived(&read).on_demand);
     }
 
     #[test]

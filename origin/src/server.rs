@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use hls::{Announcement, Bandwidth, Catalog, RenditionHeader, RenditionName, StreamHeader, StreamWriter};
 use media::SessionId;
 use relay::{
-    Cursor, Frame, FrameError, Kind, Read, STORE_BYTES_MAX, Stream, StreamRecord, StreamRegistry, Track,
+    Cursor, Demand, Frame, FrameError, Kind, Read, STORE_BYTES_MAX, Stream, StreamRecord, StreamRegistry,
+    Track,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -84,6 +85,20 @@ async fn run(stream: Arc<Stream>, catalog: Catalog, stop: CancellationToken) {
     packaging.writer.end();
 }
 
+/// Tells the worker behind a track that somebody watches.
+#[derive(Debug)]
+struct Viewers(Arc<Demand>);
+
+impl hls::Demand for Viewers {
+    fn touch(&self) {
+        self.0.touch();
+    }
+
+    fn hold(&self) -> Box<dyn Send + Sync> {
+        Box::new(self.0.hold())
+    }
+}
+
 /// One stream on its way from the log to the index.
 struct Packaging {
     writer: StreamWriter,
@@ -103,11 +118,17 @@ struct Lane {
 
 impl Packaging {
     fn open(stream: &Stream, record: &StreamRecord, catalog: &Catalog) -> Self {
-        let renditions = record.tracks.iter().map(|track| RenditionHeader {
-            name: rendition_name(&track.name),
-            codec: track.codec.clone(),
-            part_target_ms: track.part_target_ms,
-            derived: track.derived.map(|derived| derived.every),
+        let renditions = stream.tracks().iter().map(|track| {
+            let record = track.record();
+            RenditionHeader {
+                name: rendition_name(&record.name),
+                codec: record.codec.clone(),
+                part_target_ms: record.part_target_ms,
+                derived: record.derived.map(|derived| hls::Derived {
+                    every: derived.every,
+                    on_demand: derived.on_demand.then(|| Arc::new(Viewers(track.demand().clone())) as _),
+                }),
+            }
         });
         let writer = catalog.open(StreamHeader {
             id: stream.id().clone(),

@@ -150,6 +150,26 @@ test("a chosen rendition that is nothing but gaps is given up, too", async () =>
   await framesAfter(page, (await stats(page)).frames + 60);
 });
 
+test("a chosen rendition that is made on demand is asked for, and the picture before it goes on until it comes", async () => {
+  const { page, channel } = await watching();
+  await showing(page, 360);
+  const cold = channel.tracks.get("v180");
+  cold.losing = true;
+  await framesAfter(page, (await stats(page)).frames + 30);
+  let asked = 0;
+  page.on("request", (request) => (asked += Number(request.url().includes("/v180/index.m3u8"))));
+  await choose(page, /^180p/);
+  const began = performance.now();
+  // More than what is buffered.
+  await framesAfter(page, (await stats(page)).frames + 120);
+  const took = performance.now() - began;
+  assert.ok(took < 5500, `four seconds of the picture took ${took} ms`);
+  assert.ok(asked > 2, `asked ${asked} times`);
+  cold.losing = false;
+  await showing(page, 180);
+  assert.equal(await page.locator("#quality-note").isVisible(), false);
+});
+
 test("Auto leaves a rendition with gaps before the viewer waits long", async () => {
   const { page, channel } = await watching();
   await showing(page, 360);

@@ -14,7 +14,7 @@ use harness::media::output_dir;
 use harness::poll;
 use harness::publisher::Publisher;
 use harness::server::{End, Setup, Tidecast};
-use harness::strict::{MediaPlaylist, MultivariantPlaylist};
+use harness::strict::{MediaPlaylist, MultivariantPlaylist, Segment};
 use harness::viewer::{RecordedRendition, Recording, follow_variants};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
@@ -504,6 +504,63 @@ fn chaos(seed: u64) -> Result<()> {
         ensure!(!untouched || gaps("v90")? == 0, "{stream}: nobody struck it, and its rung has a gap");
     }
     publishers.into_iter().try_for_each(|publisher| publisher?.stop())?;
+    server.stop()
+}
+
+/// Nobody watches: nothing is encoded, and the rungs are there as gaps. Somebody watches one: it has media, and the other
+/// has none. To look at a rung is to watch it, so each is looked at no earlier than its turn comes.
+#[test]
+fn a_rung_on_demand_is_encoded_for_whoever_watches_it_and_no_other_is() -> Result<()> {
+    let _turn = turn();
+    let server = server(&format!("on-demand {LADDER}"))?;
+    let publisher = Publisher::of_clip("gop-2", &server.publish_url("live/asked"))?;
+    let watched = Watched { http: server.viewer_http(), stream: "live/asked".to_owned() };
+    let made = || server.metric("transcode_rungs");
+    poll::until("a ladder", LADDER_MAX, || {
+        let is_offered = watched.playlist("v")?.is_some() && watched.variants()? == 3;
+        Ok((is_offered && watched.whole("v")?.len() > 2).then_some(()))
+    })?;
+    ensure!(made()? == 0.0 && children(&server).is_empty(), "encoded for nobody");
+
+    let cold = watched.playlist("v90")?.context("a playlist")?;
+    let is_cold = |playlist: &MediaPlaylist| {
+        !playlist.ended && playlist.segments.len() > 2 && playlist.segments.iter().all(Segment::has_only_gaps)
+    };
+    ensure!(is_cold(&cold), "{cold:?}");
+    let asked = Instant::now();
+    let first = poll::until("media of the rung", Duration::from_secs(8), || {
+        Ok(watched.whole("v90")?.first().copied())
+    })?;
+    println!("first whole segment {first}, {:?} after the first question", asked.elapsed());
+    ensure!(made()? == 1.0 && children(&server).len() == 1, "{} rungs are made", made()?);
+    let (source, warm) = (watched.playlist("v")?, watched.playlist("v90")?);
+    let (source, warm) = (source.context("the publisher's own")?, warm.context("a playlist")?);
+    for segment in warm.segments.iter().filter(|segment| segment.finished.is_some()) {
+        let Some(same) = source.segment(segment.msn) else { continue };
+        let length = |finished: &Option<(Duration, String)>| finished.as_ref().map(|(length, _)| *length);
+        ensure!(length(&segment.finished) == length(&same.finished), "{}: another length", segment.msn);
+        ensure!(segment.program_date_time == same.program_date_time, "{}: another date", segment.msn);
+        ensure!(segment.gap == (segment.msn < first), "{}: what was a gap is none any more", segment.msn);
+    }
+    let told: Vec<String> = warm.check().iter().map(ToString::to_string).collect();
+    ensure!(told.is_empty(), "{told:?}");
+    ensure!(source.segments.iter().all(|segment| !segment.gap), "the publisher's own has a gap");
+
+    let other = watched.playlist("v180")?.context("a playlist")?;
+    ensure!(is_cold(&other), "nobody watched it: {other:?}");
+    poll::until("media of both", Duration::from_secs(8), || Ok((made()? == 2.0).then_some(())))?;
+    let back = watched.newest("v90")?;
+    poll::until("a later segment of both", Duration::from_secs(8), || {
+        let has = |name| Ok::<_, anyhow::Error>(watched.newest(name)? > back);
+        Ok((has("v90")? && has("v180")?).then_some(()))
+    })?;
+    let whole = watched.whole("v90")?;
+    ensure!(
+        whole.windows(2).all(|pair| pair[0] + 1 == pair[1]),
+        "a gap where the encoder was replaced: {whole:?}"
+    );
+    ensure!(server.metric("transcode_failures_total")? == 0.0);
+    publisher.stop()?;
     server.stop()
 }
 

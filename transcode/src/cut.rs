@@ -31,9 +31,19 @@ pub(crate) enum Starts {
     Unit(Timescale),
 }
 
+/// Whether a rung that never had media has parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begins {
+    /// Not before its media: there is nobody whom its gaps could tell anything.
+    WithMedia,
+    /// With gaps: it is there for whoever asks for it, and made only then.
+    AtOnce,
+}
+
 #[derive(Debug)]
 pub(crate) struct Cutter {
     starts: Starts,
+    begins: Begins,
     /// Of the source, with their groups; not written yet.
     waiting: VecDeque<(u32, Boundary)>,
     group: Option<u32>,
@@ -54,9 +64,10 @@ struct Config {
 }
 
 impl Cutter {
-    pub(crate) fn new(starts: Starts) -> Self {
+    pub(crate) fn new(starts: Starts, begins: Begins) -> Self {
         Self {
             starts,
+            begins,
             waiting: VecDeque::new(),
             group: None,
             discontinuity_sequence: None,
@@ -99,8 +110,8 @@ impl Cutter {
             return;
         };
         if self.config.written.is_none() && last.1.part != 0 {
-            // A rendition begins with a segment.
-            self.waiting.drain(..reached);
+            // A rendition begins with a segment, and so does its init segment.
+            (0..reached).for_each(|_| self.write_gap(out));
             self.needs_key = true;
             return;
         }
@@ -146,12 +157,21 @@ impl Cutter {
         }
     }
 
-    /// A rung that never had media has no parts either: there is nobody whom its gaps could tell anything.
+    /// The oldest part of the source that was given up neither as media nor as a gap, and its group.
+    pub(crate) fn next(&self) -> Option<(u32, i64)> {
+        self.waiting.front().map(|(group, boundary)| (*group, boundary.start))
+    }
+
+    /// A rendition begins with a segment, whether it has media or not.
     fn write_gap(&mut self, out: &mut Vec<Entry>) {
         let Some((group, mut boundary)) = self.waiting.pop_front() else { return };
         let end = self.waiting.front().map(|(_, next)| next.start);
         self.gone = end.unwrap_or(boundary.start + 1);
-        if self.config.written.is_none() {
+        let has_begun = match self.begins {
+            Begins::WithMedia => self.config.written.is_some(),
+            Begins::AtOnce => self.group.is_some() || boundary.part == 0,
+        };
+        if !has_begun {
             return;
         }
         let ticks = end.and_then(|end| u32::try_from(end - boundary.start).ok());

@@ -36,15 +36,21 @@ pub fn derive(
         video: video.and_then(|track| Video::of(&track.codec, measured, track.reorder_delay > 0)),
         audio: audio.and_then(|track| Audio::of(&track.codec)),
     };
-    let plan = ladder::plan(&source, ladders.of(id)).admit(&source, budget.free(), &CostModel::MEASURED);
+    let wanted = ladders.of(id);
+    let plan = ladder::plan(&source, &wanted.config).admit(&source, budget.free(), &CostModel::MEASURED);
     let rate = frame_rate.unwrap_or(30.0);
-    let rungs = plan.video.iter().filter_map(|rung| video_track(rung, video?, rate));
+    let rungs = plan.video.iter().filter_map(|rung| video_track(rung, video?, rate, wanted.on_demand));
     let sounds = plan.audio.iter().filter_map(|sound| audio_track(sound, audio?));
     let ids = (0..).map(TrackId).skip(tracks.len());
     rungs.chain(sounds).zip(ids).map(|(track, id)| TrackRecord { id, ..track }).collect()
 }
 
-fn video_track(rung: &VideoRung, from: &TrackRecord, frame_rate: f64) -> Option<TrackRecord> {
+fn video_track(
+    rung: &VideoRung,
+    from: &TrackRecord,
+    frame_rate: f64,
+    on_demand: bool,
+) -> Option<TrackRecord> {
     let peak = (f64::from(rung.bitrate) * PEAK) as u32;
     let rate = frame_rate / f64::from(rung.every);
     let codec =
@@ -57,6 +63,7 @@ fn video_track(rung: &VideoRung, from: &TrackRecord, frame_rate: f64) -> Option<
             from: from.id,
             every: rung.every,
             bandwidth: Bandwidth { peak, average: rung.bitrate },
+            on_demand,
         }),
         reorder_delay: 0,
         ..from.clone()
@@ -75,6 +82,8 @@ fn audio_track(sound: &AudioRendition, from: &TrackRecord) -> Option<TrackRecord
             from: from.id,
             every: 1,
             bandwidth: Bandwidth { peak: sound.bitrate * 11 / 10, average: sound.bitrate },
+            // It costs next to nothing, and all rungs of the picture are heard with it.
+            on_demand: false,
         }),
         ..from.clone()
     })
@@ -122,6 +131,26 @@ mod tests {
         assert_eq!((of.from, of.bandwidth.peak, of.bandwidth.average), (TrackId(0), 1_800_000, 1_200_000));
         assert!(derive(&"off".parse().unwrap(), &budget, &id, &own, Some(30.0)).is_empty());
         assert!(derive(&ladders, &Budget::new(0), &id, &own, Some(30.0)).is_empty(), "no room");
+    }
+
+    #[test]
+    fn a_ladder_on_demand_concerns_pictures_and_no_sound() {
+        let id = StreamId::new("live", "cam").unwrap();
+        let surround = aac::Config::parse(Bytes::from_static(&[0x11, 0xB0])).unwrap();
+        let mut own = tracks(CodecConfig::H264(h264::Config::nominal(1280, 720, 30.0, 3_000_000).unwrap()));
+        // B-frames: a rung of the source's own size is made too.
+        own[0].reorder_delay = 3_000;
+        own.push(TrackRecord {
+            id: TrackId(1),
+            name: "a".into(),
+            ..tracks(CodecConfig::Aac(surround))[0].clone()
+        });
+        for (ladder, on_demand) in [("on-demand 360:700k", true), ("360:700k", false)] {
+            let derived = derive(&ladder.parse().unwrap(), &Budget::new(8), &id, &own, Some(30.0));
+            let made: Vec<_> =
+                derived.iter().map(|track| (&*track.name, track.derived.unwrap().on_demand)).collect();
+            assert_eq!(made, [("v720", on_demand), ("v360", on_demand), ("aac", false)]);
+        }
     }
 
     #[test]

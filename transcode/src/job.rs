@@ -1,12 +1,16 @@
 //! What becomes of one job whose child fails, falls behind, or cannot start.
 //!
 //!   Starting ──Ready──▶ Running ──Stop──▶ Stopping ──Ended──▶ Waiting ──▶ Starting …
-//!                                              └────────────────────────▶ GivenUp ─5 min─▶ Starting …
+//!                                              ├────────────────────────▶ GivenUp ─5 min─▶ Starting …
+//!                                              └────────────────────────▶ Idle ──Wanted──▶ Starting …
 //!
 //! A failure starts a new child after a while, which grows; three within a minute make the job a step cheaper: a cheaper
 //! preset, then without the largest rung, at last nothing, and the stream is passed through only. A job that falls
 //! behind gives up its lowest rung at once, and goes the same way if that does not help. Each step is taken back alone,
 //! after a long calm: each is a splice that viewers may see.
+//!
+//! A job on demand makes the rungs from the largest that is wanted to the smallest, and is idle while none is: that is no
+//! failure and no step. It begins at once; a child at work is replaced where the source is cut, which nobody sees.
 //!
 //! Owns no process and reads no clock; a worker drives it. Invariants:
 //! - there are never two children: [`Output::Start`] comes only after [`Input::Ended`] of the one before;
@@ -53,10 +57,12 @@ pub struct Terms {
     pub timescale: u32,
     /// Of the source; of sound, units per second.
     pub frame_rate: FrameRate,
+    /// Only what is [wanted](Input::Wanted) is made, and nothing before.
+    pub on_demand: bool,
 }
 
 /// What happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
     /// The child that was just started has to decode so much media before it comes to what is to be encoded.
     Missed(Duration),
@@ -78,6 +84,10 @@ pub enum Input {
     /// The machine is short of processor time, and this job is to need less; see
     /// [`Budget::is_short`](crate::budget::Budget::is_short).
     MachineShort,
+    /// Somebody watches these of the planned rungs, and perhaps some between them; empty if nobody watches any.
+    Wanted(Range<u16>),
+    /// The source is cut here, before its next unit: another child can go on without a hole.
+    Boundary,
     /// It is [`Supervisor::wait_until`].
     Tick,
 }
@@ -101,6 +111,8 @@ pub enum Reason {
     Overload,
     /// There was a long calm: the next does more.
     Restore,
+    /// Others are watched than it makes, or none.
+    Demand,
 }
 
 /// What went wrong with a child.
@@ -132,6 +144,10 @@ pub struct Counters {
 pub struct Supervisor {
     terms: Terms,
     state: State,
+    /// Of the plan.
+    wanted: Range<u16>,
+    /// Of the last child.
+    made: Range<u16>,
     /// From what was planned to what is done.
     steps: Vec<Step>,
     stepped: Instant,
@@ -148,11 +164,23 @@ pub struct Supervisor {
 
 #[derive(Debug)]
 enum State {
-    Starting { since: Instant, pace: Pace },
-    Running { since: Instant, pace: Pace },
+    Starting {
+        since: Instant,
+        pace: Pace,
+    },
+    Running {
+        since: Instant,
+        pace: Pace,
+    },
     Stopping(Next),
-    Waiting { until: Instant },
-    GivenUp { until: Instant },
+    Waiting {
+        until: Instant,
+    },
+    GivenUp {
+        until: Instant,
+    },
+    /// Nobody watches.
+    Idle,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -169,11 +197,13 @@ enum Step {
 }
 
 impl Supervisor {
-    /// Orders the first child.
+    /// Orders the first child, unless it is to wait until somebody wants it.
     pub fn new(terms: Terms, now: Instant) -> Self {
         let mut supervisor = Self {
             terms,
             state: State::Waiting { until: now },
+            wanted: if terms.on_demand { 0..0 } else { 0..terms.rungs },
+            made: 0..0,
             steps: Vec::new(),
             stepped: now,
             troubled: None,
@@ -210,6 +240,8 @@ impl Supervisor {
             }
             Input::Fault(class) => self.fault(class, now),
             Input::MachineShort if matches!(self.state, State::Running { .. }) => self.overload(now),
+            Input::Wanted(rungs) => self.wanted(rungs, now),
+            Input::Boundary => self.boundary(now),
             Input::MachineShort | Input::Tick => {}
         }
         self.tick(now);
@@ -224,15 +256,17 @@ impl Supervisor {
         match self.state {
             State::Starting { since, .. } => Some(since + READY_WITHIN),
             State::Running { since, .. } => self.restore_at(since),
-            State::Stopping(_) => None,
+            State::Stopping(_) | State::Idle => None,
             State::Waiting { until } | State::GivenUp { until } => Some(until),
         }
     }
 
-    /// Rungs that a child makes now, or the next will; numbers of the plan.
+    /// Rungs that a child makes now, or the next will; numbers of the plan. Empty if none is wanted.
     pub fn rungs(&self) -> Range<u16> {
         let count = |step| self.steps.iter().filter(|other| **other == step).count() as u16;
-        count(Step::WithoutLargest)..self.terms.rungs - count(Step::WithoutLowest)
+        let left = count(Step::WithoutLargest)..self.terms.rungs.saturating_sub(count(Step::WithoutLowest));
+        let rungs = left.start.max(self.wanted.start)..left.end.min(self.wanted.end);
+        if rungs.is_empty() { 0..0 } else { rungs }
     }
 
     pub fn preset(&self) -> Preset {
@@ -244,6 +278,11 @@ impl Supervisor {
     /// Whether nothing is made, and nothing is tried.
     pub fn is_given_up(&self) -> bool {
         matches!(self.state, State::GivenUp { .. })
+    }
+
+    /// Whether there is no child, because nobody wants one.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.state, State::Idle)
     }
 
     /// Seconds of processor time that the child needs per second of media, over its last ten seconds or so.
@@ -275,10 +314,32 @@ impl Supervisor {
 
     fn start(&mut self, now: Instant) {
         let (preset, rungs) = (self.preset(), self.rungs());
+        if rungs.is_empty() {
+            self.state = State::Idle;
+            return;
+        }
+        self.made = rungs.clone();
         let pace = Pace::new(rungs.clone(), self.terms.timescale, self.terms.frame_rate);
         self.state = State::Starting { since: now, pace };
         self.counters.starts += 1;
         self.outputs.push_back(Output::Start { preset, rungs });
+    }
+
+    fn wanted(&mut self, rungs: Range<u16>, now: Instant) {
+        self.wanted = rungs.start..rungs.end.min(self.terms.rungs);
+        if self.rungs().is_empty() {
+            // What was too much with other rungs need not be with these, if any.
+            self.steps.retain(|step| *step == Step::CheaperPreset);
+        }
+        if self.is_idle() {
+            self.start(now);
+        }
+    }
+
+    fn boundary(&mut self, now: Instant) {
+        if self.pace().is_some() && self.rungs() != self.made {
+            self.stop(Reason::Demand, Next::Start(now));
+        }
     }
 
     fn ready(&mut self, now: Instant) {
@@ -324,7 +385,7 @@ impl Supervisor {
                 self.go(next, now);
             }
             State::Stopping(next) => self.go(next, now),
-            State::Waiting { .. } | State::GivenUp { .. } => {}
+            State::Waiting { .. } | State::GivenUp { .. } | State::Idle => {}
         }
     }
 
@@ -332,9 +393,13 @@ impl Supervisor {
         match self.state {
             State::Starting { since, .. } if now >= since + READY_WITHIN => self.fail(Failure::NotReady, now),
             State::Running { since, .. } if self.restore_at(since).is_some_and(|at| now >= at) => {
-                self.steps.pop();
+                let before = (self.preset(), self.rungs());
+                // One that takes away what is not wanted anyhow is nothing to wait another five minutes for.
+                while self.steps.pop().is_some() && before == (self.preset(), self.rungs()) {}
                 self.stepped = now;
-                self.stop(Reason::Restore, Next::Start(now));
+                if before != (self.preset(), self.rungs()) {
+                    self.stop(Reason::Restore, Next::Start(now));
+                }
             }
             State::Waiting { until } | State::GivenUp { until } if now >= until => self.start(now),
             _ => {}
@@ -409,7 +474,11 @@ impl Supervisor {
     }
 
     fn push(&mut self, step: Step, now: Instant) {
-        self.steps.push(step);
+        let before = (self.preset(), self.rungs());
+        // Taken from what was planned; of that, what is not wanted is not made already.
+        while before == (self.preset(), self.rungs()) {
+            self.steps.push(step);
+        }
         self.stepped = now;
     }
 

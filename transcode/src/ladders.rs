@@ -1,7 +1,7 @@
 //! The ladder of each application, as an operator writes it.
 //!
 //! ```text
-//! auto; film = 1080:6000k, 480:1200k; radio = off
+//! auto; film = on-demand 1080:6000k, 480:1200k; radio = off
 //! ```
 
 use std::collections::BTreeMap;
@@ -16,21 +16,33 @@ use crate::ladder::{LadderConfig, RungConfig};
 const HEIGHTS: std::ops::RangeInclusive<u16> = 64..=4096;
 const KBIT_S: std::ops::RangeInclusive<u32> = 32..=100_000;
 
+/// Before a ladder whose pictures are made only while somebody watches them. Sound is always made.
+const ON_DEMAND: &str = "on-demand";
+
 /// One for every application, and another for some.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ladders {
-    default: LadderConfig,
-    apps: BTreeMap<String, LadderConfig>,
+    default: Ladder,
+    apps: BTreeMap<String, Ladder>,
+}
+
+/// Of one application.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ladder {
+    pub config: LadderConfig,
+    /// The rungs are made only while somebody watches them.
+    pub on_demand: bool,
 }
 
 impl Ladders {
-    pub fn of(&self, id: &StreamId) -> &LadderConfig {
+    pub fn of(&self, id: &StreamId) -> &Ladder {
         self.apps.get(id.app()).unwrap_or(&self.default)
     }
 
     /// Whether no stream gets any rung.
     pub fn is_off(&self) -> bool {
-        self.default == LadderConfig::Off && self.apps.values().all(|ladder| *ladder == LadderConfig::Off)
+        let is_off = |ladder: &Ladder| ladder.config == LadderConfig::Off;
+        is_off(&self.default) && self.apps.values().all(is_off)
     }
 }
 
@@ -59,7 +71,22 @@ impl FromStr for Ladders {
     }
 }
 
-fn ladder(text: &str) -> Result<LadderConfig, String> {
+fn ladder(text: &str) -> Result<Ladder, String> {
+    let Some(rest) = text.strip_prefix(ON_DEMAND) else {
+        return Ok(Ladder { config: config(text)?, on_demand: false });
+    };
+    let config = match rest.trim_start() {
+        "" => return Err(format!("{text:?} does not say what is made on demand")),
+        made if made.len() == rest.len() => return Err(format!("{text:?} is no rung")),
+        made => config(made)?,
+    };
+    if config == LadderConfig::Off {
+        return Err(format!("{text:?} makes nothing, on demand or not"));
+    }
+    Ok(Ladder { config, on_demand: true })
+}
+
+fn config(text: &str) -> Result<LadderConfig, String> {
     match text {
         "auto" => Ok(LadderConfig::Auto),
         "off" => Ok(LadderConfig::Off),
@@ -92,8 +119,11 @@ impl fmt::Display for Ladders {
     }
 }
 
-fn write_ladder(f: &mut fmt::Formatter<'_>, ladder: &LadderConfig) -> fmt::Result {
-    match ladder {
+fn write_ladder(f: &mut fmt::Formatter<'_>, ladder: &Ladder) -> fmt::Result {
+    if ladder.on_demand {
+        write!(f, "{ON_DEMAND} ")?;
+    }
+    match &ladder.config {
         LadderConfig::Auto => f.write_str("auto"),
         LadderConfig::Off => f.write_str("off"),
         LadderConfig::Rungs(rungs) => {
@@ -112,15 +142,25 @@ mod tests {
 
     #[test]
     fn what_is_written_is_what_is_shown() {
-        for text in ["auto", "off", "720:2500k, 480:1200k", "auto; film = 1080:6000k; radio = off"] {
+        for text in [
+            "auto",
+            "off",
+            "720:2500k, 480:1200k",
+            "auto; film = 1080:6000k; radio = off",
+            "on-demand auto",
+            "auto; film = on-demand 1080:6000k, 480:1200k; radio = off",
+        ] {
             assert_eq!(text.parse::<Ladders>().unwrap().to_string(), text);
         }
         let ladders: Ladders = "off;film=auto".parse().unwrap();
         let id = |app| StreamId::new(app, "cam").unwrap();
         assert_eq!(
-            (ladders.of(&id("film")), ladders.of(&id("live"))),
+            (&ladders.of(&id("film")).config, &ladders.of(&id("live")).config),
             (&LadderConfig::Auto, &LadderConfig::Off)
         );
+        let ladders: Ladders = "on-demand 720:2500k,360:700k; film = auto".parse().unwrap();
+        assert!(ladders.of(&id("live")).on_demand && !ladders.of(&id("film")).on_demand);
+        assert!(matches!(&ladders.of(&id("live")).config, LadderConfig::Rungs(rungs) if rungs.len() == 2));
         assert!(!ladders.is_off() && "off; a = off".parse::<Ladders>().unwrap().is_off());
     }
 
@@ -133,6 +173,10 @@ mod tests {
             ("720:2500", "\"720:2500\""),
             ("7200:2500k", "\"7200:2500k\""),
             ("720:2500k,", "\"\" is no rung"),
+            ("on-demand", "\"on-demand\" does not say"),
+            ("on-demand off", "\"on-demand off\" makes nothing"),
+            ("on-demandauto", "\"on-demandauto\" is no rung"),
+            ("720:2500k, on-demand 360:700k", "\"on-demand 360:700k\" is no rung"),
             ("auto; off", "\"off\" names no application"),
             ("auto; ../x = off", "\"../x\" is no application"),
             ("auto; a = off; a = auto", "\"a\" comes twice"),

@@ -29,6 +29,7 @@ type PerRung<M> = Family<RungLabels, M>;
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
     jobs: Gauge,
+    rungs: Gauge,
     units_in: Counter,
     units_dropped: Counter,
     starts: Counter,
@@ -48,6 +49,7 @@ impl Metrics {
         let metrics = Self::default();
         let this = metrics.clone();
         registry.register("transcode_jobs", "Tracks that something is made of here", this.jobs);
+        registry.register("transcode_rungs", "Renditions that an encoder process is at work on", this.rungs);
         registry.register("transcode_units_in", "Access units of sources", this.units_in);
         registry.register(
             "transcode_units_dropped",
@@ -103,7 +105,7 @@ impl Metrics {
             let bytes = self.bytes_out.get_or_create(&labels).clone();
             (labels, units, bytes)
         });
-        JobMetrics { metrics: self.clone(), rungs: rungs.collect(), told: Counters::default() }
+        JobMetrics { metrics: self.clone(), rungs: rungs.collect(), made: 0, told: Counters::default() }
     }
 }
 
@@ -112,11 +114,19 @@ impl Metrics {
 pub(crate) struct JobMetrics {
     metrics: Metrics,
     rungs: Vec<(RungLabels, Counter, Counter)>,
+    /// In the node's gauge.
+    made: i64,
     /// Counts already added to the node's counters.
     told: Counters,
 }
 
 impl JobMetrics {
+    /// So many are at work now.
+    pub(crate) fn made(&mut self, rungs: usize) {
+        let rungs = i64::try_from(rungs).unwrap_or(i64::MAX);
+        self.metrics.rungs.inc_by(rungs - std::mem::replace(&mut self.made, rungs));
+    }
+
     pub(crate) fn unit_in(&self) {
         self.metrics.units_in.inc();
     }
@@ -158,6 +168,7 @@ impl JobMetrics {
 impl Drop for JobMetrics {
     fn drop(&mut self) {
         self.metrics.jobs.dec();
+        self.metrics.rungs.dec_by(self.made);
         for (labels, ..) in &self.rungs {
             self.metrics.units_out.remove(labels);
             self.metrics.bytes_out.remove(labels);

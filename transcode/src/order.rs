@@ -1,5 +1,7 @@
 //! What a worker finds in a stream's record: which of its tracks one child makes, and what that child is told.
 
+use std::ops::Range;
+
 use media::{TrackId, TrackKind};
 use pipe::{AudioJob, AudioTarget, Codec, FrameRate, Job, Preset, Rung, VideoJob};
 use relay::{StreamRecord, TrackRecord};
@@ -19,6 +21,8 @@ pub(crate) struct Order {
     pub(crate) kind: TrackKind,
     pub(crate) timescale: u32,
     pub(crate) frame_rate: FrameRate,
+    /// Only while somebody watches, and only what is watched.
+    pub(crate) on_demand: bool,
     /// By the number that a child knows them by.
     pub(crate) tracks: Vec<TrackRecord>,
 }
@@ -35,18 +39,20 @@ impl Order {
                 kind: from.codec.kind(),
                 timescale: from.codec.timescale().hertz(),
                 frame_rate,
+                on_demand: tracks.iter().any(|track| track.derived.is_some_and(|made| made.on_demand)),
                 tracks,
             })
         });
         orders.collect()
     }
 
-    /// In cores, before it is measured; `source` is the track that it is made of.
-    pub(crate) fn estimate(&self, source: &TrackRecord) -> f64 {
+    /// In cores, before it is measured. `source` is the track that it is made of, `numbers` are those of the tracks that are
+    /// made.
+    pub(crate) fn estimate(&self, source: &TrackRecord, numbers: &Range<u16>) -> f64 {
         let is_sound = self.kind == TrackKind::Audio;
         let video = Video::of(&source.codec, Some(self.frame_rate), source.reorder_delay > 0);
         let source = Source { video, audio: None };
-        let rungs = self.tracks.iter().filter_map(|track| {
+        let rungs = self.numbered(numbers).filter_map(|(_, track)| {
             let (width, height) = track.codec.dimensions()?;
             let (width, height) = (u16::try_from(width).ok()?, u16::try_from(height).ok()?);
             let bitrate = track.derived.map_or(0, |derived| derived.bandwidth.average);
@@ -60,8 +66,8 @@ impl Order {
     }
 
     /// For a child that begins with units coded like this. `numbers`: of the tracks it is to make.
-    pub(crate) fn job(&self, source: Codec, preset: Preset, numbers: std::ops::Range<u16>) -> Job {
-        let tracks = (0..).zip(&self.tracks).filter(|(number, _)| numbers.contains(number));
+    pub(crate) fn job(&self, source: Codec, preset: Preset, numbers: &Range<u16>) -> Job {
+        let tracks = self.numbered(numbers);
         let kbit_s =
             |track: &TrackRecord| track.derived.map_or(0, |derived| derived.bandwidth.average / 1_000);
         if self.kind == TrackKind::Audio {
@@ -88,5 +94,9 @@ impl Order {
             encoders: Vec::new(),
             rungs: rungs.collect(),
         })
+    }
+
+    fn numbered(&self, numbers: &Range<u16>) -> impl Iterator<Item = (u16, &TrackRecord)> {
+        (0..).zip(&self.tracks).filter(|(number, _)| numbers.contains(number))
     }
 }

@@ -117,12 +117,14 @@ impl Source {
         }
     }
 
-    /// What a child that begins now has missed of the newest group.
+    /// What a child that begins now has missed of the newest group. `next`: the group and the start of the part that it is
+    /// to begin with, if that is known; then it is given that group, and encodes from there on.
     ///
     /// # Errors
     /// [`FrameError`]: the log is broken.
-    pub(crate) fn catch_up(&mut self) -> Result<Missed, FrameError> {
+    pub(crate) fn catch_up(&mut self, next: Option<(u32, i64)>) -> Result<Missed, FrameError> {
         let mut cursor = group_of(self.track.start());
+        cursor.group = next.map_or(cursor.group, |(group, _)| group.min(cursor.group));
         let (since, newest) = &self.config;
         let codec = if *since <= cursor { newest } else { &self.config_before }.clone();
         let (mut missed, mut frames) = (Vec::new(), Vec::new());
@@ -137,7 +139,8 @@ impl Source {
         let mut units = missed.iter().filter(|frame| frame.kind() == Kind::Unit).map(Frame::dts);
         let (first, last) = (units.next(), units.next_back());
         let media = first.zip(last).map_or(0, |(first, last)| last - first);
-        let from = last.map_or(i64::MIN, |last| last - MISSED_MAX_S * i64::from(scale.hertz()));
+        let recent = last.map_or(i64::MIN, |last| last - MISSED_MAX_S * i64::from(scale.hertz()));
+        let from = next.map_or(recent, |(_, start)| start);
         // The units that come go on where these end.
         self.forcing = Forcing::from(from);
         let mut messages = Vec::with_capacity(missed.len());
@@ -269,9 +272,14 @@ mod tests {
         };
         push(0, 460);
         source.read(&mut Vec::new()).unwrap();
-        let Missed { messages, media, .. } = source.catch_up().unwrap();
+        let Missed { messages, media, .. } = source.catch_up(None).unwrap();
         assert_eq!((messages.len(), media.as_secs()), (460, 9));
         // Its parts begin at multiples of 23; the second before the last unit, at 412.
+        assert_eq!(forced(&messages), [414]);
+        // Or from the part that is said.
+        let Missed { messages, .. } = source.catch_up(Some((0, 437 * FRAME))).unwrap();
+        assert_eq!((messages.len(), forced(&messages)), (460, vec![437]));
+        let Missed { messages, .. } = source.catch_up(None).unwrap();
         assert_eq!(forced(&messages), [414]);
 
         push(460, 560);

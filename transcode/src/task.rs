@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use media::{AccessUnit, TrackKind};
 use pipe::{Codec, FromEncoder, Preset, RungUnit, SourceUnit, ToEncoder};
-use relay::{Boundary, Track, TrackRecord, TrackWriter};
+use relay::{Boundary, Track, TrackRecord, TrackWriter, Wanted};
 use tokio::time::{sleep_until, timeout};
 use tracing::{debug, error, info, warn};
 
 use crate::budget::{Budget, Share};
 use crate::child::{Child, DRAIN, Encoders, Event, SendError};
-use crate::cut::{Cutter, Entry, Starts};
+use crate::cut::{Begins, Cutter, Entry, Starts};
 use crate::job::{Input, Output, Reason, Supervisor, Terms};
 use crate::metrics::{JobMetrics, Metrics};
 use crate::order::{Order, PRESET};
@@ -31,6 +31,8 @@ pub(crate) struct Task {
     encoders: Encoders,
     budget: Budget,
     share: Share,
+    /// Rungs that somebody watches, as the supervisor was told.
+    wanted: Range<u16>,
     source: Source,
     supervisor: Supervisor,
     child: Option<Child>,
@@ -50,6 +52,8 @@ struct Rung {
     writer: TrackWriter,
     cutter: Cutter,
     entries: Vec<Entry>,
+    /// It is made, or is to be: otherwise nobody waits for its parts.
+    is_wanted: bool,
 }
 
 impl Task {
@@ -67,8 +71,10 @@ impl Task {
             TrackKind::Video => Starts::Source,
             TrackKind::Audio => Starts::Unit(track.codec.timescale()),
         };
+        let begins = if order.on_demand { Begins::AtOnce } else { Begins::WithMedia };
         let rungs = writers.into_iter().map(|writer| Rung {
-            cutter: Cutter::new(starts(writer.record())),
+            cutter: Cutter::new(starts(writer.record()), begins),
+            is_wanted: !order.on_demand,
             writer,
             entries: Vec::new(),
         });
@@ -78,13 +84,16 @@ impl Task {
             preset: PRESET,
             timescale: order.timescale,
             frame_rate: order.frame_rate,
+            on_demand: order.on_demand,
         };
+        let supervisor = Supervisor::new(terms, Instant::now());
         let names = rungs.iter().map(|rung| &*rung.writer.record().name);
         Self {
             metrics: metrics.job(stream, names),
-            share: budget.take(order.estimate(track.record())),
+            share: budget.take(order.estimate(track.record(), &supervisor.rungs())),
+            wanted: 0..0,
             source: Source::new(track),
-            supervisor: Supervisor::new(terms, Instant::now()),
+            supervisor,
             child: None,
             awaits_key: true,
             force: false,
@@ -113,11 +122,16 @@ impl Task {
                 }
             }
             self.obey();
+            // The same for all tracks of the stream.
+            let woken = track.demand().woken();
+            let look_again = self.look();
             let wait_until = self.supervisor.wait_until();
             tokio::select! {
                 () = appended => {}
                 event = next(&mut self.child) => self.heard(event),
                 () = until(wait_until) => self.input(Input::Tick),
+                () = woken => {}
+                () = until(look_again) => {}
             }
             self.obey();
         }
@@ -130,7 +144,17 @@ impl Task {
         let goes_on = self.source.read(&mut events);
         for event in events.drain(..) {
             match event {
-                source::Event::Boundary { group, boundary } => self.boundary(group, boundary),
+                source::Event::Boundary { group, boundary } => {
+                    self.boundary(group, boundary);
+                    if self.order.on_demand {
+                        self.input(Input::Boundary);
+                        // A child that is replaced gets none of what is behind it. A new one is not started here: it
+                        // would be given twice what was read already.
+                        if self.child.is_some() {
+                            self.obey();
+                        }
+                    }
+                }
                 source::Event::Message(message) => {
                     if let ToEncoder::Unit(unit) = &message {
                         self.newest = self.newest.max(unit.dts);
@@ -155,9 +179,31 @@ impl Task {
             let gap = boundary.gap.map(|gap| ticks(gap.into()) as u32);
             let boundary = Boundary { start: ticks(boundary.start), gap, ..boundary };
             rung.cutter.boundary(group, boundary, &mut rung.entries);
+            // What nobody waits for need not wait for a child either.
+            let late = if rung.is_wanted { late } else { self.newest };
             rung.cutter.late(ticks(late), &mut rung.entries);
             rung.write();
         }
+    }
+
+    /// Asks who watches. Returns when to ask again, if nobody comes before.
+    fn look(&mut self) -> Option<Instant> {
+        if !self.order.on_demand {
+            return None;
+        }
+        let now = Instant::now();
+        let found: Vec<_> = self.rungs.iter().map(|rung| rung.writer.demand().look(now)).collect();
+        let (hull, again) = (hull(&found), look_again(&found));
+        if self.wanted != hull {
+            debug!(rungs = ?hull, "other rungs are watched");
+            for (number, rung) in (0..).zip(&mut self.rungs) {
+                rung.is_wanted = hull.contains(&number);
+            }
+            self.wanted = hull.clone();
+            self.input(Input::Wanted(hull));
+            self.obey();
+        }
+        again
     }
 
     fn feed(&mut self, message: ToEncoder) {
@@ -198,12 +244,23 @@ impl Task {
         match event {
             Event::Message(message) => self.said(message),
             Event::Ended(ended) => {
-                if let Some(child) = self.child.take() {
+                if let Some(child) = &self.child {
                     debug!(child = child.id(), %ended, "encoder ended");
                 }
-                self.input(Input::Ended);
+                self.ended();
             }
         }
+    }
+
+    /// There is no child.
+    fn ended(&mut self) {
+        self.child = None;
+        self.input(Input::Ended);
+        if self.supervisor.is_idle() {
+            self.share.set_cost(0.0);
+        }
+        self.metrics.made(0);
+        self.metrics.progress(&self.supervisor);
     }
 
     fn said(&mut self, message: FromEncoder) {
@@ -278,8 +335,11 @@ impl Task {
                 Output::Start { preset, rungs } => self.start(preset, rungs),
                 Output::Stop(Reason::Failed(failure)) => {
                     warn!(?failure, "encoder stopped");
-                    self.child = None;
-                    self.input(Input::Ended);
+                    self.ended();
+                }
+                Output::Stop(Reason::Demand) if self.supervisor.rungs().is_empty() => {
+                    info!("nobody watches: the encoder ends");
+                    self.end_child();
                 }
                 Output::Stop(reason) => {
                     info!(?reason, rungs = self.supervisor.rungs().len(), "encoder is replaced");
@@ -298,20 +358,24 @@ impl Task {
         self.awaits_key = true;
         self.force = false;
         self.rungs.iter_mut().for_each(|rung| rung.cutter.begin());
-        let Missed { codec, messages, media } = match self.source.catch_up() {
+        let Missed { codec, messages, media } = match self.source.catch_up(self.next(&numbers)) {
             Ok(missed) => missed,
             Err(error) => {
                 error!(%error, "bad log entry");
                 return self.input(Input::Ended);
             }
         };
-        match self.encoders.start(self.order.job(codec, preset, numbers.clone())) {
+        match self.encoders.start(self.order.job(codec, preset, &numbers)) {
             Ok(child) => {
                 let made = self.rungs.get(usize::from(numbers.start)..usize::from(numbers.end));
                 let names = made.unwrap_or_default().iter().map(|rung| &*rung.writer.record().name);
                 let names = names.collect::<Vec<_>>().join(" ");
                 info!(child = child.id(), rungs = names, preset = preset.name(), "encoder started");
                 self.child = Some(child);
+                self.metrics.made(numbers.len());
+                if self.order.on_demand {
+                    self.share.set_cost(self.order.estimate(self.source.track().record(), &numbers));
+                }
                 self.input(Input::Missed(media));
                 messages.into_iter().for_each(|message| self.feed(message));
             }
@@ -320,6 +384,21 @@ impl Task {
                 self.input(Input::Ended);
             }
         }
+    }
+
+    /// The part that all of these rungs can begin with, made on demand, and its group: none is lost that a viewer waits for,
+    /// and none is given twice.
+    fn next(&self, numbers: &Range<u16>) -> Option<(u32, i64)> {
+        if !self.order.on_demand {
+            return None;
+        }
+        let rungs = (0..).zip(&self.rungs).filter(|(number, _)| numbers.contains(number));
+        let next = rungs.filter_map(|(_, rung)| {
+            let (group, start) = rung.cutter.next()?;
+            let from = i128::from(rung.writer.record().codec.timescale().hertz());
+            Some((group, (i128::from(start) * i128::from(self.order.timescale) / from) as i64))
+        });
+        next.max_by_key(|(_, start)| *start)
     }
 
     /// The source is over: so are the rungs, with what the child still has.
@@ -360,6 +439,23 @@ impl Rung {
     }
 }
 
+/// From the largest that somebody watches to the smallest.
+fn hull(found: &[Wanted]) -> Range<u16> {
+    let is_wanted = |wanted: &Wanted| *wanted != Wanted::No;
+    let first = found.iter().position(is_wanted).unwrap_or(0);
+    let end = found.iter().rposition(is_wanted).map_or(0, |last| last + 1);
+    first as u16..end as u16
+}
+
+/// When the first of them may be watched no more.
+fn look_again(found: &[Wanted]) -> Option<Instant> {
+    let until = |wanted: &Wanted| match wanted {
+        Wanted::Until(until) => Some(*until),
+        Wanted::No | Wanted::Held => None,
+    };
+    found.iter().filter_map(until).min()
+}
+
 async fn next(child: &mut Option<Child>) -> Event {
     match child {
         Some(child) => child.next().await,
@@ -371,5 +467,25 @@ async fn until(instant: Option<Instant>) {
     match instant {
         Some(instant) => sleep_until(instant.into()).await,
         None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_between_two_that_are_watched_is_made_too() {
+        let now = Instant::now();
+        let [soon, later] = [1, 2].map(|seconds| now + Duration::from_secs(seconds));
+        let (no, held) = (Wanted::No, Wanted::Held);
+        for (found, wanted, again) in [
+            ([no, no, no, no], 0..0, None),
+            ([no, no, held, no], 2..3, None),
+            ([held, Wanted::Until(later), no, no], 0..2, Some(later)),
+            ([no, Wanted::Until(later), no, Wanted::Until(soon)], 1..4, Some(soon)),
+        ] {
+            assert_eq!((hull(&found), look_again(&found)), (wanted, again), "{found:?}");
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! without their bytes, to be fetched if somebody wants them; one that falls out of the store is lost and starts again.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -77,6 +78,16 @@ pub struct Feed {
     indexed: bool,
     over: bool,
     progress: Arc<Progress>,
+    /// What is made on demand is made for this reader.
+    _holds: Holds,
+}
+
+struct Holds(Vec<Box<dyn Send + Sync>>);
+
+impl fmt::Debug for Holds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} renditions", self.0.len())
+    }
 }
 
 /// How far a reader is behind, for whoever watches over it.
@@ -103,6 +114,8 @@ impl Feed {
     pub fn new(index: Arc<StreamIndex>, from: Option<(SessionId, &[(RenditionName, Position)])>) -> Self {
         let publications = index.publications.subscribe();
         let cursors = index.renditions.iter().map(|_| Cursor::default()).collect();
+        let wanted = index.renditions.iter().filter_map(Rendition::on_demand);
+        let holds = Holds(wanted.map(|demand| demand.hold()).collect());
         let progress = Arc::new(Progress { index: index.clone(), next: Mutex::default() });
         let mut feed = Self {
             index,
@@ -113,6 +126,7 @@ impl Feed {
             indexed: false,
             over: false,
             progress,
+            _holds: holds,
         };
         feed.tell_header();
         let resumed = from.is_some_and(|(session, places)| feed.resume(session, places));

@@ -103,6 +103,9 @@ impl Request<'_> {
         };
         let index = self.catalog.session(target.stream, session).ok_or(Refusal::NotFound)?;
         let rendition = index.rendition(name).ok_or(Refusal::NotFound)?;
+        if let Some(demand) = rendition.on_demand() {
+            demand.touch();
+        }
         let announced = visible(&index)?;
         match file {
             File::Playlist => self.media_playlist(&index, rendition, &announced).await,

@@ -16,6 +16,7 @@
 mod backfill;
 pub mod blocking;
 mod catalog;
+mod demand;
 mod feed;
 mod headers;
 pub mod http;
@@ -29,12 +30,13 @@ mod waiters;
 
 pub use backfill::{Backfill, Fetch, FetchError};
 pub use catalog::Catalog;
+pub use demand::{Demand, HeldByOrigin};
 pub use feed::{Entry, FedPart, Feed, Progress};
 pub use index::{Announcement, Bandwidth, State, Status, StreamHeader, StreamIndex, StreamWriter};
 pub use metrics::Metrics;
-pub use rendition::{NameError, PushError, RenditionHeader, RenditionName, RenditionWriter};
+pub use rendition::{Derived, NameError, PushError, RenditionHeader, RenditionName, RenditionWriter};
 pub use segment::{Part, Position, SegmentStart};
 
 /// Version of everything a viewer can fetch: the text of playlists and the bytes of parts. Part of every ETag,
 /// because two nodes of different versions may write the same part differently; raise it with any such change.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;

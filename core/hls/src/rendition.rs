@@ -11,6 +11,7 @@ use media::{CodecConfig, Timescale};
 use tokio::sync::{OnceCell, watch};
 
 use crate::blocking::{LiveEdge, advance_part_limit};
+use crate::demand::Demand;
 use crate::index::{Announced, StreamIndex};
 use crate::playlist::media::MediaPlaylist;
 use crate::playlist::version::Version;
@@ -65,9 +66,25 @@ pub struct RenditionHeader {
     pub codec: CodecConfig,
     /// No part is longer. Never changes: Apple's player gives up on a stream for good if it does.
     pub part_target_ms: u32,
-    /// Made of another rendition by a transcode worker, which may start late or fail: nothing waits for it, and
-    /// newcomers are told of it only while it has media. It has one of so many pictures; at least 1.
-    pub derived: Option<u8>,
+    /// Made of another rendition by a transcode worker, which may start late or fail: nothing waits for it.
+    pub derived: Option<Derived>,
+}
+
+/// How a rendition is made of another.
+#[derive(Debug, Clone)]
+pub struct Derived {
+    /// It has one of so many pictures; at least 1.
+    pub every: u8,
+    /// Who makes it while somebody watches, and not otherwise: newcomers are told of it though it is all gaps. `None` if it
+    /// is always made: then they are told of it only while it has media.
+    pub on_demand: Option<Arc<dyn Demand>>,
+}
+
+impl Derived {
+    /// Made whether somebody watches or not.
+    pub fn always(every: u8) -> Self {
+        Self { every, on_demand: None }
+    }
 }
 
 /// Why a part was not taken. The packager's mistake, never a viewer's.
@@ -156,8 +173,13 @@ impl Rendition {
         self.snapshot.load().playlist.is_some()
     }
 
+    /// Whoever makes it on demand only.
+    pub(crate) fn on_demand(&self) -> Option<&Arc<dyn Demand>> {
+        self.header.derived.as_ref()?.on_demand.as_ref()
+    }
+
     /// Whether a newcomer is told of it: not while a worker has given nothing for the newest segments of which the
-    /// `source` has media.
+    /// `source` has media, unless it waits for just that newcomer.
     pub(crate) fn is_offered(&self, source: &Snapshot) -> bool {
         let snapshot = self.snapshot();
         let complete = snapshot.segments.iter().rev().filter(|segment| segment.complete);
@@ -165,7 +187,8 @@ impl Rendition {
             segment.gap() && !source.segment(segment.msn).is_some_and(|same| same.gap())
         };
         self.header.derived.is_none()
-            || snapshot.playlist.is_some() && !complete.take(SEGMENTS_LOST_MAX).all(lost)
+            || snapshot.playlist.is_some()
+                && (self.on_demand().is_some() || !complete.take(SEGMENTS_LOST_MAX).all(lost))
     }
 
     /// Waits until `check` finds its answer in a snapshot. May be dropped at any time.
@@ -296,6 +319,11 @@ impl RenditionWriter {
         Ok(())
     }
 
+    /// Nobody can have set up a decoder: of a rendition that is made on demand, nothing was made yet.
+    fn is_all_gap(&self) -> bool {
+        self.segments.iter().all(|segment| segment.parts.iter().all(|part| part.gap))
+    }
+
     /// Renders what is there, after an announcement.
     pub(crate) fn refresh(&mut self) {
         self.trim();
@@ -331,7 +359,7 @@ impl RenditionWriter {
         }
         let (previous, start) = (newest.start.discontinuity_sequence, &part.segment);
         match start.discontinuity_sequence.checked_sub(previous) {
-            Some(0) if start.init.hash != newest.start.init.hash => {
+            Some(0) if start.init.hash != newest.start.init.hash && !self.is_all_gap() => {
                 Err(PushError::InitWithoutDiscontinuity { msn: part.msn })
             }
             Some(0 | 1) => Ok(()),

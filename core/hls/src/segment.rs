@@ -51,7 +51,7 @@ pub struct SegmentStart {
     pub program_date_time_ms: i64,
     /// Grows by one at each discontinuity, never otherwise.
     pub discontinuity_sequence: u64,
-    /// May change only at a discontinuity.
+    /// May change only at a discontinuity, or where there were only gaps before.
     pub init: Arc<Init>,
 }
 

@@ -4,12 +4,14 @@
 //!   ingest ─▶ [`StreamWriter`] ─▶ [`Ring`] per track ─▶ [`Cursor`]s: origin now, edges and WebRTC viewers later
 //!
 //! It is a log with consumer offsets, (epoch, group, frame), and nothing else: what a frame means is decided
-//! by who reads it. `frame.rs`, `ring.rs` are pure; `stream.rs` adds the lock and the wake-up.
+//! by who reads it. `frame.rs`, `ring.rs` are pure; `stream.rs` adds the lock and the wake-up. What is made on demand only is
+//! made while [`Demand`] says that somebody watches.
 //!
 //! And the wire between nodes: `wire/` is what they say (pure), `tls.rs` who they are, `server.rs` and `client.rs` the
 //! sockets.
 
 mod client;
+mod demand;
 mod frame;
 mod metrics;
 mod record;
@@ -21,6 +23,7 @@ mod tls;
 pub mod wire;
 
 pub use client::{Lost, SILENCE_MAX, Subscription, Upstream, UpstreamError, UpstreamUrl};
+pub use demand::{Demand, Hold, LINGER, Wanted};
 pub use frame::{Boundary, Frame, FrameError, HEADER_BYTES, Kind};
 pub use metrics::{Metrics, WireMetrics};
 pub use record::{

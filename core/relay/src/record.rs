@@ -48,6 +48,8 @@ pub struct Derived {
     pub every: u8,
     /// As configured: what is measured of it says more about the scene than about the rung.
     pub bandwidth: Bandwidth,
+    /// Made only while somebody watches it, and gaps otherwise; see [`Demand`](crate::Demand).
+    pub on_demand: bool,
 }
 
 /// What the first complete segment settles for the life of the session.

@@ -7,6 +7,7 @@ use media::{AccessUnit, CodecConfig, SessionId, StreamId};
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
 
+use crate::demand::Demand;
 use crate::frame::{Boundary, Frame};
 use crate::metrics::Metrics;
 use crate::record::{Facts, Live, StreamRecord, TrackRecord};
@@ -67,12 +68,18 @@ pub struct Track {
     epoch: u32,
     ring: RwLock<Ring>,
     appended: Notify,
+    demand: Arc<Demand>,
     metrics: Metrics,
 }
 
 impl Track {
     pub fn record(&self) -> &TrackRecord {
         &self.record
+    }
+
+    /// Who watches it. Only of a track that is [made on demand](crate::Derived::on_demand) anybody asks.
+    pub fn demand(&self) -> &Arc<Demand> {
+        &self.demand
     }
 
     /// Where a late reader starts; see [`Ring::start`].
@@ -140,14 +147,22 @@ impl StreamWriter {
     /// Opens the log: from here on the track set is fixed. One writer for each track of the record that is the
     /// publisher's own; those of derived ones are to be [claimed](Stream::claim).
     pub fn open(&mut self, record: StreamRecord) -> Vec<TrackWriter> {
+        let wanted = Arc::new(Notify::new());
         let tracks: Vec<_> = record
             .tracks
             .iter()
             .map(|track| {
                 let ring = RwLock::new(Ring::new(track.id, track.codec.timescale()));
                 let metrics = self.registry.metrics().clone();
-                let appended = Notify::new();
-                Arc::new(Track { record: track.clone(), epoch: record.epoch, ring, appended, metrics })
+                let (appended, demand) = (Notify::new(), Arc::new(Demand::new(wanted.clone())));
+                Arc::new(Track {
+                    record: track.clone(),
+                    epoch: record.epoch,
+                    ring,
+                    appended,
+                    demand,
+                    metrics,
+                })
             })
             .collect();
         let opened = self.stream.tracks.set(tracks.clone()).is_ok();
@@ -192,6 +207,11 @@ pub struct TrackWriter {
 impl TrackWriter {
     pub fn record(&self) -> &TrackRecord {
         &self.track.record
+    }
+
+    /// Who watches the track.
+    pub fn demand(&self) -> &Demand {
+        &self.track.demand
     }
 
     /// Starts group `id` at `start`; what is pushed next opens it.
@@ -292,7 +312,8 @@ mod tests {
             let mut stream = registry.open(id.clone(), session).unwrap();
             let reader = registry.get(&id).unwrap();
             let mut record = record(session);
-            let derived = Some(Derived { from: TrackId(0), every: 1, bandwidth: Bandwidth::default() });
+            let bandwidth = Bandwidth::default();
+            let derived = Some(Derived { from: TrackId(0), every: 1, bandwidth, on_demand: false });
             record.tracks.push(TrackRecord {
                 id: TrackId(1),
                 name: "a2".into(),

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hls::{
-    Announcement, Bandwidth, Catalog, Part, Position, PushError, RenditionHeader, RenditionName,
-    SegmentStart, State, StreamHeader, StreamWriter,
+    Announcement, Bandwidth, Catalog, HeldByOrigin, Part, Position, PushError, RenditionHeader,
+    RenditionName, SegmentStart, State, StreamHeader, StreamWriter,
 };
 use media::cmaf::Init;
 use media::{SessionId, StreamId};
@@ -256,7 +256,10 @@ impl Mirror {
                 name: track.name.clone(),
                 codec: rendition.codec.clone(),
                 part_target_ms: rendition.part_target_ms,
-                derived: rendition.derived,
+                derived: rendition.derived.map(|derived| hls::Derived {
+                    every: derived.every,
+                    on_demand: derived.on_demand.then(|| Arc::new(HeldByOrigin) as _),
+                }),
             });
         Ok(StreamHeader {
             id: self.id.clone(),

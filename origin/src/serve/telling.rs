@@ -9,7 +9,7 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use http_body_util::combinators::UnsyncBoxBody;
 use relay::server::Body;
-use relay::wire::{Init, Live, Message, Part, Record, Rendition, Slices};
+use relay::wire::{Derived, Init, Live, Message, Part, Record, Rendition, Slices};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tracing::{debug, info};
 
@@ -116,7 +116,10 @@ fn record(header: &StreamHeader, announcement: Option<&Announcement>) -> Record 
             part_target_ms: rendition.part_target_ms,
             peak: bandwidth.peak,
             average: bandwidth.average,
-            derived: rendition.derived,
+            derived: rendition
+                .derived
+                .as_ref()
+                .map(|derived| Derived { every: derived.every, on_demand: derived.on_demand.is_some() }),
             codec: rendition.codec.clone(),
         }
     });

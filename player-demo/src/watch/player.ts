@@ -4,6 +4,7 @@ import Hls, { type ErrorData, ErrorDetails, ErrorTypes, Events, type FragLoadedD
 import workerAddress from "hls.js/dist/hls.worker.js";
 import type { Stream } from "../api.ts";
 import { codecName } from "../format.ts";
+import { textAt, warm } from "./cold.ts";
 import { nextMove } from "./live-edge.ts";
 import { type Choice, NOTHING, type Offer, type Rendition, filtered, nearest, ofHeight, offerOf, readMultivariant } from "./quality.ts";
 import { Standstill } from "./standstill.ts";
@@ -92,6 +93,9 @@ const FOREVER: RetryConfig = { ...A_FEW, maxNumRetry: Number.POSITIVE_INFINITY }
 /** A rendition that had a gap is tried again by Auto after so many milliseconds, if it is the one that fits. */
 const AVOIDED_FOR = 10_000;
 
+/** One that had nothing but gaps is asked for so many parts, which is 8 s, and tried again as soon as it has media. */
+const QUESTIONS_MAX = 16;
+
 const LACKS_A_DECODER = [
   ErrorDetails.MANIFEST_INCOMPATIBLE_CODECS_ERROR,
   ErrorDetails.BUFFER_INCOMPATIBLE_CODECS_ERROR,
@@ -106,10 +110,16 @@ class HlsPlayer implements Player {
   offer = NOTHING;
   /** Index of a level; -1 leaves it to hls.js. */
   private wanted = -1;
+  /** Set until the wanted level has media: before that there is nothing to turn to. */
+  private asking: AbortController | null = null;
+  /** Levels that Auto has found cold, and has asked for. */
+  private readonly warming = new Set<Level>();
   private recoveredAt = Number.NEGATIVE_INFINITY;
   /** Where a gap ends that playing would begin in; null once something behind it is there. */
   private gapAtBegin: number | null = null;
   private readonly standstill = new Standstill();
+  /** Aborted when the player is. */
+  private readonly gone = new AbortController();
 
   constructor(
     private readonly video: HTMLVideoElement,
@@ -191,17 +201,31 @@ class HlsPlayer implements Player {
       const { height, bitrate } = renditionOf(level);
       return height === chosen?.height && bitrate === chosen.bitrate;
     });
+    // Nothing new, while it is asked for.
+    if (level === this.wanted && this.asking !== null) return;
     this.wanted = level;
+    this.asking?.abort();
+    this.asking = null;
     // Auto is free to go on with what it has.
     if (level < 0 || this.hls.latestLevelDetails === null) this.turn();
+    else if (level !== this.hls.manualLevel) void this.ask(level);
+  }
+
+  private async ask(level: number): Promise<void> {
+    const asking = new AbortController();
+    this.asking = asking;
+    const address = this.hls.levels[level]?.uri ?? "";
+    await warm((query) => textAt(address + query, asking.signal), asking.signal);
+    if (this.asking === asking) this.asking = null;
   }
 
   /**
    * To the wanted level. Within a segment that would load it again from its beginning, over what the decoder is about to
-   * show, and the picture stands still until the next keyframe: so this waits until a segment is complete.
+   * show, and the picture stands still until the next keyframe: so this waits until a segment is complete. A level that is
+   * made on demand has to be asked for first.
    */
   private turn(): void {
-    if (this.wanted !== this.hls.manualLevel) this.hls.loadLevel = this.wanted;
+    if (this.asking === null && this.wanted !== this.hls.manualLevel) this.hls.loadLevel = this.wanted;
   }
 
   clockLatency(): number | null {
@@ -235,17 +259,35 @@ class HlsPlayer implements Player {
    * gap: with what is buffered at the live edge, the picture stands still before that.
    */
   private leaveGap(): void {
-    const { levels, loadLevel } = this.hls;
+    const { levels, loadLevel, currentLevel } = this.hls;
     const level = levels[loadLevel];
-    if (!level?.details?.partList?.at(-1)?.gap) return;
+    const parts = level?.details?.partList;
+    if (!level || !parts?.at(-1)?.gap) return;
+    const isCold = parts.every(({ gap }) => gap);
+    if (isCold) {
+      void this.warmForAuto(level);
+      // It has just been asked for, and others would have to be, too.
+      if (this.video.readyState === HTMLMediaElement.HAVE_NOTHING) return;
+    }
     const now = performance.now();
     level.loadError += 1;
     level.loadErrorTime = now;
     const free = ({ loadError, loadErrorTime }: Level) => loadError === 0 || now - loadErrorTime > AVOIDED_FOR;
     // A smaller one, which the network carries, before a larger one. hls.js has them sorted by bitrate.
     const others = levels.flatMap((other, i) => (i !== loadLevel && free(other) ? [i] : []));
-    const next = others.filter((i) => i < loadLevel).at(-1) ?? others[0];
+    const smaller = others.filter((i) => i < loadLevel).at(-1) ?? others[0];
+    // The one on the screen is surely made.
+    const next = isCold && others.includes(currentLevel) ? currentLevel : smaller;
     if (next !== undefined) this.hls.nextAutoLevel = next;
+  }
+
+  /** Auto comes back to a level that is made on demand once it has media. */
+  private async warmForAuto(level: Level): Promise<void> {
+    if (this.warming.has(level)) return;
+    this.warming.add(level);
+    const { signal } = this.gone;
+    if (await warm((query) => textAt(level.uri + query, signal), signal, QUESTIONS_MAX)) level.loadError = 0;
+    this.warming.delete(level);
   }
 
   /** Whether a picture that stood still was helped. */
@@ -264,6 +306,8 @@ class HlsPlayer implements Player {
   }
 
   destroy(): void {
+    this.asking?.abort();
+    this.gone.abort();
     this.hls.destroy();
     this.video.playbackRate = 1;
   }

@@ -51,6 +51,13 @@ pub struct Segment {
     pub finished: Option<(Duration, String)>,
 }
 
+impl Segment {
+    /// No part of it can be fetched; a segment is a gap if a single one of its parts is.
+    pub fn has_only_gaps(&self) -> bool {
+        self.parts.iter().all(|part| part.gap) && (self.gap || self.finished.is_none())
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Part {
     pub uri: String,
@@ -280,7 +287,9 @@ impl Reader {
         if self.map.as_ref() == Some(&uri) {
             return Err(Violation::at_line(line, "EXT-X-MAP says again what applies already"));
         }
-        if self.map.is_some() && !self.discontinuity {
+        // Where there were only gaps before, nothing of another initialization section was ever there to be played.
+        let only_gaps = self.skipped == 0 && self.segments.iter().all(Segment::has_only_gaps);
+        if self.map.is_some() && !self.discontinuity && !only_gaps {
             return Err(Violation::at_line(line, "EXT-X-MAP changes without a discontinuity before it"));
         }
         self.map = Some(uri);

@@ -37,7 +37,7 @@ struct Rung {
 
 impl Rung {
     fn new() -> Self {
-        let mut rung = Self { cutter: Cutter::new(Starts::Source), out: Vec::new() };
+        let mut rung = Self { cutter: Cutter::new(Starts::Source, Begins::WithMedia), out: Vec::new() };
         assert!(rung.cutter.config(codec(b"first")));
         rung
     }
@@ -99,6 +99,37 @@ fn a_lost_picture_moves_no_boundary() {
         _ => None,
     });
     assert_eq!(starts.collect::<Vec<_>>(), [0, PART * FRAME]);
+}
+
+#[test]
+fn a_rung_that_nobody_watches_is_all_gaps_and_begins_with_a_segment() {
+    let cold = || Rung { cutter: Cutter::new(Starts::Source, Begins::AtOnce), out: Vec::new() };
+    let pass = |rung: &mut Rung, numbers: std::ops::Range<i64>| {
+        for number in numbers {
+            rung.cut([number]);
+            rung.cutter.late(boundary(number).start, &mut rung.out);
+        }
+    };
+    let mut rung = cold();
+    // It was claimed within a segment.
+    pass(&mut rung, 2..7);
+    assert_eq!(rung.told(), "g8 1.0- 1.1-");
+    assert_eq!(rung.cutter.next(), Some((8, 6 * PART * FRAME)));
+    // A child comes, and gives a key for the part that nobody has given up.
+    rung.cutter.begin();
+    assert!(rung.cutter.config(codec(b"first")));
+    rung.cutter.unit(frame(30, true), &mut rung.out);
+    rung.cut([7, 8]).frames(31..41);
+    assert_eq!(rung.told(), "1.2- 1.3- g9 c 2.0!+");
+    // It goes, and another comes back within a segment: its init segment is known.
+    pass(&mut rung, 9..14);
+    assert_eq!(rung.told(), "2.1- 2.2- 2.3- g10 3.0-");
+    rung.cutter.begin();
+    assert!(rung.cutter.config(codec(b"first")));
+    rung.cutter.unit(frame(60, true), &mut rung.out);
+    assert_eq!(rung.told(), "", "what was a gap is none any more");
+    rung.cutter.unit(frame(65, true), &mut rung.out);
+    assert_eq!(rung.told(), "3.1!+");
 }
 
 #[test]
@@ -172,7 +203,7 @@ fn another_configuration_waits_for_a_discontinuity() {
 
 #[test]
 fn sound_begins_its_parts_with_its_own_frames() {
-    let mut cutter = Cutter::new(Starts::Unit(Timescale::from_hertz(48_000).unwrap()));
+    let mut cutter = Cutter::new(Starts::Unit(Timescale::from_hertz(48_000).unwrap()), Begins::WithMedia);
     let mut out = Vec::new();
     cutter.config(codec(b"sound"));
     for number in 0..2 {

@@ -8,6 +8,7 @@ const TERMS: Terms = Terms {
     preset: Preset::Superfast,
     timescale: TIMESCALE,
     frame_rate: FrameRate { numerator: 30, denominator: 1 },
+    on_demand: false,
 };
 
 const fn millis(millis: u64) -> Duration {
@@ -55,6 +56,8 @@ struct Sim {
     pts: i64,
     /// Whether units come.
     source: bool,
+    /// Units that came: the source is cut every half second.
+    units: u32,
     child: Option<SimChild>,
     /// How long a child takes to go when it is told.
     ends_within: Duration,
@@ -76,6 +79,7 @@ impl Sim {
             frame: seconds(1) * denominator / numerator,
             pts: 1_000_000,
             source: true,
+            units: 0,
             child: None,
             ends_within: millis(20),
             log: Vec::new(),
@@ -162,6 +166,11 @@ impl Sim {
             }
         }
         if self.source {
+            let half_second = (seconds(1) / 2).div_duration_f64(self.frame).ceil() as u32;
+            if self.units.is_multiple_of(half_second) {
+                self.input(Input::Boundary);
+            }
+            self.units += 1;
             self.input(Input::UnitIn { pts: self.pts });
             self.pts += ticks as i64;
         }
@@ -563,12 +572,112 @@ enum Event {
     EndsWithin(Duration),
 }
 
+/// Of which nothing is made before somebody wants it.
+const ON_DEMAND: Terms = Terms { on_demand: true, ..TERMS };
+
+/// Why children were ended, and with which rungs they were started.
+fn decisions(sim: &mut Sim) -> Vec<String> {
+    let told = sim.told().into_iter().map(|(_, output)| match output {
+        Output::Start { rungs, .. } => format!("start {rungs:?}"),
+        Output::Stop(reason) => format!("stop {reason:?}"),
+        Output::GiveUp { why, .. } => format!("give up {why:?}"),
+    });
+    told.collect()
+}
+
+#[test]
+fn a_job_on_demand_makes_nothing_before_somebody_wants_it() {
+    let mut sim = Sim::new(ON_DEMAND, SOUND);
+    sim.run(seconds(60));
+    assert!(sim.supervisor.is_idle() && sim.supervisor.rungs().is_empty());
+    assert_eq!((sim.supervisor.counters(), sim.supervisor.wait_until()), (Counters::default(), None));
+    let wanted = sim.elapsed();
+    sim.input(Input::Wanted(2..3));
+    assert_eq!(sim.told(), [(wanted, Output::Start { preset: Preset::Superfast, rungs: 2..3 })]);
+    sim.run(seconds(60));
+    assert_eq!(decisions(&mut sim), [] as [&str; 0]);
+    assert_eq!(sim.supervisor.counters(), Counters { starts: 1, ..Counters::default() });
+}
+
+#[test]
+fn a_child_at_work_is_replaced_where_the_source_is_cut_and_that_is_no_failure() {
+    let mut sim = Sim::new(ON_DEMAND, SOUND);
+    sim.input(Input::Wanted(2..3));
+    sim.run(seconds(10));
+    sim.told();
+    for (wanted, decided) in [
+        (1..3, vec!["stop Demand", "start 1..3"]),
+        (1..3, vec![]),
+        (0..1, vec!["stop Demand", "start 0..1"]),
+        (0..0, vec!["stop Demand"]),
+        // More than were planned.
+        (3..9, vec!["start 3..4"]),
+    ] {
+        sim.source = false;
+        let is_idle = sim.supervisor.is_idle();
+        sim.input(Input::Wanted(wanted.clone()));
+        assert!(is_idle || decisions(&mut sim).is_empty(), "{wanted:?}: within a part");
+        sim.source = true;
+        sim.run(seconds(10));
+        assert_eq!(decisions(&mut sim), decided, "{wanted:?}");
+        assert_eq!(sim.supervisor.is_idle(), wanted.is_empty());
+    }
+    let counters = sim.supervisor.counters();
+    assert_eq!((counters.failures, counters.overloads), (0, 0));
+}
+
+/// Who comes and goes does not shorten the wait after a failure.
+#[test]
+fn a_job_that_failed_waits_whoever_wants_it() {
+    let mut sim = Sim::new(ON_DEMAND, SOUND);
+    sim.input(Input::Wanted(0..4));
+    sim.run(seconds(1));
+    sim.told();
+    let ended = sim.now;
+    sim.input(Input::Ended);
+    sim.input(Input::Wanted(0..0));
+    sim.input(Input::Wanted(1..2));
+    assert_eq!(decisions(&mut sim), [] as [&str; 0]);
+    sim.now = ended + BACK_OFF[0];
+    sim.input(Input::Tick);
+    assert_eq!(decisions(&mut sim), ["start 1..2"]);
+    let ended = sim.now;
+    sim.input(Input::Ended);
+    sim.input(Input::Wanted(0..0));
+    sim.now = ended + BACK_OFF[1];
+    sim.input(Input::Tick);
+    assert!(sim.supervisor.is_idle());
+}
+
+#[test]
+fn a_shortage_takes_from_what_is_made_and_is_over_when_nobody_watches() {
+    let mut sim = Sim::new(ON_DEMAND, SOUND);
+    sim.input(Input::Wanted(0..2));
+    sim.run(seconds(1));
+    sim.input(Input::MachineShort);
+    sim.run(seconds(1));
+    assert_eq!(decisions(&mut sim), ["start 0..2", "stop Overload", "start 0..1"]);
+    sim.input(Input::Wanted(0..0));
+    sim.run(seconds(1));
+    sim.input(Input::Wanted(0..2));
+    sim.run(seconds(1));
+    assert_eq!(decisions(&mut sim), ["stop Demand", "start 0..2"]);
+    // What was given up is all that is wanted now.
+    sim.input(Input::MachineShort);
+    sim.run(seconds(1));
+    sim.input(Input::Wanted(1..2));
+    sim.run(seconds(1));
+    assert_eq!(decisions(&mut sim), ["stop Overload", "start 0..1", "stop Demand", "start 1..2"]);
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     let input = prop_oneof![
         Just(Input::Ready),
         Just(Input::Ended),
         Just(Input::MachineShort),
         Just(Input::Tick),
+        Just(Input::Boundary),
+        (0_u16..5, 0_u16..5).prop_map(|(start, end)| Input::Wanted(start..end.max(start))),
         any::<i64>().prop_map(|pts| Input::UnitIn { pts }),
         (any::<u16>(), any::<i64>()).prop_map(|(rung, pts)| Input::UnitOut { rung, pts }),
         (any::<u64>(), any::<u64>()).prop_map(|(lag, cpu)| Input::Progress(Progress {
@@ -597,8 +706,9 @@ proptest! {
     fn any_schedule_ends_with_everything_or_nothing(
         events in prop::collection::vec(any_event(), 0..60),
         ends_well in any::<bool>(),
+        on_demand in any::<bool>(),
     ) {
-        let mut sim = Sim::new(terms(4), SOUND);
+        let mut sim = Sim::new(Terms { on_demand, ..terms(4) }, SOUND);
         for event in events {
             match event {
                 // Of a child that is not there nobody says that it ended.
@@ -609,6 +719,7 @@ proptest! {
                 Event::EndsWithin(time) => sim.ends_within = time,
             }
         }
+        sim.input(Input::Wanted(0..4));
         // A stamp from nowhere would keep the child that got it behind for ever.
         if sim.child.as_ref().is_some_and(|child| child.ends.is_none()) {
             sim.input(Input::Ended);

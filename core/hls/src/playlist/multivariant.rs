@@ -128,7 +128,7 @@ fn render(
         let mut variant = variant(video);
         variant.resolution = resolution(&video.0.codec);
         variant.other_attributes = video_range(&video.0.codec);
-        let every = f64::from(video.0.derived.unwrap_or(1).max(1));
+        let every = f64::from(video.0.derived.as_ref().map_or(1, |derived| derived.every).max(1));
         // Three decimals, rfc8216bis §4.4.6.2.
         variant.frame_rate = frame_rate.map(|rate| (rate / every * 1000.0).round() / 1000.0);
         variant

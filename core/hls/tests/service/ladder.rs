@@ -1,17 +1,23 @@
 //! Renditions that a transcode worker makes: there when it works, never waited for.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hls::{Bandwidth, RenditionHeader};
+use hls::{Bandwidth, Demand, Derived, Feed, PushError, RenditionHeader, SegmentStart};
 use tokio::time::{sleep, timeout};
 
-use crate::fixture::{Stream, announcement, header, id, name, part, video};
+use crate::fixture::{Stream, announcement, header, id, init, name, part, video};
 
 const SMALL: &str = "v360";
 
 /// The publisher's picture and a rung, announced.
 fn ladder() -> Stream {
-    let rung = RenditionHeader { name: name(SMALL), derived: Some(1), ..video() };
+    ladder_of(Derived::always(1))
+}
+
+fn ladder_of(derived: Derived) -> Stream {
+    let rung = RenditionHeader { name: name(SMALL), derived: Some(derived), ..video() };
     let mut stream = Stream::starting(header(vec![video(), rung]));
     let mut announcement = announcement();
     announcement.bandwidths.push((name(SMALL), Bandwidth { peak: 700_000, average: 700_000 }));
@@ -90,4 +96,86 @@ async fn a_publisher_that_is_gone_is_no_fault_of_the_rung() {
         segment(&mut stream, SMALL, msn, gap);
     }
     assert_eq!(offer(&stream).await.0, 2);
+}
+
+/// Counts who watches.
+#[derive(Debug, Default)]
+struct Watched {
+    touches: AtomicUsize,
+    holds: Arc<AtomicUsize>,
+}
+
+struct Held(Arc<AtomicUsize>);
+
+impl Demand for Watched {
+    fn touch(&self) {
+        self.touches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn hold(&self) -> Box<dyn Send + Sync> {
+        self.holds.fetch_add(1, Ordering::Relaxed);
+        Box::new(Held(self.holds.clone()))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn on_demand() -> (Stream, Arc<Watched>) {
+    let watched = Arc::<Watched>::default();
+    (ladder_of(Derived { every: 1, on_demand: Some(watched.clone()) }), watched)
+}
+
+#[tokio::test]
+async fn a_rung_that_waits_for_viewers_is_offered_to_them_though_it_is_all_gaps() {
+    let (mut stream, _) = on_demand();
+    segment(&mut stream, "v", 0, false);
+    assert_eq!(offer(&stream).await.0, 1, "it has no playlist yet");
+    for msn in 0..5 {
+        segment(&mut stream, "v", msn + 1, false);
+        segment(&mut stream, SMALL, msn, true);
+        assert_eq!(offer(&stream).await.0, 2, "after segment {msn}");
+    }
+    let playlist = stream.playlist(SMALL).await;
+    assert!(playlist.contains("#EXT-X-GAP") && !playlist.contains("#EXT-X-ENDLIST"), "{playlist}");
+}
+
+#[tokio::test]
+async fn whoever_makes_a_rung_on_demand_learns_of_its_viewers_and_of_no_others() {
+    let (mut stream, watched) = on_demand();
+    for msn in 0..2 {
+        segment(&mut stream, "v", msn, false);
+        segment(&mut stream, SMALL, msn, true);
+    }
+    offer(&stream).await;
+    stream.playlist("v").await;
+    stream.catalog.get(&id()).unwrap().status();
+    assert_eq!(watched.touches.load(Ordering::Relaxed), 0);
+    stream.playlist(SMALL).await;
+    assert_eq!(watched.touches.load(Ordering::Relaxed), 1);
+    let feed = Feed::new(stream.catalog.get(&id()).unwrap(), None);
+    assert_eq!(watched.holds.load(Ordering::Relaxed), 1, "a node that follows the session");
+    drop(feed);
+    assert_eq!(watched.holds.load(Ordering::Relaxed), 0);
+}
+
+/// What an encoder writes is known when it runs; until then the rung has the init segment of what was announced.
+#[tokio::test]
+async fn p18_the_first_media_of_a_rung_brings_its_init_segment_and_no_later_one_does() {
+    let (mut stream, _) = on_demand();
+    segment(&mut stream, "v", 0, false);
+    segment(&mut stream, SMALL, 0, true);
+    let encoded = |msn, number, hash: &str| {
+        let part = part(msn, number);
+        hls::Part { segment: SegmentStart { init: init(hash), ..part.segment.clone() }, ..part }
+    };
+    for number in 0..4 {
+        stream.push(SMALL, encoded(1, number, "e"));
+    }
+    assert!(stream.playlist(SMALL).await.contains("#EXT-X-MAP:URI=\"init-e.mp4\""));
+    let refused = stream.try_push(SMALL, encoded(2, 0, "f"));
+    assert_eq!(refused, Err(PushError::InitWithoutDiscontinuity { msn: 2 }));
 }

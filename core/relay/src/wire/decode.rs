@@ -6,7 +6,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use media::{CodecConfig, SessionId};
 
 use super::{
-    FLAG_GAP, FLAG_INDEPENDENT, FLAG_LAST_IN_SEGMENT, FLAG_LAST_OF_TRACK, FLAG_LISTED, FLAG_RESUMED,
+    Derived, FLAG_GAP, FLAG_INDEPENDENT, FLAG_LAST_IN_SEGMENT, FLAG_LAST_OF_TRACK, FLAG_LISTED, FLAG_RESUMED,
     FRAME_BYTES_MAX, Init, KIND_CLOCK, KIND_END, KIND_INDEX, KIND_INDEX_COMPLETE, KIND_INIT, KIND_PART,
     KIND_RECORD, KIND_TRACK_END, Live, Message, PART_RECORD_BYTES, Part, RENDITIONS_MAX, Record, Rendition,
     SMALL_FRAME_BYTES_MAX,
@@ -244,7 +244,12 @@ fn fields(payload: &mut Bytes) -> Result<Option<Record>, WireError> {
         record.renditions.push(Rendition { name, part_target_ms, peak, average, derived: None, codec });
     }
     for rendition in &mut record.renditions {
-        rendition.derived = payload.try_get_u8().ok().filter(|every| *every > 0);
+        let every = payload.try_get_u8().ok().filter(|every| *every > 0);
+        rendition.derived = every.map(|every| Derived { every, on_demand: false });
+    }
+    for rendition in &mut record.renditions {
+        let on_demand = payload.try_get_u8().is_ok_and(|flag| flag != 0);
+        rendition.derived = rendition.derived.map(|derived| Derived { on_demand, ..derived });
     }
     Ok(Some(record))
 }

@@ -119,7 +119,9 @@ fn payload(record: &Record) -> Bytes {
         let config = Frame::config(place, 0, &rendition.codec);
         put_field(&mut out, &config.wire()[HEADER_BYTES..]);
     }
-    record.renditions.iter().for_each(|rendition| out.put_u8(rendition.derived.unwrap_or(0)));
+    let derived = record.renditions.iter().map(|rendition| rendition.derived);
+    derived.clone().for_each(|derived| out.put_u8(derived.map_or(0, |derived| derived.every)));
+    derived.for_each(|derived| out.put_u8(derived.is_some_and(|derived| derived.on_demand).into()));
     out.freeze()
 }
 

@@ -118,9 +118,17 @@ pub struct Rendition {
     /// Bits per second; zero before the announcement.
     pub peak: u64,
     pub average: u64,
-    /// Made by a transcode worker, which may give no media for a while, or never: one of so many pictures of its source.
-    pub derived: Option<u8>,
+    /// Made by a transcode worker, which may give no media for a while, or never.
+    pub derived: Option<Derived>,
     pub codec: CodecConfig,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Derived {
+    /// One of so many pictures of its source; at least 1.
+    pub every: u8,
+    /// Made only while somebody watches it. Whoever subscribes does.
+    pub on_demand: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -13,14 +13,16 @@ fn record() -> Record {
         session: SessionId::from_random(0xAB),
         format: 1,
         part_hold_back_ms: 1536,
-        renditions: vec![Rendition {
-            name: "a".into(),
-            part_target_ms: 512,
-            peak: 150_000,
-            average: 128_000,
-            derived: Some(1),
-            codec,
-        }],
+        renditions: [false, true]
+            .map(|on_demand| Rendition {
+                name: "a".into(),
+                part_target_ms: 512,
+                peak: 150_000,
+                average: 128_000,
+                derived: Some(Derived { every: 1, on_demand }),
+                codec: codec.clone(),
+            })
+            .to_vec(),
         live: Some(Live { target_duration_s: 4, window_ms: 28_000, frame_rate: Some(29.97) }),
     }
 }
@@ -133,6 +135,23 @@ fn every_message_is_read_as_it_was_written() {
 }
 
 /// A newer node may say more than we know.
+#[test]
+fn a_record_of_a_node_that_knows_nothing_of_demand_is_read() {
+    let older = [1, 0].map(|bytes| {
+        let mut frame = bytes_of(vec![Message::Record(record())]);
+        // Without what comes last: two flags.
+        frame.truncate(frame.len() - 2 + bytes);
+        let length = frame.len() as u32;
+        frame[..4].copy_from_slice(&length.to_le_bytes());
+        decode(&mut Decoder::default(), frame.into()).unwrap()
+    });
+    for read in older {
+        let [Message::Record(read)] = read.as_slice() else { panic!("{read:?}") };
+        let derived: Vec<_> = read.renditions.iter().map(|rendition| rendition.derived.unwrap()).collect();
+        assert_eq!(derived, [Derived { every: 1, on_demand: false }; 2]);
+    }
+}
+
 #[test]
 fn unknown_kinds_are_skipped_by_their_length() {
     let mut unknown = BytesMut::new();

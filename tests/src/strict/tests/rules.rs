@@ -281,6 +281,17 @@ fn p18_an_init_segment_that_is_missing_or_changes_is_noticed() {
     says_no_on_reload(&[("init-5f2a", "init-0000", "EXT-X-MAP went")]);
     let changed = damaged("8.m4s\n", "8.m4s\n#EXT-X-MAP:URI=\"init-0000.mp4\"\n");
     assert_found(&[MediaPlaylist::parse(&changed).expect_err("changed")], "without a discontinuity");
+    // Nothing could have been played with the one before, if there were only gaps.
+    let cold = changed
+        .replace("7.0.m4s\",INDEPENDENT=YES", "7.0.m4s\",GAP=YES")
+        .replace("7.1.m4s\"", "7.1.m4s\",GAP=YES")
+        .replace("#EXTINF:1.0", "#EXT-X-GAP\n#EXTINF:1.0");
+    assert_found(&[MediaPlaylist::parse(&cold).expect_err("changed")], "without a discontinuity");
+    let cold = cold
+        .replace("8.0.m4s\",INDEPENDENT=YES", "8.0.m4s\",GAP=YES")
+        .replace("8.1.m4s\"", "8.1.m4s\",GAP=YES")
+        .replace("#EXTINF:0.8", "#EXT-X-GAP\n#EXTINF:0.8");
+    assert_eq!(parse(&cold).segment(9).unwrap().map.as_deref(), Some("init-0000.mp4"));
 }
 
 #[test]

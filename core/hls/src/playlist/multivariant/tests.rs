@@ -4,6 +4,7 @@ use bytes::Bytes;
 use media::codec::{aac, h264, h265, opus};
 
 use super::*;
+use crate::rendition::Derived;
 
 /// x264, High profile, 1280x720; AAC-LC, 48 kHz, stereo.
 const AVCC: &[u8] =
@@ -111,11 +112,11 @@ fn every_rung_is_a_variant_with_the_same_audio() {
 
 #[test]
 fn a_ladder_has_sound_alone_at_its_foot_and_each_codec_of_sound_in_a_group_of_its_own() {
-    let rung = RenditionHeader { derived: Some(2), ..video("v480") };
+    let rung = RenditionHeader { derived: Some(Derived::always(2)), ..video("v480") };
     let codec = CodecConfig::Opus(opus::Config::parse(Bytes::from_static(OPUS_HEAD)).unwrap());
     let sound = [
         RenditionHeader { codec, ..audio() },
-        RenditionHeader { name: "aac".parse().unwrap(), derived: Some(1), ..audio() },
+        RenditionHeader { name: "aac".parse().unwrap(), derived: Some(Derived::always(1)), ..audio() },
     ];
     let [own, aac] = sound;
     let text = rendered(&[video("v"), own, rung, aac], &[VIDEO, AUDIO, AUDIO, AUDIO]);
