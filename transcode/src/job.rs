@@ -6,8 +6,8 @@
 //!
 //! A failure starts a new child after a while, which grows; three within a minute make the job a step cheaper: a cheaper
 //! preset, then without the largest rung, at last nothing, and the stream is passed through only. A job that falls
-//! behind gives up its lowest rung at once, and goes the same way if that does not help. Each step is taken back alone,
-//! after a long calm: each is a splice that viewers may see.
+//! behind gives up its lowest rung at once, or first the one of the source's own size, and goes the same way if that does
+//! not help. Each step is taken back alone, after a long calm: each is a splice that viewers may see.
 //!
 //! A job on demand makes the rungs from the largest that is wanted to the smallest, and is idle while none is: that is no
 //! failure and no step. It begins at once; a child at work is replaced where the source is cut, which nobody sees.
@@ -59,6 +59,8 @@ pub struct Terms {
     pub frame_rate: FrameRate,
     /// Only what is [wanted](Input::Wanted) is made, and nothing before.
     pub on_demand: bool,
+    /// The largest rung is as large as the source: it costs most, and those who can show the source do without.
+    pub own_size: bool,
 }
 
 /// What happened.
@@ -446,7 +448,8 @@ impl Supervisor {
     fn overload(&mut self, now: Instant) {
         let is_first = self.steps.is_empty() || now >= self.stepped + CALM;
         let stepped = if is_first && self.rungs().len() > 1 {
-            self.push(Step::WithoutLowest, now);
+            let own_size = self.terms.own_size && self.rungs().start == 0;
+            self.push(if own_size { Step::WithoutLargest } else { Step::WithoutLowest }, now);
             true
         } else {
             self.step_down(now)

@@ -85,6 +85,9 @@ impl Task {
             timescale: order.timescale,
             frame_rate: order.frame_rate,
             on_demand: order.on_demand,
+            own_size: rungs.first().is_some_and(|rung| {
+                rung.writer.record().codec.dimensions() == track.record().codec.dimensions()
+            }) && order.kind == TrackKind::Video,
         };
         let supervisor = Supervisor::new(terms, Instant::now());
         let names = rungs.iter().map(|rung| &*rung.writer.record().name);

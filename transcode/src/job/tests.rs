@@ -9,6 +9,7 @@ const TERMS: Terms = Terms {
     timescale: TIMESCALE,
     frame_rate: FrameRate { numerator: 30, denominator: 1 },
     on_demand: false,
+    own_size: false,
 };
 
 const fn millis(millis: u64) -> Duration {
@@ -407,6 +408,17 @@ fn a_machine_that_is_short_loses_the_lowest_rung_within_five_seconds() {
 }
 
 /// The lowest rung costs least. If it was not enough, what costs most goes.
+/// Most who watch can show the source itself, and nobody else has anything but the smaller ones.
+#[test]
+fn a_rung_of_the_sources_own_size_goes_before_the_lowest() {
+    let mut sim = Sim::new(Terms { own_size: true, ..TERMS }, SOUND);
+    sim.run(seconds(10));
+    sim.starts();
+    sim.nature.pace = 0.8;
+    sim.run(seconds(6));
+    assert_eq!(sim.starts(), [(Preset::Superfast, 1..4)]);
+}
+
 #[test]
 fn a_machine_that_stays_short_loses_what_costs_most() {
     let mut sim = Sim::new(TERMS, Nature { pace: 0.5, ..SOUND });
