@@ -10,9 +10,9 @@ use relay::{Boundary, Cursor, Frame, FrameError, Kind, Read, Track, TrackRecord}
 /// In a segment longer than this, keys are forced at parts too, so far apart: whoever joins then starts near the edge.
 const KEY_INTERVAL_S: i64 = 2;
 
-/// A child that begins now encodes what is newer than this, and only decodes what is older: by the time that were
-/// encoded, it would be too late for anybody.
-const MISSED_MAX_S: i64 = 1;
+/// A child that begins now encodes what is newer than this, and only decodes what is older: its parts are gaps by now, see
+/// `LATE` of the task.
+const MISSED_MAX_S: i64 = 2;
 
 /// Of a log of no more groups than this everything is made into rungs.
 const NEW_GROUPS_MAX: u32 = 3;
@@ -229,9 +229,9 @@ mod tests {
         }
     }
 
-    /// A child that is started within a group of ten seconds gets all of it, and encodes from a boundary a second ago.
+    /// A child that is started within a group of ten seconds gets all of it, and encodes from a boundary two seconds ago.
     #[test]
-    fn of_a_long_group_only_the_last_second_is_encoded() {
+    fn of_a_long_group_only_the_last_two_seconds_are_encoded() {
         let registry = StreamRegistry::default();
         let id = StreamId::new("live", "cam").unwrap();
         let mut stream = registry.open(id.clone(), SessionId::from_random(1)).unwrap();
@@ -274,13 +274,13 @@ mod tests {
         source.read(&mut Vec::new()).unwrap();
         let Missed { messages, media, .. } = source.catch_up(None).unwrap();
         assert_eq!((messages.len(), media.as_secs()), (460, 9));
-        // Its parts begin at multiples of 23; the second before the last unit, at 412.
-        assert_eq!(forced(&messages), [414]);
+        // Its parts begin at multiples of 23; the two seconds before the last unit, at 365.
+        assert_eq!(forced(&messages), [368]);
         // Or from the part that is said.
         let Missed { messages, .. } = source.catch_up(Some((0, 437 * FRAME))).unwrap();
         assert_eq!((messages.len(), forced(&messages)), (460, vec![437]));
         let Missed { messages, .. } = source.catch_up(None).unwrap();
-        assert_eq!(forced(&messages), [414]);
+        assert_eq!(forced(&messages), [368]);
 
         push(460, 560);
         let mut events = Vec::new();
@@ -291,7 +291,7 @@ mod tests {
         });
         assert_eq!(
             forced(&messages.collect::<Vec<_>>()),
-            [529],
+            [483],
             "every two seconds from there on, at a boundary"
         );
     }
