@@ -38,7 +38,7 @@ const LEVEL: Duration = Duration::from_millis(150);
 pub(crate) fn run(options: &Options) -> Result<Vec<Table>> {
     let (rounds, seconds) = if options.quick { (1, 15) } else { (2, 60) };
     let (mut with, mut without) = (Samples::default(), Samples::default());
-    let mut late = [const { None::<Samples> }; RUNGS.len()];
+    let mut late: [Samples; RUNGS.len()] = Default::default();
     let (mut encode_ms, mut back_s) = (Samples::default(), Samples::default());
     for _ in 0..rounds {
         let round = Duration::from_secs(seconds);
@@ -48,7 +48,6 @@ pub(crate) fn run(options: &Options) -> Result<Vec<Table>> {
         with.push(scene.cpu(&["v360", "a"], round)?);
         let arrivals = scene.arrivals(round / 3, || Ok(()))?;
         for (rung, late) in arrivals[1..].iter().zip(&mut late) {
-            let late = late.get_or_insert_default();
             rung.behind(&arrivals[0]).for_each(|(_, behind)| late.push(behind.as_secs_f64() * 1e3));
         }
         let cores = scene.server.metrics()?.sum("tidecast_transcode_cores")? / RUNGS.len() as f64;
@@ -67,7 +66,6 @@ pub(crate) fn run(options: &Options) -> Result<Vec<Table>> {
     let mut delay = Table::new("a rung's part behind its source's, ms", &["p50", "p95", "max"]);
     let limit = FRAMES_LATE_MAX * FRAME_S * 1e3 + encode_ms.median();
     for (rung, late) in RUNGS.iter().zip(late) {
-        let late = late.unwrap_or_default();
         let figures = [late.median(), late.quantile(0.95), late.max()];
         delay.judge(format!("{rung}, {} parts", late.len()), &figures, Target { column: 0, limit });
     }

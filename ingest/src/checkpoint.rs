@@ -13,7 +13,7 @@ use crate::ladder::part_hold_back_ms;
 /// Version of the text. A process of another version starts new sessions instead of misreading old ones.
 const FORMAT: u32 = 1;
 
-/// Any number of groups may have been written within one segment.
+/// From the groups of one process to those of the next: any number may have been written within a segment.
 const GROUP_STEP: u32 = 1_000;
 
 /// Longest part and segment of a session, in seconds; those that ingest makes stay far below.

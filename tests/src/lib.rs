@@ -25,3 +25,4 @@ pub mod rtmp;
 pub mod server;
 pub mod strict;
 pub mod viewer;
+pub mod watched;

@@ -9,13 +9,13 @@ use anyhow::{Context, Result, bail, ensure};
 use harness::browser::Browser;
 use harness::ffprobe::{self, Packet};
 use harness::fmp4;
-use harness::http::{Http, resolve};
 use harness::media::output_dir;
 use harness::poll;
 use harness::publisher::Publisher;
 use harness::server::{End, Setup, Tidecast};
-use harness::strict::{MediaPlaylist, MultivariantPlaylist, Segment};
+use harness::strict::{MediaPlaylist, Segment};
 use harness::viewer::{RecordedRendition, Recording, follow_variants};
+use harness::watched::Watched;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
@@ -318,7 +318,7 @@ fn a_viewer_changes_the_rendition_and_goes_on_watching() -> Result<()> {
     let _turn = turn();
     let server = server("180:150k, 90:60k")?;
     let publisher = Publisher::of_clock("gop-2", &server.publish_url("live/choice"))?;
-    let watched = Watched { http: server.viewer_http(), stream: "live/choice".to_owned() };
+    let watched = Watched::of(&server, "live/choice");
     poll::until("a ladder", LADDER_MAX, || {
         Ok((watched.whole("v90")?.len() > 2 && watched.variants()? == 3).then_some(()))
     })?;
@@ -335,48 +335,6 @@ fn a_viewer_changes_the_rendition_and_goes_on_watching() -> Result<()> {
     let late = seen.switches.iter().filter(|switch| switch.stalls > 0).count();
     ensure!(late <= 3, "{late} switches with a picture that stood still: {seen:?}");
     publisher.stop()
-}
-
-/// How the stream is at a moment, for a viewer of the pass-through.
-struct Watched {
-    http: Http,
-    stream: String,
-}
-
-impl Watched {
-    fn playlist(&self, name: &str) -> Result<Option<MediaPlaylist>> {
-        let path = format!("/hls/{}/index.m3u8", self.stream);
-        let answer = self.http.get(&path)?;
-        if answer.status != 200 {
-            return Ok(None);
-        }
-        let variants = MultivariantPlaylist::parse(&answer.text())?.variants;
-        let own = resolve(&path, &variants.first().context("no variant")?.uri);
-        let answer = self.http.get(&own.replace("/v/", &format!("/{name}/")))?;
-        if answer.status != 200 {
-            return Ok(None);
-        }
-        Ok(Some(MediaPlaylist::parse(&answer.text())?))
-    }
-
-    /// MSNs of the complete segments of a rendition that have media.
-    fn whole(&self, name: &str) -> Result<Vec<u64>> {
-        let playlist = self.playlist(name)?;
-        let segments = playlist.into_iter().flat_map(|playlist| playlist.segments);
-        let whole = segments.filter(|segment| segment.finished.is_some() && !segment.gap);
-        Ok(whole.map(|segment| segment.msn).collect())
-    }
-
-    fn newest(&self, name: &str) -> Result<u64> {
-        Ok(self.whole(name)?.last().copied().unwrap_or(0))
-    }
-
-    /// How many pictures are offered.
-    fn variants(&self) -> Result<usize> {
-        let text = self.http.get_ok(&format!("/hls/{}/index.m3u8", self.stream))?.text();
-        let variants = MultivariantPlaylist::parse(&text)?.variants;
-        Ok(variants.iter().filter(|variant| variant.resolution.is_some()).count())
-    }
 }
 
 /// Process ids of the children that were given a job, the newest last.
@@ -406,7 +364,7 @@ fn a_child_that_dies_or_hangs_costs_its_rungs_two_segments_and_nobody_else_anyth
     let _turn = turn();
     let server = server(LADDER)?;
     let publisher = Publisher::of_clip("gop-2", &server.publish_url("live/hurt"))?;
-    let watched = Watched { http: server.viewer_http(), stream: "live/hurt".to_owned() };
+    let watched = Watched::of(&server, "live/hurt");
     poll::until("a ladder", LADDER_MAX, || {
         Ok((!watched.whole("v90")?.is_empty() && watched.variants()? == 3).then_some(()))
     })?;
@@ -464,7 +422,7 @@ fn chaos(seed: u64) -> Result<()> {
     const STREAMS: [&str; 2] = ["live/left", "live/right"];
     let server = server("90:60k")?;
     let publishers = STREAMS.map(|stream| Publisher::of_clip("gop-2", &server.publish_url(stream)));
-    let watched = STREAMS.map(|stream| Watched { http: server.viewer_http(), stream: stream.to_owned() });
+    let watched = STREAMS.map(|stream| Watched::of(&server, stream));
     for stream in &watched {
         poll::until("a ladder", LADDER_MAX, || {
             Ok((stream.whole("v90")?.len() > 1 && stream.variants()? == 2).then_some(()))
@@ -514,7 +472,7 @@ fn a_rung_on_demand_is_encoded_for_whoever_watches_it_and_no_other_is() -> Resul
     let _turn = turn();
     let server = server(&format!("on-demand {LADDER}"))?;
     let publisher = Publisher::of_clip("gop-2", &server.publish_url("live/asked"))?;
-    let watched = Watched { http: server.viewer_http(), stream: "live/asked".to_owned() };
+    let watched = Watched::of(&server, "live/asked");
     let made = || server.metric("transcode_rungs");
     poll::until("a ladder", LADDER_MAX, || {
         let is_offered = watched.playlist("v")?.is_some() && watched.variants()? == 3;
@@ -570,7 +528,7 @@ fn rungs_go_on_after_a_restart_of_the_process() -> Result<()> {
     let _turn = turn();
     let server = server(LADDER)?;
     let publisher = Publisher::of_clip("gop-2", &server.publish_url("live/again"))?;
-    let watched = Watched { http: server.viewer_http(), stream: "live/again".to_owned() };
+    let watched = Watched::of(&server, "live/again");
     poll::until("a ladder", LADDER_MAX, || {
         Ok((!watched.whole("v90")?.is_empty() && watched.variants()? == 3).then_some(()))
     })?;

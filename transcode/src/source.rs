@@ -7,12 +7,11 @@ use media::CodecConfig;
 use pipe::{Codec, SourceUnit, ToEncoder};
 use relay::{Boundary, Cursor, Frame, FrameError, Kind, Read, Track, TrackRecord};
 
+/// A rung this far behind its source has a gap there: its viewers' players have nothing left by then.
+pub(crate) const LATE: Duration = Duration::from_secs(2);
+
 /// In a segment longer than this, keys are forced at parts too, so far apart: whoever joins then starts near the edge.
 const KEY_INTERVAL_S: i64 = 2;
-
-/// A child that begins now encodes what is newer than this, and only decodes what is older: its parts are gaps by now, see
-/// `LATE` of the task.
-const MISSED_MAX_S: i64 = 2;
 
 /// Of a log of no more groups than this everything is made into rungs.
 const NEW_GROUPS_MAX: u32 = 3;
@@ -139,7 +138,8 @@ impl Source {
         let mut units = missed.iter().filter(|frame| frame.kind() == Kind::Unit).map(Frame::dts);
         let (first, last) = (units.next(), units.next_back());
         let media = first.zip(last).map_or(0, |(first, last)| last - first);
-        let recent = last.map_or(i64::MIN, |last| last - MISSED_MAX_S * i64::from(scale.hertz()));
+        // What is older is only decoded: its parts are gaps by now.
+        let recent = last.map_or(i64::MIN, |last| last - LATE.as_secs() as i64 * i64::from(scale.hertz()));
         let from = next.map_or(recent, |(_, start)| start);
         // The units that come go on where these end.
         self.forcing = Forcing::from(from);

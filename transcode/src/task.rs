@@ -17,10 +17,7 @@ use crate::cut::{Begins, Cutter, Entry, Starts};
 use crate::job::{Input, Output, Reason, Supervisor, Terms};
 use crate::metrics::{JobMetrics, Metrics};
 use crate::order::{Order, PRESET};
-use crate::source::{self, Missed, Source, SourceError};
-
-/// A rung this far behind its source has a gap there: its viewers' players have nothing left by then.
-const LATE: Duration = Duration::from_secs(2);
+use crate::source::{self, LATE, Missed, Source, SourceError};
 
 /// For a child to finish when its source has ended; longer than it is given, so that its end is seen.
 const DRAIN_MAX: Duration = Duration::from_secs(3);

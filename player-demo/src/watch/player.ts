@@ -326,6 +326,8 @@ class HlsPlayer implements Player {
    * picture from before the gap, for ever if the first segment behind it is still open.
    */
   private beginBehindGap(): void {
+    // What plays must not be loaded anew.
+    if (this.video.readyState !== HTMLMediaElement.HAVE_NOTHING) this.gapAtBegin = null;
     const end = this.gapAtBegin;
     const onward = end !== null && this.hls.latestLevelDetails?.partList?.find(({ start, gap }) => !gap && start > end - 0.01);
     if (!onward) return;
@@ -335,8 +337,7 @@ class HlsPlayer implements Player {
   }
 
   private onError(error: ErrorData): void {
-    const nothingYet = this.video.readyState === HTMLMediaElement.HAVE_NOTHING;
-    if (error.details === ErrorDetails.FRAG_GAP && error.frag?.type === "main" && nothingYet) {
+    if (error.details === ErrorDetails.FRAG_GAP && error.frag?.type === "main") {
       this.gapAtBegin = error.frag.end;
       this.beginBehindGap();
     }
