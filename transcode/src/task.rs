@@ -207,7 +207,7 @@ impl Task {
     }
 
     fn feed(&mut self, message: ToEncoder) {
-        let Some(child) = &self.child else { return };
+        let Some(child) = &mut self.child else { return };
         let message = match message {
             ToEncoder::Unit(unit) if self.awaits_key && !unit.key => {
                 self.force |= unit.force;
