@@ -64,14 +64,20 @@ pub struct RecordedPart {
 /// # Errors
 /// If the stream does not come, ends early, or an answer is not what a player can go on with.
 pub fn follow(http: &Http, stream: &str, media: Duration) -> Result<Recording> {
-    follow_variants(http, stream, media, 1)
+    follow_variants(http, stream, media, 1, 0)
 }
 
-/// The same, of a stream of so many variants, as soon as all of them are offered.
+/// The same, of a stream of so many variants and at least so many renditions of sound, as soon as all of them are offered.
 ///
 /// # Errors
 /// As [`follow`].
-pub fn follow_variants(http: &Http, stream: &str, media: Duration, variants: usize) -> Result<Recording> {
+pub fn follow_variants(
+    http: &Http,
+    stream: &str,
+    media: Duration,
+    variants: usize,
+    sounds: usize,
+) -> Result<Recording> {
     let path = format!("/hls/{stream}/index.m3u8");
     let multivariant = poll::until(&format!("{variants} variants of {stream}"), START_MAX, || {
         let answer = http.get(&path)?;
@@ -82,7 +88,8 @@ pub fn follow_variants(http: &Http, stream: &str, media: Duration, variants: usi
         };
         let found = pictures(&multivariant).len();
         ensure!(found <= variants, "{variants} variants were expected:\n{}", answer.text());
-        Ok((found == variants).then_some(multivariant))
+        // A sound that is made of another comes a moment after the pictures, or before them.
+        Ok((found == variants && multivariant.renditions.len() >= sounds).then_some(multivariant))
     })?;
 
     let mut sources = Vec::new();

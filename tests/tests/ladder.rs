@@ -62,15 +62,15 @@ type Publish = fn(&str, &str) -> Result<Publisher>;
 
 /// Publishes a clip and records it with its rungs.
 fn record(clip: &str, publish: Publish, variants: usize) -> Result<Recording> {
-    record_in("live", clip, publish, variants)
+    record_in("live", clip, publish, variants, 0)
 }
 
-fn record_in(app: &str, clip: &str, publish: Publish, variants: usize) -> Result<Recording> {
+fn record_in(app: &str, clip: &str, publish: Publish, variants: usize, sounds: usize) -> Result<Recording> {
     let server = shared_server()?;
     let _turn = turn();
     let stream = format!("{app}/{}", clip.replace('.', "_"));
     let publisher = publish(clip, &server.publish_url(&stream))?;
-    let recording = follow_variants(&server.viewer_http(), &stream, MEDIA, variants)
+    let recording = follow_variants(&server.viewer_http(), &stream, MEDIA, variants, sounds)
         .with_context(|| format!("server log:\n{}", server.log().join("\n")))?;
     let state = server.viewer_http().get_ok(&format!("/state/{stream}"))?.text();
     let [own, ..] = recording.multivariant.variants.as_slice() else { bail!("no variant") };
@@ -229,7 +229,7 @@ fn a_source_of_few_keyframes_has_more_of_them_in_its_rungs() -> Result<()> {
 /// At more than 30 frames a second the lowest rungs have every second picture, and say so.
 #[test]
 fn a_source_of_sixty_frames_a_second() -> Result<()> {
-    let recording = record_in("fast", "fps-60", Publisher::of_clip, 2)?;
+    let recording = record_in("fast", "fps-60", Publisher::of_clip, 2, 0)?;
     let rates: Vec<_> =
         recording.multivariant.variants.iter().map(|variant| variant.frame_rate.clone()).collect();
     ensure!(rates == [Some("60".to_owned()), Some("30".to_owned()), None], "{rates:?}");
@@ -255,7 +255,7 @@ fn sound_that_not_everybody_plays() -> Result<()> {
     let cases: [(&str, Publish, &str); 2] =
         [("surround", Publisher::of_clip, "mp4a.40.2"), ("h264-opus", Publisher::of_enhanced_clip, "opus")];
     for (clip, publish, own) in cases {
-        let recording = record(clip, publish, 3)?;
+        let recording = record_in("live", clip, publish, 3, 2)?;
         let groups: Vec<_> =
             recording.multivariant.renditions.iter().map(|audio| audio.group_id.clone()).collect();
         ensure!(groups == ["audio", "aac"], "{clip}: {groups:?}");
@@ -562,7 +562,7 @@ fn without_an_encoder_streams_are_passed_through_and_the_log_says_so() -> Result
             .then_some(())
     })?;
     let publisher = Publisher::of_clip("gop-2", &server.publish_url("live/alone"))?;
-    let recording = follow_variants(&server.viewer_http(), "live/alone", Duration::from_secs(4), 1)?;
+    let recording = follow_variants(&server.viewer_http(), "live/alone", Duration::from_secs(4), 1, 0)?;
     ensure!(recording.violations.is_empty(), "{:?}", recording.violations);
     publisher.stop()?;
     server.stop()
