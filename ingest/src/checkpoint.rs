@@ -154,6 +154,8 @@ struct SavedDerived {
     name: String,
     #[serde(default)]
     on_demand: bool,
+    #[serde(default)]
+    for_webrtc: bool,
 }
 
 impl From<&Checkpoint> for Saved {
@@ -170,8 +172,8 @@ impl From<&Checkpoint> for Saved {
                 bandwidth_average: bandwidth.average,
                 derived: track.derived.map(|derived| {
                     let name = track.name.to_string();
-                    let Derived { from, every, on_demand, .. } = derived;
-                    SavedDerived { from: from.0, every, name, on_demand }
+                    let Derived { from, every, on_demand, for_webrtc, .. } = derived;
+                    SavedDerived { from: from.0, every, name, on_demand, for_webrtc }
                 }),
             }
         });
@@ -212,6 +214,7 @@ impl Saved {
                 every: derived.every,
                 bandwidth,
                 on_demand: derived.on_demand,
+                for_webrtc: derived.for_webrtc,
             });
             tracks.push(TrackRecord {
                 id: TrackId(number),
@@ -364,7 +367,13 @@ mod tests {
         let bandwidth = Bandwidth { peak: 700_000, average: 600_000 };
         let rung = TrackRecord {
             name: "v360".into(),
-            derived: Some(Derived { from: TrackId(0), every: 1, bandwidth, on_demand: true }),
+            derived: Some(Derived {
+                from: TrackId(0),
+                every: 1,
+                bandwidth,
+                on_demand: true,
+                for_webrtc: true,
+            }),
             ..track(2, CodecConfig::H264(avcc()), 501)
         };
         Checkpoint {

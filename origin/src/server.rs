@@ -7,7 +7,7 @@ use hls::{Announcement, Bandwidth, Catalog, RenditionHeader, RenditionName, Stre
 use media::SessionId;
 use relay::{
     Cursor, Demand, Frame, FrameError, Kind, Read, STORE_BYTES_MAX, Stream, StreamRecord, StreamRegistry,
-    Track,
+    Track, TrackRecord,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -118,7 +118,8 @@ struct Lane {
 
 impl Packaging {
     fn open(stream: &Stream, record: &StreamRecord, catalog: &Catalog) -> Self {
-        let renditions = stream.tracks().iter().map(|track| {
+        let tracks = || stream.tracks().iter().filter(|track| is_packaged(track.record()));
+        let renditions = tracks().map(|track| {
             let record = track.record();
             RenditionHeader {
                 name: rendition_name(&record.name),
@@ -137,7 +138,7 @@ impl Packaging {
             retain_bytes_max: STORE_BYTES_MAX,
             renditions: renditions.collect(),
         });
-        let lanes = stream.tracks().iter().map(|track| Lane {
+        let lanes = tracks().map(|track| Lane {
             cursor: track.oldest(),
             packager: Packager::new(track.record()),
             name: rendition_name(&track.record().name),
@@ -183,9 +184,10 @@ impl Packaging {
         if known {
             return;
         }
-        let bandwidths = self.lanes.iter().zip(&live.bandwidth).map(|(lane, track)| {
-            let bandwidth = Bandwidth { peak: track.peak.into(), average: track.average.into() };
-            (lane.name.clone(), bandwidth)
+        let tracks = record.tracks.iter().zip(&live.bandwidth).filter(|(track, _)| is_packaged(track));
+        let bandwidths = tracks.map(|(track, bandwidth)| {
+            let bandwidth = Bandwidth { peak: bandwidth.peak.into(), average: bandwidth.average.into() };
+            (rendition_name(&track.name), bandwidth)
         });
         self.writer.announce(Announcement {
             target_duration_s: live.target_duration_s,
@@ -230,6 +232,11 @@ impl Lane {
         }
         Ok(())
     }
+}
+
+/// What is made for WebRTC needs no boxes.
+fn is_packaged(track: &TrackRecord) -> bool {
+    !track.derived.is_some_and(|derived| derived.for_webrtc)
 }
 
 fn rendition_name(name: &str) -> RenditionName {

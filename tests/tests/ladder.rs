@@ -406,12 +406,14 @@ fn a_child_that_dies_or_hangs_costs_its_rungs_two_segments_and_nobody_else_anyth
     server.stop()
 }
 
-/// Children of two streams are killed and stopped at random. `CHAOS_SEEDS`: how many schedules; the first of them always.
+/// Children of two streams are killed and stopped at random. `CHAOS_SEEDS`: how many schedules, from `CHAOS_FIRST` on; the
+/// first of all, if nothing is said.
 #[test]
 fn whatever_befalls_children_other_streams_do_not_notice() -> Result<()> {
     let _turn = turn();
-    let seeds = std::env::var("CHAOS_SEEDS").map_or(Ok(1), |seeds| seeds.parse())?;
-    for seed in 1..=seeds {
+    let number = |name| std::env::var(name).map_or(Ok(1), |number| number.parse::<u64>());
+    let first = number("CHAOS_FIRST")?;
+    for seed in first..first + number("CHAOS_SEEDS")? {
         chaos(seed).with_context(|| format!("seed {seed}"))?;
         println!("seed {seed}: survived");
     }

@@ -1,6 +1,7 @@
 //! What broadcasters send by mistake, or for mischief, through the server and its encoders: it is shown as far as it can
 //! be, and nobody else notices.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -8,6 +9,7 @@ use harness::media::clip;
 use harness::poll;
 use harness::publisher::Publisher;
 use harness::server::{Setup, Tidecast};
+use harness::strict::check_presentation;
 use harness::watched::Watched;
 
 /// Of what is at least 90 lines high.
@@ -123,6 +125,49 @@ fn what_is_too_small_or_stops_is_shown_as_far_as_it_goes() -> Result<()> {
     };
     ensure!(gaps("v")? && gaps(RUNG)? && !gaps("a")?, "the picture stopped, and the sound did not");
     [tiny, silent, dark].into_iter().try_for_each(Publisher::stop)?;
+    scene.finish()
+}
+
+/// The broadcaster comes back with another picture: one discontinuity, at the same place of every rung.
+#[test]
+fn a_change_of_size_is_one_discontinuity_in_all_renditions() -> Result<()> {
+    let scene = Scene::new()?;
+    let publish = |size| {
+        let picture = format!("-f lavfi -i testsrc2=size={size}:rate=15");
+        scene.publish("changing", &format!("{picture} -f lavfi -i sine=sample_rate=48000 {X264} {ALONE}"))
+    };
+    let small = publish("320x180")?;
+    scene.wait_for("changing", RUNG, 2)?;
+    small.kill()?;
+    let large = publish("480x270")?;
+    let watched = scene.watched("changing");
+    let after = |rendition| -> Result<usize> {
+        let segments = watched.playlist(rendition)?.into_iter().flat_map(|playlist| playlist.segments);
+        let after = segments.filter(|segment| segment.discontinuity_sequence > 0 && !segment.gap);
+        Ok(after.filter(|segment| segment.finished.is_some()).count())
+    };
+    poll::until("three segments of the other size", SHOWN_MAX, || {
+        Ok((after("v")? >= 3 && after(RUNG)? >= 3).then_some(()))
+    })?;
+    // All of one moment, or one may have a segment more.
+    let [source, rung, sound] = poll::until("three playlists of one moment", SHOWN_MAX, || {
+        let [source, rung, sound] = ["v", RUNG, "a"].map(|name| watched.playlist(name));
+        let playlists = [source?.context("v")?, rung?.context("a rung")?, sound?.context("a")?];
+        let edge = playlists[0].edge();
+        Ok(playlists.iter().all(|playlist| playlist.edge() == edge).then_some(playlists))
+    })?;
+    let violations = check_presentation(&[("v", &source), (RUNG, &rung), ("a", &sound)]);
+    ensure!(violations.is_empty(), "{violations:?}");
+    for segment in &source.segments {
+        let twin = rung.segment(segment.msn).with_context(|| format!("no {} in the rung", segment.msn))?;
+        ensure!(segment.duration() == twin.duration(), "{segment:?} and {twin:?}");
+    }
+    let numbers: BTreeSet<_> = source.segments.iter().map(|segment| segment.discontinuity_sequence).collect();
+    ensure!(numbers == BTreeSet::from([0, 1]), "{numbers:?}");
+    let missing = rung.segments.iter().filter(|segment| segment.gap).count();
+    let own = source.segments.iter().filter(|segment| segment.gap).count();
+    ensure!(missing <= own + 2, "{missing} segments of the rung are missing, and {own} of the source");
+    large.stop()?;
     scene.finish()
 }
 

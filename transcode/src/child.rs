@@ -1,25 +1,29 @@
 //! A child process, and how to talk to it.
 //!
-//!   Child::send ─▶ queue ─▶ (task) ─▶ standard input ─▶ tidecast-encoder ─▶ standard output ─▶ (task) ─▶ Child::next
-//!                                                              └─▶ standard error ─▶ (task) ─▶ log
+//!   Child::send ─▶ standard input (input.rs) ─▶ tidecast-encoder ─▶ standard output ─▶ Child::next
+//!                                                      └─▶ standard error (words.rs) ─▶ log
 //!
-//! Writing and reading are tasks of their own, so that neither waits for the other. A child that does not read fills the
-//! queue, which says so; one that is not listened to waits. Dropped, it is killed.
+//! Whoever has the child drives both pipes by waiting in [`Child::next`]: a task in between would be woken for each picture of
+//! each rung, which costs more than all the rest. A child that does not read fills its queue, which says so; one that
+//! is not listened to waits. Dropped, it is killed.
 
-mod attend;
+mod input;
 mod words;
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use bytes::buf::Chain;
-use bytes::{Buf, Bytes};
-use pipe::{FromEncoder, Job, JobError, Message, PipeError, ToEncoder, TooLong, UNIT_BYTES_MAX};
-use tokio::sync::{mpsc, oneshot};
+use bytes::BytesMut;
+use pipe::{FromEncoder, Job, JobError, PipeError, ToEncoder, TooLong, UNIT_BYTES_MAX, decode};
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child as Process, ChildStdout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::warn;
 
+use self::input::Input;
 use crate::executable;
 
 /// Messages that wait for a child: the newest group with its 12 s at 60 frames per second, and what comes while it
@@ -29,8 +33,11 @@ pub const QUEUE_MESSAGES_MAX: usize = 1024;
 pub const QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 const _: () = assert!(QUEUE_BYTES_MAX > 2 * UNIT_BYTES_MAX, "a single unit must not fill it");
 
-/// Messages of a child that nobody took yet; then it is not listened to.
-const EVENTS_MAX: usize = 64;
+/// Read from a child at once: what Linux holds in a pipe.
+const READ_BYTES: usize = 64 * 1024;
+
+/// For the process to go, once it closed its output or was killed.
+const GONE_WITHIN: Duration = Duration::from_secs(3);
 
 /// For what is still in the encoders when there is nothing more to come.
 pub const DRAIN: Duration = Duration::from_secs(1);
@@ -99,8 +106,8 @@ impl Encoders {
             video.encoders.clone_from(&self.0.settings.order);
         }
         job.check()?;
-        let spare = self.0.spare().take().filter(Child::is_fresh);
-        let child = match spare {
+        let spare = self.0.spare().take();
+        let mut child = match spare.and_then(Child::fresh) {
             Some(spare) => spare,
             None => Child::spawn(&self.0.settings).map_err(|error| StartError::Spawn { error })?,
         };
@@ -128,9 +135,12 @@ impl Encoders {
 impl Shared {
     fn fill(shared: &Weak<Self>) {
         let Some(shared) = shared.upgrade() else { return };
-        if shared.spare().as_ref().is_some_and(Child::is_fresh) {
+        let mut spare = shared.spare();
+        *spare = spare.take().and_then(Child::fresh);
+        if spare.is_some() {
             return;
         }
+        drop(spare);
         match Child::spawn(&shared.settings) {
             Ok(child) => *shared.spare() = Some(child),
             Err(error) => warn!("no {} in reserve: {error}", executable::NAME),
@@ -147,13 +157,26 @@ impl Shared {
 #[derive(Debug)]
 pub struct Child {
     id: u32,
-    /// `None` after [`Child::end`].
-    queue: Option<mpsc::Sender<Chain<Bytes, Bytes>>>,
-    /// In the queue, in bytes.
-    queued: Arc<AtomicUsize>,
-    ending: Option<oneshot::Sender<Duration>>,
-    events: mpsc::Receiver<Event>,
-    ended: Option<Ended>,
+    process: Process,
+    input: Input,
+    output: ChildStdout,
+    /// Of its output: what is no whole message yet.
+    received: BytesMut,
+    /// By then it has ended, or is killed. `None` before [`Child::end`].
+    deadline: Option<Instant>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Open,
+    /// It closed its output; how it ended is what its process says.
+    Closed {
+        since: Instant,
+    },
+    /// It was killed for this, and may be a zombie.
+    Killed(Ended),
+    Gone(Ended),
 }
 
 /// What comes from a child.
@@ -204,14 +227,16 @@ impl Child {
     fn spawn(settings: &Settings) -> std::io::Result<Self> {
         let mut command = executable::command(&settings.executable, &settings.data_dir);
         let limits = ["--nice", NICE, "--memory", MEMORY_MAX, "--open-files", OPEN_FILES_MAX];
-        let process = command.arg("run").args(limits).spawn()?;
-        let (queue, messages) = mpsc::channel(QUEUE_MESSAGES_MAX);
-        let (told, events) = mpsc::channel(EVENTS_MAX);
-        let (ending, drain) = oneshot::channel();
-        let queued = Arc::<AtomicUsize>::default();
+        let mut process = command.arg("run").args(limits).spawn()?;
         let id = process.id().unwrap_or_default();
-        attend::spawn(process, messages, queued.clone(), told, drain);
-        Ok(Self { id, queue: Some(queue), queued, ending: Some(ending), events, ended: None })
+        let (Some(input), Some(output)) = (process.stdin.take(), process.stdout.take()) else {
+            return Err(std::io::ErrorKind::BrokenPipe.into());
+        };
+        if let Some(output) = process.stderr.take() {
+            tokio::spawn(words::tell(output, id));
+        }
+        let (input, received) = (Input::new(input)?, BytesMut::new());
+        Ok(Self { id, process, input, output, received, deadline: None, state: State::Open })
     }
 
     /// Of the process.
@@ -219,55 +244,100 @@ impl Child {
         self.id
     }
 
-    /// Puts a message into the queue; never waits. The bytes of a unit are not copied.
+    /// Writes a message, or lets it wait until the child has read what is before it; never waits itself. The bytes of a unit
+    /// are not copied.
     ///
     /// # Errors
-    /// [`SendError`]: it is not in the queue, and those before it are.
-    pub fn send(&self, message: &ToEncoder) -> Result<(), SendError> {
-        let queue = self.queue.as_ref().filter(|queue| !queue.is_closed()).ok_or(SendError::Ended)?;
-        let message = message.encode()?;
-        let bytes = message.remaining();
-        let fits = |queued: usize| queued.checked_add(bytes).filter(|sum| *sum <= QUEUE_BYTES_MAX);
-        self.queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).map_err(|_| SendError::Full)?;
-        queue.try_send(message).map_err(|error| {
-            self.queued.fetch_sub(bytes, Ordering::Relaxed);
-            match error {
-                mpsc::error::TrySendError::Full(_) => SendError::Full,
-                mpsc::error::TrySendError::Closed(_) => SendError::Ended,
-            }
-        })
+    /// [`SendError`]: it is not sent, and those before it are.
+    pub fn send(&mut self, message: &ToEncoder) -> Result<(), SendError> {
+        self.input.send(message)
     }
 
-    /// Bytes that wait in the queue.
+    /// Bytes that the child has not read, beside those in the pipe.
     pub fn queued(&self) -> usize {
-        self.queued.load(Ordering::Relaxed)
+        self.input.waiting()
     }
 
-    /// What it says next. May be dropped at any time without a loss. After the end, the end again.
+    /// What it says next; meanwhile, it is written what waits. May be dropped at any time without a loss. After the end, the
+    /// end again.
     pub async fn next(&mut self) -> Event {
-        if let Some(ended) = &self.ended {
-            return Event::Ended(ended.clone());
+        loop {
+            match &self.state {
+                State::Open => match decode(&mut self.received) {
+                    Ok(Some(message)) => return Event::Message(message),
+                    Ok(None) => self.drive().await,
+                    Err(error) => self.kill(Ended::Nonsense(error)),
+                },
+                State::Closed { since } => {
+                    let until = self.deadline.unwrap_or(*since + GONE_WITHIN).min(*since + GONE_WITHIN);
+                    self.state = tokio::select! {
+                        status = self.process.wait() => State::Gone(status.map_or_else(lost, how)),
+                        () = sleep_until(until) => {
+                            self.kill(Ended::Overdue);
+                            continue;
+                        }
+                    };
+                }
+                State::Killed(ended) => {
+                    let ended = ended.clone();
+                    // The system takes no longer, unless it is in trouble itself.
+                    let _zombie = timeout(GONE_WITHIN, self.process.wait()).await;
+                    self.state = State::Gone(ended);
+                }
+                State::Gone(ended) => return Event::Ended(ended.clone()),
+            }
         }
-        let event = self.events.recv().await;
-        // Only a runtime that shuts down drops the task.
-        let event = event.unwrap_or(Event::Ended(Ended::Lost(std::io::ErrorKind::BrokenPipe)));
-        if let Event::Ended(ended) = &event {
-            self.ended = Some(ended.clone());
-        }
-        event
     }
 
     /// Lets it encode what it was sent, and kills it if that takes longer than `drain`, which is usually [`DRAIN`]. What
     /// comes of it, and the end, comes from [`Child::next`].
     pub fn end(&mut self, drain: Duration) {
-        self.queue = None;
-        if let Some(ending) = self.ending.take() {
-            let _ended_by_itself = ending.send(drain);
+        self.input.end();
+        self.deadline.get_or_insert_with(|| Instant::now() + drain);
+    }
+
+    /// Moves bytes through one of the pipes.
+    async fn drive(&mut self) {
+        // Grows with the message that comes, whose length was checked.
+        self.received.reserve(READ_BYTES);
+        let overdue = async {
+            match self.deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            read = self.output.read_buf(&mut self.received) => match read {
+                // A message that is cut off is the end of a crash, and the status says of which.
+                Ok(0) => self.state = State::Closed { since: Instant::now() },
+                Ok(_) => {}
+                Err(error) => self.kill(lost(error)),
+            },
+            () = self.input.writable() => self.input.flush(),
+            () = overdue => self.kill(Ended::Overdue),
         }
     }
 
-    /// Without a job, it says nothing unless something is wrong.
-    fn is_fresh(&self) -> bool {
-        self.events.is_empty() && !self.events.is_closed()
+    fn kill(&mut self, why: Ended) {
+        // One that is gone already need not be.
+        let _gone = self.process.start_kill();
+        self.state = State::Killed(why);
     }
+
+    /// It lives. Without a job it says nothing, or it would not wait for one.
+    fn fresh(mut self) -> Option<Self> {
+        matches!(self.process.try_wait(), Ok(None)).then_some(self)
+    }
+}
+
+fn how(status: ExitStatus) -> Ended {
+    match (status.signal(), status.code()) {
+        (Some(number), _) => Ended::Signal { number },
+        (None, Some(0)) => Ended::Finished,
+        (None, code) => Ended::Failed { code: code.unwrap_or_default() },
+    }
+}
+
+fn lost(error: std::io::Error) -> Ended {
+    Ended::Lost(error.kind())
 }

@@ -38,6 +38,8 @@ pub(crate) enum Begins {
     WithMedia,
     /// With gaps: it is there for whoever asks for it, and made only then.
     AtOnce,
+    /// The same, and its media begins with any part: no playlist has it, so it has no init segment.
+    Anywhere,
 }
 
 #[derive(Debug)]
@@ -109,7 +111,7 @@ impl Cutter {
             }
             return;
         };
-        if self.config.written.is_none() && last.1.part != 0 {
+        if self.config.written.is_none() && last.1.part != 0 && self.begins != Begins::Anywhere {
             // A rendition begins with a segment, and so does its init segment.
             (0..reached).for_each(|_| self.write_gap(out));
             self.needs_key = true;
@@ -170,6 +172,7 @@ impl Cutter {
         let has_begun = match self.begins {
             Begins::WithMedia => self.config.written.is_some(),
             Begins::AtOnce => self.group.is_some() || boundary.part == 0,
+            Begins::Anywhere => true,
         };
         if !has_begun {
             return;

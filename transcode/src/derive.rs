@@ -2,6 +2,7 @@
 
 use media::codec::{aac, h264};
 use media::{CodecConfig, StreamId, TrackId, TrackKind};
+use pipe::AudioTarget;
 use relay::{Bandwidth, Derived, TrackRecord};
 
 use crate::budget::Budget;
@@ -14,11 +15,20 @@ const PEAK: f64 = 1.5;
 
 /// In samples.
 const AAC_FRAME: u32 = 1_024;
+/// The same: 20 ms.
+const OPUS_FRAME: u32 = 960;
 
 /// AAC-LC at 48 kHz (ISO/IEC 14496-3, §1.6.2.1): object type 2, frequency index 3, and the number of channels.
 fn aac_config(channels: u8) -> Option<CodecConfig> {
     let record = vec![0x11, 0x80 | channels << 3];
     aac::Config::parse(record.into()).ok().map(CodecConfig::Aac)
+}
+
+/// Of that many channels, from 48 kHz (RFC 7845, §5.1); what the encoder delays it says itself.
+fn opus_config(channels: u8) -> Option<CodecConfig> {
+    let mut head = b"OpusHead\x01".to_vec();
+    head.extend([channels, 0, 0, 0x80, 0xBB, 0, 0, 0, 0, 0]);
+    CodecConfig::from_record(b"Opus", head.into()).ok()
 }
 
 /// The tracks that this machine makes of a publisher's own `tracks`, as far as it has room.
@@ -64,6 +74,7 @@ fn video_track(
             every: rung.every,
             bandwidth: Bandwidth { peak, average: rung.bitrate },
             on_demand,
+            for_webrtc: false,
         }),
         reorder_delay: 0,
         ..from.clone()
@@ -71,19 +82,24 @@ fn video_track(
 }
 
 fn audio_track(sound: &AudioRendition, from: &TrackRecord) -> Option<TrackRecord> {
-    let codec = aac_config(sound.channels)?;
+    let (codec, frame) = match sound.target {
+        AudioTarget::Aac => (aac_config(sound.channels)?, AAC_FRAME),
+        AudioTarget::Opus => (opus_config(sound.channels)?, OPUS_FRAME),
+    };
+    let for_webrtc = sound.target == AudioTarget::Opus;
     // In whole frames; that the source's are others makes no part longer than this.
-    let frames = (from.part_target_ms * sound.rate / 1_000).div_ceil(AAC_FRAME);
+    let frames = (from.part_target_ms * sound.rate / 1_000).div_ceil(frame);
     Some(TrackRecord {
         name: sound.name.into(),
         codec,
-        part_target_ms: (frames * AAC_FRAME * 1_000).div_ceil(sound.rate),
+        part_target_ms: (frames * frame * 1_000).div_ceil(sound.rate),
         derived: Some(Derived {
             from: from.id,
             every: 1,
             bandwidth: Bandwidth { peak: sound.bitrate * 11 / 10, average: sound.bitrate },
-            // It costs next to nothing, and all rungs of the picture are heard with it.
-            on_demand: false,
+            // What is in playlists costs next to nothing, and all rungs of the picture are heard with it.
+            on_demand: for_webrtc,
+            for_webrtc,
         }),
         ..from.clone()
     })
@@ -134,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ladder_on_demand_concerns_pictures_and_no_sound() {
+    fn a_ladder_on_demand_concerns_pictures_and_no_sound_of_playlists() {
         let id = StreamId::new("live", "cam").unwrap();
         let surround = aac::Config::parse(Bytes::from_static(&[0x11, 0xB0])).unwrap();
         let mut own = tracks(CodecConfig::H264(h264::Config::nominal(1280, 720, 30.0, 3_000_000).unwrap()));
@@ -149,12 +165,12 @@ mod tests {
             let derived = derive(&ladder.parse().unwrap(), &Budget::new(8), &id, &own, Some(30.0));
             let made: Vec<_> =
                 derived.iter().map(|track| (&*track.name, track.derived.unwrap().on_demand)).collect();
-            assert_eq!(made, [("v720", on_demand), ("v360", on_demand), ("aac", false)]);
+            assert_eq!(made, [("v720", on_demand), ("v360", on_demand), ("aac", false), ("opus", true)]);
         }
     }
 
     #[test]
-    fn sound_that_not_everybody_plays_gets_a_stereo_aac() {
+    fn sound_that_not_everybody_plays_gets_a_stereo_aac_and_an_opus_for_webrtc() {
         // AAC-LC, 48 kHz, 5.1.
         let surround = aac::Config::parse(Bytes::from_static(&[0x11, 0xB0])).unwrap();
         let mut own = tracks(CodecConfig::Aac(surround));
@@ -162,7 +178,12 @@ mod tests {
         own[0].part_target_ms = 512;
         let id = StreamId::new("live", "cam").unwrap();
         let derived = derive(&Ladders::default(), &Budget::new(8), &id, &own, None);
-        assert_eq!(summary(&derived), [(1, "aac", "mp4a.40.2".into(), 512)]);
-        assert_eq!(derived[0].codec.channels(), Some(2));
+        let expected = [(1, "aac", "mp4a.40.2".into(), 512), (2, "opus", "opus".into(), 520)];
+        assert_eq!(summary(&derived), expected);
+        for (track, for_webrtc) in derived.iter().zip([false, true]) {
+            let made = track.derived.unwrap();
+            assert_eq!(track.codec.channels(), Some(2));
+            assert_eq!((made.for_webrtc, made.on_demand), (for_webrtc, for_webrtc));
+        }
     }
 }

@@ -188,7 +188,8 @@ pub fn plan(source: &Source, config: &LadderConfig) -> Plan {
         own.into_iter().chain(rungs).collect()
     });
     let audio = source.audio.filter(|_| *config != LadderConfig::Off);
-    Plan { video, audio: audio.and_then(Audio::aac).into_iter().collect() }
+    let audio = audio.map(|audio| audio.aac().into_iter().chain(audio.opus()).collect());
+    Plan { video, audio: audio.unwrap_or_default() }
 }
 
 fn auto(video: &Video) -> Vec<VideoRung> {
@@ -295,8 +296,6 @@ impl VideoRung {
 
 impl Audio {
     /// AAC with one or two channels, which every player takes, if it is something else.
-    ///
-    /// Opus for WebRTC is not made: nothing there takes it yet.
     fn aac(self) -> Option<AudioRendition> {
         if self.is_aac && self.channels <= 2 {
             return None;
@@ -308,6 +307,21 @@ impl Audio {
             rate: 48_000,
             channels,
             bitrate: 64_000 * u32::from(channels),
+        })
+    }
+
+    /// Opus with one or two channels, which every browser takes by WebRTC (RFC 7874, §3), if it is something else.
+    fn opus(self) -> Option<AudioRendition> {
+        if !self.is_aac && self.channels <= 2 {
+            return None;
+        }
+        let channels = self.channels.clamp(1, 2);
+        Some(AudioRendition {
+            name: "opus",
+            target: AudioTarget::Opus,
+            rate: 48_000,
+            channels,
+            bitrate: 48_000 * u32::from(channels),
         })
     }
 }

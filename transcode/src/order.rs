@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use media::{TrackId, TrackKind};
+use media::{CodecConfig, TrackId, TrackKind};
 use pipe::{AudioJob, AudioTarget, Codec, FrameRate, Job, Preset, Rung, VideoJob};
 use relay::{StreamRecord, TrackRecord};
 
-use crate::ladder::{self, AudioRendition, CostModel, Plan, Source, Video, VideoRung};
+use crate::ladder::{self, CostModel, Plan, Source, Video, VideoRung};
 
 /// With which x264 has the rungs' quality, and most machines the time for it.
 pub(crate) const PRESET: Preset = Preset::Superfast;
@@ -14,7 +14,7 @@ pub(crate) const PRESET: Preset = Preset::Superfast;
 /// For a source whose rate was never measured.
 const FRAME_RATE: FrameRate = FrameRate { numerator: 30, denominator: 1 };
 
-/// The work of one child: everything that is made of one track.
+/// The work of one child: all pictures that are made of one track, or one sound.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Order {
     pub(crate) from: TrackId,
@@ -31,17 +31,22 @@ impl Order {
     /// Those of a stream.
     pub(crate) fn all(record: &StreamRecord) -> Vec<Self> {
         let frame_rate = record.frame_rate.map_or(FRAME_RATE, ladder::fraction);
-        let orders = record.tracks.iter().filter(|track| track.derived.is_none()).filter_map(|from| {
+        let order = |from: &TrackRecord, tracks: &[TrackRecord]| Self {
+            from: from.id,
+            kind: from.codec.kind(),
+            timescale: from.codec.timescale().hertz(),
+            frame_rate,
+            on_demand: tracks.iter().any(|track| track.derived.is_some_and(|made| made.on_demand)),
+            tracks: tracks.to_vec(),
+        };
+        let orders = record.tracks.iter().filter(|track| track.derived.is_none()).flat_map(|from| {
             let made = |track: &&TrackRecord| track.derived.is_some_and(|derived| derived.from == from.id);
             let tracks: Vec<_> = record.tracks.iter().filter(made).cloned().collect();
-            (!tracks.is_empty()).then(|| Self {
-                from: from.id,
-                kind: from.codec.kind(),
-                timescale: from.codec.timescale().hertz(),
-                frame_rate,
-                on_demand: tracks.iter().any(|track| track.derived.is_some_and(|made| made.on_demand)),
-                tracks,
-            })
+            let together = match from.codec.kind() {
+                TrackKind::Video => tracks.len(),
+                TrackKind::Audio => 1,
+            };
+            tracks.chunks(together.max(1)).map(|tracks| order(from, tracks)).collect::<Vec<_>>()
         });
         orders.collect()
     }
@@ -49,7 +54,9 @@ impl Order {
     /// In cores, before it is measured. `source` is the track that it is made of, `numbers` are those of the tracks that are
     /// made.
     pub(crate) fn estimate(&self, source: &TrackRecord, numbers: &Range<u16>) -> f64 {
-        let is_sound = self.kind == TrackKind::Audio;
+        if self.kind == TrackKind::Audio {
+            return CostModel::MEASURED.audio(self.sound());
+        }
         let video = Video::of(&source.codec, Some(self.frame_rate), source.reorder_delay > 0);
         let source = Source { video, audio: None };
         let rungs = self.numbered(numbers).filter_map(|(_, track)| {
@@ -60,9 +67,7 @@ impl Order {
             let frame_rate = (every > 1).then(|| self.frame_rate.divided(every));
             Some(VideoRung { name: String::new(), width, height, every, frame_rate, bitrate, preset: PRESET })
         });
-        let sound = AudioRendition { name: "", target: AudioTarget::Aac, rate: 0, channels: 0, bitrate: 0 };
-        let audio = if is_sound { vec![sound] } else { Vec::new() };
-        Plan { video: rungs.collect(), audio }.cost(&source, &CostModel::MEASURED)
+        Plan { video: rungs.collect(), audio: Vec::new() }.cost(&source, &CostModel::MEASURED)
     }
 
     /// For a child that begins with units coded like this. `numbers`: of the tracks it is to make.
@@ -75,7 +80,7 @@ impl Order {
             return Job::Audio(AudioJob {
                 source,
                 timescale: self.timescale,
-                target: AudioTarget::Aac,
+                target: self.sound(),
                 rate: target.map_or(0, |track| track.codec.timescale().hertz()),
                 channels: target.and_then(|track| track.codec.channels()).unwrap_or(0),
                 kbit_s: target.map_or(0, kbit_s),
@@ -94,6 +99,14 @@ impl Order {
             encoders: Vec::new(),
             rungs: rungs.collect(),
         })
+    }
+
+    /// Into what an order of sound turns its source.
+    fn sound(&self) -> AudioTarget {
+        match self.tracks.first().map(|track| &track.codec) {
+            Some(CodecConfig::Opus(_)) => AudioTarget::Opus,
+            _ => AudioTarget::Aac,
+        }
     }
 
     fn numbered(&self, numbers: &Range<u16>) -> impl Iterator<Item = (u16, &TrackRecord)> {

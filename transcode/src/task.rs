@@ -68,9 +68,13 @@ impl Task {
             TrackKind::Video => Starts::Source,
             TrackKind::Audio => Starts::Unit(track.codec.timescale()),
         };
-        let begins = if order.on_demand { Begins::AtOnce } else { Begins::WithMedia };
+        let begins = |track: &TrackRecord| match track.derived {
+            Some(derived) if derived.for_webrtc => Begins::Anywhere,
+            Some(derived) if derived.on_demand => Begins::AtOnce,
+            _ => Begins::WithMedia,
+        };
         let rungs = writers.into_iter().map(|writer| Rung {
-            cutter: Cutter::new(starts(writer.record()), begins),
+            cutter: Cutter::new(starts(writer.record()), begins(writer.record())),
             is_wanted: !order.on_demand,
             writer,
             entries: Vec::new(),
@@ -207,7 +211,7 @@ impl Task {
     }
 
     fn feed(&mut self, message: ToEncoder) {
-        let Some(child) = &self.child else { return };
+        let Some(child) = &mut self.child else { return };
         let message = match message {
             ToEncoder::Unit(unit) if self.awaits_key && !unit.key => {
                 self.force |= unit.force;

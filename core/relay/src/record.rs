@@ -50,6 +50,8 @@ pub struct Derived {
     pub bandwidth: Bandwidth,
     /// Made only while somebody watches it, and gaps otherwise; see [`Demand`](crate::Demand).
     pub on_demand: bool,
+    /// For viewers by WebRTC only: it is in no playlist.
+    pub for_webrtc: bool,
 }
 
 /// What the first complete segment settles for the life of the session.

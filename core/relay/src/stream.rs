@@ -313,7 +313,8 @@ mod tests {
             let reader = registry.get(&id).unwrap();
             let mut record = record(session);
             let bandwidth = Bandwidth::default();
-            let derived = Some(Derived { from: TrackId(0), every: 1, bandwidth, on_demand: false });
+            let derived =
+                Some(Derived { from: TrackId(0), every: 1, bandwidth, on_demand: false, for_webrtc: false });
             record.tracks.push(TrackRecord {
                 id: TrackId(1),
                 name: "a2".into(),

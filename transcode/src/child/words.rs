@@ -2,6 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::io::AsyncReadExt;
+use tokio::process::ChildStderr;
+use tracing::warn;
+
 /// Longest line that is told; the rest of it is not.
 const LINE_BYTES_MAX: usize = 1024;
 
@@ -9,8 +13,26 @@ const LINE_BYTES_MAX: usize = 1024;
 const LINES_MAX: u32 = 10;
 const WINDOW: Duration = Duration::from_secs(60);
 
+/// At once, from the pipe.
+const READ_BYTES: usize = 4 * 1024;
+
+/// Tells what child `id` prints, until it closes its standard error.
+pub(super) async fn tell(mut output: ChildStderr, id: u32) {
+    let tell = |line: &str, left_out: u64| match (line.is_empty(), left_out) {
+        (false, 0) => warn!(encoder.id = id, "the encoder says: {line}"),
+        (false, _) => warn!(encoder.id = id, left_out, "the encoder says: {line}"),
+        (true, _) => warn!(encoder.id = id, left_out, "the encoder said more"),
+    };
+    let mut words = Words::new(Instant::now());
+    let mut bytes = [0; READ_BYTES];
+    while let Ok(count @ 1..) = output.read(&mut bytes).await {
+        words.push(&bytes[..count], Instant::now(), tell);
+    }
+    words.end(Instant::now(), tell);
+}
+
 #[derive(Debug)]
-pub(super) struct Words {
+struct Words {
     line: Vec<u8>,
     /// When the window began, and what was told in it.
     window: Instant,
@@ -19,12 +41,12 @@ pub(super) struct Words {
 }
 
 impl Words {
-    pub(super) fn new(now: Instant) -> Self {
+    fn new(now: Instant) -> Self {
         Self { line: Vec::new(), window: now, told: 0, left_out: 0 }
     }
 
     /// Tells the lines that end in `bytes`, and how many were left out since the last.
-    pub(super) fn push(&mut self, bytes: &[u8], now: Instant, mut tell: impl FnMut(&str, u64)) {
+    fn push(&mut self, bytes: &[u8], now: Instant, mut tell: impl FnMut(&str, u64)) {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let text = piece.strip_suffix(b"\n");
             let room = LINE_BYTES_MAX - self.line.len();
@@ -37,7 +59,7 @@ impl Words {
     }
 
     /// Tells what was not ended with a line break.
-    pub(super) fn end(&mut self, now: Instant, mut tell: impl FnMut(&str, u64)) {
+    fn end(&mut self, now: Instant, mut tell: impl FnMut(&str, u64)) {
         self.line_ends(now, &mut tell);
         if self.left_out > 0 {
             tell("", self.left_out);

@@ -101,6 +101,22 @@ fn a_lost_picture_moves_no_boundary() {
     assert_eq!(starts.collect::<Vec<_>>(), [0, PART * FRAME]);
 }
 
+/// Who watches by WebRTC needs no init segment, and does not wait seconds for the next one.
+#[test]
+fn a_rung_of_no_playlist_begins_with_any_part() {
+    for (begins, told) in [(Begins::AtOnce, "g7 0.0- 0.1-"), (Begins::Anywhere, "g7 0.0- c 0.1!+")] {
+        let mut rung = Rung { cutter: Cutter::new(Starts::Source, begins), out: Vec::new() };
+        rung.cut([0]);
+        rung.cutter.late(boundary(0).start, &mut rung.out);
+        rung.cutter.begin();
+        assert!(rung.cutter.config(codec(b"first")));
+        rung.cut([1]);
+        rung.cutter.late(boundary(1).start, &mut rung.out);
+        rung.cutter.unit(frame(PART, true), &mut rung.out);
+        assert_eq!(rung.told(), told);
+    }
+}
+
 #[test]
 fn a_rung_that_nobody_watches_is_all_gaps_and_begins_with_a_segment() {
     let cold = || Rung { cutter: Cutter::new(Starts::Source, Begins::AtOnce), out: Vec::new() };

@@ -7,7 +7,7 @@
 
 use pipe::{AudioTarget, FrameRate, Preset};
 
-use super::{AudioRendition, Plan, Source, Video, VideoRung, per_second};
+use super::{Plan, Source, Video, VideoRung, per_second};
 
 /// Nanoseconds of one core, per pixel.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,8 +51,9 @@ impl CostModel {
         cores(self.encode[preset], pixels(rung), rate) + cores(self.scale, above, rate)
     }
 
-    fn audio(&self, audio: &AudioRendition) -> f64 {
-        match audio.target {
+    /// Of a child that makes this of any sound.
+    pub(crate) fn audio(&self, target: AudioTarget) -> f64 {
+        match target {
             AudioTarget::Aac => self.audio_aac,
             AudioTarget::Opus => self.audio_opus,
         }
@@ -70,7 +71,7 @@ fn pixels(rung: &VideoRung) -> f64 {
 impl Plan {
     /// In cores.
     pub fn cost(&self, source: &Source, model: &CostModel) -> f64 {
-        let audio: f64 = self.audio.iter().map(|audio| model.audio(audio)).sum();
+        let audio: f64 = self.audio.iter().map(|audio| model.audio(audio.target)).sum();
         audio + video_cost(&self.video, source, model)
     }
 
@@ -78,7 +79,7 @@ impl Plan {
     pub fn admit(mut self, source: &Source, cores: f64, model: &CostModel) -> Self {
         let mut left = cores;
         self.audio.retain(|audio| {
-            let cost = model.audio(audio);
+            let cost = model.audio(audio.target);
             let fits = cost <= left;
             left -= if fits { cost } else { 0.0 };
             fits

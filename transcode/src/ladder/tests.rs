@@ -131,19 +131,22 @@ fn off_makes_nothing() {
 }
 
 #[test]
-fn sound_becomes_aac_that_every_player_takes() {
-    let made = |is_aac, channels| {
+fn sound_becomes_aac_that_every_player_takes_and_opus_for_webrtc() {
+    let [stereo, mono] = [("aac", 2, 128_000, 48_000), ("aac", 1, 64_000, 48_000)];
+    let [opus, mono_opus] = [("opus", 2, 96_000, 48_000), ("opus", 1, 48_000, 48_000)];
+    for (is_aac, channels, expected) in [
+        (true, 2, vec![opus]),
+        (true, 1, vec![mono_opus]),
+        (true, 6, vec![stereo, opus]),
+        (false, 2, vec![stereo]),
+        (false, 1, vec![mono]),
+        (false, 6, vec![stereo, opus]),
+    ] {
         let source = Source { video: None, audio: Some(Audio { is_aac, channels }) };
-        let mut audio = plan(&source, &LadderConfig::Auto).audio;
-        assert!(audio.len() <= 1);
-        audio.pop().map(|audio| (audio.name, audio.channels, audio.bitrate, audio.rate))
-    };
-    assert_eq!(made(true, 2), None);
-    assert_eq!(made(true, 1), None);
-    assert_eq!(made(true, 6), Some(("aac", 2, 128_000, 48_000)));
-    assert_eq!(made(false, 2), Some(("aac", 2, 128_000, 48_000)));
-    assert_eq!(made(false, 1), Some(("aac", 1, 64_000, 48_000)));
-    assert_eq!(made(false, 6), Some(("aac", 2, 128_000, 48_000)));
+        let audio = plan(&source, &LadderConfig::Auto).audio;
+        let made = audio.iter().map(|audio| (audio.name, audio.channels, audio.bitrate, audio.rate));
+        assert_eq!(made.collect::<Vec<_>>(), expected, "AAC: {is_aac}, {channels} channels");
+    }
 }
 
 #[test]

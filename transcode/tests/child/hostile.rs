@@ -41,7 +41,7 @@ async fn a_child_that_is_killed_says_so_and_the_others_go_on() {
 }
 
 /// Sends until the queue is full; how many it took.
-fn fill(child: &Child, clip: &Clip) -> usize {
+fn fill(child: &mut Child, clip: &Clip) -> usize {
     let mut units = clip.units.iter().cycle();
     let mut taken = 0;
     loop {
@@ -63,7 +63,7 @@ async fn a_child_that_is_stopped_fills_its_queue_and_nobody_waits() {
     child.send(&ToEncoder::Unit(clip.units[0].clone())).expect("there is room");
     until_it_works(&mut child).await;
     signal(&child, Signal::STOP);
-    let taken = fill(&child, &clip);
+    let taken = fill(&mut child, &clip);
     // What Linux holds in a pipe comes on top.
     assert!((QUEUE_MESSAGES_MAX..QUEUE_MESSAGES_MAX + 200).contains(&taken), "{taken}");
     let id = child.id();
@@ -74,11 +74,11 @@ async fn a_child_that_is_stopped_fills_its_queue_and_nobody_waits() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_is_bounded_in_bytes_too() {
     let (bench, clip) = (Bench::script("exec sleep 1000"), clip("plain"));
-    let child = bench.start(&clip);
+    let mut child = bench.start(&clip);
     let mut clip =
         Clip { codec: clip.codec.clone(), timescale: clip.timescale, units: clip.units[..1].to_vec() };
     clip.units[0].data = vec![0; 1024 * 1024].into();
-    let taken = fill(&child, &clip);
+    let taken = fill(&mut child, &clip);
     assert!((28..=32).contains(&taken), "{taken}");
     assert!(child.queued() <= QUEUE_BYTES_MAX);
     // And what no child would take is not sent.
@@ -93,7 +93,7 @@ async fn a_child_that_does_not_end_is_killed() {
     for script in ["exec sleep 1000 >&-", "exec sleep 1000"] {
         let (bench, clip) = (Bench::script(script), clip("plain"));
         let mut child = bench.start(&clip);
-        fill(&child, &clip);
+        fill(&mut child, &clip);
         let started = Instant::now();
         child.end(DRAIN);
         assert_eq!(until_ended(&mut child).await, Ended::Overdue, "{script}");

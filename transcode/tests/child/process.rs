@@ -33,7 +33,7 @@ async fn it_knows_nothing_of_our_environment() {
 async fn it_has_limits_and_gives_way_to_the_server() {
     let (bench, clip) = (Bench::real(), clip("plain"));
     let mut child = bench.start(&clip);
-    send_all(&child, &clip);
+    send_all(&mut child, &clip);
     until_it_works(&mut child).await;
     let limits = proc(child.id(), "limits");
     let limit = |name: &str| -> Vec<String> {

@@ -87,7 +87,7 @@ pub(crate) fn job(clip: &Clip) -> VideoJob {
     }
 }
 
-pub(crate) fn send_all(child: &Child, clip: &Clip) {
+pub(crate) fn send_all(child: &mut Child, clip: &Clip) {
     for unit in &clip.units {
         child.send(&ToEncoder::Unit(unit.clone())).expect("the queue has room for a clip");
     }
