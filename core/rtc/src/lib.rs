@@ -1,1 +1,3 @@
 //! WebRTC without a browser: one UDP port for all peers, ICE-lite, DTLS, SRTP and RTP; what WHIP and WHEP share.
+
+pub mod srtp;
