@@ -23,6 +23,9 @@ const NAL_IDR: u8 = 5;
 const NAL_SPS: u8 = 7;
 const NAL_PPS: u8 = 8;
 
+/// Where an `avcC` counts its sequence parameter sets: behind version, profile, constraints, level and NAL length.
+const SPS_COUNT_AT: usize = 5;
+
 /// A parsed and checked `avcC` (ISO/IEC 14496-15, §5.3.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -138,6 +141,29 @@ impl Config {
     /// Size of the length before each NAL unit of an access unit: 1, 2 or 4.
     pub fn nal_length_bytes(&self) -> u8 {
         self.nal_length_bytes
+    }
+
+    /// Its sequence parameter sets, then its picture parameter sets.
+    pub fn parameter_sets(&self) -> Vec<&[u8]> {
+        let mut sets = Vec::new();
+        let mut rest = self.avcc.get(SPS_COUNT_AT..).unwrap_or_default();
+        for count_mask in [0x1F, 0xFF] {
+            let Some((&count, behind)) = rest.split_first() else { break };
+            rest = behind;
+            sets.extend((0..count & count_mask).map_while(|_| nal::prefixed(&mut rest)));
+        }
+        sets
+    }
+
+    /// The NAL units of an access unit, in decoding order.
+    ///
+    /// # Errors
+    /// [`UnitError::Truncated`], and nothing after it, if `unit` is not a run of length-prefixed NAL units.
+    pub fn nal_units<'a>(
+        &self,
+        unit: &'a [u8],
+    ) -> impl Iterator<Item = Result<&'a [u8], UnitError>> + use<'a> {
+        nal::units(unit, self.nal_length_bytes)
     }
 
     /// Whether decoding can start at `unit`: it holds a slice of an IDR picture. The bitstream decides, never

@@ -200,6 +200,7 @@ fn every_length_size_and_several_parameter_sets_are_taken() {
         let config = Config::parse(record(length_size_minus_one, &[&small, &large], &[PPS, PPS])).unwrap();
         assert_eq!(config.nal_length_bytes(), bytes);
         assert_eq!((config.width(), config.height()), (640, 480));
+        assert_eq!(config.parameter_sets(), [&small[..], &large, PPS, PPS]);
     }
     let hostile = SpsWriter { macroblocks_wide: 4096, ..SpsWriter::default() }.build();
     assert!(Config::parse(record(3, &[&small, &hostile], &[PPS])).is_err(), "a hostile second one");
