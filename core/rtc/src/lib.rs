@@ -1,6 +1,8 @@
 //! WebRTC without a browser: one UDP port for all peers, ICE-lite, DTLS, SRTP and RTP; what WHIP and WHEP share.
 
+pub mod dtls;
 pub mod packetize;
+pub mod peer;
 pub mod port;
 pub mod srtp;
 mod stun;
