@@ -1,5 +1,6 @@
 //! WebRTC without a browser: one UDP port for all peers, ICE-lite, DTLS, SRTP and RTP; what WHIP and WHEP share.
 
+pub mod estimate;
 pub mod outbound;
 pub mod packetize;
 pub mod srtp;
