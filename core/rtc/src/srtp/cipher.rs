@@ -8,34 +8,38 @@ use aws_lc_rs::iv::FixedLength;
 use super::keys::{Profile, SALT_BYTES_MAX, SessionKeys};
 
 /// Session keys, expanded once; all SSRCs of a session share them. Allocates nothing per packet.
-pub(super) enum Cipher {
-    Gcm { key: LessSafeKey, salt: [u8; SALT_BYTES_MAX] },
-    CmHmac { key: EncryptingKey, mac: hmac::Key, salt: [u8; SALT_BYTES_MAX] },
+pub(super) struct Cipher {
+    transform: Transform,
+    salt: [u8; SALT_BYTES_MAX],
+}
+
+enum Transform {
+    Gcm(LessSafeKey),
+    /// 1.7 kB of hash states, which sessions with GCM need not carry.
+    CmHmac(Box<(EncryptingKey, hmac::Key)>),
 }
 
 impl Cipher {
     pub(super) fn new(profile: Profile, keys: &SessionKeys) -> Self {
-        let salt = keys.salt;
-        match profile {
+        let transform = match profile {
             Profile::Aes128Gcm => {
                 let key = UnboundKey::new(&AES_128_GCM, &keys.encryption);
-                Self::Gcm { key: LessSafeKey::new(key.expect("an AES-128 key has 16 bytes")), salt }
+                Transform::Gcm(LessSafeKey::new(key.expect("an AES-128 key has 16 bytes")))
             }
             Profile::Aes128CmHmacSha1_80 => {
                 let key = UnboundCipherKey::new(&AES_128, &keys.encryption).and_then(EncryptingKey::ctr);
-                Self::CmHmac {
-                    key: key.expect("an AES-128 key has 16 bytes"),
-                    mac: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &keys.authentication),
-                    salt,
-                }
+                let key = key.expect("an AES-128 key has 16 bytes");
+                let mac = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &keys.authentication);
+                Transform::CmHmac(Box::new((key, mac)))
             }
-        }
+        };
+        Self { transform, salt: keys.salt }
     }
 
     pub(super) fn profile(&self) -> Profile {
-        match self {
-            Self::Gcm { .. } => Profile::Aes128Gcm,
-            Self::CmHmac { .. } => Profile::Aes128CmHmacSha1_80,
+        match self.transform {
+            Transform::Gcm(_) => Profile::Aes128Gcm,
+            Transform::CmHmac(_) => Profile::Aes128CmHmacSha1_80,
         }
     }
 
@@ -43,19 +47,20 @@ impl Cipher {
     /// rollover counter and sequence number, 48 bits together.
     pub(super) fn seal(&self, packet: &mut [u8], header_bytes: usize, ssrc: u32, index: u64) {
         let (body, room) = packet.split_at_mut(packet.len() - self.profile().tag_bytes());
-        match self {
-            Self::Gcm { key, salt } => {
+        match &self.transform {
+            Transform::Gcm(key) => {
                 // RFC 7714, §8.1: two zeros, SSRC, index.
-                let nonce = Nonce::assume_unique_for_key(masked(2, ssrc, index, salt));
+                let nonce = Nonce::assume_unique_for_key(masked(2, ssrc, index, &self.salt));
                 let (header, payload) = body.split_at_mut(header_bytes);
                 let tag = key
                     .seal_in_place_separate_tag(nonce, Aad::from(&*header), payload)
                     .expect("a datagram is far shorter than GCM's limit");
                 room.copy_from_slice(tag.as_ref());
             }
-            Self::CmHmac { key, mac, salt } => {
+            Transform::CmHmac(keys) => {
+                let (key, mac) = &**keys;
                 // RFC 3711, §4.1.1: four zeros, SSRC, index, and two bytes that count blocks.
-                let counter = masked(4, ssrc, index, salt);
+                let counter = masked(4, ssrc, index, &self.salt);
                 key.less_safe_encrypt(
                     &mut body[header_bytes..],
                     EncryptionContext::Iv128(FixedLength::from(counter)),

@@ -36,6 +36,11 @@ fn sizes(frame: &Frame) -> Vec<usize> {
     (0..frame.packets()).map(|at| frame.payload(at).unwrap().len()).collect()
 }
 
+/// How many payloads each burst has.
+fn bursts(frame: &Frame) -> Vec<usize> {
+    frame.bursts().iter().map(ExactSizeIterator::len).collect()
+}
+
 /// What a receiver that is not ours makes of the payloads: NAL units.
 fn received(frame: &Frame) -> Vec<Vec<u8>> {
     let mut depacketizer = H264Packet::default();
@@ -74,9 +79,9 @@ fn fragments_are_full_but_the_last() {
     let (last, full) = sizes_of_all.split_last().unwrap();
     assert!(full.iter().all(|&size| size == PAYLOAD_BYTES_MAX), "{sizes_of_all:?}");
     assert_eq!(full.len() * (PAYLOAD_BYTES_MAX - 2) + last - 2, 9_999);
-    assert_eq!(frame.bursts(), [0..9]);
+    assert_eq!(bursts(&frame), [9]);
     let frame = packetizer.packetize(&unit(true, &[&slice(0x65, 10_000)]), 0).unwrap().unwrap();
-    assert_eq!(frame.bursts(), [0..1, 1..10]);
+    assert_eq!(bursts(&frame), [1, 9]);
     assert_eq!(frame.first_packet(), 9);
 }
 

@@ -1,0 +1,158 @@
+//! Bits per second that one viewer's path carries.
+//!
+//! With transport-cc it is Google Congestion Control as `rtc-interceptor` has it, which wants each packet's departure
+//! beside its arrival. Its own send history keeps three hash maps with an entry per packet; ours keeps an entry per
+//! batch. Without feedback of that kind it is what the loss in receiver reports says.
+
+use std::time::{Duration, Instant};
+
+use rtc_interceptor::{BandwidthEstimator, Gcc, LossController, PacketReport, convert_twcc};
+use rtc_rtcp::transport_feedbacks::transport_layer_cc::TransportLayerCc;
+
+use super::departures::Departures;
+use crate::outbound::{Batch, Reception};
+
+/// How long what transport-cc feedback said is good for.
+const FEEDBACK_AGE_MAX: Duration = Duration::from_secs(3);
+/// REMB is repeated at least this often while it holds.
+const REMB_AGE_MAX: Duration = Duration::from_secs(5);
+/// A round trip from a report is preferred for this long: feedback is held back by the receiver for a while that it
+/// does not tell.
+const REPORTED_RTT_AGE_MAX: Duration = Duration::from_secs(10);
+/// Most packets one feedback may tell of. Four bytes can claim 8191, so one datagram could keep us busy with millions;
+/// browsers send 20 feedbacks a second.
+const FEEDBACK_PACKETS_MAX: u16 = 8 * 1024;
+
+/// Bounds of an estimate, in bits per second.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// Where it starts.
+    pub initial: f64,
+    pub min: f64,
+    /// Twice the highest rung, say: what is sent is no evidence of more.
+    pub max: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimate {
+    pub bits_per_second: f64,
+    /// `None` until the viewer has told something.
+    pub rtt: Option<Duration>,
+}
+
+/// One viewer's.
+pub struct Estimator {
+    departures: Departures,
+    gcc: Gcc,
+    loss: LossController,
+    /// Number behind the newest packet that the receiver has told of.
+    next_number: u64,
+    /// Reused from feedback to feedback.
+    reports: Vec<PacketReport>,
+    feedback_at: Option<Instant>,
+    remb: Option<(Instant, f64)>,
+    reported_rtt: Option<(Instant, Duration)>,
+    feedback_rtt: Option<Duration>,
+}
+
+impl Estimator {
+    pub fn new(limits: Limits) -> Self {
+        let Limits { initial, min, max } = limits;
+        Self {
+            departures: Departures::default(),
+            gcc: Gcc::new(initial, min, max),
+            loss: LossController::new(initial, min, max),
+            next_number: 0,
+            reports: Vec::new(),
+            feedback_at: None,
+            remb: None,
+            reported_rtt: None,
+            feedback_rtt: None,
+        }
+    }
+
+    /// `batch` left now. Counts only if transport-cc numbers its packets.
+    pub fn sent(&mut self, batch: &Batch<'_>, now: Instant) {
+        if let Some(first) = batch.transport_sequence {
+            self.departures.push(first, batch.packets, batch.segment, batch.bytes.len(), now);
+        }
+    }
+
+    /// The viewer tells when packets arrived.
+    pub fn feedback(&mut self, feedback: &TransportLayerCc, now: Instant) {
+        if feedback.packet_status_count > FEEDBACK_PACKETS_MAX {
+            return;
+        }
+        let mut acknowledgements = convert_twcc(feedback);
+        // The last chunk may have room for more packets than the feedback tells of.
+        acknowledgements.truncate(usize::from(feedback.packet_status_count));
+        // Behind the newest arrival nothing is known yet; it may be on its way.
+        let known = acknowledgements.iter().rposition(|ack| ack.arrived).map_or(0, |newest| newest + 1);
+
+        self.reports.clear();
+        for ack in acknowledgements.iter().take(known) {
+            let Some(number) = self.departures.number(ack.sequence_number) else { continue };
+            let Some(departed) = self.departures.find(number) else { continue };
+            // What was told of before has been counted, as lost if it came late.
+            if number < self.next_number {
+                continue;
+            }
+            self.next_number = number + 1;
+            if ack.arrived {
+                self.feedback_rtt = Some(now.saturating_duration_since(departed.at));
+            }
+            self.reports.push(PacketReport {
+                ssrc: 0,
+                id: number,
+                rtp_sequence_number: 0,
+                is_twcc: true,
+                twcc_sequence_number: ack.sequence_number,
+                size: departed.bytes,
+                arrived: ack.arrived,
+                departure: departed.at,
+                arrival: ack.arrival,
+                ecn: ack.ecn,
+            });
+        }
+        if !self.reports.is_empty() {
+            self.feedback_at = Some(now);
+            self.gcc.on_reports(now, &self.reports);
+        }
+    }
+
+    /// The viewer's own estimate (draft-alvestrand-rmcat-remb): no more than it says.
+    pub fn remb(&mut self, bits_per_second: f64, now: Instant) {
+        if bits_per_second.is_finite() && bits_per_second >= 0.0 {
+            self.remb = Some((now, bits_per_second));
+        }
+    }
+
+    /// A receiver report about the video line.
+    pub fn reception(&mut self, reception: Reception, now: Instant) {
+        if let Some(rtt) = reception.rtt {
+            self.reported_rtt = Some((now, rtt));
+        }
+        // In 256ths, as reports have it.
+        let lost = (reception.fraction_lost * 256.0) as usize;
+        self.loss.update(now, lost, 256);
+    }
+
+    pub fn estimate(&self, now: Instant) -> Estimate {
+        let is_fresh = |at: Instant, age_max| now.saturating_duration_since(at) <= age_max;
+        let own = match self.feedback_at {
+            None => self.loss.target(),
+            Some(at) if is_fresh(at, FEEDBACK_AGE_MAX) => self.gcc.target_bitrate(),
+            // A viewer that told and now does not: nothing arrives, or nothing comes back. No reason to send more.
+            Some(_) => self.gcc.target_bitrate().min(self.loss.target()),
+        };
+        let told = self.remb.filter(|(at, _)| is_fresh(*at, REMB_AGE_MAX));
+        let reported = self.reported_rtt.filter(|(at, _)| is_fresh(*at, REPORTED_RTT_AGE_MAX));
+        Estimate {
+            bits_per_second: told.map_or(own, |(_, remb)| own.min(remb)),
+            rtt: reported.map(|(_, rtt)| rtt).or(self.feedback_rtt),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

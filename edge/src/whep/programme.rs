@@ -1,0 +1,100 @@
+//! One stream, as the viewers of one shard see it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use media::SessionId;
+use relay::Stream;
+use rtc::outbound::{ClockAnchor, History};
+use rtc::packetize::{Frame, Source};
+use tokio::sync::mpsc;
+
+use super::rendition::{Rendition, Told, choose};
+use super::ring::Ring;
+
+/// Which rendition of a programme.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    Video(usize),
+    Audio,
+}
+
+pub(super) struct Programme {
+    session: SessionId,
+    /// The largest first.
+    video: Vec<Rendition>,
+    /// By the numbers of `video`.
+    rings: Vec<Ring<Arc<Frame>>>,
+    audio: Option<Rendition>,
+    sound: Ring<Arc<Frame>>,
+    pub(super) viewers: Vec<u64>,
+}
+
+impl Programme {
+    pub(super) fn new(stream: &Stream) -> Self {
+        let (video, audio) = choose(stream.tracks());
+        let rings = video.iter().map(|_| Ring::default()).collect();
+        Self { session: stream.session(), video, rings, audio, sound: Ring::default(), viewers: Vec::new() }
+    }
+
+    pub(super) fn session(&self) -> SessionId {
+        self.session
+    }
+
+    pub(super) fn rings(&self) -> &[Ring<Arc<Frame>>] {
+        &self.rings
+    }
+
+    pub(super) fn sound(&self) -> &Ring<Arc<Frame>> {
+        &self.sound
+    }
+
+    /// Number of the rendition of this name.
+    pub(super) fn number_of(&self, name: &str) -> Option<usize> {
+        self.video.iter().position(|rendition| rendition.name() == name)
+    }
+
+    pub(super) fn history(&self, source: Source) -> Option<&History> {
+        let renditions = self.video.iter().chain(&self.audio);
+        renditions.map(|rendition| &rendition.history).find(|history| history.source() == source)
+    }
+
+    /// Of a picture, and of the sound.
+    pub(super) fn anchors(&self, video: usize) -> [Option<ClockAnchor>; 2] {
+        let of = |rendition: Option<&Rendition>| rendition.and_then(|rendition| rendition.anchor);
+        [of(self.video.get(video)), of(self.audio.as_ref())]
+    }
+
+    /// Begins to read a picture, and the sound.
+    pub(super) fn want<T: Send + 'static>(
+        &mut self,
+        number: usize,
+        to: &mpsc::Sender<T>,
+        tell: impl Fn(SessionId, Which, Told) -> T + Send + Clone + 'static,
+    ) {
+        let session = self.session;
+        if let Some(video) = self.video.get_mut(number) {
+            let tell = tell.clone();
+            video.want(to, move |told| tell(session, Which::Video(number), told));
+        }
+        if let Some(audio) = &mut self.audio {
+            audio.want(to, move |told| tell(session, Which::Audio, told));
+        }
+    }
+
+    /// `false` if that was the end of the programme.
+    pub(super) fn told(&mut self, which: Which, told: Told, now: Instant) -> bool {
+        let (rendition, ring) = match which {
+            Which::Video(number) => (self.video.get_mut(number), self.rings.get_mut(number)),
+            Which::Audio => (self.audio.as_mut(), Some(&mut self.sound)),
+        };
+        let (Some(rendition), Some(ring)) = (rendition, ring) else { return true };
+        match told {
+            Told::Frame(frame) => rendition.push(frame, ring, now),
+            Told::Anchor(anchor) => rendition.anchor = Some(anchor),
+            // A rung may end before its source.
+            Told::Ended => return rendition.track.record().derived.is_some(),
+        }
+        true
+    }
+}
