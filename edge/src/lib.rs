@@ -11,6 +11,7 @@ mod remote;
 mod site;
 mod state;
 mod unlisted;
+mod whep;
 
 pub use alternates::Alternates;
 pub use connect::{Backstage, Refused};

@@ -130,7 +130,8 @@ async fn read<T>(track: &Track, mut packetizer: Packetizer, to: &mpsc::Sender<T>
     loop {
         let appended = track.appended();
         // What lies before the start may hold the decoder's configuration, so a reader who begins does not jump over it.
-        let read = track.read(&mut cursor, cursor >= start, &mut entries);
+        let may_jump = cursor >= start;
+        let read = track.read(&mut cursor, may_jump, &mut entries);
         for entry in entries.drain(..) {
             let place = Cursor { group: entry.group(), frame: entry.index(), ..start };
             let told = match entry.kind() {

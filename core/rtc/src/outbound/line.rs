@@ -98,6 +98,10 @@ impl Line {
         })
     }
 
+    pub fn ssrc(&self) -> u32 {
+        self.settings.ssrc
+    }
+
     /// Whether [`Line::begin`] would take a frame.
     pub fn is_idle(&self) -> bool {
         self.current.is_none()

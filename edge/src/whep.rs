@@ -1,0 +1,7 @@
+//! WebRTC to viewers (WHEP).
+mod place;
+mod programme;
+mod rendition;
+mod ring;
+mod shard;
+mod viewer;
