@@ -3,5 +3,6 @@
 pub mod dtls;
 pub mod peer;
 pub mod port;
+pub mod sdp;
 pub mod srtp;
 mod stun;
