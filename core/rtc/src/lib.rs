@@ -6,5 +6,6 @@ pub mod outbound;
 pub mod packetize;
 pub mod peer;
 pub mod port;
+pub mod sdp;
 pub mod srtp;
 mod stun;

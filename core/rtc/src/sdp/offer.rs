@@ -1,0 +1,381 @@
+//! What the viewer can take.
+
+use std::io::Cursor;
+
+use rtc_sdp::description::common::Attribute;
+use rtc_sdp::description::media::MediaDescription;
+use rtc_sdp::description::session::SessionDescription;
+
+use super::h264::ProfileLevelId;
+use crate::dtls::Fingerprint;
+use crate::srtp::Role;
+
+/// Chromium's offer with all its codecs has 6 kB and 200 lines.
+const OFFER_BYTES_MAX: usize = 64 * 1024;
+const OFFER_LINES_MAX: usize = 2_000;
+/// We answer every section, if only to refuse it.
+const SECTIONS_MAX: usize = 16;
+/// More than a client has certificates.
+const FINGERPRINTS_MAX: usize = 8;
+
+/// RFC 8839, §5.4.
+const UFRAG_CHARS: std::ops::RangeInclusive<usize> = 4..=256;
+
+/// IDs of header extensions in their short form, the only one we write (RFC 8285, §4.2).
+const EXTENSION_IDS: std::ops::RangeInclusive<u8> = 1..=14;
+
+/// The offer cannot be answered. Every variant says what the client, or whoever wrote it, must do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OfferError {
+    #[error(
+        "the offer has more than {OFFER_BYTES_MAX} bytes, {OFFER_LINES_MAX} lines or {SECTIONS_MAX} media sections; offer one video and one audio section"
+    )]
+    TooLarge,
+    #[error("the body is not SDP: {0}")]
+    Malformed(String),
+    #[error("the offer has no media section that can receive; add a recvonly transceiver")]
+    NothingToReceive,
+    #[error("the media sections are not in one BUNDLE group; use bundlePolicy max-bundle")]
+    NotBundled,
+    #[error("the offer lacks a=rtcp-mux")]
+    NoRtcpMux,
+    #[error("the offer lacks a=ice-ufrag, or it is shorter than 4 or longer than 256 characters")]
+    NoUfrag,
+    #[error("the client is ICE-lite, and so is this server: neither would look for the other")]
+    IceLite,
+    #[error("the offer lacks a=fingerprint with sha-256, sha-384 or sha-512")]
+    NoFingerprint,
+    #[error("a=setup must be actpass, active or passive")]
+    Setup,
+    #[error("the client offers no H.264 with packetization-mode=1; this stream has no other video")]
+    NoH264,
+    #[error(
+        "the client offers none of this stream's codecs: H.264 with packetization-mode=1 for video, Opus for audio"
+    )]
+    NoCodec,
+}
+
+impl OfferError {
+    /// Whether the body is broken (400), rather than fine and of no use to us (406).
+    pub fn is_malformed(&self) -> bool {
+        matches!(
+            self,
+            Self::TooLarge | Self::Malformed(_) | Self::NoUfrag | Self::NoFingerprint | Self::Setup
+        )
+    }
+}
+
+/// A viewer's offer.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    pub(super) sections: Vec<Section>,
+    transport: Transport,
+}
+
+/// How the viewer is reached, and how it proves who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transport {
+    pub ufrag: String,
+    /// At least one.
+    pub fingerprints: Vec<Fingerprint>,
+    /// Ours, in DTLS.
+    pub role: Role,
+}
+
+/// One `m=` section, in the order of the offer, with what we might use of it.
+#[derive(Debug, Clone)]
+pub(super) struct Section {
+    /// Of the `m=` line, as it came.
+    pub(super) media: String,
+    pub(super) protocol: String,
+    pub(super) first_format: String,
+    /// Empty if the section has none.
+    pub(super) mid: String,
+    /// It wants media, over the one transport.
+    pub(super) is_receiving: bool,
+    pub(super) codecs: Vec<Codec>,
+    pub(super) extensions: Extensions,
+}
+
+/// IDs of the RTP header extensions that we may write, as far as they were offered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Extensions {
+    pub transport_cc: Option<u8>,
+    pub abs_send_time: Option<u8>,
+    pub playout_delay: Option<u8>,
+    pub mid: Option<u8>,
+}
+
+impl Extensions {
+    const TRANSPORT_CC: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+    const ABS_SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
+    const PLAYOUT_DELAY: &str = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay";
+    const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
+
+    /// With their names.
+    pub(super) fn offered(&self) -> impl Iterator<Item = (u8, &'static str)> {
+        [
+            (self.transport_cc, Self::TRANSPORT_CC),
+            (self.abs_send_time, Self::ABS_SEND_TIME),
+            (self.playout_delay, Self::PLAYOUT_DELAY),
+            (self.mid, Self::MID),
+        ]
+        .into_iter()
+        .filter_map(|(id, name)| Some((id?, name)))
+    }
+
+    /// `value` of `a=extmap` (RFC 8285, §5).
+    fn note(&mut self, value: &str) {
+        let mut words = value.split_whitespace();
+        let (Some(id), Some(name)) = (words.next(), words.next()) else { return };
+        // A direction may follow the number.
+        let id = id.split('/').next().and_then(|id| id.parse().ok()).filter(|id| EXTENSION_IDS.contains(id));
+        match name {
+            Self::TRANSPORT_CC => self.transport_cc = id,
+            Self::ABS_SEND_TIME => self.abs_send_time = id,
+            Self::PLAYOUT_DELAY => self.playout_delay = id,
+            Self::MID => self.mid = id,
+            _ => {}
+        }
+    }
+}
+
+/// What the viewer will tell us about what it receives (`a=rtcp-fb`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Feedback {
+    pub nack: bool,
+    pub pli: bool,
+    pub fir: bool,
+    pub transport_cc: bool,
+    pub remb: bool,
+}
+
+impl Feedback {
+    const NAMES: [(&str, fn(&mut Self) -> &mut bool); 5] = [
+        ("nack", |feedback| &mut feedback.nack),
+        ("nack pli", |feedback| &mut feedback.pli),
+        ("ccm fir", |feedback| &mut feedback.fir),
+        ("transport-cc", |feedback| &mut feedback.transport_cc),
+        ("goog-remb", |feedback| &mut feedback.remb),
+    ];
+
+    pub(super) fn names(mut self) -> impl Iterator<Item = &'static str> {
+        Self::NAMES.into_iter().filter(move |(_, field)| *field(&mut self)).map(|(name, _)| name)
+    }
+
+    fn note(&mut self, name: &str) {
+        if let Some((_, field)) = Self::NAMES.iter().find(|(known, _)| *known == name) {
+            *field(self) = true;
+        }
+    }
+}
+
+/// A payload type that the viewer can take and we can send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Codec {
+    pub(super) payload_type: u8,
+    pub(super) rtx: Option<u8>,
+    pub(super) feedback: Feedback,
+    pub(super) kind: CodecKind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum CodecKind {
+    /// With packetization-mode=1: in mode 0 no picture may be larger than a packet.
+    H264 {
+        profile_level_id: ProfileLevelId,
+        is_level_asymmetric: bool,
+    },
+    Opus {
+        is_stereo: bool,
+    },
+}
+
+impl Offer {
+    /// # Errors
+    /// [`OfferError`], for the body of the answer in HTTP.
+    pub fn parse(text: &str) -> Result<Self, OfferError> {
+        if text.len() > OFFER_BYTES_MAX || text.lines().count() > OFFER_LINES_MAX {
+            return Err(OfferError::TooLarge);
+        }
+        let description = SessionDescription::unmarshal(&mut Cursor::new(text))
+            .map_err(|error| OfferError::Malformed(error.to_string()))?;
+        if description.media_descriptions.len() > SECTIONS_MAX {
+            return Err(OfferError::TooLarge);
+        }
+        let session = Attributes(&description.attributes);
+        if session.has("ice-lite") {
+            return Err(OfferError::IceLite);
+        }
+        let wanted: Vec<&MediaDescription> =
+            description.media_descriptions.iter().filter(|media| wants_media(media, session)).collect();
+        let first = wanted.first().ok_or(OfferError::NothingToReceive)?;
+        let bundled: Vec<&str> = session
+            .values("group")
+            .find_map(|group| group.strip_prefix("BUNDLE"))
+            .map_or_else(Vec::new, |mids| mids.split_whitespace().collect());
+        let is_bundled = |media: &MediaDescription| {
+            Attributes(&media.attributes).value("mid").is_some_and(|mid| bundled.contains(&mid))
+        };
+        // One section is a bundle without saying so.
+        if wanted.len() > 1 && !wanted.iter().all(|media| is_bundled(media)) {
+            return Err(OfferError::NotBundled);
+        }
+        let sections = description
+            .media_descriptions
+            .iter()
+            .map(|media| Section::read(media, wants_media(media, session)))
+            .collect();
+        Ok(Self { sections, transport: Transport::read(Attributes(&first.attributes), session)? })
+    }
+
+    pub fn transport(&self) -> &Transport {
+        &self.transport
+    }
+}
+
+/// `recvonly`, and `sendrecv` of clients that do not know better. A port of 0 is a section that was refused, unless it
+/// shares another one's (RFC 9143, §6).
+fn wants_media(media: &MediaDescription, session: Attributes<'_>) -> bool {
+    let own = Attributes(&media.attributes);
+    let direction = |attributes: Attributes<'_>| {
+        ["recvonly", "sendrecv", "sendonly", "inactive"].into_iter().find(|name| attributes.has(name))
+    };
+    let receives =
+        matches!(direction(own).or_else(|| direction(session)), None | Some("recvonly" | "sendrecv"));
+    let is_rtp = media.media_name.protos.iter().any(|part| part == "SAVPF");
+    receives && is_rtp && (media.media_name.port.value != 0 || own.has("bundle-only"))
+}
+
+impl Transport {
+    /// Of the section that all others are bundled with.
+    fn read(own: Attributes<'_>, session: Attributes<'_>) -> Result<Self, OfferError> {
+        let value = |name| own.value(name).or_else(|| session.value(name));
+        if !own.has("rtcp-mux") {
+            return Err(OfferError::NoRtcpMux);
+        }
+        let ufrag = value("ice-ufrag").filter(|ufrag| UFRAG_CHARS.contains(&ufrag.len()));
+        let of = |attributes: Attributes<'_>| -> Vec<Fingerprint> {
+            let read = attributes.values("fingerprint").filter_map(|text| text.parse().ok());
+            read.take(FINGERPRINTS_MAX).collect()
+        };
+        let own_fingerprints = of(own);
+        let fingerprints = if own_fingerprints.is_empty() { of(session) } else { own_fingerprints };
+        if fingerprints.is_empty() {
+            return Err(OfferError::NoFingerprint);
+        }
+        let role = match value("setup") {
+            // Passive is what is left for us (RFC 5763, §5).
+            None | Some("actpass" | "active") => Role::Server,
+            Some("passive") => Role::Client,
+            Some(_) => return Err(OfferError::Setup),
+        };
+        Ok(Self { ufrag: ufrag.ok_or(OfferError::NoUfrag)?.to_owned(), fingerprints, role })
+    }
+}
+
+impl Section {
+    fn read(media: &MediaDescription, is_receiving: bool) -> Self {
+        let attributes = Attributes(&media.attributes);
+        let mut extensions = Extensions::default();
+        for value in attributes.values("extmap") {
+            extensions.note(value);
+        }
+        let formats = &media.media_name.formats;
+        Self {
+            media: media.media_name.media.clone(),
+            protocol: media.media_name.protos.join("/"),
+            first_format: formats.first().cloned().unwrap_or_else(|| "0".to_owned()),
+            mid: attributes.value("mid").unwrap_or_default().to_owned(),
+            is_receiving,
+            codecs: formats
+                .iter()
+                .filter_map(|format| codec(format, &media.media_name.media, attributes))
+                .collect(),
+            extensions,
+        }
+    }
+}
+
+/// The payload type `format`, if we can send it.
+fn codec(format: &str, media: &str, attributes: Attributes<'_>) -> Option<Codec> {
+    // Others cannot be told from RTCP (RFC 5761, §4).
+    let payload_type: u8 =
+        format.parse().ok().filter(|number| !(64..96).contains(number) && *number < 128)?;
+    let parameters = attributes.of_format("fmtp", format).unwrap_or_default();
+    let map = attributes.of_format("rtpmap", format)?.to_ascii_lowercase();
+    let kind = match (media, map.as_str()) {
+        ("video", "h264/90000") => {
+            if parameter(parameters, "packetization-mode") != Some("1") {
+                return None;
+            }
+            let profile_level_id = parameter(parameters, "profile-level-id");
+            CodecKind::H264 {
+                profile_level_id: profile_level_id
+                    .map_or(Some(ProfileLevelId::DEFAULT), |id| id.parse().ok())?,
+                is_level_asymmetric: parameter(parameters, "level-asymmetry-allowed") == Some("1"),
+            }
+        }
+        ("audio", "opus/48000/2") => {
+            CodecKind::Opus { is_stereo: parameter(parameters, "stereo") == Some("1") }
+        }
+        _ => return None,
+    };
+    let mut feedback = Feedback::default();
+    for format in [format, "*"] {
+        for name in attributes.all_of_format("rtcp-fb", format) {
+            feedback.note(name);
+        }
+    }
+    Some(Codec { payload_type, rtx: retransmission(payload_type, attributes), feedback, kind })
+}
+
+/// The payload type whose `apt` is `payload_type` (RFC 4588, §8.1).
+fn retransmission(payload_type: u8, attributes: Attributes<'_>) -> Option<u8> {
+    attributes.values("rtpmap").filter_map(|value| value.split_once(' ')).find_map(|(format, map)| {
+        let is_rtx = map.trim().eq_ignore_ascii_case("rtx/90000");
+        let associated = parameter(attributes.of_format("fmtp", format).unwrap_or_default(), "apt")?;
+        (is_rtx && associated.parse() == Ok(payload_type)).then(|| format.parse().ok()).flatten()
+    })
+}
+
+/// Of `a=fmtp`: `name=value;name=value`.
+fn parameter<'a>(parameters: &'a str, wanted: &str) -> Option<&'a str> {
+    parameters
+        .split(';')
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(name, _)| name.trim().eq_ignore_ascii_case(wanted))
+        .map(|(_, value)| value.trim())
+}
+
+/// Those of a section, or of the session.
+#[derive(Clone, Copy)]
+struct Attributes<'a>(&'a [Attribute]);
+
+impl<'a> Attributes<'a> {
+    fn has(self, name: &str) -> bool {
+        self.0.iter().any(|attribute| attribute.key == name)
+    }
+
+    fn values(self, name: &str) -> impl Iterator<Item = &'a str> {
+        let wanted = self.0.iter().filter(move |attribute| attribute.key == name);
+        wanted.filter_map(|attribute| attribute.value.as_deref().map(str::trim))
+    }
+
+    fn value(self, name: &str) -> Option<&'a str> {
+        self.values(name).next()
+    }
+
+    /// What follows `format` in values that begin with it.
+    fn all_of_format(self, name: &str, format: &str) -> impl Iterator<Item = &'a str> {
+        self.values(name)
+            .filter_map(|value| value.split_once(' '))
+            .filter(move |(of, _)| *of == format)
+            .map(|(_, value)| value.trim())
+    }
+
+    fn of_format(self, name: &str, format: &str) -> Option<&'a str> {
+        self.all_of_format(name, format).next()
+    }
+}
