@@ -11,6 +11,8 @@ pub struct Timescale(NonZeroU32);
 impl Timescale {
     /// Video, everywhere in this server: the RTP clock of RFC 3551, exact for 24, 25, 30, 50 and 60 fps.
     pub const VIDEO: Self = Self::literal(90_000);
+    /// Opus, and its RTP clock (RFC 7587, §4.1).
+    pub const OPUS: Self = Self::literal(48_000);
     /// FLV and RTMP stamps.
     pub const MILLIS: Self = Self::literal(1_000);
 

@@ -7,5 +7,6 @@ pub mod packetize;
 pub mod peer;
 pub mod port;
 pub mod sdp;
+pub mod signalling;
 pub mod srtp;
 mod stun;

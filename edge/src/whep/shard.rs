@@ -16,7 +16,6 @@ use tracing::{debug, error, info};
 use super::programme::{Programme, Which};
 use super::rendition::{READ_AHEAD_MAX, Told};
 use super::viewer::{Join, Viewer};
-use crate::metrics::Metrics;
 
 /// Datagrams that a shard has not read. A viewer sends some twenty in a second; what does not fit is dropped and counted by the port.
 const INBOX_MAX: usize = 4_096;
@@ -57,7 +56,7 @@ pub(super) type Gone = Arc<dyn Fn(u64) + Send + Sync>;
 ///
 /// # Errors
 /// From the system, which has no more threads.
-pub(super) fn spawn(number: usize, port: Port, gone: Gone, metrics: Metrics) -> io::Result<Handle> {
+pub(super) fn spawn(number: usize, port: Port, gone: Gone) -> io::Result<Handle> {
     let (commands, commanded) = mpsc::unbounded_channel();
     let (inbox, datagrams) = mpsc::channel(INBOX_MAX);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
@@ -67,7 +66,6 @@ pub(super) fn spawn(number: usize, port: Port, gone: Gone, metrics: Metrics) -> 
             port,
             to,
             gone,
-            metrics,
             programmes: HashMap::new(),
             viewers: HashMap::new(),
             deadlines: BTreeSet::new(),
@@ -82,7 +80,6 @@ struct Shard {
     port: Port,
     to: mpsc::Sender<FromReader>,
     gone: Gone,
-    metrics: Metrics,
     programmes: HashMap<SessionId, Programme>,
     viewers: HashMap<u64, Placed>,
     deadlines: BTreeSet<(Instant, u64)>,
