@@ -37,6 +37,6 @@ pub use gate::{Authorize, Gate, OnConflict, Policy};
 pub use keeper::keep;
 pub use ladder::{Ladder, PassThrough};
 pub use metrics::Metrics;
-pub use publication::{Announced, Publication};
+pub use publication::{Announced, Publication, VideoUnit};
 pub use refusals::{Refusals, Refused};
 pub use secret::Secret;

@@ -51,6 +51,15 @@ pub struct Announced {
     pub frames_per_second: Option<u32>,
 }
 
+/// One coded picture on its way to the log.
+#[derive(Debug, Clone)]
+pub struct VideoUnit {
+    pub codec: flv::VideoCodec,
+    /// PTS − DTS.
+    pub composition_offset_ms: i32,
+    pub data: Bytes,
+}
+
 /// A publisher that was let in. Dropping it is a lost connection: the session waits for it to come back.
 pub struct Publication {
     shared: Arc<Shared>,
@@ -159,13 +168,31 @@ impl Publication {
         now: Instant,
         wall: SystemTime,
     ) -> Result<(), PublishError> {
-        let (codec, offset_ms, data) = match flv::Video::parse(body, &mut self.video_tracks)? {
-            flv::Video::Unit { codec, composition_offset_ms, data } => (codec, composition_offset_ms, data),
-            flv::Video::SequenceHeader { codec, record } => {
-                return self.video_config(VideoConfig::parse(codec, record)?);
+        match flv::Video::parse(body, &mut self.video_tracks)? {
+            flv::Video::Unit { codec, composition_offset_ms, data } => {
+                let unit = VideoUnit { codec, composition_offset_ms, data };
+                self.video_unit(stamp, unit, now, wall)
             }
-            flv::Video::EndOfSequence | flv::Video::Info => return Ok(()),
-        };
+            flv::Video::SequenceHeader { codec, record } => {
+                self.video_config(VideoConfig::parse(codec, record)?)
+            }
+            flv::Video::EndOfSequence | flv::Video::Info => Ok(()),
+        }
+    }
+
+    /// One picture as a sample of a file holds it (H.264: NAL units behind their lengths), with the publisher's stamp in
+    /// milliseconds, which may wrap at 32 bits.
+    ///
+    /// # Errors
+    /// [`PublishError`]: the publication cannot go on.
+    pub fn video_unit(
+        &mut self,
+        stamp: u32,
+        unit: VideoUnit,
+        now: Instant,
+        wall: SystemTime,
+    ) -> Result<(), PublishError> {
+        let VideoUnit { codec, composition_offset_ms: offset_ms, data } = unit;
         let track = self.video.as_ref().filter(|track| track.config.codec() == codec);
         let usable = track.and_then(|track| Some((track.config.access(&data)?, track.begun)));
         let Some((access, begun)) = usable else {
@@ -216,13 +243,27 @@ impl Publication {
         now: Instant,
         wall: SystemTime,
     ) -> Result<(), PublishError> {
-        let (codec, data) = match flv::Audio::parse(body, &mut self.audio_tracks)? {
-            flv::Audio::Frame { codec, data } => (codec, data),
+        match flv::Audio::parse(body, &mut self.audio_tracks)? {
+            flv::Audio::Frame { codec, data } => self.audio_frame(stamp, codec, data, now, wall),
             flv::Audio::SequenceHeader { codec, record } => {
-                return self.audio_config(AudioConfig::parse(codec, record)?);
+                self.audio_config(AudioConfig::parse(codec, record)?)
             }
-            flv::Audio::Silence => return Ok(()),
-        };
+            flv::Audio::Silence => Ok(()),
+        }
+    }
+
+    /// One frame of sound, with the publisher's stamp in milliseconds as in [`Publication::video_unit`].
+    ///
+    /// # Errors
+    /// [`PublishError`]: the publication cannot go on.
+    pub fn audio_frame(
+        &mut self,
+        stamp: u32,
+        codec: flv::AudioCodec,
+        data: Bytes,
+        now: Instant,
+        wall: SystemTime,
+    ) -> Result<(), PublishError> {
         let believable = data.len() <= AUDIO_FRAME_BYTES_MAX;
         let track = self.audio.as_ref().filter(|track| believable && track.config.codec() == codec);
         let Some(samples) = track.and_then(|track| track.config.samples(&data)) else {
@@ -254,7 +295,11 @@ impl Publication {
         self.unit(&mut claims, held, mapped.millis, now, wall)
     }
 
-    fn video_config(&mut self, config: VideoConfig) -> Result<(), PublishError> {
+    /// The configuration of the pictures that follow; a new one is in force from the next keyframe on.
+    ///
+    /// # Errors
+    /// [`PublishError::VideoChanged`] if the codec is another one than before.
+    pub fn video_config(&mut self, config: VideoConfig) -> Result<(), PublishError> {
         let known = self.video.as_ref().is_some_and(|track| track.config == config);
         if !known && is_rare(&config) {
             let (chroma, bit_depth) = (config.chroma(), config.bit_depth());
@@ -270,7 +315,11 @@ impl Publication {
         Ok(())
     }
 
-    fn audio_config(&mut self, config: AudioConfig) -> Result<(), PublishError> {
+    /// The configuration of the sound that follows.
+    ///
+    /// # Errors
+    /// [`PublishError::AudioChanged`] if it is another one than before.
+    pub fn audio_config(&mut self, config: AudioConfig) -> Result<(), PublishError> {
         match &self.audio {
             Some(track) if track.config == config => Ok(()),
             Some(_) => Err(PublishError::AudioChanged),
