@@ -1,0 +1,105 @@
+//! The receiving task.
+
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError};
+
+use quinn_udp::{RecvMeta, UdpSockRef};
+use tokio::io::Interest;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::routes::Dropped;
+use super::{DATAGRAM_BYTES_MAX, Path, Shared, Transport};
+
+/// Messages taken from the kernel at once. With GRO each may be many datagrams of one sender.
+const BATCH: usize = 16;
+/// The longest message, with GRO.
+const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// Receives for a [`Port`](super::Port).
+#[derive(Debug)]
+pub struct PortDriver {
+    shared: Arc<Shared>,
+}
+
+impl PortDriver {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Until `drain`: to be cancelled when the last session has said goodbye.
+    pub async fn run(self, drain: CancellationToken) {
+        let mut buffer = vec![0; BATCH * MESSAGE_BYTES_MAX];
+        loop {
+            tokio::select! {
+                () = drain.cancelled() => return,
+                ready = self.shared.socket.readable() => if let Err(error) = ready {
+                    // tokio's driver is gone: the runtime shuts down.
+                    warn!(%error, "the WebRTC port can no longer be read");
+                    return;
+                }
+            }
+            self.receive(&mut buffer);
+        }
+    }
+
+    /// One batch: the rest waits in the kernel until the other tasks of this thread have had their turn.
+    fn receive(&self, buffer: &mut [u8]) {
+        let mut metas = [RecvMeta::default(); BATCH];
+        let received = self.shared.socket.try_io(Interest::READABLE, || {
+            let mut chunks = buffer.chunks_exact_mut(MESSAGE_BYTES_MAX);
+            let mut slices: [IoSliceMut<'_>; BATCH] =
+                std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
+            self.shared.state.recv(UdpSockRef::from(&self.shared.socket), &mut slices, &mut metas)
+        });
+        match received {
+            Ok(messages) => {
+                for (meta, message) in metas[..messages].iter().zip(buffer.chunks_exact(MESSAGE_BYTES_MAX)) {
+                    self.dispatch(meta, message);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // Of one datagram that we sent before (ICMP), and about one peer: consent finds out.
+            Err(_) => {}
+        }
+    }
+
+    fn dispatch(&self, meta: &RecvMeta, message: &[u8]) {
+        let bound = self.shared.bound;
+        let asked = meta.dst_ip.filter(|_| bound.ip().is_unspecified()).unwrap_or(bound.ip());
+        let path = Path {
+            local: SocketAddr::new(asked.to_canonical(), bound.port()),
+            remote: SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port()),
+            transport: Transport::Udp,
+        };
+        for datagram in message[..meta.len].chunks(meta.stride.max(1)) {
+            self.shared.counters.received.add(1);
+            self.shared.deliver(path, datagram);
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn deliver(&self, path: Path, datagram: &[u8]) {
+        // Nobody can be answered at port 0; trying would be EINVAL, after which quinn-udp does without GSO for all.
+        let result = if datagram.len() > DATAGRAM_BYTES_MAX || path.remote.port() == 0 {
+            Err(Dropped::Malformed)
+        } else {
+            self.routes.read().unwrap_or_else(PoisonError::into_inner).deliver(path, datagram)
+        };
+        if let Err(dropped) = result {
+            self.count(dropped);
+        }
+    }
+
+    pub(super) fn count(&self, dropped: Dropped) {
+        let counter = match dropped {
+            Dropped::Malformed => &self.counters.dropped_malformed,
+            Dropped::UnknownUfrag => &self.counters.dropped_unknown_ufrag,
+            Dropped::UnknownAddress => &self.counters.dropped_unknown_address,
+            Dropped::InboxFull => &self.counters.dropped_inbox_full,
+        };
+        counter.add(1);
+    }
+}
