@@ -30,6 +30,7 @@ mod session;
 mod testing;
 mod timeline;
 mod warnings;
+pub mod whip;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, NoCheckpoints};
 pub use error::{KeyFault, PublishError, Refusal};
