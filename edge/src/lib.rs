@@ -11,6 +11,7 @@ mod remote;
 mod site;
 mod state;
 mod unlisted;
+mod whip;
 
 pub use alternates::Alternates;
 pub use connect::{Backstage, Refused};
@@ -21,3 +22,4 @@ pub use site::Site;
 #[cfg(any(test, fuzzing))]
 pub use site::fuzzing;
 pub use unlisted::Unlisted;
+pub use whip::Whip;

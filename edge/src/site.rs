@@ -27,6 +27,7 @@ use crate::connect::{self, Backstage};
 use crate::listener::Respond;
 use crate::pull::{JoinError, Puller};
 use crate::unlisted::Unlisted;
+use crate::whip::Whip;
 use crate::{remote, state};
 
 pub(crate) type Body = Either<hls::http::Body, Full<Bytes>>;
@@ -53,6 +54,8 @@ pub struct Site {
     alternates: Option<Alternates>,
     /// `None` where nobody publishes.
     backstage: Option<Arc<dyn Backstage>>,
+    /// `None` where nobody publishes by WebRTC.
+    whip: Option<Arc<dyn Whip>>,
     /// Where the streams come from, unless they are of this node.
     upstream: Option<Puller>,
 }
@@ -66,6 +69,7 @@ impl Site {
             unlisted: Unlisted::default(),
             alternates: None,
             backstage: None,
+            whip: None,
             upstream: None,
         }
     }
@@ -108,6 +112,13 @@ impl Site {
     #[must_use]
     pub fn with_backstage(mut self, backstage: Arc<dyn Backstage>) -> Self {
         self.backstage = Some(backstage);
+        self
+    }
+
+    /// Takes publishers over WebRTC.
+    #[must_use]
+    pub fn with_whip(mut self, whip: Arc<dyn Whip>) -> Self {
+        self.whip = Some(whip);
         self
     }
 
@@ -281,6 +292,19 @@ impl Respond for Site {
                 }
             }
         }
+    }
+
+    fn body_bytes_max(&self, request: &Request<()>) -> Option<usize> {
+        let whip = self.whip.as_ref()?;
+        request.uri().path().starts_with(whip.prefix()).then(|| whip.body_bytes_max())
+    }
+
+    async fn respond_to(&self, peer: IpAddr, request: Request<Bytes>) -> Response<Body> {
+        let response = match &self.whip {
+            Some(whip) => whip.respond(peer, request).await,
+            None => text(StatusCode::NOT_FOUND, "this node takes no publishers\n"),
+        };
+        response.map(|bytes| Either::Right(Full::new(bytes)))
     }
 
     fn drain(&self) {
