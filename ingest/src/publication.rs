@@ -13,6 +13,7 @@ use bytes::Bytes;
 use media::codec::{Access, Chroma};
 use media::flv;
 use media::{AccessUnit, AudioConfig, SessionId, Timescale, TrackKind, VideoConfig};
+use relay::Stream;
 use tracing::{Span, field, info, warn};
 
 use crate::error::PublishError;
@@ -150,6 +151,11 @@ impl Publication {
     /// The publisher says that it is over, and means it: no session waits for it.
     pub fn goodbye(self) {
         self.slot.lock().leave(self.claim, true);
+    }
+
+    /// What viewers read of it; `None` once it is over.
+    pub(crate) fn stream(&self) -> Option<Arc<Stream>> {
+        self.shared.registry.get(self.slot.id())
     }
 
     /// How long the publisher must be left unread, because its media runs ahead of the wall clock.

@@ -152,6 +152,13 @@ impl Conn {
             }
             let due = [until, self.media.deadline()].into_iter().flatten().min();
             let wake = due.unwrap_or(now + CONNECT_TIME_MAX);
+            let stream = self.publication.stream();
+            let keyframe_wanted = async {
+                match &stream {
+                    Some(stream) => stream.keyframe_wanted().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
                 () = drain.cancelled() => return Ok(Closed::ByDrain),
@@ -164,6 +171,7 @@ impl Conn {
                         self.peer.handle_datagram(path, bytes, now);
                     }
                 }
+                () = keyframe_wanted => self.media.want_keyframe(),
                 () = sleep_until(wake.into()) => self.peer.handle_deadline(Instant::now()),
             }
         }

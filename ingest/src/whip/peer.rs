@@ -396,3 +396,6 @@ fn media_engine(offer: &Offer) -> Result<MediaEngine, PeerError> {
     }
     Ok(media)
 }
+
+#[cfg(test)]
+mod tests;
