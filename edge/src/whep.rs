@@ -13,4 +13,4 @@ mod service;
 mod shard;
 mod viewer;
 
-pub use service::{BODY_BYTES_MAX, PREFIX, StartError, Whep};
+pub use service::{StartError, Whep};

@@ -30,6 +30,7 @@ mod session;
 mod testing;
 mod timeline;
 mod warnings;
+pub mod whip;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, NoCheckpoints};
 pub use error::{KeyFault, PublishError, Refusal};
@@ -37,6 +38,6 @@ pub use gate::{Authorize, Gate, OnConflict, Policy};
 pub use keeper::keep;
 pub use ladder::{Ladder, PassThrough};
 pub use metrics::Metrics;
-pub use publication::{Announced, Publication};
+pub use publication::{Announced, Publication, VideoUnit};
 pub use refusals::{Refusals, Refused};
 pub use secret::Secret;

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use media::codec::{Access, Chroma};
 use media::flv;
 use media::{AccessUnit, AudioConfig, SessionId, Timescale, TrackKind, VideoConfig};
+use relay::Stream;
 use tracing::{Span, field, info, warn};
 
 use crate::error::PublishError;
@@ -49,6 +50,15 @@ pub struct Announced {
     pub bits_per_second: Option<u32>,
     /// Rounded: 30 for 29.97.
     pub frames_per_second: Option<u32>,
+}
+
+/// One coded picture on its way to the log.
+#[derive(Debug, Clone)]
+pub struct VideoUnit {
+    pub codec: flv::VideoCodec,
+    /// PTS − DTS.
+    pub composition_offset_ms: i32,
+    pub data: Bytes,
 }
 
 /// A publisher that was let in. Dropping it is a lost connection: the session waits for it to come back.
@@ -143,6 +153,11 @@ impl Publication {
         self.slot.lock().leave(self.claim, true);
     }
 
+    /// What viewers read of it; `None` once it is over.
+    pub(crate) fn stream(&self) -> Option<Arc<Stream>> {
+        self.shared.registry.get(self.slot.id())
+    }
+
     /// How long the publisher must be left unread, because its media runs ahead of the wall clock.
     pub fn lead(&self, now: Instant) -> Duration {
         self.clock.lead(now).saturating_sub(LEAD_MAX)
@@ -159,13 +174,31 @@ impl Publication {
         now: Instant,
         wall: SystemTime,
     ) -> Result<(), PublishError> {
-        let (codec, offset_ms, data) = match flv::Video::parse(body, &mut self.video_tracks)? {
-            flv::Video::Unit { codec, composition_offset_ms, data } => (codec, composition_offset_ms, data),
-            flv::Video::SequenceHeader { codec, record } => {
-                return self.video_config(VideoConfig::parse(codec, record)?);
+        match flv::Video::parse(body, &mut self.video_tracks)? {
+            flv::Video::Unit { codec, composition_offset_ms, data } => {
+                let unit = VideoUnit { codec, composition_offset_ms, data };
+                self.video_unit(stamp, unit, now, wall)
             }
-            flv::Video::EndOfSequence | flv::Video::Info => return Ok(()),
-        };
+            flv::Video::SequenceHeader { codec, record } => {
+                self.video_config(VideoConfig::parse(codec, record)?)
+            }
+            flv::Video::EndOfSequence | flv::Video::Info => Ok(()),
+        }
+    }
+
+    /// One picture as a sample of a file holds it (H.264: NAL units behind their lengths), with the publisher's stamp in
+    /// milliseconds, which may wrap at 32 bits.
+    ///
+    /// # Errors
+    /// [`PublishError`]: the publication cannot go on.
+    pub fn video_unit(
+        &mut self,
+        stamp: u32,
+        unit: VideoUnit,
+        now: Instant,
+        wall: SystemTime,
+    ) -> Result<(), PublishError> {
+        let VideoUnit { codec, composition_offset_ms: offset_ms, data } = unit;
         let track = self.video.as_ref().filter(|track| track.config.codec() == codec);
         let usable = track.and_then(|track| Some((track.config.access(&data)?, track.begun)));
         let Some((access, begun)) = usable else {
@@ -216,13 +249,27 @@ impl Publication {
         now: Instant,
         wall: SystemTime,
     ) -> Result<(), PublishError> {
-        let (codec, data) = match flv::Audio::parse(body, &mut self.audio_tracks)? {
-            flv::Audio::Frame { codec, data } => (codec, data),
+        match flv::Audio::parse(body, &mut self.audio_tracks)? {
+            flv::Audio::Frame { codec, data } => self.audio_frame(stamp, codec, data, now, wall),
             flv::Audio::SequenceHeader { codec, record } => {
-                return self.audio_config(AudioConfig::parse(codec, record)?);
+                self.audio_config(AudioConfig::parse(codec, record)?)
             }
-            flv::Audio::Silence => return Ok(()),
-        };
+            flv::Audio::Silence => Ok(()),
+        }
+    }
+
+    /// One frame of sound, with the publisher's stamp in milliseconds as in [`Publication::video_unit`].
+    ///
+    /// # Errors
+    /// [`PublishError`]: the publication cannot go on.
+    pub fn audio_frame(
+        &mut self,
+        stamp: u32,
+        codec: flv::AudioCodec,
+        data: Bytes,
+        now: Instant,
+        wall: SystemTime,
+    ) -> Result<(), PublishError> {
         let believable = data.len() <= AUDIO_FRAME_BYTES_MAX;
         let track = self.audio.as_ref().filter(|track| believable && track.config.codec() == codec);
         let Some(samples) = track.and_then(|track| track.config.samples(&data)) else {
@@ -254,7 +301,11 @@ impl Publication {
         self.unit(&mut claims, held, mapped.millis, now, wall)
     }
 
-    fn video_config(&mut self, config: VideoConfig) -> Result<(), PublishError> {
+    /// The configuration of the pictures that follow; a new one is in force from the next keyframe on.
+    ///
+    /// # Errors
+    /// [`PublishError::VideoChanged`] if the codec is another one than before.
+    pub fn video_config(&mut self, config: VideoConfig) -> Result<(), PublishError> {
         let known = self.video.as_ref().is_some_and(|track| track.config == config);
         if !known && is_rare(&config) {
             let (chroma, bit_depth) = (config.chroma(), config.bit_depth());
@@ -270,7 +321,11 @@ impl Publication {
         Ok(())
     }
 
-    fn audio_config(&mut self, config: AudioConfig) -> Result<(), PublishError> {
+    /// The configuration of the sound that follows.
+    ///
+    /// # Errors
+    /// [`PublishError::AudioChanged`] if it is another one than before.
+    pub fn audio_config(&mut self, config: AudioConfig) -> Result<(), PublishError> {
         match &self.audio {
             Some(track) if track.config == config => Ok(()),
             Some(_) => Err(PublishError::AudioChanged),

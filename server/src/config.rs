@@ -14,7 +14,7 @@ mod value;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -39,6 +39,7 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) http: Http,
     pub(crate) rtmp: Rtmp,
+    pub(crate) webrtc: WebRtc,
     pub(crate) admin: Admin,
     pub(crate) auth: Auth,
     pub(crate) publish: Publish,
@@ -64,6 +65,13 @@ pub(crate) struct Http {
 /// Publishers over RTMP.
 pub(crate) struct Rtmp {
     pub(crate) listen: SocketAddr,
+}
+
+/// The one UDP port of everybody who publishes or watches by WebRTC.
+pub(crate) struct WebRtc {
+    pub(crate) listen: SocketAddr,
+    /// Under which the machine is reached, if it does not have the address itself.
+    pub(crate) public: Vec<IpAddr>,
 }
 
 /// Health and metrics, without authentication.
@@ -158,6 +166,21 @@ pub(crate) const KEYS: &[Key] = &[
         allowed: LISTEN_ALLOWED,
         set: |config, text| value::listen(text).map(|listen| config.rtmp.listen = listen),
         show: |config| Some(value::show_listen(config.rtmp.listen)),
+    },
+    Key {
+        name: "webrtc.listen",
+        allowed: LISTEN_ALLOWED,
+        set: |config, text| value::listen(text).map(|listen| config.webrtc.listen = listen),
+        show: |config| Some(value::show_listen(config.webrtc.listen)),
+    },
+    Key {
+        name: "webrtc.public",
+        allowed: "IP addresses with commas between, as in \"203.0.113.7, 2001:db8::7\"",
+        set: |config, text| value::addresses(text).map(|public| config.webrtc.public = public),
+        show: |config| {
+            let public: Vec<_> = config.webrtc.public.iter().map(ToString::to_string).collect();
+            Some(public.join(", "))
+        },
     },
     Key {
         name: "admin.listen",
@@ -402,6 +425,7 @@ impl Config {
                 alternates: Alternates::default(),
             },
             rtmp: Rtmp { listen: value::every_address(1935) },
+            webrtc: WebRtc { listen: value::every_address(8189), public: Vec::new() },
             admin: Admin { listen: LoopbackAddr::v4(9090) },
             auth: Auth { publish_key: None },
             publish: Publish { linger: Duration::from_secs(20), on_conflict: OnConflict::Refuse },

@@ -14,6 +14,7 @@ mod keys;
 mod listen;
 mod metrics;
 mod offer;
+mod publishing;
 mod roles;
 mod shutdown;
 mod telemetry;

@@ -172,6 +172,7 @@ impl Tidecast {
         for (listener, address) in listeners {
             command.env(format!("TIDECAST__{listener}__LISTEN"), address.to_string());
         }
+        command.env("TIDECAST__WEBRTC__LISTEN", ANY.to_string());
         command.env("TIDECAST__AUTH__PUBLISH_KEY", PUBLISH_KEY);
         // A ladder takes the time of two cores; tests of it turn it on.
         command.env("TIDECAST__TRANSCODE__LADDER", "off");

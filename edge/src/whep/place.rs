@@ -222,9 +222,9 @@ mod tests {
         let mut scene = Scene::new(SOURCE);
         (0..20).for_each(|number| scene.frame(SOURCE, number, Duration::ZERO));
         scene.place.want(RUNG);
-        (20..32).for_each(|number| scene.frame(SOURCE, number, Duration::ZERO));
+        (20..33).for_each(|number| scene.frame(SOURCE, number, Duration::ZERO));
         // Held from 25 on, and let go by the frame that came after the time was over.
-        assert_eq!(scene.told(), frames(SOURCE, 0..32));
+        assert_eq!(scene.told(), frames(SOURCE, 0..33));
         let mut held = Scene::new(SOURCE);
         (0..25).for_each(|number| held.frame(SOURCE, number, Duration::ZERO));
         held.place.want(RUNG);

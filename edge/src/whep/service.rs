@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,13 +26,14 @@ use tracing::{info, warn};
 use super::rendition::suits;
 use super::shard::{self, Command, Handle};
 use super::viewer::Join;
+use crate::endpoint::Endpoint;
 use crate::metrics::Metrics;
 
 /// Under which everything here is.
-pub const PREFIX: &str = "/whep/";
+const PREFIX: &str = "/whep/";
 
 /// The longest body of a request, in bytes.
-pub const BODY_BYTES_MAX: usize = 64 * 1024;
+const BODY_BYTES_MAX: usize = 64 * 1024;
 
 const JSON: &str = "application/json";
 
@@ -140,11 +142,6 @@ impl Whep {
         }
     }
 
-    /// Answers a request to a path below [`PREFIX`], with its whole body.
-    pub async fn respond(&self, viewer: IpAddr, request: Request<Bytes>) -> Response<Bytes> {
-        self.answer(viewer, request).await.unwrap_or_else(|response| response)
-    }
-
     async fn answer(&self, viewer: IpAddr, request: Request<Bytes>) -> Result<Response<Bytes>, Response<Bytes>> {
         let place = Place::of(request.uri().path(), PREFIX)?;
         let (headers, body) = (request.headers(), request.body());
@@ -186,15 +183,13 @@ impl Whep {
         let absent = || try_again(StatusCode::NOT_FOUND, "the stream is not live", RETRY_AFTER_S);
         let mut streams = self.shared.registry.watch();
         let patience = if waits { WAIT_MAX } else { Duration::ZERO };
-        let found = timeout(patience, streams.wait_for(|streams| streams.contains_key(id))).await;
-        let stream = match found {
-            Ok(Ok(streams)) => streams.get(id).cloned(),
-            Ok(Err(_)) | Err(_) => self.shared.registry.get(id),
-        };
+        // In vain if nobody publishes in time, and then it is looked for once more all the same.
+        let _came = timeout(patience, streams.wait_for(|streams| streams.contains_key(id))).await.is_ok();
+        let stream = self.shared.registry.get(id);
         let stream = stream.ok_or_else(absent)?;
         let mut record = stream.record();
-        match timeout(OPENING_MAX, record.wait_for(Option::is_some)).await {
-            Ok(Ok(_)) => Ok(stream),
+        match timeout(OPENING_MAX, record.wait_for(Option::is_some)).await.map(|opened| opened.map(drop)) {
+            Ok(Ok(())) => Ok(stream),
             Ok(Err(_)) => Err(absent()),
             Err(_) => Err(try_again(StatusCode::NOT_FOUND, "the stream is only starting", RETRY_AFTER_S)),
         }
@@ -322,6 +317,24 @@ impl Whep {
         if let Some(shard) = self.shared.shards.get(session.shard) {
             let _gone = shard.commands.send(command);
         }
+    }
+}
+
+impl Endpoint for Whep {
+    fn prefix(&self) -> &'static str {
+        PREFIX
+    }
+
+    fn body_bytes_max(&self) -> usize {
+        BODY_BYTES_MAX
+    }
+
+    fn respond<'a>(
+        &'a self,
+        peer: IpAddr,
+        request: Request<Bytes>,
+    ) -> Pin<Box<dyn Future<Output = Response<Bytes>> + Send + 'a>> {
+        Box::pin(async move { self.answer(peer, request).await.unwrap_or_else(|response| response) })
     }
 }
 

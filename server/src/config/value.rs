@@ -32,6 +32,12 @@ impl LoopbackAddr {
     }
 }
 
+/// Addresses with commas between.
+pub(super) fn addresses(text: &str) -> Result<Vec<IpAddr>, String> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts.map(|part| part.parse().map_err(|_| format!("{part:?} is no IP address"))).collect()
+}
+
 /// How latency is traded against requests. Ingest stamps it into the stream; nothing downstream asks again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Profile {

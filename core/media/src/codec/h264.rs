@@ -6,7 +6,7 @@
 mod nominal;
 mod sps;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::bits::BitsError;
 use super::nal;
@@ -25,6 +25,14 @@ const NAL_PPS: u8 = 8;
 
 /// Where an `avcC` counts its sequence parameter sets: behind version, profile, constraints, level and NAL length.
 const SPS_COUNT_AT: usize = 5;
+
+/// `profile_idc` of the profiles whose records end with the parameter sets.
+const PROFILE_BASELINE: u8 = 66;
+const PROFILE_MAIN: u8 = 77;
+const PROFILE_EXTENDED: u8 = 88;
+
+/// A record counts its sequence parameter sets in five bits.
+const SPS_MAX: u8 = 31;
 
 /// A parsed and checked `avcC` (ISO/IEC 14496-15, §5.3.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +83,47 @@ impl Config {
         // What follows is the High-profile extension: chroma and bit depth once more, which the sequence
         // parameter set already told. Encoders differ in whether and how they write it, so it is only carried.
         Ok(Self { avcc, nal_length_bytes, sps })
+    }
+
+    /// Makes the record of parameter sets that came in band, as RTP carries them (RFC 6184), whole NAL units each. Units
+    /// have lengths of four bytes then.
+    ///
+    /// # Errors
+    /// As [`Config::parse`], and if there are more sets than a record can count.
+    pub fn from_parameter_sets(sps: &[Bytes], pps: &[Bytes]) -> Result<Self, ConfigError> {
+        let [profile, constraints, level] = match sps.first().and_then(|sps| sps.get(1..4)) {
+            Some(&[profile, constraints, level]) => [profile, constraints, level],
+            _ => return Err(ConfigError::NoSps),
+        };
+        let count = |sets: &[Bytes], max: u8| {
+            u8::try_from(sets.len()).ok().filter(|count| *count <= max).ok_or(ConfigError::TooManySets)
+        };
+        let mut avcc = BytesMut::with_capacity(64);
+        avcc.extend_from_slice(&[1, profile, constraints, level, 0xFF]);
+        for (sets, reserved, max) in [(sps, 0xE0, SPS_MAX), (pps, 0, u8::MAX)] {
+            avcc.put_u8(reserved | count(sets, max)?);
+            for set in sets {
+                let bytes =
+                    u16::try_from(set.len()).map_err(|_| ConfigError::TooLong { bytes: set.len() })?;
+                avcc.put_u16(bytes);
+                avcc.extend_from_slice(set);
+            }
+        }
+        let record = Self::parse(avcc.clone().freeze())?;
+        // §5.3.3.1.2: of all profiles but these three the record tells chroma and bit depth.
+        if matches!(profile, PROFILE_BASELINE | PROFILE_MAIN | PROFILE_EXTENDED) {
+            return Ok(record);
+        }
+        let chroma = match record.chroma() {
+            Chroma::Monochrome => 0,
+            Chroma::Yuv420 => 1,
+            Chroma::Yuv422 => 2,
+            Chroma::Yuv444 => 3,
+        };
+        let depth = 0xF8 | record.bit_depth().saturating_sub(8);
+        // Of luma and chroma, which are the same in all that we take; and no extension of the sequence parameter sets.
+        avcc.extend_from_slice(&[0xFC | chroma, depth, depth, 0]);
+        Self::parse(avcc.freeze())
     }
 
     /// The record as the publisher sent it.
@@ -210,6 +259,8 @@ pub enum ConfigError {
     NoSps,
     #[error("the record holds no picture parameter set")]
     NoPps,
+    #[error("more parameter sets than a record can hold")]
+    TooManySets,
     #[error("the record holds something else where a parameter set should be")]
     NotAParameterSet,
     #[error("a number in the sequence parameter set has more than 32 bits")]
