@@ -10,7 +10,7 @@ use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use bytes::Bytes;
 use media::codec::h264;
 use media::{AccessUnit, Timescale};
-use rtc::outbound::{HeaderExtensions, Line, LineSettings, PlayoutDelay, TransportSequence};
+use rtc::outbound::{HeaderExtensions, Line, LineSettings, PlayoutDelay, Transport};
 use rtc::packetize::{Frame, H264Packetizer, PAYLOAD_BYTES_MAX, Source};
 use rtc::srtp::{Keys, Profile, Role, Sealers};
 
@@ -80,7 +80,7 @@ fn frame() -> Result<Arc<Frame>> {
 
 struct Viewer {
     line: Line,
-    sequence: TransportSequence,
+    transport: Transport,
 }
 
 struct Viewers {
@@ -90,6 +90,7 @@ struct Viewers {
 }
 
 fn viewers(profile: Profile, count: usize) -> Result<Viewers> {
+    let now = Instant::now();
     let viewer = |number| {
         let exported = vec![number as u8; profile.exported_bytes()];
         let mut sealers = Sealers::new(Keys::from_exported(profile, Role::Server, &exported)?);
@@ -108,8 +109,8 @@ fn viewers(profile: Profile, count: usize) -> Result<Viewers> {
             cname: "bench".to_owned(),
             random: [0, 0],
         };
-        let line = Line::new(settings, &mut sealers, Instant::now())?;
-        Ok(Viewer { line, sequence: TransportSequence::default() })
+        let line = Line::new(settings, &mut sealers)?;
+        Ok(Viewer { line, transport: Transport::new(now) })
     };
     let viewers = (0..count).map(viewer).collect::<Result<_>>()?;
     Ok(Viewers { viewers, scratch: Vec::new() })
@@ -121,9 +122,10 @@ fn send(viewers: &mut Viewers, frame: &Arc<Frame>) {
     let now = Instant::now();
     let count = viewers.len();
     for turn in 0..FRAMES {
-        let Viewer { line, sequence } = &mut viewers[turn % count];
+        let Viewer { line, transport } = &mut viewers[turn % count];
         line.begin(Arc::clone(frame)).expect("the frame before was sent whole");
-        while let Some(batch) = line.poll(now, sequence, scratch).expect("a round is far from 2^48 packets") {
+        while let Some(batch) = line.poll(now, transport, scratch).expect("a round is far from 2^48 packets")
+        {
             black_box(batch.bytes);
         }
     }
