@@ -218,6 +218,17 @@ fn numbers_that_were_never_sent_or_are_forgotten_are_left_alone() {
     assert_eq!(viewer.nack([sent[0], sent[1], sent[0], sent[1]], &history), 2);
 }
 
+/// Threat: datagrams full of numbers that are looked up in vain.
+#[test]
+fn a_request_without_end_is_read_only_so_far() {
+    let mut viewer = Viewer::new(Some(RTX));
+    viewer.send(&Video::new(Source(1)).frame(2));
+    let mut read = 0;
+    let packets = (0..=u16::MAX).inspect(|_| read += 1);
+    viewer.line.nack(packets, None, viewer.now, |_| None);
+    assert_eq!(read, NACKED_PACKETS_MAX);
+}
+
 /// A viewer behind a path that loses everything must not double what goes into it.
 #[test]
 fn losses_get_no_more_than_their_share() {
