@@ -151,8 +151,9 @@ proptest! {
         }
     }
 
+    /// From three bytes on: the receiver refuses payloads that are shorter.
     #[test]
-    fn any_nal_units_arrive_in_order(lengths in prop::collection::vec(1..5_000_usize, 1..12)) {
+    fn any_nal_units_arrive_in_order(lengths in prop::collection::vec(3..5_000_usize, 1..12)) {
         let slices: Vec<Vec<u8>> = lengths.into_iter().map(|bytes| slice(0x41, bytes)).collect();
         let nals: Vec<&[u8]> = slices.iter().map(Vec::as_slice).collect();
         let frame = packetizer().packetize(&unit(false, &nals), 0).unwrap().unwrap();
