@@ -2,7 +2,7 @@
 //!
 //! With transport-cc it is Google Congestion Control as `rtc-interceptor` has it, which wants each packet's departure
 //! beside its arrival. Its own send history keeps three hash maps with an entry per packet; ours keeps an entry per
-//! batch. Without feedback of that kind it is what the loss in receiver reports says.
+//! batch. What it is blind to is watched beside it (`queue.rs`). Without feedback of that kind it is what the loss in receiver reports says.
 
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use rtc_interceptor::{BandwidthEstimator, Gcc, LossController, PacketReport, con
 use rtc_rtcp::transport_feedbacks::transport_layer_cc::{PacketStatusChunk, TransportLayerCc};
 
 use super::departures::Departures;
+use super::queue::StandingQueue;
 use crate::outbound::{Batch, Reception};
 
 /// How long what transport-cc feedback said is good for.
@@ -44,6 +45,7 @@ pub struct Estimate {
 pub struct Estimator {
     departures: Departures,
     gcc: Gcc,
+    queue: StandingQueue,
     loss: LossController,
     /// Number behind the newest packet that the receiver has told of.
     next_number: u64,
@@ -56,11 +58,12 @@ pub struct Estimator {
 }
 
 impl Estimator {
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits, now: Instant) -> Self {
         let Limits { initial, min, max } = limits;
         Self {
             departures: Departures::default(),
             gcc: Gcc::new(initial, min, max),
+            queue: StandingQueue::new(now),
             loss: LossController::new(initial, min, max),
             next_number: 0,
             reports: Vec::new(),
@@ -114,6 +117,7 @@ impl Estimator {
         if !self.reports.is_empty() {
             self.feedback_at = Some(now);
             self.gcc.on_reports(now, &self.reports);
+            self.queue.on_reports(now, &self.reports);
         }
     }
 
@@ -136,11 +140,12 @@ impl Estimator {
 
     pub fn estimate(&self, now: Instant) -> Estimate {
         let is_fresh = |at: Instant, age_max| now.saturating_duration_since(at) <= age_max;
+        let by_feedback = self.gcc.target_bitrate().min(self.queue.limit());
         let own = match self.feedback_at {
             None => self.loss.target(),
-            Some(at) if is_fresh(at, FEEDBACK_AGE_MAX) => self.gcc.target_bitrate(),
+            Some(at) if is_fresh(at, FEEDBACK_AGE_MAX) => by_feedback,
             // A viewer that told and now does not: nothing arrives, or nothing comes back. No reason to send more.
-            Some(_) => self.gcc.target_bitrate().min(self.loss.target()),
+            Some(_) => by_feedback.min(self.loss.target()),
         };
         let told = self.remb.filter(|(at, _)| is_fresh(*at, REMB_AGE_MAX));
         let reported = self.reported_rtt.filter(|(at, _)| is_fresh(*at, REPORTED_RTT_AGE_MAX));
