@@ -45,6 +45,14 @@ impl Chooser {
         self.rung
     }
 
+    /// The ladder has changed, and the viewer now gets `rung` of it: what was in the way before may no longer be.
+    pub fn set_ladder(&mut self, ladder: Vec<f64>, rung: usize) {
+        self.rung = rung.min(ladder.len().saturating_sub(1));
+        self.ladder = ladder;
+        self.headroom_since = None;
+        self.trial = None;
+    }
+
     /// Tell it whenever there is a new estimate, some times a second. Returns the rung to switch to, if it changes.
     pub fn update(&mut self, estimate: f64, now: Instant) -> Option<usize> {
         if self.trial.is_some_and(|climbed| now.saturating_duration_since(climbed) >= TRIAL) {
@@ -206,6 +214,18 @@ mod tests {
         for three in clock.climbs.windows(3) {
             assert!(three[2] - three[0] >= CLIMBS_WINDOW);
         }
+    }
+
+    #[test]
+    fn a_rung_that_is_gone_is_not_chosen() {
+        let mut clock = Clock::new(0.0);
+        clock.run(7, |_| 9e6);
+        clock.chooser.set_ladder(vec![600e3, 3_000e3], 7);
+        assert_eq!(clock.chooser.rung(), 1);
+        clock.run(60, |_| 9e6);
+        assert_eq!((clock.climbs.len(), clock.falls.len()), (0, 0));
+        clock.run(1, |_| 1_500e3);
+        assert_eq!(clock.chooser.rung(), 0);
     }
 
     #[test]

@@ -2,14 +2,15 @@
 //!
 //! With transport-cc it is Google Congestion Control as `rtc-interceptor` has it, which wants each packet's departure
 //! beside its arrival. Its own send history keeps three hash maps with an entry per packet; ours keeps an entry per
-//! batch. Without feedback of that kind it is what the loss in receiver reports says.
+//! batch. What it is blind to is watched beside it (`queue.rs`). Without feedback of that kind it is what the loss in receiver reports says.
 
 use std::time::{Duration, Instant};
 
 use rtc_interceptor::{BandwidthEstimator, Gcc, LossController, PacketReport, convert_twcc};
-use rtc_rtcp::transport_feedbacks::transport_layer_cc::TransportLayerCc;
+use rtc_rtcp::transport_feedbacks::transport_layer_cc::{PacketStatusChunk, TransportLayerCc};
 
 use super::departures::Departures;
+use super::queue::StandingQueue;
 use crate::outbound::{Batch, Reception};
 
 /// How long what transport-cc feedback said is good for.
@@ -19,9 +20,9 @@ const REMB_AGE_MAX: Duration = Duration::from_secs(5);
 /// A round trip from a report is preferred for this long: feedback is held back by the receiver for a while that it
 /// does not tell.
 const REPORTED_RTT_AGE_MAX: Duration = Duration::from_secs(10);
-/// Most packets one feedback may tell of. Four bytes can claim 8191, so one datagram could keep us busy with millions;
-/// browsers send 20 feedbacks a second.
-const FEEDBACK_PACKETS_MAX: u16 = 8 * 1024;
+/// Most packets one feedback may tell of. Two bytes can claim 8191, so one datagram could keep us busy with millions;
+/// browsers send four feedbacks a second or more, and this is four times 100 Mbit/s.
+const FEEDBACK_PACKETS_MAX: usize = 2 * 1024;
 
 /// Bounds of an estimate, in bits per second.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -44,6 +45,7 @@ pub struct Estimate {
 pub struct Estimator {
     departures: Departures,
     gcc: Gcc,
+    queue: StandingQueue,
     loss: LossController,
     /// Number behind the newest packet that the receiver has told of.
     next_number: u64,
@@ -56,11 +58,12 @@ pub struct Estimator {
 }
 
 impl Estimator {
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits, now: Instant) -> Self {
         let Limits { initial, min, max } = limits;
         Self {
             departures: Departures::default(),
             gcc: Gcc::new(initial, min, max),
+            queue: StandingQueue::new(now),
             loss: LossController::new(initial, min, max),
             next_number: 0,
             reports: Vec::new(),
@@ -80,23 +83,20 @@ impl Estimator {
 
     /// The viewer tells when packets arrived.
     pub fn feedback(&mut self, feedback: &TransportLayerCc, now: Instant) {
-        if feedback.packet_status_count > FEEDBACK_PACKETS_MAX {
+        if claimed_packets(feedback) > FEEDBACK_PACKETS_MAX {
             return;
         }
-        let mut acknowledgements = convert_twcc(feedback);
-        // The last chunk may have room for more packets than the feedback tells of.
-        acknowledgements.truncate(usize::from(feedback.packet_status_count));
-        // Behind the newest arrival nothing is known yet; it may be on its way.
+        let acknowledgements = convert_twcc(feedback);
+        // Behind the newest arrival nothing is known yet: it may be on its way, or the last chunk has room for more
+        // packets than the feedback tells of.
         let known = acknowledgements.iter().rposition(|ack| ack.arrived).map_or(0, |newest| newest + 1);
 
         self.reports.clear();
         for ack in acknowledgements.iter().take(known) {
-            let Some(number) = self.departures.number(ack.sequence_number) else { continue };
-            let Some(departed) = self.departures.find(number) else { continue };
             // What was told of before has been counted, as lost if it came late.
-            if number < self.next_number {
-                continue;
-            }
+            let number = self.departures.number(ack.sequence_number);
+            let Some(number) = number.filter(|&number| number >= self.next_number) else { continue };
+            let Some(departed) = self.departures.find(number) else { continue };
             self.next_number = number + 1;
             if ack.arrived {
                 self.feedback_rtt = Some(now.saturating_duration_since(departed.at));
@@ -117,6 +117,7 @@ impl Estimator {
         if !self.reports.is_empty() {
             self.feedback_at = Some(now);
             self.gcc.on_reports(now, &self.reports);
+            self.queue.on_reports(now, &self.reports);
         }
     }
 
@@ -139,11 +140,12 @@ impl Estimator {
 
     pub fn estimate(&self, now: Instant) -> Estimate {
         let is_fresh = |at: Instant, age_max| now.saturating_duration_since(at) <= age_max;
+        let by_feedback = self.gcc.target_bitrate().min(self.queue.limit());
         let own = match self.feedback_at {
             None => self.loss.target(),
-            Some(at) if is_fresh(at, FEEDBACK_AGE_MAX) => self.gcc.target_bitrate(),
+            Some(at) if is_fresh(at, FEEDBACK_AGE_MAX) => by_feedback,
             // A viewer that told and now does not: nothing arrives, or nothing comes back. No reason to send more.
-            Some(_) => self.gcc.target_bitrate().min(self.loss.target()),
+            Some(_) => by_feedback.min(self.loss.target()),
         };
         let told = self.remb.filter(|(at, _)| is_fresh(*at, REMB_AGE_MAX));
         let reported = self.reported_rtt.filter(|(at, _)| is_fresh(*at, REPORTED_RTT_AGE_MAX));
@@ -152,6 +154,15 @@ impl Estimator {
             rtt: reported.map(|(_, rtt)| rtt).or(self.feedback_rtt),
         }
     }
+}
+
+/// How many packets the chunks have room for, which is what reading them costs.
+fn claimed_packets(feedback: &TransportLayerCc) -> usize {
+    let of_chunk = |chunk: &PacketStatusChunk| match chunk {
+        PacketStatusChunk::RunLengthChunk(run) => usize::from(run.run_length),
+        PacketStatusChunk::StatusVectorChunk(vector) => vector.symbol_list.len(),
+    };
+    feedback.packet_chunks.iter().map(of_chunk).sum()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 mod choose;
 mod departures;
 mod estimator;
+mod queue;
 #[cfg(test)]
 mod simulated;
 

@@ -16,12 +16,17 @@ const KEYFRAME_EVERY: u64 = 60;
 const PACKET_BYTES: usize = 1_200;
 /// Each way.
 const DELAY: Duration = Duration::from_millis(20);
-/// What the bottleneck holds before it drops.
-const QUEUE: Duration = Duration::from_millis(300);
 const FEEDBACK_EVERY: Duration = Duration::from_millis(50);
 const TICK: Duration = Duration::from_millis(1);
 
+/// What the bottleneck holds before it drops: a home router's, and a phone network's.
+const QUEUE: Duration = Duration::from_millis(300);
+const DEEP_QUEUE: Duration = Duration::from_millis(1_500);
+
 struct Path {
+    queue: Duration,
+    /// What Wi-Fi adds at most to a packet's way.
+    jitter: Duration,
     random: fastrand::Rng,
     start: Instant,
     now: Instant,
@@ -41,15 +46,17 @@ struct Path {
 }
 
 impl Path {
-    fn new(seed: u64, estimate: f64) -> Self {
+    fn new(seed: u64, estimate: f64, queue: Duration, jitter: Duration) -> Self {
         println!("seed {seed}");
         let start = Instant::now();
         let limits = Limits { initial: estimate, min: 100e3, max: 6e6 };
         Self {
+            queue,
+            jitter,
             random: fastrand::Rng::with_seed(seed),
             start,
             now: start,
-            estimator: Estimator::new(limits),
+            estimator: Estimator::new(limits, start),
             chooser: Chooser::new(LADDER.into(), estimate),
             frames: 0,
             next_number: 0,
@@ -106,9 +113,13 @@ impl Path {
         let on_the_wire = Duration::from_secs_f64(PACKET_BYTES as f64 * 8.0 / bits_per_second);
         for _ in 0..packets {
             let starts = self.busy_until.max(self.now);
-            if starts - self.now <= QUEUE {
+            if starts - self.now <= self.queue {
                 self.busy_until = starts + on_the_wire;
-                self.arrivals.push((self.next_number, self.busy_until + DELAY));
+                // Long ones are rare; packets do not overtake each other.
+                let jitter = self.jitter.mul_f64(self.random.f64() * self.random.f64());
+                let before = self.arrivals.last().map_or(self.now, |(_, at)| *at);
+                let at = (self.busy_until + DELAY + jitter).max(before);
+                self.arrivals.push((self.next_number, at));
             }
             self.next_number += 1;
         }
@@ -155,7 +166,7 @@ const SEEDS: [u64; 4] = [1, 2, 3, 4];
 #[test]
 fn a_path_that_shrinks_is_followed_within_three_seconds() {
     for seed in SEEDS {
-        let mut path = Path::new(seed, 4e6);
+        let mut path = Path::new(seed, 4e6, QUEUE, Duration::ZERO);
         path.run(30, 4e6);
         assert_eq!(path.switches, [], "a path that carries the rung");
         path.run(30, 800e3);
@@ -173,11 +184,41 @@ fn a_path_that_shrinks_is_followed_within_three_seconds() {
 #[test]
 fn a_path_that_recovers_is_used_again() {
     for seed in SEEDS {
-        let mut path = Path::new(seed, 4e6);
+        let mut path = Path::new(seed, 4e6, QUEUE, Duration::ZERO);
         path.run(10, 4e6);
         path.run(20, 800e3);
         assert_eq!(path.chooser.rung(), 0, "{:?}", path.switches);
         path.run(180, 6e6);
         assert_eq!(path.chooser.rung(), 2, "{:?}", path.switches);
+    }
+}
+
+/// A buffer that is deep enough loses nothing; without a look at the delay itself the viewer would be 1.5 s late.
+#[test]
+fn a_deep_queue_does_not_stay_full() {
+    for (seed, bits_per_second) in [(1, 2_800e3), (2, 2_500e3), (3, 2_000e3), (4, 1_000e3)] {
+        let mut path = Path::new(seed, 4e6, DEEP_QUEUE, Duration::ZERO);
+        path.run(30, 4e6);
+        path.run(3, bits_per_second);
+        let fell = path.switches.first().map(|(at, rung)| (at.as_secs(), *rung < 2));
+        assert!(fell.is_some_and(|(at, fell)| (30..33).contains(&at) && fell), "{:?}", path.switches);
+        path.run(5, bits_per_second);
+        // Seconds in which the queue is longer than what is felt.
+        let mut late = 0;
+        for _ in 0..120 {
+            path.run(1, bits_per_second);
+            let queue = path.busy_until.saturating_duration_since(path.now);
+            late += u32::from(queue > Duration::from_millis(400));
+        }
+        assert!(late <= 12, "{late} of 120 s late, {:?}", path.switches);
+    }
+}
+
+#[test]
+fn jitter_is_not_taken_for_a_queue() {
+    for seed in SEEDS {
+        let mut path = Path::new(seed, 4e6, QUEUE, Duration::from_millis(60));
+        path.run(120, 3_500e3);
+        assert_eq!(path.switches, []);
     }
 }

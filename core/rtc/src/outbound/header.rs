@@ -44,20 +44,37 @@ impl PlayoutDelay {
     }
 }
 
-/// Numbers all packets of one viewer, whatever their SSRC (transport-cc). 16 bits of it are sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct TransportSequence(u64);
+/// What all packets of one viewer have in common, whatever their SSRC.
+#[derive(Debug, Clone)]
+pub struct Transport {
+    /// Number of the next packet (transport-cc); 16 bits of it are sent.
+    next: u64,
+    /// What abs-send-time counts from; only differences matter to the receiver, across its lines too.
+    epoch: Instant,
+}
 
-impl TransportSequence {
-    /// The number of the next packet.
-    pub fn next(self) -> u64 {
-        self.0
+impl Transport {
+    pub fn new(now: Instant) -> Self {
+        Self { next: 0, epoch: now }
+    }
+
+    /// Number of the next packet that transport-cc numbers.
+    pub(super) fn next(&self) -> u64 {
+        self.next
     }
 
     fn take(&mut self) -> u16 {
-        let taken = self.0 as u16;
-        self.0 += 1;
+        let taken = self.next as u16;
+        self.next += 1;
         taken
+    }
+
+    /// Seconds with 18 bits behind the point, of which 24 bits are sent: it wraps after 64 s.
+    fn abs_send_time(&self, now: Instant) -> [u8; 3] {
+        let since = now.saturating_duration_since(self.epoch);
+        let fraction = (u64::from(since.subsec_nanos()) << 18) / 1_000_000_000;
+        let [.., a, b, c] = (since.as_secs() << 18 | fraction).to_be_bytes();
+        [a, b, c]
     }
 }
 
@@ -68,18 +85,11 @@ pub(super) struct Template {
     length: usize,
     transport_cc_at: Option<usize>,
     abs_send_time_at: Option<usize>,
-    /// What abs-send-time counts from; only differences matter to the receiver.
-    epoch: Instant,
 }
 
 impl Template {
     /// Identifiers that the one-byte form cannot hold are as good as not negotiated.
-    pub(super) fn new(
-        payload_type: u8,
-        extensions: HeaderExtensions,
-        playout_delay: PlayoutDelay,
-        now: Instant,
-    ) -> Self {
+    pub(super) fn new(payload_type: u8, extensions: HeaderExtensions, playout_delay: PlayoutDelay) -> Self {
         let mut bytes = [0; HEADER_BYTES_MAX];
         bytes[0] = VERSION;
         bytes[1] = payload_type & !MARKER;
@@ -104,7 +114,7 @@ impl Template {
             bytes[FIXED_BYTES..FIXED_BYTES + 2].copy_from_slice(&ONE_BYTE_PROFILE);
             bytes[FIXED_BYTES + 2..FIXED_BYTES + 4].copy_from_slice(&(words as u16).to_be_bytes());
         }
-        Self { bytes, length, transport_cc_at, abs_send_time_at, epoch: now }
+        Self { bytes, length, transport_cc_at, abs_send_time_at }
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -112,28 +122,21 @@ impl Template {
     }
 
     /// For the packets of one frame.
-    pub(super) fn set_time(&mut self, timestamp: u32, now: Instant) {
+    pub(super) fn set_time(&mut self, timestamp: u32, transport: &Transport, now: Instant) {
         self.bytes[4..8].copy_from_slice(&timestamp.to_be_bytes());
         if let Some(at) = self.abs_send_time_at {
-            self.bytes[at..at + 3].copy_from_slice(&abs_send_time(now.saturating_duration_since(self.epoch)));
+            self.bytes[at..at + 3].copy_from_slice(&transport.abs_send_time(now));
         }
     }
 
     /// For one packet. Without transport-cc no number is taken.
-    pub(super) fn set_packet(&mut self, marker: bool, sequence: &mut TransportSequence) {
+    pub(super) fn set_packet(&mut self, marker: bool, transport: &mut Transport) {
         let marker = if marker { MARKER } else { 0 };
         self.bytes[1] = self.bytes[1] & !MARKER | marker;
         if let Some(at) = self.transport_cc_at {
-            self.bytes[at..at + 2].copy_from_slice(&sequence.take().to_be_bytes());
+            self.bytes[at..at + 2].copy_from_slice(&transport.take().to_be_bytes());
         }
     }
-}
-
-/// Seconds with 18 bits behind the point, of which 24 bits are sent: it wraps after 64 s.
-fn abs_send_time(since_epoch: Duration) -> [u8; 3] {
-    let fraction = (u64::from(since_epoch.subsec_nanos()) << 18) / 1_000_000_000;
-    let [.., a, b, c] = (since_epoch.as_secs() << 18 | fraction).to_be_bytes();
-    [a, b, c]
 }
 
 #[cfg(test)]
@@ -148,19 +151,19 @@ mod tests {
         let now = Instant::now();
         let ids = HeaderExtensions { transport_cc: Some(3), abs_send_time: Some(2), playout_delay: Some(14) };
         let delay = PlayoutDelay { min: Duration::from_millis(120), max: Duration::from_secs(60) };
-        let mut template = Template::new(102, ids, delay, now);
-        let mut sequence = TransportSequence(0x1_0005);
-        template.set_time(0x0102_0304, now + Duration::from_millis(66_500));
-        template.set_packet(true, &mut sequence);
+        let mut template = Template::new(102, ids, delay);
+        let mut transport = Transport { next: 0x1_0005, epoch: now };
+        template.set_time(0x0102_0304, &transport, now + Duration::from_millis(66_500));
+        template.set_packet(true, &mut transport);
         let header = Header::unmarshal(&mut template.bytes()).unwrap();
         assert_eq!((header.payload_type, header.marker, header.timestamp), (102, true, 0x0102_0304));
         assert_eq!(header.get_extension(3).unwrap()[..], [0, 5]);
         assert_eq!(header.get_extension(2).unwrap()[..], ((2 << 18 | 1 << 17) as u32).to_be_bytes()[1..]);
         assert_eq!(header.get_extension(14).unwrap()[..], [0x00, 0xCF, 0xFF]);
         assert_eq!(template.bytes().len(), HEADER_BYTES_MAX);
-        assert_eq!(sequence.next(), 0x1_0006);
+        assert_eq!(transport.next(), 0x1_0006);
 
-        template.set_packet(false, &mut sequence);
+        template.set_packet(false, &mut transport);
         let header = Header::unmarshal(&mut template.bytes()).unwrap();
         assert_eq!((header.payload_type, header.marker), (102, false));
         assert_eq!(header.get_extension(3).unwrap()[..], [0, 6]);
@@ -171,11 +174,11 @@ mod tests {
         let impossible =
             HeaderExtensions { transport_cc: Some(15), abs_send_time: None, playout_delay: Some(0) };
         for ids in [HeaderExtensions::default(), impossible] {
-            let mut template = Template::new(102, ids, PlayoutDelay::default(), Instant::now());
-            let mut sequence = TransportSequence::default();
-            template.set_packet(false, &mut sequence);
+            let mut template = Template::new(102, ids, PlayoutDelay::default());
+            let mut transport = Transport::new(Instant::now());
+            template.set_packet(false, &mut transport);
             assert_eq!((template.bytes().len(), template.bytes()[0]), (12, 0x80));
-            assert_eq!(sequence.next(), 0, "numbers that nobody acknowledges are not used up");
+            assert_eq!(transport.next(), 0, "numbers that nobody acknowledges are not used up");
         }
     }
 }

@@ -10,13 +10,17 @@ use rtc_rtcp::source_description::{
     SdesType, SourceDescription, SourceDescriptionChunk, SourceDescriptionItem,
 };
 
-use super::header::{HeaderExtensions, PlayoutDelay, Template, TransportSequence};
+use super::header::{HeaderExtensions, PlayoutDelay, Template, Transport};
 use super::history::History;
 use super::report::{self, ClockAnchor, Reception, Reports};
 use super::resend::{OSN_BYTES, Resend, Resends};
 use super::splices::Splices;
 use crate::packetize::{Frame, SEGMENTS_MAX, Source};
 use crate::srtp::{ExhaustedError, Sealer, Sealers, SsrcTakenError};
+
+/// Most packets that are looked up for one request. Browsers ask for hundreds at most; a datagram could name thousands,
+/// all of them in vain.
+const NACKED_PACKETS_MAX: usize = 512;
 
 /// What was negotiated for a media line, and what is random in it.
 #[derive(Debug, Clone)]
@@ -78,9 +82,9 @@ pub struct Line {
 impl Line {
     /// # Errors
     /// [`SsrcTakenError`] if another line of the session has one of the SSRCs.
-    pub fn new(settings: LineSettings, sealers: &mut Sealers, now: Instant) -> Result<Self, SsrcTakenError> {
+    pub fn new(settings: LineSettings, sealers: &mut Sealers) -> Result<Self, SsrcTakenError> {
         let template =
-            |payload_type| Template::new(payload_type, settings.extensions, settings.playout_delay, now);
+            |payload_type| Template::new(payload_type, settings.extensions, settings.playout_delay);
         let [random, rtx_random] = settings.random;
         let rtx =
             settings.rtx.map(|rtx| Ok((template(rtx.payload_type), sealers.sealer(rtx.ssrc, rtx_random)?)));
@@ -129,7 +133,7 @@ impl Line {
     pub fn poll<'a>(
         &mut self,
         now: Instant,
-        sequence: &mut TransportSequence,
+        transport: &mut Transport,
         scratch: &'a mut Vec<u8>,
     ) -> Result<Option<Batch<'a>>, ExhaustedError> {
         let Some((frame, next)) = &mut self.current else { return Ok(None) };
@@ -138,19 +142,19 @@ impl Line {
         let last_burst = *next == frame.bursts().len();
         let last_packet = frame.packets() - 1;
 
-        let mut writer = Writer::new(scratch, *sequence);
-        self.template.set_time(timestamp(&self.settings, frame), now);
+        let mut writer = Writer::new(scratch, transport);
+        self.template.set_time(timestamp(&self.settings, frame), transport, now);
         let mut payload_bytes = 0;
         for at in burst {
             let payload = frame.payload(at).unwrap_or_default();
-            self.template.set_packet(frame.marker() && at == last_packet, sequence);
+            self.template.set_packet(frame.marker() && at == last_packet, transport);
             writer.push(&self.template, &mut self.sealer, &[payload])?;
             payload_bytes += payload.len();
         }
         if last_burst {
             self.current = None;
         }
-        let batch = writer.finish(*sequence);
+        let batch = writer.finish(transport);
         self.packets_sent += batch.packets as u64;
         self.payload_bytes_sent += payload_bytes as u64;
         self.resends.sent(payload_bytes);
@@ -171,8 +175,8 @@ impl Line {
             return 0;
         }
         let mut taken = 0;
-        for original in packets {
-            if self.resends.is_full() {
+        for original in packets.into_iter().take(NACKED_PACKETS_MAX) {
+            if !self.resends.has_room() {
                 break;
             }
             let Some(index) = sent_as(original, self.sealer.next_index()) else { continue };
@@ -197,23 +201,23 @@ impl Line {
     pub fn poll_resend<'a>(
         &mut self,
         now: Instant,
-        sequence: &mut TransportSequence,
+        transport: &mut Transport,
         scratch: &'a mut Vec<u8>,
     ) -> Result<Option<Batch<'a>>, ExhaustedError> {
         let Some((template, sealer)) = &mut self.rtx else { return Ok(None) };
         let Some(size) = self.resends.front().map(Resend::bytes) else { return Ok(None) };
-        let mut writer = Writer::new(scratch, *sequence);
+        let mut writer = Writer::new(scratch, transport);
         while writer.packets < SEGMENTS_MAX
             && self.resends.front().is_some_and(|resend| resend.bytes() == size)
             && let Some(resend) = self.resends.pop()
         {
             let Resend { frame, at, original } = &resend;
-            template.set_time(timestamp(&self.settings, frame), now);
-            template.set_packet(frame.marker() && at + 1 == frame.packets(), sequence);
+            template.set_time(timestamp(&self.settings, frame), transport, now);
+            template.set_packet(frame.marker() && at + 1 == frame.packets(), transport);
             let osn: [u8; OSN_BYTES] = original.to_be_bytes();
             writer.push(template, sealer, &[&osn, resend.payload()])?;
         }
-        Ok(Some(writer.finish(*sequence)))
+        Ok(Some(writer.finish(transport)))
     }
 
     /// From now on sender reports say what this anchor says; there are none before the first.
@@ -260,13 +264,14 @@ struct Writer<'a> {
     scratch: &'a mut Vec<u8>,
     segment: usize,
     packets: usize,
-    first: TransportSequence,
+    /// Transport-wide number of the first.
+    first: u64,
 }
 
 impl<'a> Writer<'a> {
-    fn new(scratch: &'a mut Vec<u8>, first: TransportSequence) -> Self {
+    fn new(scratch: &'a mut Vec<u8>, transport: &Transport) -> Self {
         scratch.clear();
-        Self { scratch, segment: 0, packets: 0, first }
+        Self { scratch, segment: 0, packets: 0, first: transport.next() }
     }
 
     fn push(
@@ -288,13 +293,13 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn finish(self, sequence: TransportSequence) -> Batch<'a> {
-        let numbered = sequence != self.first;
+    fn finish(self, transport: &Transport) -> Batch<'a> {
+        let numbered = transport.next() != self.first;
         Batch {
             bytes: self.scratch,
             segment: self.segment,
             packets: self.packets,
-            transport_sequence: numbered.then(|| self.first.next()),
+            transport_sequence: numbered.then_some(self.first),
         }
     }
 }

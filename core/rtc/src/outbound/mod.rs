@@ -19,7 +19,7 @@ mod splices;
 
 use crate::packetize::PAYLOAD_BYTES_MAX;
 
-pub use header::{HeaderExtensions, PlayoutDelay, TransportSequence};
+pub use header::{HeaderExtensions, PlayoutDelay, Transport};
 pub use history::{HISTORY_AGE, HISTORY_BYTES_MAX, History};
 pub use line::{Batch, BusyError, Line, LineSettings, Rtx};
 pub use report::{ClockAnchor, Reception};

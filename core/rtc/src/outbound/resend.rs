@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::packetize::Frame;
+use crate::packetize::{Frame, PAYLOAD_BYTES_MAX};
 
 /// The original sequence number before the payload (RFC 4588, §4).
 pub(super) const OSN_BYTES: usize = 2;
@@ -59,8 +59,9 @@ impl Resends {
         self.allowance_bytes = (self.allowance_bytes + earned).min(ALLOWANCE_BYTES_MAX);
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.queue.len() == QUEUE_PACKETS_MAX
+    /// Whether any packet could be taken now.
+    pub(super) fn has_room(&self) -> bool {
+        self.queue.len() < QUEUE_PACKETS_MAX && self.allowance_bytes >= OSN_BYTES + PAYLOAD_BYTES_MAX
     }
 
     /// Whether the packet at `index` may be sent again at all: an answer to an earlier request may be on its way.
@@ -72,7 +73,7 @@ impl Resends {
     /// `false` if the allowance or the queue has no room for it.
     pub(super) fn push(&mut self, index: u64, resend: Resend, now: Instant) -> bool {
         let bytes = resend.bytes();
-        if self.is_full() || bytes > self.allowance_bytes {
+        if !self.has_room() || bytes > self.allowance_bytes {
             return false;
         }
         self.allowance_bytes -= bytes;

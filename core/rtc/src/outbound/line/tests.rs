@@ -17,7 +17,7 @@ const OFFSET: u32 = u32::MAX - 4_000;
 /// A line, the thread it is polled on, and the browser at the other end.
 struct Viewer {
     line: Line,
-    sequence: TransportSequence,
+    transport: Transport,
     scratch: Vec<u8>,
     peer: Context,
     now: Instant,
@@ -46,15 +46,15 @@ impl Viewer {
             random: [0xFFFF, 0],
         };
         let now = Instant::now();
-        let line = Line::new(settings, &mut Sealers::new(keys), now).unwrap();
-        Self { line, sequence: TransportSequence::default(), scratch: Vec::new(), peer, now }
+        let line = Line::new(settings, &mut Sealers::new(keys)).unwrap();
+        Self { line, transport: Transport::new(now), scratch: Vec::new(), peer, now }
     }
 
     /// Sends the frame whole. Returns what arrives and the sizes of the calls it took.
     fn send(&mut self, frame: &Arc<Frame>) -> (Vec<RtpPacket>, Vec<usize>) {
         self.line.begin(Arc::clone(frame)).unwrap();
         let (mut packets, mut calls) = (Vec::new(), Vec::new());
-        while let Some(batch) = self.line.poll(self.now, &mut self.sequence, &mut self.scratch).unwrap() {
+        while let Some(batch) = self.line.poll(self.now, &mut self.transport, &mut self.scratch).unwrap() {
             calls.push(batch.packets);
             packets.extend(opened(&mut self.peer, &batch));
         }
@@ -69,7 +69,7 @@ impl Viewer {
     fn resent(&mut self) -> Vec<RtpPacket> {
         let mut packets = Vec::new();
         while let Some(batch) =
-            self.line.poll_resend(self.now, &mut self.sequence, &mut self.scratch).unwrap()
+            self.line.poll_resend(self.now, &mut self.transport, &mut self.scratch).unwrap()
         {
             packets.extend(opened(&mut self.peer, &batch));
         }
@@ -115,11 +115,12 @@ fn a_keyframe_leaves_in_pieces_and_is_finished_before_the_next_frame() {
     let mut video = Video::new(Source(1));
     let (keyframe, next) = (video.frame_with(80, true), video.frame(1));
     viewer.line.begin(keyframe).unwrap();
-    let batch = viewer.line.poll(viewer.now, &mut viewer.sequence, &mut viewer.scratch).unwrap().unwrap();
+    let batch = viewer.line.poll(viewer.now, &mut viewer.transport, &mut viewer.scratch).unwrap().unwrap();
     assert_eq!((batch.packets, batch.transport_sequence), (1, Some(0)), "parameter sets");
     assert_eq!(viewer.line.begin(Arc::clone(&next)), Err(BusyError));
     let mut calls = Vec::new();
-    while let Some(batch) = viewer.line.poll(viewer.now, &mut viewer.sequence, &mut viewer.scratch).unwrap() {
+    while let Some(batch) = viewer.line.poll(viewer.now, &mut viewer.transport, &mut viewer.scratch).unwrap()
+    {
         calls.push((batch.packets, batch.transport_sequence));
     }
     assert_eq!(calls, [(32, Some(1)), (32, Some(33)), (16, Some(65))]);
@@ -217,6 +218,17 @@ fn numbers_that_were_never_sent_or_are_forgotten_are_left_alone() {
     assert_eq!(viewer.nack([sent[0], sent[1], sent[0], sent[1]], &history), 2);
 }
 
+/// Threat: datagrams full of numbers that are looked up in vain.
+#[test]
+fn a_request_without_end_is_read_only_so_far() {
+    let mut viewer = Viewer::new(Some(RTX));
+    viewer.send(&Video::new(Source(1)).frame(2));
+    let mut read = 0;
+    let packets = (0..=u16::MAX).inspect(|_| read += 1);
+    viewer.line.nack(packets, None, viewer.now, |_| None);
+    assert_eq!(read, NACKED_PACKETS_MAX);
+}
+
 /// A viewer behind a path that loses everything must not double what goes into it.
 #[test]
 fn losses_get_no_more_than_their_share() {
@@ -248,7 +260,7 @@ fn a_large_request_is_answered_in_part_and_in_pieces() {
     let taken = viewer.nack(lost, &history);
     assert_eq!(taken, 64 * 1024 / (PAYLOAD_BYTES_MAX + 2));
     let now = viewer.now;
-    let batch = viewer.line.poll_resend(now, &mut viewer.sequence, &mut viewer.scratch).unwrap().unwrap();
+    let batch = viewer.line.poll_resend(now, &mut viewer.transport, &mut viewer.scratch).unwrap().unwrap();
     assert_eq!(batch.packets, SEGMENTS_MAX);
 }
 
@@ -288,7 +300,8 @@ fn a_frame_is_sent_without_allocating() {
     let allocated = allocation_counter::measure(|| {
         for frame in frames {
             viewer.line.begin(frame).unwrap();
-            while viewer.line.poll(viewer.now, &mut viewer.sequence, &mut viewer.scratch).unwrap().is_some() {
+            while viewer.line.poll(viewer.now, &mut viewer.transport, &mut viewer.scratch).unwrap().is_some()
+            {
             }
         }
     });

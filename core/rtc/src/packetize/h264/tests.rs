@@ -1,4 +1,5 @@
 use bytes::Bytes;
+use proptest::prelude::*;
 use rtc_rtp::codec::h264::H264Packet;
 use rtc_rtp::packetizer::Depacketizer;
 
@@ -138,4 +139,25 @@ fn a_unit_that_is_cut_off_is_an_error_and_takes_no_numbers() {
     assert_eq!(packetizer.packetize(&broken, 0).err(), Some(UnitError::Truncated));
     let next = packetizer.packetize(&unit(false, &[&slice(0x41, 100)]), 0).unwrap().unwrap();
     assert_eq!(next.first_packet(), 0);
+}
+
+proptest! {
+    /// Whatever the bytes: an error or payloads that fit, and every NAL unit that is sent comes out as it went in.
+    #[test]
+    fn any_unit_is_refused_or_arrives(bytes in any::<Vec<u8>>(), key in any::<bool>()) {
+        let unit = AccessUnit { dts: 0, pts: 0, duration: 0, key, data: bytes.into() };
+        if let Ok(Some(frame)) = packetizer().packetize(&unit, 0) {
+            prop_assert!(sizes(&frame).iter().all(|&size| (1..=PAYLOAD_BYTES_MAX).contains(&size)));
+        }
+    }
+
+    /// From three bytes on: the receiver refuses payloads that are shorter.
+    #[test]
+    fn any_nal_units_arrive_in_order(lengths in prop::collection::vec(3..5_000_usize, 1..12)) {
+        let slices: Vec<Vec<u8>> = lengths.into_iter().map(|bytes| slice(0x41, bytes)).collect();
+        let nals: Vec<&[u8]> = slices.iter().map(Vec::as_slice).collect();
+        let frame = packetizer().packetize(&unit(false, &nals), 0).unwrap().unwrap();
+        prop_assert!(sizes(&frame).iter().all(|&size| size <= PAYLOAD_BYTES_MAX));
+        prop_assert_eq!(received(&frame), slices);
+    }
 }
