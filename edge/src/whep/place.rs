@@ -38,7 +38,7 @@ struct Spot {
 /// What is to be done for the viewer.
 #[derive(Debug)]
 pub(crate) enum Next<'a, T> {
-    Send { rendition: usize, entry: &'a Entry<T> },
+    Send(&'a Entry<T>),
     /// Nothing, until another frame comes or, if it is held, until then.
     Wait(Option<Instant>),
     /// It can begin with nothing that is there.
@@ -121,7 +121,7 @@ impl Place {
         self.spot = Some(Spot { rendition, next: number + 1 });
         self.sent = Some(entry.pts);
         self.holds_since = None;
-        Next::Send { rendition, entry }
+        Next::Send(entry)
     }
 }
 
@@ -163,7 +163,7 @@ mod tests {
         fn send_all(&mut self, now: Instant) -> Option<Instant> {
             loop {
                 match self.place.next(&self.renditions, now) {
-                    Next::Send { rendition, entry } => self.told.push((rendition, entry.pts / TICKS)),
+                    Next::Send(entry) => self.told.push((rendition, entry.pts / TICKS)),
                     Next::Wait(until) => return until,
                     Next::WaitForKey | Next::Lost => return None,
                 }

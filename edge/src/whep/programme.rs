@@ -12,6 +12,9 @@ use tokio::sync::mpsc;
 use super::rendition::{Rendition, Told, choose};
 use super::ring::Ring;
 
+/// What a publisher's own is taken to need before it was measured, in bit/s.
+const UNKNOWN: f64 = 3e6;
+
 /// Which rendition of a programme.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Which {
@@ -20,7 +23,7 @@ pub(super) enum Which {
 }
 
 pub(super) struct Programme {
-    session: SessionId,
+    stream: Arc<Stream>,
     /// The largest first.
     video: Vec<Rendition>,
     /// By the numbers of `video`.
@@ -31,14 +34,41 @@ pub(super) struct Programme {
 }
 
 impl Programme {
-    pub(super) fn new(stream: &Stream) -> Self {
+    pub(super) fn new(stream: Arc<Stream>) -> Self {
         let (video, audio) = choose(stream.tracks());
         let rings = video.iter().map(|_| Ring::default()).collect();
-        Self { session: stream.session(), video, rings, audio, sound: Ring::default(), viewers: Vec::new() }
+        Self { stream, video, rings, audio, sound: Ring::default(), viewers: Vec::new() }
     }
 
-    pub(super) fn session(&self) -> SessionId {
-        self.session
+    /// Bits per second of each rendition, rising.
+    pub(super) fn ladder(&self) -> Vec<f64> {
+        let record = self.stream.record();
+        let record = record.borrow();
+        let live = record.as_ref().and_then(|record| Some((&record.tracks, record.live.as_ref()?)));
+        let announced = |id| {
+            let (tracks, live) = live?;
+            let place = tracks.iter().position(|track| track.id == id)?;
+            live.bandwidth.get(place).map(|bandwidth| bandwidth.peak)
+        };
+        let bits = self.video.iter().map(|video| {
+            let track = video.track.record();
+            let rung = track.derived.map(|derived| derived.bandwidth.average);
+            // Before it is measured, only the publisher's own is unknown.
+            rung.or_else(|| announced(track.id)).map_or(UNKNOWN, f64::from)
+        });
+        let mut rising: Vec<_> = bits.collect();
+        rising.reverse();
+        rising
+    }
+
+    /// Number of a rung of the [`ladder`](Self::ladder).
+    pub(super) fn number_at(&self, rung: usize) -> usize {
+        self.video.len().saturating_sub(rung + 1)
+    }
+
+    /// Of the publisher. Its rungs have theirs where it has.
+    pub(super) fn want_keyframe(&self) {
+        self.stream.want_keyframe();
     }
 
     pub(super) fn rings(&self) -> &[Ring<Arc<Frame>>] {
@@ -72,13 +102,23 @@ impl Programme {
         to: &mpsc::Sender<T>,
         tell: impl Fn(SessionId, Which, Told) -> T + Send + Clone + 'static,
     ) {
-        let session = self.session;
+        let session = self.stream.session();
         if let Some(video) = self.video.get_mut(number) {
             let tell = tell.clone();
             video.want(to, move |told| tell(session, Which::Video(number), told));
         }
         if let Some(audio) = &mut self.audio {
             audio.want(to, move |told| tell(session, Which::Audio, told));
+        }
+    }
+
+    /// Nobody wants a picture any more but these.
+    pub(super) fn rest(&mut self, wanted: &[usize]) {
+        for (number, (video, ring)) in self.video.iter_mut().zip(&mut self.rings).enumerate() {
+            if !wanted.contains(&number) && video.is_read() {
+                // Packets of the next reader are numbered anew, so nothing of this one's may be left.
+                (*video, *ring) = (Rendition::new(video.track.clone()), Ring::default());
+            }
         }
     }
 

@@ -52,7 +52,11 @@ impl Rendition {
         Self { track, history: History::new(source), anchor: None, reader: None }
     }
 
-    /// In bit/s, at most.
+    pub(super) fn is_read(&self) -> bool {
+        self.reader.is_some()
+    }
+
+    /// In URLs.
     pub(super) fn name(&self) -> &str {
         &self.track.record().name
     }

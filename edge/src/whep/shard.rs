@@ -90,6 +90,8 @@ struct Shard {
 struct Placed {
     viewer: Viewer,
     programme: SessionId,
+    /// The renditions that are read for it.
+    reads: [Option<usize>; 2],
     /// Under which it is in the deadlines.
     deadline: Option<Instant>,
 }
@@ -128,7 +130,7 @@ impl Shard {
     fn command(&mut self, command: Command) {
         let now = Instant::now();
         match command {
-            Command::Join { join, stream } => self.join(*join, &stream, now),
+            Command::Join { join, stream } => self.join(*join, stream, now),
             Command::Leave { viewer } => self.close(viewer, now),
             Command::Restart { viewer, local, remote_ufrag } => {
                 if let Some(placed) = self.viewers.get_mut(&viewer) {
@@ -144,25 +146,26 @@ impl Shard {
         }
     }
 
-    fn join(&mut self, join: Join, stream: &Stream, now: Instant) {
+    fn join(&mut self, join: Join, stream: Arc<Stream>, now: Instant) {
         let number = join.viewer;
         let session = stream.session();
         let programme = self.programmes.entry(session).or_insert_with(|| Programme::new(stream));
-        programme.want(0, &self.to, from_reader);
         programme.viewers.push(number);
-        let viewer = Viewer::new(join, 0, now);
-        self.viewers.insert(number, Placed { viewer, programme: session, deadline: None });
+        let viewer = Viewer::new(join, programme, now);
+        let placed = Placed { viewer, programme: session, reads: [None; 2], deadline: None };
+        self.viewers.insert(number, placed);
         self.drive(number, None, now);
     }
 
     fn pin(&mut self, number: u64, rendition: Option<&str>) {
         let Some(placed) = self.viewers.get_mut(&number) else { return };
-        let Some(programme) = self.programmes.get_mut(&placed.programme) else { return };
-        let wanted = rendition.map_or(Some(0), |name| programme.number_of(name));
-        if let Some(wanted) = wanted {
-            programme.want(wanted, &self.to, from_reader);
-            placed.viewer.want(wanted);
+        let Some(programme) = self.programmes.get(&placed.programme) else { return };
+        match rendition.map(|name| programme.number_of(name)) {
+            Some(None) => debug!(viewer = number, ?rendition, "there is no such rendition"),
+            Some(Some(wanted)) => placed.viewer.pin(Some(wanted), programme),
+            None => placed.viewer.pin(None, programme),
         }
+        self.drive(number, None, Instant::now());
     }
 
     fn datagram(&mut self, datagram: &Datagram) {
@@ -231,9 +234,23 @@ impl Shard {
                     }
                     placed.deadline = deadline;
                 }
+                let reads = placed.viewer.renditions();
+                if reads != std::mem::replace(&mut placed.reads, reads) {
+                    let session = placed.programme;
+                    self.read(session);
+                }
             }
             Err(closed) => self.forget(number, &closed),
         }
+    }
+
+    /// Exactly what somebody wants.
+    fn read(&mut self, session: SessionId) {
+        let Some(programme) = self.programmes.get_mut(&session) else { return };
+        let viewers = programme.viewers.iter().filter_map(|viewer| self.viewers.get(viewer));
+        let wanted: Vec<_> = viewers.flat_map(|placed| placed.reads).flatten().collect();
+        wanted.iter().for_each(|number| programme.want(*number, &self.to, from_reader));
+        programme.rest(&wanted);
     }
 
     fn forget(&mut self, number: u64, closed: &Closed) {
@@ -250,6 +267,8 @@ impl Shard {
             // Its readers end with it, and rungs on demand linger by themselves.
             if programme.viewers.is_empty() {
                 self.programmes.remove(&placed.programme);
+            } else {
+                self.read(placed.programme);
             }
         }
         (self.gone)(number);

@@ -2,15 +2,18 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rtc::outbound::{Batch, ClockAnchor, Line, LineSettings, TransportSequence};
+use rtc::estimate::{Chooser, Estimator, Limits};
+use rtc::outbound::{Batch, ClockAnchor, Line, LineSettings, Transport};
 use rtc::peer::{Closed, Event, Input, Output, Peer};
 use rtc::port::{Lease, Path, Port};
 use rtc::srtp::{ExhaustedError, Keys, Sealers};
 use rtc_rtcp::Packet;
 use rtc_rtcp::payload_feedbacks::full_intra_request::FullIntraRequest;
 use rtc_rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc_rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
 use rtc_rtcp::receiver_report::ReceiverReport;
-use rtc_rtcp::transport_feedbacks::transport_layer_nack::TransportLayerNack;
+use rtc_rtcp::transport_feedbacks::transport_layer_cc::TransportLayerCc;
+use rtc_rtcp::transport_feedbacks::transport_layer_nack::{NackPair, TransportLayerNack};
 use tracing::{debug, warn};
 
 use super::place::{Next, Place};
@@ -21,6 +24,12 @@ use super::ring::Found;
 const TURN_PACKETS: usize = 64;
 /// Between two turns.
 const TURN: Duration = Duration::from_millis(4);
+
+/// What a path is taken to carry before it told, in bit/s: most carry more, and who is started too low sees a bad picture
+/// for eight seconds.
+const INITIAL: f64 = 5e6;
+/// No path is taken to carry less.
+const MIN: f64 = 100e3;
 
 /// What a viewer joins with.
 pub(super) struct Join {
@@ -39,8 +48,11 @@ pub(super) struct Viewer {
     place: Place,
     /// Number of the next frame of sound; `None` before the first.
     next_sound: Option<u64>,
-    sequence: TransportSequence,
-    rtt: Option<Duration>,
+    transport: Transport,
+    estimator: Estimator,
+    chooser: Chooser,
+    /// The viewer chose itself.
+    is_pinned: bool,
     turn: Turn,
     /// By then it must be looked at, whatever comes.
     deadline: Option<Instant>,
@@ -74,16 +86,22 @@ impl Media {
 }
 
 impl Viewer {
-    pub(super) fn new(join: Join, rendition: usize, now: Instant) -> Self {
+    pub(super) fn new(join: Join, programme: &Programme, now: Instant) -> Self {
+        let ladder = programme.ladder();
+        let max = ladder.last().copied().unwrap_or_default().mul_add(2.0, 1e6);
+        let limits = Limits { initial: INITIAL.min(max), min: MIN, max };
+        let chooser = Chooser::new(ladder, limits.initial);
         Self {
             peer: join.peer,
             lease: join.lease,
             video: Media::of(join.video),
             audio: Media::of(join.audio),
-            place: Place::new(rendition),
+            place: Place::new(programme.number_at(chooser.rung())),
             next_sound: None,
-            sequence: TransportSequence::default(),
-            rtt: None,
+            transport: Transport::new(now),
+            estimator: Estimator::new(limits, now),
+            chooser,
+            is_pinned: false,
             turn: Turn { began: now, packets: 0 },
             deadline: None,
         }
@@ -94,9 +112,9 @@ impl Viewer {
         self.deadline
     }
 
-    /// The rendition that it is sent, or will be.
-    pub(super) fn rendition(&self) -> usize {
-        self.place.wanted()
+    /// The rendition that it is to be sent, and the one that it is sent.
+    pub(super) fn renditions(&self) -> [Option<usize>; 2] {
+        [Some(self.place.wanted()), self.place.rendition()]
     }
 
     pub(super) fn peer(&mut self) -> &mut Peer {
@@ -107,8 +125,10 @@ impl Viewer {
         &self.lease
     }
 
-    pub(super) fn want(&mut self, rendition: usize) {
-        self.place.want(rendition);
+    /// By its number; `None` leaves it to us again.
+    pub(super) fn pin(&mut self, rendition: Option<usize>, programme: &Programme) {
+        self.is_pinned = rendition.is_some();
+        self.place.want(rendition.unwrap_or_else(|| programme.number_at(self.chooser.rung())));
     }
 
     /// Does all that is due, after anything that may have changed something for it.
@@ -149,7 +169,7 @@ impl Viewer {
                 Output::Event(Event::Valid(path)) => self.lease.bind_address(path.remote),
                 Output::Event(Event::Retired { ufrag }) => self.lease.remove_ufrag(&ufrag),
                 Output::Event(Event::Path(path)) => debug!(peer.addr = %path.remote, "path"),
-                Output::Event(Event::Connected(keys)) => self.connected(keys, now),
+                Output::Event(Event::Connected(keys)) => self.connected(keys),
                 Output::Event(Event::Rtcp(packets)) => {
                     packets.iter().for_each(|packet| self.heard(packet.as_ref(), programme, now));
                 }
@@ -158,11 +178,11 @@ impl Viewer {
         }
     }
 
-    fn connected(&mut self, keys: Keys, now: Instant) {
+    fn connected(&mut self, keys: Keys) {
         let mut sealers = Sealers::new(keys);
         for media in [&mut self.video, &mut self.audio] {
             if let Media::Waiting(settings) = media {
-                match Line::new((**settings).clone(), &mut sealers, now) {
+                match Line::new((**settings).clone(), &mut sealers) {
                     Ok(line) => *media = Media::Line(Box::new(line)),
                     Err(error) => {
                         warn!(%error, "a media line is left out");
@@ -176,22 +196,39 @@ impl Viewer {
     fn heard(&mut self, packet: &dyn Packet, programme: &Programme, now: Instant) {
         let any = packet.as_any();
         if let Some(nack) = any.downcast_ref::<TransportLayerNack>() {
-            let lost = nack.nacks.iter().flat_map(|pair| pair.packet_list());
-            let lost: Vec<u16> = lost.collect();
-            let rtt = self.rtt;
+            let rtt = self.estimator.estimate(now).rtt;
             for line in [&mut self.video, &mut self.audio].into_iter().filter_map(Media::line) {
                 if line.ssrc() == nack.media_ssrc {
-                    line.nack(lost.iter().copied(), rtt, now, |source| programme.history(source));
+                    let lost = nack.nacks.iter().flat_map(NackPair::packet_list);
+                    line.nack(lost, rtt, now, |source| programme.history(source));
                 }
             }
         } else if let Some(report) = any.downcast_ref::<ReceiverReport>() {
-            for line in [&mut self.video, &mut self.audio].into_iter().filter_map(Media::line) {
-                let told = report.reports.iter().find_map(|report| line.reception(report, now));
-                self.rtt = told.and_then(|told| told.rtt).or(self.rtt);
+            let told = self.video.line().and_then(|line| {
+                report.reports.iter().find_map(|report| line.reception(report, now))
+            });
+            if let Some(told) = told {
+                self.estimator.reception(told, now);
+                self.choose(programme, now);
             }
+        } else if let Some(feedback) = any.downcast_ref::<TransportLayerCc>() {
+            self.estimator.feedback(feedback, now);
+            self.choose(programme, now);
+        } else if let Some(remb) = any.downcast_ref::<ReceiverEstimatedMaximumBitrate>() {
+            self.estimator.remb(f64::from(remb.bitrate), now);
+            self.choose(programme, now);
         } else if any.is::<PictureLossIndication>() || any.is::<FullIntraRequest>() {
-            // The next keyframe is at most two seconds away, and nobody upstream can be asked for another.
-            debug!("the viewer lost the picture");
+            programme.want_keyframe();
+        }
+    }
+
+    fn choose(&mut self, programme: &Programme, now: Instant) {
+        let estimate = self.estimator.estimate(now).bits_per_second;
+        if let Some(rung) = self.chooser.update(estimate, now)
+            && !self.is_pinned
+        {
+            debug!(rung, estimate = estimate as u64, "another rendition");
+            self.place.want(programme.number_at(rung));
         }
     }
 
@@ -208,28 +245,34 @@ impl Viewer {
             self.turn = Turn { began: now, packets: 0 };
         }
         if let Some(line) = self.audio.line() {
-            send_sound(line, &mut self.next_sound, &mut self.sequence, programme, port, path, scratch, now)?;
+            let (next, transport) = (&mut self.next_sound, &mut self.transport);
+            send_sound(line, next, transport, &mut self.estimator, programme, port, path, scratch, now)?;
         }
         let Some(line) = self.video.line() else { return Ok(None) };
-        while let Some(batch) = line.poll_resend(now, &mut self.sequence, scratch)? {
+        while let Some(batch) = line.poll_resend(now, &mut self.transport, scratch)? {
             self.turn.packets += batch.packets;
             send(port, path, &batch);
+            self.estimator.sent(&batch, now);
         }
         loop {
-            while let Some(batch) = line.poll(now, &mut self.sequence, scratch)? {
+            while let Some(batch) = line.poll(now, &mut self.transport, scratch)? {
                 send(port, path, &batch);
+                self.estimator.sent(&batch, now);
                 self.turn.packets += batch.packets;
                 if self.turn.packets >= TURN_PACKETS {
                     return Ok(Some(self.turn.began + TURN));
                 }
             }
             match self.place.next(programme.rings(), now) {
-                Next::Send { entry, .. } => {
+                Next::Send(entry) => {
                     // It is idle: all before was sent.
                     let _busy = line.begin(entry.packets.clone());
                 }
                 Next::Wait(until) => return Ok(until),
-                Next::WaitForKey => return Ok(None),
+                Next::WaitForKey => {
+                    programme.want_keyframe();
+                    return Ok(None);
+                }
                 Next::Lost => debug!("too far behind: it goes on with a newer keyframe"),
             }
         }
@@ -266,7 +309,8 @@ fn report_of(
 fn send_sound(
     line: &mut Line,
     next: &mut Option<u64>,
-    sequence: &mut TransportSequence,
+    transport: &mut Transport,
+    estimator: &mut Estimator,
     programme: &Programme,
     port: &Port,
     path: Path,
@@ -280,8 +324,9 @@ fn send_sound(
         match ring.get(number) {
             Found::Entry(entry) => {
                 let _busy = line.begin(entry.packets.clone());
-                while let Some(batch) = line.poll(now, sequence, scratch)? {
+                while let Some(batch) = line.poll(now, transport, scratch)? {
                     send(port, path, &batch);
+                    estimator.sent(&batch, now);
                 }
                 number += 1;
             }
