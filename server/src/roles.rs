@@ -59,6 +59,7 @@ struct Own {
     whip: Whip,
     /// Of the one UDP port for everybody who speaks WebRTC.
     webrtc: PortDriver,
+    webrtc_listen: SocketAddr,
     /// When the sessions on it have said goodbye.
     whip_drain: CancellationToken,
     origin: Origin,
@@ -77,6 +78,8 @@ struct RelayRole {
 pub(crate) struct Addresses {
     pub(crate) http: SocketAddr,
     pub(crate) rtmp: Option<SocketAddr>,
+    /// UDP.
+    pub(crate) webrtc: Option<SocketAddr>,
     pub(crate) relay: Option<SocketAddr>,
     pub(crate) admin: SocketAddr,
 }
@@ -150,6 +153,8 @@ impl Roles {
         let settings = PortSettings { listen: config.webrtc.listen, public: config.webrtc.public.clone() };
         let (port, webrtc) = Port::bind(&settings)
             .with_context(|| format!("webrtc.listen: cannot take UDP {}", config.webrtc.listen))?;
+        let webrtc_port = port.candidates().first().map_or(0, |candidate| candidate.address.port());
+        let webrtc_listen = SocketAddr::new(config.webrtc.listen.ip(), webrtc_port);
         let whip_drain = CancellationToken::new();
         let whip_metrics = whip::Metrics::register(&mut metrics);
         let whip =
@@ -176,6 +181,7 @@ impl Roles {
                 rtmp,
                 whip,
                 webrtc,
+                webrtc_listen,
                 whip_drain,
                 origin: Origin::new(streams.clone(), catalog.clone()),
                 transcoding,
@@ -239,6 +245,10 @@ impl Roles {
             http: self.http.local_addr().context("http.listen")?,
             rtmp: match &self.source {
                 Source::Own(own) => Some(own.rtmp.local_addr().context("rtmp.listen")?),
+                Source::Pulled { .. } => None,
+            },
+            webrtc: match &self.source {
+                Source::Own(own) => Some(own.webrtc_listen),
                 Source::Pulled { .. } => None,
             },
             relay: match &self.relay {

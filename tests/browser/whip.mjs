@@ -31,7 +31,6 @@ try {
 async function scenario() {
   const studio = await visit(browser, `${origin}/`);
   await studio.goto();
-  await studio.page.exposeFunction("failed", (message) => tell("failed", { message }));
   const published = await studio.page.evaluate(publish, { url: `${origin}/whip/${stream}`, key });
   tell("published", published);
 
@@ -135,8 +134,11 @@ async function publish({ url, key }) {
       .replace(/a=ice-ufrag:.*\r\n/g, `${value("a=ice-ufrag:")}\r\n`)
       .replace(/a=ice-pwd:.*\r\n/g, `${value("a=ice-pwd:")}\r\n`);
     await peer.setRemoteDescription({ type: "answer", sdp });
+    // What is sent from here on goes over the new pair.
     const sentBefore = (await stats()).framesSent;
-    await new Promise((resolve) => setTimeout(resolve, 3_000));
+    while ((await stats()).framesSent < sentBefore + 60 && peer.connectionState !== "failed") {
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
     const changed = etag !== patch.headers.get("etag");
     etag = patch.headers.get("etag");
     return { changed, state: peer.connectionState, framesSent: (await stats()).framesSent - sentBefore };
