@@ -157,8 +157,9 @@ impl Roles {
         let webrtc_listen = SocketAddr::new(config.webrtc.listen.ip(), webrtc_port);
         let whip_drain = CancellationToken::new();
         let whip_metrics = whip::Metrics::register(&mut metrics);
-        let whip =
-            Whip::new(port, gate.clone(), whip::PUBLISHERS, guesses, whip_metrics, whip_drain.clone())?;
+        let whip_settings =
+            whip::Settings { limits: whip::PUBLISHERS, ice_servers: config.webrtc.ice_servers.clone() };
+        let whip = Whip::new(port, gate.clone(), &whip_settings, guesses, whip_metrics, whip_drain.clone())?;
         let rtmp_port = rtmp.local_addr().context("rtmp.listen")?.port();
         let site = || {
             let site = Site::new(streams.clone(), catalog.clone(), rtmp_port);

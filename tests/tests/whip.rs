@@ -156,11 +156,12 @@ fn post(http: &Http, stream: &str, key: &str, offer: &str) -> Result<Answer> {
 /// RFC 9725, §4, and threat 19: a session's address is not enough to end it, and a key is not either.
 #[test]
 fn a_session_is_its_publishers_alone() -> Result<()> {
-    let server = Tidecast::start(Profile::Default)?;
+    let server = Setup::default().set("webrtc.ice_servers", "stun:stun.example:3478").start()?;
     let http = server.viewer_http();
     let created = post(&http, "live/cam", PUBLISH_KEY, OFFER)?;
     ensure!(created.status == 201, "{}: {}", created.status, created.text());
     ensure!(created.header("content-type") == "application/sdp");
+    ensure!(created.header("link") == "<stun:stun.example:3478>; rel=\"ice-server\"");
     let (location, etag) = (created.header("location"), created.header("etag"));
     let id = location.strip_prefix("/whip/live/cam/").context(location.to_owned())?;
     ensure!(id.len() == 32 && etag.starts_with('"'), "{location} {etag}");

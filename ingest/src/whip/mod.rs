@@ -23,5 +23,5 @@ mod session;
 mod tap;
 
 pub use metrics::Metrics;
-pub use request::{BODY_BYTES_MAX, PREFIX, too_large};
-pub use server::{CertificateError, PUBLISHERS, Whip};
+pub use request::{BODY_BYTES_MAX, PREFIX};
+pub use server::{PUBLISHERS, Settings, StartError, Whip};
