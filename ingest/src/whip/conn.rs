@@ -170,6 +170,10 @@ impl Conn {
                     for Datagram { path, bytes, .. } in datagrams.drain(..) {
                         self.peer.handle_datagram(path, bytes, now);
                     }
+                    // However much comes, what is due is done.
+                    if wake <= now {
+                        self.peer.handle_deadline(now);
+                    }
                 }
                 () = keyframe_wanted => self.media.want_keyframe(),
                 () = sleep_until(wake.into()) => self.peer.handle_deadline(Instant::now()),

@@ -11,6 +11,8 @@ mod access_units;
 mod clock;
 mod conn;
 mod fragment;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod keyframes;
 mod media;
 mod metrics;

@@ -29,7 +29,7 @@ use super::offer::Offer;
 use super::peer::Peer;
 use super::request::{self, Action};
 use super::session::Session;
-use crate::refusals::encoder_name;
+use crate::refusals::{encoder_name, may_be_told};
 use crate::{Announced, Gate, KeyFault, Publication, Refusal, Refused, Secret};
 
 /// Publishers at once. One costs half a megabyte and a few per cent of a core; a studio behind one address has a dozen.
@@ -171,6 +171,8 @@ impl Whip {
         let is_wrong = |answer: &Result<_, Refusal>| matches!(answer, Err(Refusal::WrongKey(_)));
         let turned_away = |reason: Reason, words: String, stream: Option<StreamId>| {
             shared.metrics.refused(reason).inc();
+            // A name that comes without a key may be one.
+            let stream = stream.filter(|id| !key.expose().is_empty() || may_be_told(id));
             let refused =
                 Refused { at: SystemTime::now(), times: 1, peer, stream, encoder: encoder.clone(), words };
             shared.gate.turned_away(refused);
