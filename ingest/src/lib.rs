@@ -35,6 +35,7 @@ pub mod whip;
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, NoCheckpoints};
 pub use error::{KeyFault, PublishError, Refusal};
 pub use gate::{Authorize, Gate, OnConflict, Policy};
+pub use health::Packets;
 pub use keeper::keep;
 pub use ladder::{Ladder, PassThrough};
 pub use metrics::Metrics;
