@@ -102,6 +102,12 @@ async function publish({ url, key }) {
     });
   const state = await connected();
 
+  // The most that it ever aimed at: on a machine with other work it goes up and down.
+  let targetBitrateMax = 0;
+  setInterval(async () => {
+    for (const one of (await peer.getStats()).values()) targetBitrateMax = Math.max(targetBitrateMax, one.targetBitrate ?? 0);
+  }, 250);
+
   const stats = async () => {
     const all = [...(await peer.getStats()).values()];
     const video = all.find((one) => one.type === "outbound-rtp" && one.kind === "video");
@@ -111,7 +117,7 @@ async function publish({ url, key }) {
       keyFramesEncoded: video.keyFramesEncoded,
       pliCount: video.pliCount,
       nackCount: video.nackCount,
-      targetBitrate: video.targetBitrate,
+      targetBitrateMax,
       srtpCipher: transport.srtpCipher,
     };
   };
