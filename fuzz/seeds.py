@@ -405,6 +405,35 @@ def files():
     seed("checkpoint", "sound-alone", json.dumps(alone).encode())
 
 
+def whip():
+    head = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\n"
+    transport = ("c=IN IP4 0.0.0.0\r\na=ice-ufrag:EsAw\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\na=setup:actpass\r\n"
+                 "a=fingerprint:sha-256 " + ":".join(["AB"] * 32) + "\r\na=rtcp-mux\r\na=sendonly\r\n")
+    audio = ("m=audio 9 UDP/TLS/RTP/SAVPF 111 63\r\n" + transport + "a=mid:0\r\na=rtpmap:111 opus/48000/2\r\n"
+             "a=fmtp:111 minptime=10;useinbandfec=1\r\na=rtpmap:63 red/48000/2\r\n")
+    video = ("m=video 9 UDP/TLS/RTP/SAVPF 96 102 103\r\n" + transport + "a=mid:1\r\na=rtpmap:96 VP8/90000\r\n"
+             "a=rtpmap:102 H264/90000\r\na=fmtp:102 packetization-mode=1;profile-level-id=42e01f\r\n"
+             "a=rtcp-fb:102 nack pli\r\na=rtpmap:103 rtx/90000\r\na=fmtp:103 apt=102\r\na=rid:h send\r\na=simulcast:send h\r\n")
+    seed("whip_offer", "browser", (head + audio + video).encode())
+    seed("whip_offer", "no-h264", (head + audio + video.replace("H264", "VP9")).encode())
+    ice = "a=ice-ufrag:EsAw\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\n"
+    seed("whip_fragment", "trickle", (ice + "m=audio 9 RTP/AVP 0\r\na=mid:0\r\na=end-of-candidates\r\n").encode())
+    # Baseline, 640x360, out of x264.
+    sps = bytes.fromhex("6742c01eda0280bfe5c0440000030004000003 00f03c58ba80".replace(" ", ""))
+    pps = bytes.fromhex("68ce0fc8")
+    stap = b"\x78" + b"".join(struct.pack(">H", len(nal)) + nal for nal in (sps, pps))
+    idr, sound = bytes(60), bytes([0xFC]) + bytes(20)
+    packets, number = b"", 65533
+    for flags, timestamp, payload in [
+        (0, 0, stap), (0, 0, b"\x7c\x85" + idr), (2, 0, b"\x7c\x45" + idr), (3, 0, sound), (2, 3000, b"\x41" + idr),
+        (7, 960, sound), (6, 6000, b"\x41" + idr),
+    ]:
+        own = number if flags & 1 == 0 else 7 + timestamp // 960
+        packets += struct.pack(">BHIBB", flags, own % 65536, timestamp, 20, len(payload)) + payload
+        number += flags & 1 == 0
+    seed("whip_rtp", "both", packets)
+
+
 def recent_ffmpeg():
     python = ROOT / "target/tools/ffmpeg/bin/python"
     if not python.exists():
@@ -416,7 +445,7 @@ def recent_ffmpeg():
 if __name__ == "__main__":
     FFMPEG = os.environ.get("FFMPEG") or recent_ffmpeg()
     shutil.rmtree(SEEDS, ignore_errors=True)
-    for make in (media, amf, rtmp, viewers, wire, pipe, files):
+    for make in (media, amf, rtmp, whip, viewers, wire, pipe, files):
         make()
     made = list(SEEDS.rglob("*/*"))
     print(f"{len(made)} seeds, {sum(path.stat().st_size for path in made)} bytes, in {SEEDS.relative_to(ROOT)}")

@@ -18,7 +18,7 @@ use tracing::{Span, field, info, warn};
 
 use crate::error::PublishError;
 use crate::gate::{Claims, Shared, Slot};
-use crate::health::{Circumstances, Health, KEYFRAME_INTERVAL_GOOD_S};
+use crate::health::{Circumstances, Health, KEYFRAME_INTERVAL_GOOD_S, Packets};
 use crate::hold::{Held, Hold};
 use crate::log::Placed;
 use crate::meter::Meter;
@@ -70,6 +70,7 @@ pub struct Publication {
     fresh: SessionId,
     stage: Stage,
     announced: Announced,
+    packets: Option<Packets>,
     clock: Clock,
     /// Of each kind one track is taken.
     video_tracks: flv::Tracks,
@@ -127,6 +128,7 @@ impl Publication {
             fresh,
             stage: Stage::Holding { hold: Box::default(), settled: false },
             announced: Announced::default(),
+            packets: None,
             clock: Clock::default(),
             video_tracks: flv::Tracks::default(),
             audio_tracks: flv::Tracks::default(),
@@ -146,6 +148,11 @@ impl Publication {
     /// Publishers may say it again, in the middle of the stream.
     pub fn announce(&mut self, announced: Announced) {
         self.announced = announced;
+    }
+
+    /// What has become of the publisher's packets so far, where its line may lose some.
+    pub fn packets(&mut self, packets: Packets) {
+        self.packets = Some(packets);
     }
 
     /// The publisher says that it is over, and means it: no session waits for it.
@@ -492,6 +499,7 @@ impl Publication {
                 VideoConfig::H265(_) => Some("HEVC"),
                 VideoConfig::Av1(_) => Some("AV1"),
             }),
+            packets: self.packets,
             has_ladder: session.has_ladder(),
             audio_channels: self.audio.as_ref().map(|track| track.config.channels()),
         };

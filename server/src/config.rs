@@ -72,6 +72,8 @@ pub(crate) struct WebRtc {
     pub(crate) listen: SocketAddr,
     /// Under which the machine is reached, if it does not have the address itself.
     pub(crate) public: Vec<IpAddr>,
+    /// URLs of STUN and TURN servers for those whose networks want one.
+    pub(crate) ice_servers: Vec<String>,
 }
 
 /// Health and metrics, without authentication.
@@ -181,6 +183,12 @@ pub(crate) const KEYS: &[Key] = &[
             let public: Vec<_> = config.webrtc.public.iter().map(ToString::to_string).collect();
             Some(public.join(", "))
         },
+    },
+    Key {
+        name: "webrtc.ice_servers",
+        allowed: "URLs of STUN or TURN servers with commas between, as in \"stun:stun.example:3478\"",
+        set: |config, text| value::ice_servers(text).map(|servers| config.webrtc.ice_servers = servers),
+        show: |config| Some(config.webrtc.ice_servers.join(", ")),
     },
     Key {
         name: "admin.listen",
@@ -425,7 +433,11 @@ impl Config {
                 alternates: Alternates::default(),
             },
             rtmp: Rtmp { listen: value::every_address(1935) },
-            webrtc: WebRtc { listen: value::every_address(8189), public: Vec::new() },
+            webrtc: WebRtc {
+                listen: value::every_address(8189),
+                public: Vec::new(),
+                ice_servers: Vec::new(),
+            },
             admin: Admin { listen: LoopbackAddr::v4(9090) },
             auth: Auth { publish_key: None },
             publish: Publish { linger: Duration::from_secs(20), on_conflict: OnConflict::Refuse },

@@ -150,6 +150,10 @@ fn announce(roles: &Roles) -> anyhow::Result<()> {
         Some(relay) => info!(relay.listen = %relay, "relay: nodes of the cluster may read streams here"),
         None => info!("relay: off, this node is in no cluster; `tidecast cluster init` makes one"),
     }
+    if let Some(webrtc) = bound.webrtc {
+        let http = format!("http://{}:{}", listen::host_in_url(bound.http), bound.http.port());
+        info!(webrtc.listen = %webrtc, "WHIP: publish to {http}/whip/{{app}}/{{stream}} with the publish key as bearer token");
+    }
     let watch =
         format!("http://{}:{}/watch/{{app}}/{{stream}}", listen::host_in_url(bound.http), bound.http.port());
     match (bound.rtmp, roles.upstream()) {

@@ -61,6 +61,7 @@ struct Own {
     whep: Whep,
     /// Of the one UDP port for everybody who speaks WebRTC.
     webrtc: PortDriver,
+    webrtc_listen: SocketAddr,
     /// When the sessions on it have said goodbye.
     whip_drain: CancellationToken,
     origin: Origin,
@@ -79,6 +80,8 @@ struct RelayRole {
 pub(crate) struct Addresses {
     pub(crate) http: SocketAddr,
     pub(crate) rtmp: Option<SocketAddr>,
+    /// UDP.
+    pub(crate) webrtc: Option<SocketAddr>,
     pub(crate) relay: Option<SocketAddr>,
     pub(crate) admin: SocketAddr,
 }
@@ -152,13 +155,16 @@ impl Roles {
         let settings = PortSettings { listen: config.webrtc.listen, public: config.webrtc.public.clone() };
         let (port, webrtc) = Port::bind(&settings)
             .with_context(|| format!("webrtc.listen: cannot take UDP {}", config.webrtc.listen))?;
+        let webrtc_port = port.candidates().first().map_or(0, |candidate| candidate.address.port());
+        let webrtc_listen = SocketAddr::new(config.webrtc.listen.ip(), webrtc_port);
         let whip_drain = CancellationToken::new();
         let whip_metrics = whip::Metrics::register(&mut metrics);
         let edge_metrics = edge::Metrics::register(&mut metrics, catalog.clone());
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let whep = Whep::start(streams.clone(), port.clone(), threads, &edge_metrics)?;
-        let whip =
-            Whip::new(port, gate.clone(), whip::PUBLISHERS, guesses, whip_metrics, whip_drain.clone())?;
+        let whip_settings =
+            whip::Settings { limits: whip::PUBLISHERS, ice_servers: config.webrtc.ice_servers.clone() };
+        let whip = Whip::new(port, gate.clone(), &whip_settings, guesses, whip_metrics, whip_drain.clone())?;
         let rtmp_port = rtmp.local_addr().context("rtmp.listen")?.port();
         let site = || {
             let site = Site::new(streams.clone(), catalog.clone(), rtmp_port);
@@ -185,6 +191,7 @@ impl Roles {
                 whip,
                 whep,
                 webrtc,
+                webrtc_listen,
                 whip_drain,
                 origin: Origin::new(streams.clone(), catalog.clone()),
                 transcoding,
@@ -248,6 +255,10 @@ impl Roles {
             http: self.http.local_addr().context("http.listen")?,
             rtmp: match &self.source {
                 Source::Own(own) => Some(own.rtmp.local_addr().context("rtmp.listen")?),
+                Source::Pulled { .. } => None,
+            },
+            webrtc: match &self.source {
+                Source::Own(own) => Some(own.webrtc_listen),
                 Source::Pulled { .. } => None,
             },
             relay: match &self.relay {

@@ -17,7 +17,7 @@ use super::peer::{self, Event, Output, Peer};
 use super::reorder::Counts;
 use super::request::{self, Condition};
 use super::session::{Patch, PatchError, Session};
-use crate::{Publication, PublishError};
+use crate::{Packets, Publication, PublishError};
 
 /// From the answer to the end of ICE and DTLS; a handshake over a bad line takes two seconds (threat 7).
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(15);
@@ -123,7 +123,6 @@ impl Conn {
                         };
                     }
                     Output::Event(Event::Rtp(kind, packet)) => {
-                        self.metrics.packets.inc();
                         self.metrics.bytes.inc_by(packet.payload.len() as u64);
                         self.media.packet(kind, packet);
                     }
@@ -169,6 +168,10 @@ impl Conn {
                     let now = Instant::now();
                     for Datagram { path, bytes, .. } in datagrams.drain(..) {
                         self.peer.handle_datagram(path, bytes, now);
+                    }
+                    // However much comes, what is due is done.
+                    if wake <= now {
+                        self.peer.handle_deadline(now);
                     }
                 }
                 () = keyframe_wanted => self.media.want_keyframe(),
@@ -232,8 +235,10 @@ impl Conn {
         }
     }
 
-    fn count(&self, told: &mut Counts, nacks: &mut u64) {
+    fn count(&mut self, told: &mut Counts, nacks: &mut u64) {
         let counts = self.media.counts();
+        self.publication.packets(Packets { received: counts.received, lost: counts.lost });
+        self.metrics.packets.inc_by(counts.received - told.received);
         self.metrics.lost.inc_by(counts.lost - told.lost);
         self.metrics.reordered.inc_by(counts.reordered - told.reordered);
         self.metrics.late.inc_by(counts.late - told.late);

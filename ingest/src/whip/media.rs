@@ -110,6 +110,7 @@ impl Media {
     pub(super) fn counts(&self) -> Counts {
         let (video, audio) = (self.video.counts(), self.audio.counts());
         Counts {
+            received: video.received + audio.received,
             lost: video.lost + audio.lost,
             reordered: video.reordered + audio.reordered,
             late: video.late + audio.late,
@@ -177,7 +178,7 @@ mod tests {
         let deadline = media.deadline().unwrap();
         media.poll(deadline, &mut units);
         assert_eq!(units.iter().map(stamp).collect::<Vec<_>>(), [80]);
-        assert_eq!(media.counts(), Counts { lost: 1, reordered: 1, late: 0 });
+        assert_eq!(media.counts(), Counts { received: 4, lost: 1, reordered: 1, late: 0 });
     }
 
     /// A browser sends a keyframe only if it is asked for one.

@@ -11,6 +11,8 @@ mod access_units;
 mod clock;
 mod conn;
 mod fragment;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod keyframes;
 mod media;
 mod metrics;
@@ -23,5 +25,5 @@ mod session;
 mod tap;
 
 pub use metrics::Metrics;
-pub use request::{BODY_BYTES_MAX, PREFIX, too_large};
-pub use server::{CertificateError, PUBLISHERS, Whip};
+pub use request::{BODY_BYTES_MAX, PREFIX};
+pub use server::{PUBLISHERS, Settings, StartError, Whip};

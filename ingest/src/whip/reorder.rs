@@ -38,6 +38,7 @@ pub(super) struct Ordered {
 /// What was seen of a track's packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Counts {
+    pub(super) received: u64,
     pub(super) lost: u64,
     /// Came behind one with a later number, and in time.
     pub(super) reordered: u64,
@@ -57,6 +58,7 @@ pub(super) struct Reorder {
 
 impl Reorder {
     pub(super) fn push(&mut self, packet: Packet) {
+        self.counts.received += 1;
         let next = *self.next.get_or_insert_with(|| {
             self.newest = i64::from(packet.sequence) - 1;
             i64::from(packet.sequence)
@@ -149,7 +151,7 @@ mod tests {
             line.push(sequence);
         }
         assert_eq!(line.poll(), [(65_534, 0), (65_535, 0), (0, 0), (1, 0), (2, 0)]);
-        assert_eq!(line.reorder.counts(), Counts { lost: 0, reordered: 2, late: 0 });
+        assert_eq!(line.reorder.counts(), Counts { received: 5, lost: 0, reordered: 2, late: 0 });
     }
 
     #[test]
@@ -167,7 +169,7 @@ mod tests {
         line.push(11);
         line.push(14);
         assert_eq!(line.poll(), [], "too late, and twice");
-        assert_eq!(line.reorder.counts(), Counts { lost: 1, reordered: 0, late: 2 });
+        assert_eq!(line.reorder.counts(), Counts { received: 6, lost: 1, reordered: 0, late: 2 });
         assert_eq!(line.reorder.deadline(), None);
     }
 

@@ -10,14 +10,14 @@ use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE,
-    ETAG, HeaderName, IF_MATCH, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ETAG, HeaderName, IF_MATCH, LINK, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use media::StreamId;
+use media::{NameError, StreamId};
 use net::TooManyGuesses;
 
-use super::fragment::{FRAGMENT_BYTES_MAX, Fragment};
-use super::offer::{OFFER_BYTES_MAX, Offer};
+use super::fragment::{FRAGMENT_BYTES_MAX, Fragment, FragmentError};
+use super::offer::{OFFER_BYTES_MAX, Offer, OfferError};
 use crate::{KeyFault, Refusal, Secret};
 
 /// Under which everything here is.
@@ -77,65 +77,90 @@ impl Condition {
 }
 
 /// Where a request goes.
+#[derive(Debug)]
 enum Place {
     Endpoint(StreamId),
     Session(String),
 }
 
+/// Why a request is not taken. The publisher must act.
+#[derive(Debug, thiserror::Error)]
+enum RequestError {
+    /// 404
+    #[error("publish to /whip/APP/STREAM")]
+    Nowhere,
+    /// 404
+    #[error("not the name of a stream: {0}")]
+    Name(#[from] NameError),
+    /// 405
+    #[error("{}", .0.words())]
+    Method(Place),
+    /// 415
+    #[error("the body must be {0}")]
+    Kind(&'static str),
+    /// 413
+    #[error("the body is longer than any honest one")]
+    TooLong,
+    /// 400 for what is no SDP, 422 for what is, but asks for something that is not done here.
+    #[error("{0}")]
+    Offer(#[from] OfferError),
+    /// 400
+    #[error("{0}")]
+    Fragment(#[from] FragmentError),
+}
+
+impl RequestError {
+    fn response(&self) -> Response<Bytes> {
+        let status = match self {
+            Self::Nowhere | Self::Name(_) => StatusCode::NOT_FOUND,
+            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Kind(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Offer(error) if !error.is_malformed() => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Offer(_) | Self::Fragment(_) => StatusCode::BAD_REQUEST,
+        };
+        let mut response = refusal(status, &self.to_string());
+        if let Self::Method(place) = self {
+            response.headers_mut().insert(ALLOW, place.methods());
+        }
+        response
+    }
+}
+
 impl Action {
     pub(super) fn of(request: &Request<Bytes>) -> Self {
-        Self::read(request).unwrap_or_else(Self::Answer)
+        Self::read(request).unwrap_or_else(|error| Self::Answer(error.response()))
     }
 
-    fn read(request: &Request<Bytes>) -> Result<Self, Response<Bytes>> {
+    fn read(request: &Request<Bytes>) -> Result<Self, RequestError> {
         let place = Place::of(request.uri().path())?;
         let (headers, body) = (request.headers(), request.body());
         match (place, request.method()) {
             (place, &Method::OPTIONS) => Ok(Self::Answer(place.options())),
             (Place::Endpoint(id), &Method::POST) => {
-                let offer = body_of(headers, body, SDP, OFFER_BYTES_MAX)?;
-                let key = bearer(headers);
-                let offer = Offer::parse(offer);
-                let offer = offer.map_err(|error| {
-                    // RFC 9725, §4.2: what is no SDP, and what is but asks for something that is not done here.
-                    let status = if error.is_malformed() {
-                        StatusCode::BAD_REQUEST
-                    } else {
-                        StatusCode::UNPROCESSABLE_ENTITY
-                    };
-                    refusal(status, &error.to_string())
-                })?;
-                Ok(Self::Publish { id, key, offer: Box::new(offer) })
+                let offer = Offer::parse(body_of(headers, body, SDP, OFFER_BYTES_MAX)?)?;
+                Ok(Self::Publish { id, key: bearer(headers), offer: Box::new(offer) })
             }
             (Place::Session(session), &Method::PATCH) => {
-                let fragment = body_of(headers, body, FRAGMENT, FRAGMENT_BYTES_MAX)?;
-                let fragment = Fragment::parse(fragment)
-                    .map_err(|error| refusal(StatusCode::BAD_REQUEST, &error.to_string()))?;
+                let fragment = Fragment::parse(body_of(headers, body, FRAGMENT, FRAGMENT_BYTES_MAX)?)?;
                 Ok(Self::Patch { session, key: bearer(headers), condition: condition(headers), fragment })
             }
             (Place::Session(session), &Method::DELETE) => Ok(Self::End { session, key: bearer(headers) }),
-            (place, _) => {
-                let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, place.words());
-                response.headers_mut().insert(ALLOW, place.methods());
-                Err(response)
-            }
+            (place, _) => Err(RequestError::Method(place)),
         }
     }
 }
 
 impl Place {
-    fn of(path: &str) -> Result<Self, Response<Bytes>> {
-        let nowhere = |words: &str| refusal(StatusCode::NOT_FOUND, words);
+    fn of(path: &str) -> Result<Self, RequestError> {
         let rest = path.strip_prefix(PREFIX).unwrap_or_default();
         let segments: Vec<_> = rest.split('/').collect();
         match segments.as_slice() {
-            [app, stream] => StreamId::new(app, stream)
-                .map(Self::Endpoint)
-                .map_err(|error| nowhere(&format!("not the name of a stream: {error}"))),
+            [app, stream] => Ok(Self::Endpoint(StreamId::new(app, stream)?)),
             [_, _, id] if id.len() == ID_CHARS && id.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
                 Ok(Self::Session((*id).to_owned()))
             }
-            _ => Err(nowhere("publish to /whip/APP/STREAM")),
+            _ => Err(RequestError::Nowhere),
         }
     }
 
@@ -176,17 +201,15 @@ impl Place {
 fn body_of<'a>(
     headers: &HeaderMap,
     body: &'a Bytes,
-    kind: &str,
+    kind: &'static str,
     bytes_max: usize,
-) -> Result<&'a [u8], Response<Bytes>> {
+) -> Result<&'a [u8], RequestError> {
     let told = headers.get(CONTENT_TYPE).and_then(|told| told.to_str().ok()).unwrap_or_default();
-    let told = told.split(';').next().unwrap_or_default().trim();
-    if !told.eq_ignore_ascii_case(kind) {
-        let words = format!("the body must be {kind}");
-        return Err(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, &words));
+    if !told.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(kind) {
+        return Err(RequestError::Kind(kind));
     }
     if body.len() > bytes_max {
-        return Err(too_large());
+        return Err(RequestError::TooLong);
     }
     Ok(body)
 }
@@ -215,7 +238,7 @@ pub(super) fn created(location: &str, etag: &str, links: &[HeaderValue], answer:
     out.insert(ETAG, header(etag));
     out.insert(ACCEPT_PATCH, HeaderValue::from_static(FRAGMENT));
     for link in links {
-        out.append(http::header::LINK, link.clone());
+        out.append(LINK, link.clone());
     }
     response
 }
@@ -265,12 +288,6 @@ pub(super) fn full(words: &str) -> Response<Bytes> {
     let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, words);
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
     response
-}
-
-/// 413: for whoever reads bodies, too.
-#[must_use]
-pub fn too_large() -> Response<Bytes> {
-    refusal(StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than any honest offer")
 }
 
 pub(super) fn refusal(status: StatusCode, words: &str) -> Response<Bytes> {

@@ -29,7 +29,7 @@ use super::offer::Offer;
 use super::peer::Peer;
 use super::request::{self, Action};
 use super::session::Session;
-use crate::refusals::encoder_name;
+use crate::refusals::{encoder_name, may_be_told};
 use crate::{Announced, Gate, KeyFault, Publication, Refusal, Refused, Secret};
 
 /// Publishers at once. One costs half a megabyte and a few per cent of a core; a studio behind one address has a dozen.
@@ -44,10 +44,24 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 /// Lines a second about sessions that ended badly: strangers must not fill a disk with them.
 const CLOSED_LINES_MAX: u32 = 10;
 
-/// The system must act: there are no random numbers, or no certificate can be made.
+/// Why WHIP cannot start. The operator must act.
 #[derive(Debug, thiserror::Error)]
-#[error("no certificate for WebRTC: {0}")]
-pub struct CertificateError(String);
+pub enum StartError {
+    /// There are no random numbers.
+    #[error("no certificate for WebRTC: {0}")]
+    Certificate(String),
+    #[error("{0:?} cannot stand in a Link header")]
+    IceServer(String),
+}
+
+/// How publishers are taken.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub limits: Limits,
+    /// URLs of STUN and TURN servers that publishers are told (RFC 9725, §4.6). They need none to reach an address that is
+    /// announced; some firewalls let only TURN through.
+    pub ice_servers: Vec<String>,
+}
 
 /// WHIP's side of the viewers' listener. Cloning shares it.
 #[derive(Clone)]
@@ -83,24 +97,29 @@ impl Whip {
     /// Sessions run on `port`, until `drain`. `guesses`: the same as for everything that the publish key opens.
     ///
     /// # Errors
-    /// [`CertificateError`]
+    /// [`StartError`]
     pub fn new(
         port: Port,
         gate: Gate,
-        limits: Limits,
+        settings: &Settings,
         guesses: Guesses,
         metrics: Metrics,
         drain: CancellationToken,
-    ) -> Result<Self, CertificateError> {
+    ) -> Result<Self, StartError> {
         let certificate = certificate()?;
+        let link = |url: &String| {
+            HeaderValue::from_str(&format!("<{url}>; rel=\"ice-server\""))
+                .map_err(|_| StartError::IceServer(url.clone()))
+        };
+        let links = settings.ice_servers.iter().map(link).collect::<Result<_, _>>()?;
         let shared = Shared {
             port,
             gate,
             guesses,
-            places: Places::new(limits),
+            places: Places::new(settings.limits),
             metrics,
             certificate,
-            links: Vec::new(),
+            links,
             sessions: Mutex::default(),
             peers: AtomicU64::new(0),
             tasks: TaskTracker::new(),
@@ -152,6 +171,8 @@ impl Whip {
         let is_wrong = |answer: &Result<_, Refusal>| matches!(answer, Err(Refusal::WrongKey(_)));
         let turned_away = |reason: Reason, words: String, stream: Option<StreamId>| {
             shared.metrics.refused(reason).inc();
+            // A name that comes without a key may be one.
+            let stream = stream.filter(|id| !key.expose().is_empty() || may_be_told(id));
             let refused =
                 Refused { at: SystemTime::now(), times: 1, peer, stream, encoder: encoder.clone(), words };
             shared.gate.turned_away(refused);
@@ -335,8 +356,8 @@ fn digest(key: &Secret) -> [u8; 32] {
     Sha256::digest(key.expose().as_bytes()).into()
 }
 
-fn certificate() -> Result<RTCCertificate, CertificateError> {
-    let failed = |error: &dyn std::fmt::Display| CertificateError(error.to_string());
+fn certificate() -> Result<RTCCertificate, StartError> {
+    let failed = |error: &dyn std::fmt::Display| StartError::Certificate(error.to_string());
     let provider = default_provider().map_err(|error| failed(&error))?;
     let parameters = CertificateParams::new(vec!["tidecast".to_owned()]).map_err(|error| failed(&error))?;
     RTCCertificate::generate(provider.crypto(), SignatureScheme::EcdsaP256Sha256, parameters)

@@ -91,9 +91,8 @@ impl Config {
     /// # Errors
     /// As [`Config::parse`], and if there are more sets than a record can count.
     pub fn from_parameter_sets(sps: &[Bytes], pps: &[Bytes]) -> Result<Self, ConfigError> {
-        let [profile, constraints, level] = match sps.first().and_then(|sps| sps.get(1..4)) {
-            Some(&[profile, constraints, level]) => [profile, constraints, level],
-            _ => return Err(ConfigError::NoSps),
+        let Some(&[profile, constraints, level]) = sps.first().and_then(|sps| sps.get(1..4)) else {
+            return Err(ConfigError::NoSps);
         };
         let count = |sets: &[Bytes], max: u8| {
             u8::try_from(sets.len()).ok().filter(|count| *count <= max).ok_or(ConfigError::TooManySets)

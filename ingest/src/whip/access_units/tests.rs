@@ -230,7 +230,7 @@ proptest! {
             };
             decodable |= picture.key;
             prop_assert!(decodable);
-            let config = h264::Config::from_parameter_sets(&[sps.clone()], &[pps.clone()]).unwrap();
+            let config = h264::Config::from_parameter_sets(std::slice::from_ref(&sps), std::slice::from_ref(&pps)).unwrap();
             prop_assert_eq!(config.is_idr(&picture.sample), Ok(picture.key));
         }
     }

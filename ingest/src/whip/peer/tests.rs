@@ -76,7 +76,8 @@ impl Scene {
             mime_type: MIME_TYPE_H264.to_owned(),
             clock_rate: 90_000,
             channels: 0,
-            sdp_fmtp_line: "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f".to_owned(),
+            sdp_fmtp_line: "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"
+                .to_owned(),
             rtcp_feedback: Vec::new(),
         };
         let rtx = RTCRtpCodec {
@@ -87,7 +88,9 @@ impl Scene {
         };
         let mut media = MediaEngine::default();
         for (rtp_codec, payload_type) in [(codec.clone(), 102), (rtx, 103)] {
-            media.register_codec(RTCRtpCodecParameters { rtp_codec, payload_type }, RtpCodecKind::Video).unwrap();
+            media
+                .register_codec(RTCRtpCodecParameters { rtp_codec, payload_type }, RtpCodecKind::Video)
+                .unwrap();
         }
         let registry = register_default_interceptors(Registry::new(), &mut media).unwrap();
         let mut publisher = RTCPeerConnectionBuilder::new()
@@ -109,12 +112,11 @@ impl Scene {
             vec![encoding],
         );
         let sender = publisher.add_track(track).unwrap();
-        let candidate = format!("candidate:1 1 udp 2130706431 {} {} typ host", theirs().ip(), theirs().port());
+        let candidate =
+            format!("candidate:1 1 udp 2130706431 {} {} typ host", theirs().ip(), theirs().port());
         let offer = publisher.create_offer(None).unwrap();
         publisher.set_local_description(now, offer.clone()).unwrap();
-        publisher
-            .add_local_candidate(RTCIceCandidateInit { candidate, ..Default::default() })
-            .unwrap();
+        publisher.add_local_candidate(RTCIceCandidateInit { candidate, ..Default::default() }).unwrap();
         let offer = Offer::parse(offer.sdp.as_bytes()).unwrap();
         let (peer, answer) = Peer::accept(&offer, ours(), certificate(), now).unwrap();
         let candidates = [format!("1 1 udp 2130706431 {} {} typ host", ours().ip(), ours().port())];
@@ -170,7 +172,8 @@ impl Scene {
                 if to_us {
                     self.peer.handle_datagram(path(), message, self.now);
                 } else {
-                    let transport = TransportContext { local_addr: theirs(), peer_addr: ours(), ..Default::default() };
+                    let transport =
+                        TransportContext { local_addr: theirs(), peer_addr: ours(), ..Default::default() };
                     let _ = self.publisher.handle_read(TaggedBytesMut { now: self.now, transport, message });
                 }
             }
@@ -182,7 +185,7 @@ impl Scene {
 
     /// Sends one picture of a few packets; the first of every 60 is a keyframe.
     fn picture(&mut self) {
-        let key = self.pictures % 60 == 0;
+        let key = self.pictures.is_multiple_of(60);
         let sps_end = 8 + usize::from(AVCC[7]);
         let start = &[0, 0, 0, 1][..];
         let mut unit = Vec::new();
@@ -247,7 +250,8 @@ fn a_publisher_connects_and_its_pictures_come_through() {
     assert_eq!(scene.proven, [theirs()]);
     (0..90).for_each(|_| scene.picture());
     scene.run(Duration::from_secs(1));
-    let reported = scene.events.iter().any(|event| matches!(event, Event::Report { kind: TrackKind::Video, .. }));
+    let reported =
+        scene.events.iter().any(|event| matches!(event, Event::Report { kind: TrackKind::Video, .. }));
     assert!(reported, "no sender report");
     assert_eq!(scene.watched(), (90, 0));
 }
@@ -306,6 +310,16 @@ fn garbage_is_not_answered_and_harms_nobody() {
         // From the publisher's own address too: an address is easily forged.
         let from = if round % 2 == 0 { stranger } else { path() };
         scene.peer.handle_datagram(from, bytes, scene.now);
+    }
+    // Threat 6: what whoever forges the publisher's address can make without its keys: a goodbye, a fatal alert and the
+    // beginning of another handshake, all of them in plain text.
+    for record in [
+        &[21, 0xFE, 0xFD, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2, 1, 0][..],
+        &[21, 0xFE, 0xFD, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2, 2, 40],
+        &[21, 0xFE, 0xFD, 0, 1, 0, 0, 0, 0, 0, 9, 0, 2, 1, 0],
+        &[22, 0xFE, 0xFD, 0, 0, 0, 0, 0, 0, 0, 9, 0, 12, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    ] {
+        scene.peer.handle_datagram(path(), BytesMut::from(record), scene.now);
     }
     loop {
         match scene.peer.poll_output() {
