@@ -64,6 +64,8 @@ pub enum DtlsError {
 pub(crate) enum DtlsEvent {
     /// The handshake is over, with the peer of the SDP.
     Connected(Keys),
+    /// An attempt came to nothing; the peer may make another.
+    Failed(DtlsError),
     /// It said goodbye.
     Closed,
 }
@@ -225,9 +227,8 @@ impl Dtls {
     }
 
     fn begin_anew(&mut self, failure: DtlsError, now: Instant) -> Result<Option<DtlsEvent>, DtlsError> {
-        tracing::debug!(%failure, attempt = self.attempts, "DTLS");
         if self.failure != Some(DtlsError::Fingerprint) {
-            self.failure = Some(failure);
+            self.failure = Some(failure.clone());
         }
         if self.attempts == ATTEMPTS_MAX
             && let Some(failure) = self.failure.take()
@@ -237,7 +238,7 @@ impl Dtls {
         self.attempts += 1;
         self.attempt = Attempt::new(&self.identity, self.role, &self.expected, Profile::Aes128Gcm)?;
         self.start(now)?;
-        Ok(None)
+        Ok(Some(DtlsEvent::Failed(failure)))
     }
 
     pub(crate) fn poll_transmit(&mut self) -> Option<Bytes> {
@@ -254,21 +255,21 @@ impl Dtls {
 
     /// # Errors
     /// When the last attempt has failed.
-    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsError> {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Result<Option<DtlsEvent>, DtlsError> {
         if self.poll_timeout().is_none_or(|due| now < due) {
-            return Ok(());
+            return Ok(None);
         }
         if self.attempt.endpoint.poll_timeout(&PEER).is_none() {
             self.out.extend(self.attempt.flight.iter().cloned());
             self.attempt.repeat_at = Some(now + REPEAT);
-            return Ok(());
+            return Ok(None);
         }
         match self.attempt.endpoint.handle_timeout(PEER, now) {
             Ok(()) => {
                 self.collect(now);
-                Ok(())
+                Ok(None)
             }
-            Err(error) => self.begin_anew(handshake(error), now).map(|_| ()),
+            Err(error) => self.begin_anew(handshake(error), now),
         }
     }
 
