@@ -18,7 +18,7 @@ struct Fixture {
 
 fn fixture(listen: &str) -> Fixture {
     let (port, driver) =
-        Port::bind(&PortSettings { listen: listen.parse().unwrap(), public: vec![] }).unwrap();
+        Port::bind(&PortSettings { listen: listen.parse().unwrap(), public: vec![], tcp: false }).unwrap();
     let drain = CancellationToken::new();
     tokio::spawn(driver.run(drain.clone()));
     let (sender, inbox) = mpsc::channel(64);
@@ -84,7 +84,8 @@ async fn what_is_sent_in_segments_comes_as_datagrams() {
 async fn datagrams_that_the_kernel_joined_come_apart() {
     let mut fixture = fixture("127.0.0.1:0");
     let (other, driver) =
-        Port::bind(&PortSettings { listen: "127.0.0.1:0".parse().unwrap(), public: vec![] }).unwrap();
+        Port::bind(&PortSettings { listen: "127.0.0.1:0".parse().unwrap(), public: vec![], tcp: false })
+            .unwrap();
     let to_port =
         Path { local: other.candidates()[0].address, remote: fixture.address, transport: Transport::Udp };
     fixture.lease.bind_address(to_port.local);

@@ -35,7 +35,8 @@ pub struct Session {
 impl Server {
     pub fn start() -> Self {
         let (port, driver) =
-            Port::bind(&PortSettings { listen: "127.0.0.1:0".parse().unwrap(), public: vec![] }).unwrap();
+            Port::bind(&PortSettings { listen: "127.0.0.1:0".parse().unwrap(), public: vec![], tcp: false })
+                .unwrap();
         let drain = CancellationToken::new();
         tokio::spawn(driver.run(drain.clone()));
         let address = port.candidates()[0].address;
