@@ -13,7 +13,7 @@ mod routes;
 mod tcp;
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::BytesMut;
@@ -191,7 +191,7 @@ impl Shared {
     fn as_bound(&self, address: SocketAddr) -> SocketAddr {
         match address.ip() {
             IpAddr::V4(v4) if self.bound.is_ipv6() => {
-                SocketAddr::new(Ipv6Addr::from(v4.to_ipv6_mapped()).into(), address.port())
+                SocketAddr::new(v4.to_ipv6_mapped().into(), address.port())
             }
             _ => address,
         }

@@ -4,11 +4,13 @@ use std::future::pending;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use net::{Accepted, Acceptor};
 use quinn_udp::{RecvMeta, UdpSockRef};
 use tokio::io::Interest;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -19,6 +21,9 @@ use super::{Counters, DATAGRAM_BYTES_MAX, Path, Shared, Transport, tcp};
 const BATCH: usize = 16;
 /// The longest message, with GRO.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// After an error, of which the only likely one is that the kernel has no memory.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Receives for a [`Port`](super::Port).
 pub struct PortDriver {
@@ -55,12 +60,14 @@ impl PortDriver {
                     return;
                 }
             }
-            self.receive(&mut buffer);
+            if self.receive(&mut buffer).is_err() {
+                sleep(PAUSE).await;
+            }
         }
     }
 
     /// One batch: the rest waits in the kernel until the other tasks of this thread have had their turn.
-    fn receive(&self, buffer: &mut [u8]) {
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<()> {
         let mut metas = [RecvMeta::default(); BATCH];
         let received = self.shared.socket.try_io(Interest::READABLE, || {
             let mut chunks = buffer.chunks_exact_mut(MESSAGE_BYTES_MAX);
@@ -73,10 +80,10 @@ impl PortDriver {
                 for (meta, message) in metas[..messages].iter().zip(buffer.chunks_exact(MESSAGE_BYTES_MAX)) {
                     self.dispatch(meta, message);
                 }
+                Ok(())
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            // Of one datagram that we sent before (ICMP), and about one peer: consent finds out.
-            Err(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error),
         }
     }
 

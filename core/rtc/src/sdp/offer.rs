@@ -152,21 +152,26 @@ pub struct Feedback {
 }
 
 impl Feedback {
-    const NAMES: [(&str, fn(&mut Self) -> &mut bool); 5] = [
-        ("nack", |feedback| &mut feedback.nack),
-        ("nack pli", |feedback| &mut feedback.pli),
-        ("ccm fir", |feedback| &mut feedback.fir),
-        ("transport-cc", |feedback| &mut feedback.transport_cc),
-        ("goog-remb", |feedback| &mut feedback.remb),
-    ];
-
-    pub(super) fn names(mut self) -> impl Iterator<Item = &'static str> {
-        Self::NAMES.into_iter().filter(move |(_, field)| *field(&mut self)).map(|(name, _)| name)
+    pub(super) fn names(self) -> impl Iterator<Item = &'static str> {
+        [
+            (self.nack, "nack"),
+            (self.pli, "nack pli"),
+            (self.fir, "ccm fir"),
+            (self.transport_cc, "transport-cc"),
+            (self.remb, "goog-remb"),
+        ]
+        .into_iter()
+        .filter_map(|(is_offered, name)| is_offered.then_some(name))
     }
 
     fn note(&mut self, name: &str) {
-        if let Some((_, field)) = Self::NAMES.iter().find(|(known, _)| *known == name) {
-            *field(self) = true;
+        match name {
+            "nack" => self.nack = true,
+            "nack pli" => self.pli = true,
+            "ccm fir" => self.fir = true,
+            "transport-cc" => self.transport_cc = true,
+            "goog-remb" => self.remb = true,
+            _ => {}
         }
     }
 }

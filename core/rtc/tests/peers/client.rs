@@ -16,7 +16,7 @@ use webrtc::peer_connection::{
 };
 use webrtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
 
-pub struct Client {
+pub(crate) struct Client {
     connection: Arc<dyn PeerConnection>,
     gathered: mpsc::UnboundedReceiver<()>,
     states: mpsc::UnboundedReceiver<RTCPeerConnectionState>,
@@ -54,7 +54,7 @@ impl PeerConnectionEventHandler for Handler {
 }
 
 impl Client {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let (gathered_sender, gathered) = mpsc::unbounded_channel();
         let (states_sender, states) = mpsc::unbounded_channel();
         let (packets_sender, packets) = mpsc::unbounded_channel();
@@ -75,7 +75,7 @@ impl Client {
         Self { connection: Arc::new(connection), gathered, states, packets }
     }
 
-    pub async fn offer(&mut self) -> String {
+    pub(crate) async fn offer(&mut self) -> String {
         for kind in ["video", "audio"] {
             let init = RTCRtpTransceiverInit {
                 direction: RTCRtpTransceiverDirection::Recvonly,
@@ -89,28 +89,28 @@ impl Client {
         self.connection.local_description().await.unwrap().sdp
     }
 
-    pub async fn take_answer(&self, text: &str) {
+    pub(crate) async fn take_answer(&self, text: &str) {
         let answer = RTCSessionDescription::answer(text.to_owned()).unwrap();
         self.connection.set_remote_description(answer).await.unwrap();
     }
 
-    pub async fn reaches(&mut self, wanted: RTCPeerConnectionState) {
+    pub(crate) async fn reaches(&mut self, wanted: RTCPeerConnectionState) {
         while self.states.recv().await.unwrap() != wanted {}
     }
 
-    pub async fn received(&mut self) -> rtc_rtp::Packet {
+    pub(crate) async fn received(&mut self) -> rtc_rtp::Packet {
         self.packets.recv().await.unwrap()
     }
 
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         self.connection.close().await.unwrap();
     }
 }
 
-pub const TRANSACTION: [u8; 12] = [7; 12];
+pub(crate) const TRANSACTION: [u8; 12] = [7; 12];
 
 /// Of a full agent that nominates.
-pub fn binding_request(username: &str, password: &str) -> Vec<u8> {
+pub(crate) fn binding_request(username: &str, password: &str) -> Vec<u8> {
     let nominates = TextAttribute::new(ATTR_USERNAME, username.to_owned());
     let setters: Vec<Box<dyn Setter>> = vec![
         Box::new(BINDING_REQUEST),

@@ -13,27 +13,27 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub const VIDEO_SSRC: u32 = 11;
+pub(crate) const VIDEO_SSRC: u32 = 11;
 
-pub struct Server {
-    pub port: Port,
-    pub address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) port: Port,
+    pub(crate) address: SocketAddr,
     identity: Arc<Identity>,
     _running: DropGuard,
 }
 
-pub struct Session {
-    pub answer: Answer,
+pub(crate) struct Session {
+    pub(crate) answer: Answer,
     /// Of binding requests: `ours:theirs`.
-    pub username: String,
+    pub(crate) username: String,
     /// Ours.
-    pub password: String,
+    pub(crate) password: String,
     events: mpsc::UnboundedReceiver<Event>,
     path: Option<Path>,
 }
 
 impl Server {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let (port, driver) =
             Port::bind(&PortSettings { listen: "127.0.0.1:0".parse().unwrap(), public: vec![], tcp: false })
                 .unwrap();
@@ -44,7 +44,7 @@ impl Server {
         Self { port, address, identity, _running: drain.drop_guard() }
     }
 
-    pub fn answer(&self, offer: &str) -> Session {
+    pub(crate) fn answer(&self, offer: &str) -> Session {
         let offer = Offer::parse(offer).unwrap();
         let transport = offer.transport();
         let local = Credentials::generate().unwrap();
@@ -80,7 +80,7 @@ impl Server {
     }
 
     /// Everything `from` has sent so far has been looked at.
-    pub async fn caught_up(&self, from: &UdpSocket) {
+    pub(crate) async fn caught_up(&self, from: &UdpSocket) {
         let looked_at = || self.port.counters().dropped_malformed.get();
         let before = looked_at();
         from.send(&[255]).await.unwrap();
@@ -136,7 +136,7 @@ impl Session {
         event
     }
 
-    pub async fn connected(&mut self) -> Keys {
+    pub(crate) async fn connected(&mut self) -> Keys {
         loop {
             match self.next().await {
                 Event::Connected(keys) => return keys,
@@ -146,7 +146,7 @@ impl Session {
         }
     }
 
-    pub async fn closed(&mut self) -> Closed {
+    pub(crate) async fn closed(&mut self) -> Closed {
         loop {
             if let Event::Closed(closed) = self.next().await {
                 return closed;
@@ -154,19 +154,19 @@ impl Session {
         }
     }
 
-    pub async fn moves_to(&mut self, remote: SocketAddr) {
+    pub(crate) async fn moves_to(&mut self, remote: SocketAddr) {
         while self.path.is_none_or(|path| path.remote != remote) {
             self.next().await;
         }
     }
 
     /// Where media goes.
-    pub fn path(&self) -> Path {
+    pub(crate) fn path(&self) -> Path {
         self.path.unwrap()
     }
 
     /// Why there are no keys.
-    pub async fn fails(&mut self) -> DtlsError {
+    pub(crate) async fn fails(&mut self) -> DtlsError {
         loop {
             match self.next().await {
                 Event::HandshakeFailed(error) => return error,

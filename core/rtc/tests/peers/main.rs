@@ -1,5 +1,7 @@
 //! A port and its peers with `webrtc` at the other end, over real sockets.
 
+#![allow(clippy::unwrap_used, reason = "the exception for tests does not reach the helpers of a test crate")]
+
 mod client;
 mod fixture;
 
