@@ -2,10 +2,12 @@
 //! we send in, one transport for both).
 
 mod answer;
+mod fragment;
 mod h264;
 mod offer;
 
 pub use self::answer::{Answer, AnswerSettings, Negotiated, Ssrcs};
+pub use self::fragment::Fragment;
 pub use self::h264::ProfileLevelId;
 pub use self::offer::{Extensions, Feedback, Offer, OfferError, Transport};
 

@@ -19,7 +19,7 @@ const SECTIONS_MAX: usize = 16;
 const FINGERPRINTS_MAX: usize = 8;
 
 /// RFC 8839, §5.4.
-const UFRAG_CHARS: std::ops::RangeInclusive<usize> = 4..=256;
+pub(super) const UFRAG_CHARS: std::ops::RangeInclusive<usize> = 4..=256;
 
 /// IDs of header extensions in their short form, the only one we write (RFC 8285, §4.2).
 const EXTENSION_IDS: std::ops::RangeInclusive<u8> = 1..=14;
