@@ -166,7 +166,8 @@ impl Dtls {
 
     fn read(&mut self, datagram: &[u8], now: Instant) -> Result<Option<DtlsEvent>, Error> {
         let attempt = &mut self.attempt;
-        if self.role == Role::Server && !attempt.is_complete && attempt.profile == Profile::Aes128Gcm {
+        let is_hello = attempt.flight.is_empty() && !attempt.is_complete;
+        if is_hello && self.role == Role::Server && attempt.profile == Profile::Aes128Gcm {
             attempt.hello.push(BytesMut::from(datagram));
         }
         let mut read = attempt.endpoint.read(now, PEER, None, BytesMut::from(datagram));
@@ -183,7 +184,8 @@ impl Dtls {
                 EndpointEvent::HandshakeComplete => {
                     let keys = self.attempt.keys(self.role)?;
                     self.attempt.is_complete = true;
-                    self.attempt.hello = Vec::new();
+                    // Nobody will need them any more, and the session may be long.
+                    (self.attempt.hello, self.attempt.flight) = (Vec::new(), Vec::new());
                     happened = Some(DtlsEvent::Connected(keys));
                 }
                 EndpointEvent::PeerClosed if self.attempt.is_complete => happened = Some(DtlsEvent::Closed),
