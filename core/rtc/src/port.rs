@@ -157,7 +157,10 @@ impl Shared {
             let (now, later) = rest.split_at(rest.len().min(segment * together));
             let datagrams = now.len().div_ceil(segment);
             match self.transmit(path, now, segment) {
-                Ok(()) => self.counters.sent.add(datagrams),
+                Ok(()) => {
+                    self.counters.sends.add(1);
+                    self.counters.sent.add(datagrams);
+                }
                 Err(_) if together > 1 && datagrams > 1 && self.state.max_gso_segments() == 1 => {
                     self.counters.gso_refused.add(1);
                     continue;
