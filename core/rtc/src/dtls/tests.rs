@@ -1,4 +1,9 @@
+use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use rtc_crypto::providers::AwsLcRsProvider;
+use rtc_dtls::config::ConfigBuilder;
+use rtc_dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 
 use super::*;
 

@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
+use super::codec::{Codec, CodecKind, Extensions, Feedback};
 use super::h264::ProfileLevelId;
-use super::offer::{Codec, CodecKind, Extensions, Feedback, Offer, OfferError, Section};
+use super::offer::{Offer, OfferError, Section};
 use crate::dtls::Fingerprint;
 use crate::peer::Credentials;
 use crate::port::{Candidate, Protocol};
