@@ -11,38 +11,28 @@
 //! A failed attempt does not end the session: whoever forges the peer's address could bring it about. A fresh
 //! endpoint takes the next ClientHello, a few times.
 
+mod attempt;
 mod guard;
 mod identity;
 
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use rtc_crypto::providers::AwsLcRsProvider;
-use rtc_dtls::config::{ClientAuthType, ConfigBuilder, ExtendedMasterSecretType, HandshakeConfig};
-use rtc_dtls::endpoint::{Endpoint, EndpointEvent};
-use rtc_dtls::extension::extension_use_srtp::SrtpProtectionProfile;
-use rtc_shared::TransportProtocol;
+use rtc_dtls::endpoint::EndpointEvent;
 use rtc_shared::error::Error;
 
-use self::guard::{Guard, Verdict};
+use self::attempt::{Attempt, PEER, handshake};
+use self::guard::Verdict;
 pub use self::identity::{Fingerprint, FingerprintError, Identity, IdentityError};
 use crate::srtp::{Keys, Profile, Role};
-
-/// RFC 5764, §4.2.
-const EXPORTER_LABEL: &str = "EXTRACTOR-dtls_srtp";
 
 /// Handshakes begun for one session. Two are what a restarted client takes; the others are for forgers.
 const ATTEMPTS_MAX: usize = 4;
 
 /// Until the last flight is repeated; what `rtc-dtls` has too (RFC 6347, §4.2.4.1).
 const REPEAT: Duration = Duration::from_secs(1);
-
-/// Under which name the endpoint knows the peer: it has only one, and its address may change.
-const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
 /// Why there are no keys. Whose fault it is cannot be told: the peer's, or that of somebody who forges its address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +54,8 @@ pub enum DtlsError {
 pub(crate) enum DtlsEvent {
     /// The handshake is over, with the peer of the SDP.
     Connected(Keys),
+    /// An attempt came to nothing; the peer may make another.
+    Failed(DtlsError),
     /// It said goodbye.
     Closed,
 }
@@ -77,29 +69,6 @@ pub(crate) struct Dtls {
     /// What most tells whoever reads it what to do, of all attempts.
     failure: Option<DtlsError>,
     out: VecDeque<Bytes>,
-}
-
-/// One handshake, and the association that comes of it.
-struct Attempt {
-    endpoint: Endpoint,
-    guard: Guard,
-    certificate: Arc<CertificateCheck>,
-    is_complete: bool,
-    /// What we sent last, and when to send it again if the endpoint has no timer of its own.
-    flight: Vec<Bytes>,
-    /// Our last flight has our Finished in it.
-    is_finishing: bool,
-    repeat_at: Option<Instant>,
-    /// A server's only profile.
-    profile: Profile,
-    /// What a server has been told before it had anything to say, to be told again to another endpoint.
-    hello: Vec<BytesMut>,
-}
-
-#[derive(Default)]
-struct CertificateCheck {
-    passed: AtomicBool,
-    failed: AtomicBool,
 }
 
 impl Dtls {
@@ -164,14 +133,15 @@ impl Dtls {
 
     fn read(&mut self, datagram: &[u8], now: Instant) -> Result<Option<DtlsEvent>, Error> {
         let attempt = &mut self.attempt;
-        if self.role == Role::Server && !attempt.is_complete && attempt.profile == Profile::Aes128Gcm {
+        let is_hello = attempt.flight.is_empty() && !attempt.is_complete;
+        if is_hello && self.role == Role::Server && attempt.profile == Profile::Aes128Gcm {
             attempt.hello.push(BytesMut::from(datagram));
         }
         let mut read = attempt.endpoint.read(now, PEER, None, BytesMut::from(datagram));
         if matches!(read, Err(Error::ErrServerNoMatchingSrtpProfile)) && attempt.profile == Profile::Aes128Gcm
         {
             // Its answer, an alert, goes with it.
-            read = self.fall_back(now);
+            read = attempt.fall_back(&self.identity, self.role, &self.expected, now);
         }
         let events = read.inspect_err(|_| self.collect(now))?;
         self.collect(now);
@@ -181,7 +151,8 @@ impl Dtls {
                 EndpointEvent::HandshakeComplete => {
                     let keys = self.attempt.keys(self.role)?;
                     self.attempt.is_complete = true;
-                    self.attempt.hello = Vec::new();
+                    // Nobody will need them any more, and the session may be long.
+                    (self.attempt.hello, self.attempt.flight) = (Vec::new(), Vec::new());
                     happened = Some(DtlsEvent::Connected(keys));
                 }
                 EndpointEvent::PeerClosed if self.attempt.is_complete => happened = Some(DtlsEvent::Closed),
@@ -190,24 +161,6 @@ impl Dtls {
             }
         }
         Ok(happened)
-    }
-
-    fn fall_back(&mut self, now: Instant) -> Result<Vec<EndpointEvent>, Error> {
-        let hello = std::mem::take(&mut self.attempt.hello);
-        let config = config(
-            &self.identity,
-            self.role,
-            &self.expected,
-            Profile::Aes128CmHmacSha1_80,
-            &self.attempt.certificate,
-        )?;
-        self.attempt.endpoint = endpoint(self.role, config);
-        self.attempt.profile = Profile::Aes128CmHmacSha1_80;
-        let mut events = Vec::new();
-        for datagram in hello {
-            events.extend(self.attempt.endpoint.read(now, PEER, None, datagram)?);
-        }
-        Ok(events)
     }
 
     /// Takes what the endpoint wants sent.
@@ -225,9 +178,8 @@ impl Dtls {
     }
 
     fn begin_anew(&mut self, failure: DtlsError, now: Instant) -> Result<Option<DtlsEvent>, DtlsError> {
-        tracing::debug!(%failure, attempt = self.attempts, "DTLS");
         if self.failure != Some(DtlsError::Fingerprint) {
-            self.failure = Some(failure);
+            self.failure = Some(failure.clone());
         }
         if self.attempts == ATTEMPTS_MAX
             && let Some(failure) = self.failure.take()
@@ -237,7 +189,7 @@ impl Dtls {
         self.attempts += 1;
         self.attempt = Attempt::new(&self.identity, self.role, &self.expected, Profile::Aes128Gcm)?;
         self.start(now)?;
-        Ok(None)
+        Ok(Some(DtlsEvent::Failed(failure)))
     }
 
     pub(crate) fn poll_transmit(&mut self) -> Option<Bytes> {
@@ -254,21 +206,21 @@ impl Dtls {
 
     /// # Errors
     /// When the last attempt has failed.
-    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsError> {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Result<Option<DtlsEvent>, DtlsError> {
         if self.poll_timeout().is_none_or(|due| now < due) {
-            return Ok(());
+            return Ok(None);
         }
         if self.attempt.endpoint.poll_timeout(&PEER).is_none() {
             self.out.extend(self.attempt.flight.iter().cloned());
             self.attempt.repeat_at = Some(now + REPEAT);
-            return Ok(());
+            return Ok(None);
         }
         match self.attempt.endpoint.handle_timeout(PEER, now) {
             Ok(()) => {
                 self.collect(now);
-                Ok(())
+                Ok(None)
             }
-            Err(error) => self.begin_anew(handshake(error), now).map(|_| ()),
+            Err(error) => self.begin_anew(handshake(error), now),
         }
     }
 
@@ -277,107 +229,6 @@ impl Dtls {
         self.attempt.endpoint.stop(now, PEER);
         self.collect(now);
     }
-}
-
-impl Attempt {
-    fn new(
-        identity: &Identity,
-        role: Role,
-        expected: &Arc<[Fingerprint]>,
-        profile: Profile,
-    ) -> Result<Self, DtlsError> {
-        let certificate = Arc::default();
-        let config = config(identity, role, expected, profile, &certificate).map_err(handshake)?;
-        Ok(Self {
-            endpoint: endpoint(role, config),
-            guard: Guard::default(),
-            certificate,
-            is_complete: false,
-            flight: Vec::new(),
-            is_finishing: false,
-            repeat_at: None,
-            profile,
-            hello: Vec::new(),
-        })
-    }
-
-    fn config(
-        &self,
-        identity: &Identity,
-        role: Role,
-        expected: &Arc<[Fingerprint]>,
-    ) -> Result<Arc<HandshakeConfig>, DtlsError> {
-        config(identity, role, expected, self.profile, &self.certificate).map_err(handshake)
-    }
-
-    fn failure(&self, error: Error) -> DtlsError {
-        match error {
-            _ if self.certificate.failed.load(Ordering::Relaxed) => DtlsError::Fingerprint,
-            Error::ErrServerNoMatchingSrtpProfile | Error::ErrRequestedButNoSrtpExtension => {
-                DtlsError::Profile
-            }
-            Error::ErrAlertFatalOrClose => DtlsError::Refused,
-            error => handshake(error),
-        }
-    }
-
-    fn keys(&self, role: Role) -> Result<Keys, Error> {
-        // The handshake cannot end without a certificate that passed; this is what everything rests on, so: once more.
-        if !self.certificate.passed.load(Ordering::Relaxed) {
-            return Err(Error::ErrClientCertificateNotVerified);
-        }
-        let state = self.endpoint.get_connection_state(PEER).ok_or(Error::HandshakeInProgress)?;
-        let profile = match state.srtp_protection_profile() {
-            SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm => Profile::Aes128Gcm,
-            SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80 => Profile::Aes128CmHmacSha1_80,
-            // A ClientHello without use_srtp.
-            _ => return Err(Error::ErrServerNoMatchingSrtpProfile),
-        };
-        let exported = state.export_keying_material(EXPORTER_LABEL, &[], profile.exported_bytes())?;
-        Keys::from_exported(profile, role, exported.as_ref()).map_err(|error| Error::Other(error.to_string()))
-    }
-}
-
-fn handshake(error: Error) -> DtlsError {
-    DtlsError::Handshake(error.to_string())
-}
-
-fn endpoint(role: Role, config: Arc<HandshakeConfig>) -> Endpoint {
-    Endpoint::new(PEER, TransportProtocol::UDP, (role == Role::Server).then_some(config))
-}
-
-fn config(
-    identity: &Identity,
-    role: Role,
-    expected: &Arc<[Fingerprint]>,
-    profile: Profile,
-    check: &Arc<CertificateCheck>,
-) -> Result<Arc<HandshakeConfig>, Error> {
-    const GCM: SrtpProtectionProfile = SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm;
-    const CM: SrtpProtectionProfile = SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80;
-    let profiles = match (role, profile) {
-        // The server chooses, usually by our order.
-        (Role::Client, _) => vec![GCM, CM],
-        (Role::Server, Profile::Aes128Gcm) => vec![GCM],
-        (Role::Server, Profile::Aes128CmHmacSha1_80) => vec![CM],
-    };
-    let (expected, check) = (Arc::clone(expected), Arc::clone(check));
-    let config = ConfigBuilder::default()
-        .with_crypto_provider(Arc::new(AwsLcRsProvider::new()))
-        .with_certificates(vec![identity.certificate().clone()])
-        .with_srtp_protection_profiles(profiles)
-        .with_extended_master_secret(ExtendedMasterSecretType::Require)
-        .with_client_auth(ClientAuthType::RequireAnyClientCert)
-        // There is no chain of trust: the SDP says which certificate it is (RFC 8122, §6.2).
-        .with_insecure_skip_verify(true)
-        .with_verify_peer_certificate(Some(Arc::new(move |certificates: &[Vec<u8>], _: &[_]| {
-            let passes = certificates
-                .first()
-                .is_some_and(|own| expected.iter().any(|fingerprint| fingerprint.matches(own)));
-            if passes { &check.passed } else { &check.failed }.store(true, Ordering::Relaxed);
-            if passes { Ok(()) } else { Err(Error::ErrClientCertificateNotVerified) }
-        })));
-    Ok(Arc::new(config.build(role == Role::Client, None)?))
 }
 
 #[cfg(test)]

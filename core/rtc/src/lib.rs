@@ -2,6 +2,8 @@
 
 pub mod dtls;
 pub mod estimate;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod outbound;
 pub mod packetize;
 pub mod peer;

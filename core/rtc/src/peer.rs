@@ -73,6 +73,8 @@ pub enum Event {
     Valid(Path),
     /// Where media goes from now on.
     Path(Path),
+    /// To be told to whoever wonders. It may have been a forger: the peer itself may still come.
+    HandshakeFailed(DtlsError),
     /// Media may be sent. Once.
     Connected(Keys),
     /// What the peer reports.
@@ -231,6 +233,9 @@ impl Peer {
                 }
                 Err(error) => self.end(DtlsError::Handshake(error.to_string()).into()),
             },
+            Ok(Some(DtlsEvent::Failed(error))) => {
+                self.out.push_back(Output::Event(Event::HandshakeFailed(error)));
+            }
             Ok(Some(DtlsEvent::Closed)) => self.end(Closed::ByPeer),
             Err(error) => self.end(error.into()),
         }
@@ -259,7 +264,7 @@ impl Peer {
             Some(closed) => self.end(closed),
             None => {
                 let handled = self.dtls.handle_timeout(now);
-                self.after_dtls(handled.map(|()| None));
+                self.after_dtls(handled);
             }
         }
     }

@@ -2,12 +2,17 @@
 //! we send in, one transport for both).
 
 mod answer;
+mod attributes;
+mod codec;
+mod fragment;
 mod h264;
 mod offer;
 
 pub use self::answer::{Answer, AnswerSettings, Negotiated, Ssrcs};
+pub use self::codec::{Extensions, Feedback};
+pub use self::fragment::Fragment;
 pub use self::h264::ProfileLevelId;
-pub use self::offer::{Extensions, Feedback, Offer, OfferError, Transport};
+pub use self::offer::{Offer, OfferError, Transport};
 
 #[cfg(test)]
 mod tests;

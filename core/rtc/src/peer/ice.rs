@@ -12,7 +12,7 @@ use crate::port::Path;
 use crate::stun::{Request, StunError};
 
 /// Paths that are known to be the peer's, for DTLS and RTCP: see `ADDRESSES_PER_LEASE_MAX` of the port.
-const VALID_MAX: usize = 4;
+const VALID_MAX: usize = 8;
 
 /// The path has been silent, and the peer checks another one: it has moved, and does not say so. Peers check the path
 /// they use every 2.5 s (Chromium) or every 5 s (Firefox; RFC 7675, §5.1, says 4 to 6 s).

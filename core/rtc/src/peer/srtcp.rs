@@ -21,6 +21,9 @@ const SSRCS_MAX: usize = 8;
 /// were not, that state is thrown away.
 const FORGED_MAX: usize = 64;
 
+/// E flag and SRTCP index.
+const INDEX_BYTES: usize = 4;
+
 /// What opens and seals RTCP. Nothing else may seal RTCP with these keys: an index used twice gives away the key.
 pub(super) struct Srtcp {
     sealing: Context,
@@ -57,6 +60,9 @@ impl Srtcp {
 
     fn decrypt(&mut self, sealed: &[u8]) -> Option<BytesMut> {
         let ssrc = u32::from_be_bytes(*sealed.get(4..)?.first_chunk()?);
+        if !self.is_encrypted(sealed)? {
+            return None;
+        }
         if !self.ssrcs.contains(&ssrc) {
             if self.ssrcs.len() == SSRCS_MAX {
                 return None;
@@ -72,6 +78,17 @@ impl Srtcp {
             self.ssrcs.push(ssrc);
         }
         self.opening.decrypt_rtcp(sealed).ok()
+    }
+
+    /// The E flag before the index (RFC 3711, §3.4). In GCM it is authenticated (RFC 7714, §9.3), which `rtc-srtp` 0.21.1
+    /// forgets: it opens what came with the flag cleared on the way. WebRTC always encrypts (RFC 8827, §6.5).
+    fn is_encrypted(&self, sealed: &[u8]) -> Option<bool> {
+        let behind = match self.profile {
+            Profile::Aes128Gcm => 0,
+            Profile::Aes128CmHmacSha1_80 => self.profile.tag_bytes(),
+        };
+        let at = sealed.len().checked_sub(behind + INDEX_BYTES)?;
+        Some(sealed.get(at)? & 0x80 != 0)
     }
 
     /// # Errors
@@ -121,6 +138,20 @@ mod tests {
             let later = client.seal(&pli(1)).unwrap();
             assert_eq!(server.open(&later).unwrap(), pli(1));
             assert_ne!(client.seal(&pli(1)).unwrap(), client.seal(&pli(1)).unwrap());
+        }
+    }
+
+    #[test]
+    fn what_was_changed_on_the_way_is_not_opened() {
+        for profile in [Profile::Aes128Gcm, Profile::Aes128CmHmacSha1_80] {
+            let (mut client, mut server) = pair(profile);
+            let sealed = client.seal(&pli(1)).unwrap();
+            for bit in 0..8 * sealed.len() {
+                let mut changed = sealed.to_vec();
+                changed[bit / 8] ^= 1 << (bit % 8);
+                assert!(server.open(&changed).is_none(), "{profile:?}, bit {bit}");
+            }
+            assert!(server.open(&sealed).is_some());
         }
     }
 

@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
+use super::codec::{Codec, CodecKind, Extensions, Feedback};
 use super::h264::ProfileLevelId;
-use super::offer::{Codec, CodecKind, Extensions, Feedback, Offer, OfferError, Section};
+use super::offer::{Offer, OfferError, Section};
 use crate::dtls::Fingerprint;
 use crate::peer::Credentials;
 use crate::port::{Candidate, Protocol};
@@ -224,17 +225,20 @@ fn write_taken(
         line(format_args!("a=ssrc:{ssrc} cname:{cname}"));
         line(format_args!("a=ssrc:{ssrc} msid:{cname} {}", section.media));
     }
-    for (position, candidate) in candidates.iter().enumerate() {
-        write_candidate(line, position, candidate);
+    for candidate in candidate_lines(candidates) {
+        line(format_args!("{candidate}"));
     }
-    if !candidates.is_empty() {
-        line(format_args!("a=end-of-candidates"));
-    }
+}
+
+/// With the line that says that there are no more; nothing if there are none.
+pub(super) fn candidate_lines(candidates: &[Candidate]) -> impl Iterator<Item = String> {
+    let end = (!candidates.is_empty()).then(|| "a=end-of-candidates".to_owned());
+    candidates.iter().enumerate().map(|(position, candidate)| candidate_line(position, candidate)).chain(end)
 }
 
 /// RFC 8839, §5.1. Host candidates of component 1 in the order we like them, UDP before TCP (RFC 8421, §4; RFC 6544,
 /// §4.2).
-fn write_candidate(line: &mut impl FnMut(std::fmt::Arguments<'_>), position: usize, candidate: &Candidate) {
+fn candidate_line(position: usize, candidate: &Candidate) -> String {
     let local_preference = 65_535_u32.saturating_sub(u32::try_from(position).unwrap_or(u32::MAX));
     let (type_preference, protocol, tcp_type) = match candidate.protocol {
         Protocol::Udp => (126_u32, "udp", ""),
@@ -242,5 +246,5 @@ fn write_candidate(line: &mut impl FnMut(std::fmt::Arguments<'_>), position: usi
     };
     let priority = (type_preference << 24) + (local_preference << 8) + 255;
     let (ip, port) = (candidate.address.ip(), candidate.address.port());
-    line(format_args!("a=candidate:{} 1 {protocol} {priority} {ip} {port} typ host{tcp_type}", position + 1));
+    format!("a=candidate:{} 1 {protocol} {priority} {ip} {port} typ host{tcp_type}", position + 1)
 }

@@ -2,11 +2,11 @@
 
 use std::io::Cursor;
 
-use rtc_sdp::description::common::Attribute;
 use rtc_sdp::description::media::MediaDescription;
 use rtc_sdp::description::session::SessionDescription;
 
-use super::h264::ProfileLevelId;
+use super::attributes::Attributes;
+use super::codec::{Codec, Extensions};
 use crate::dtls::Fingerprint;
 use crate::srtp::Role;
 
@@ -19,10 +19,7 @@ const SECTIONS_MAX: usize = 16;
 const FINGERPRINTS_MAX: usize = 8;
 
 /// RFC 8839, §5.4.
-const UFRAG_CHARS: std::ops::RangeInclusive<usize> = 4..=256;
-
-/// IDs of header extensions in their short form, the only one we write (RFC 8285, §4.2).
-const EXTENSION_IDS: std::ops::RangeInclusive<u8> = 1..=14;
+pub(super) const UFRAG_CHARS: std::ops::RangeInclusive<usize> = 4..=256;
 
 /// The offer cannot be answered. Every variant says what the client, or whoever wrote it, must do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -96,100 +93,6 @@ pub(super) struct Section {
     pub(super) is_receiving: bool,
     pub(super) codecs: Vec<Codec>,
     pub(super) extensions: Extensions,
-}
-
-/// IDs of the RTP header extensions that we may write, as far as they were offered.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Extensions {
-    pub transport_cc: Option<u8>,
-    pub abs_send_time: Option<u8>,
-    pub playout_delay: Option<u8>,
-    pub mid: Option<u8>,
-}
-
-impl Extensions {
-    const TRANSPORT_CC: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
-    const ABS_SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
-    const PLAYOUT_DELAY: &str = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay";
-    const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
-
-    /// With their names.
-    pub(super) fn offered(&self) -> impl Iterator<Item = (u8, &'static str)> {
-        [
-            (self.transport_cc, Self::TRANSPORT_CC),
-            (self.abs_send_time, Self::ABS_SEND_TIME),
-            (self.playout_delay, Self::PLAYOUT_DELAY),
-            (self.mid, Self::MID),
-        ]
-        .into_iter()
-        .filter_map(|(id, name)| Some((id?, name)))
-    }
-
-    /// `value` of `a=extmap` (RFC 8285, §5).
-    fn note(&mut self, value: &str) {
-        let mut words = value.split_whitespace();
-        let (Some(id), Some(name)) = (words.next(), words.next()) else { return };
-        // A direction may follow the number.
-        let id = id.split('/').next().and_then(|id| id.parse().ok()).filter(|id| EXTENSION_IDS.contains(id));
-        match name {
-            Self::TRANSPORT_CC => self.transport_cc = id,
-            Self::ABS_SEND_TIME => self.abs_send_time = id,
-            Self::PLAYOUT_DELAY => self.playout_delay = id,
-            Self::MID => self.mid = id,
-            _ => {}
-        }
-    }
-}
-
-/// What the viewer will tell us about what it receives (`a=rtcp-fb`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Feedback {
-    pub nack: bool,
-    pub pli: bool,
-    pub fir: bool,
-    pub transport_cc: bool,
-    pub remb: bool,
-}
-
-impl Feedback {
-    const NAMES: [(&str, fn(&mut Self) -> &mut bool); 5] = [
-        ("nack", |feedback| &mut feedback.nack),
-        ("nack pli", |feedback| &mut feedback.pli),
-        ("ccm fir", |feedback| &mut feedback.fir),
-        ("transport-cc", |feedback| &mut feedback.transport_cc),
-        ("goog-remb", |feedback| &mut feedback.remb),
-    ];
-
-    pub(super) fn names(mut self) -> impl Iterator<Item = &'static str> {
-        Self::NAMES.into_iter().filter(move |(_, field)| *field(&mut self)).map(|(name, _)| name)
-    }
-
-    fn note(&mut self, name: &str) {
-        if let Some((_, field)) = Self::NAMES.iter().find(|(known, _)| *known == name) {
-            *field(self) = true;
-        }
-    }
-}
-
-/// A payload type that the viewer can take and we can send.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Codec {
-    pub(super) payload_type: u8,
-    pub(super) rtx: Option<u8>,
-    pub(super) feedback: Feedback,
-    pub(super) kind: CodecKind,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum CodecKind {
-    /// With packetization-mode=1: in mode 0 no picture may be larger than a packet.
-    H264 {
-        profile_level_id: ProfileLevelId,
-        is_level_asymmetric: bool,
-    },
-    Opus {
-        is_stereo: bool,
-    },
 }
 
 impl Offer {
@@ -291,91 +194,9 @@ impl Section {
             is_receiving,
             codecs: formats
                 .iter()
-                .filter_map(|format| codec(format, &media.media_name.media, attributes))
+                .filter_map(|format| Codec::read(format, &media.media_name.media, attributes))
                 .collect(),
             extensions,
         }
-    }
-}
-
-/// The payload type `format`, if we can send it.
-fn codec(format: &str, media: &str, attributes: Attributes<'_>) -> Option<Codec> {
-    // Others cannot be told from RTCP (RFC 5761, §4).
-    let payload_type: u8 =
-        format.parse().ok().filter(|number| !(64..96).contains(number) && *number < 128)?;
-    let parameters = attributes.of_format("fmtp", format).unwrap_or_default();
-    let map = attributes.of_format("rtpmap", format)?.to_ascii_lowercase();
-    let kind = match (media, map.as_str()) {
-        ("video", "h264/90000") => {
-            if parameter(parameters, "packetization-mode") != Some("1") {
-                return None;
-            }
-            let profile_level_id = parameter(parameters, "profile-level-id");
-            CodecKind::H264 {
-                profile_level_id: profile_level_id
-                    .map_or(Some(ProfileLevelId::DEFAULT), |id| id.parse().ok())?,
-                is_level_asymmetric: parameter(parameters, "level-asymmetry-allowed") == Some("1"),
-            }
-        }
-        ("audio", "opus/48000/2") => {
-            CodecKind::Opus { is_stereo: parameter(parameters, "stereo") == Some("1") }
-        }
-        _ => return None,
-    };
-    let mut feedback = Feedback::default();
-    for format in [format, "*"] {
-        for name in attributes.all_of_format("rtcp-fb", format) {
-            feedback.note(name);
-        }
-    }
-    Some(Codec { payload_type, rtx: retransmission(payload_type, attributes), feedback, kind })
-}
-
-/// The payload type whose `apt` is `payload_type` (RFC 4588, §8.1).
-fn retransmission(payload_type: u8, attributes: Attributes<'_>) -> Option<u8> {
-    attributes.values("rtpmap").filter_map(|value| value.split_once(' ')).find_map(|(format, map)| {
-        let is_rtx = map.trim().eq_ignore_ascii_case("rtx/90000");
-        let associated = parameter(attributes.of_format("fmtp", format).unwrap_or_default(), "apt")?;
-        (is_rtx && associated.parse() == Ok(payload_type)).then(|| format.parse().ok()).flatten()
-    })
-}
-
-/// Of `a=fmtp`: `name=value;name=value`.
-fn parameter<'a>(parameters: &'a str, wanted: &str) -> Option<&'a str> {
-    parameters
-        .split(';')
-        .filter_map(|pair| pair.split_once('='))
-        .find(|(name, _)| name.trim().eq_ignore_ascii_case(wanted))
-        .map(|(_, value)| value.trim())
-}
-
-/// Those of a section, or of the session.
-#[derive(Clone, Copy)]
-struct Attributes<'a>(&'a [Attribute]);
-
-impl<'a> Attributes<'a> {
-    fn has(self, name: &str) -> bool {
-        self.0.iter().any(|attribute| attribute.key == name)
-    }
-
-    fn values(self, name: &str) -> impl Iterator<Item = &'a str> {
-        let wanted = self.0.iter().filter(move |attribute| attribute.key == name);
-        wanted.filter_map(|attribute| attribute.value.as_deref().map(str::trim))
-    }
-
-    fn value(self, name: &str) -> Option<&'a str> {
-        self.values(name).next()
-    }
-
-    /// What follows `format` in values that begin with it.
-    fn all_of_format(self, name: &str, format: &str) -> impl Iterator<Item = &'a str> {
-        self.values(name)
-            .filter_map(|value| value.split_once(' '))
-            .filter(move |(of, _)| *of == format)
-            .map(|(_, value)| value.trim())
-    }
-
-    fn of_format(self, name: &str, format: &str) -> Option<&'a str> {
-        self.all_of_format(name, format).next()
     }
 }

@@ -125,5 +125,5 @@ fn only_the_latest_paths_are_the_peers() {
         sim.check(port, false);
     }
     assert_eq!(sim.ice.valid.len(), VALID_MAX);
-    assert!(sim.ice.is_valid(path(100)) && !sim.ice.is_valid(path(96)));
+    assert!(sim.ice.is_valid(path(100)) && !sim.ice.is_valid(path(92)));
 }
