@@ -76,9 +76,9 @@ impl Place {
             && let Some(wanted) = renditions.get(self.wanted)
         {
             let key = wanted.newest_key().filter(|(_, key)| self.sent.is_none_or(|sent| sent < key.pts));
-            let has_stopped = ring.newest().is_none_or(|newest| {
-                now.saturating_duration_since(newest.arrived) > STOPPED_AFTER
-            });
+            let has_stopped = ring
+                .newest()
+                .is_none_or(|newest| now.saturating_duration_since(newest.arrived) > STOPPED_AFTER);
             match (&found, key) {
                 (Found::Entry(entry), Some((number, key))) if entry.pts >= key.pts => {
                     return self.send(self.wanted, number, key);

@@ -71,7 +71,8 @@ impl Rendition {
             && let Some(packetizer) = Packetizer::new(self.history.source(), &self.track.record().codec)
         {
             let (track, to) = (self.track.clone(), to.clone());
-            self.reader = Some(Reader(tokio::spawn(async move { read(&track, packetizer, &to, tell).await })));
+            self.reader =
+                Some(Reader(tokio::spawn(async move { read(&track, packetizer, &to, tell).await })));
         }
     }
 

@@ -61,7 +61,10 @@ impl<T> Ring<T> {
 
     pub(crate) fn get(&self, number: u64) -> Found<'_, T> {
         let Some(place) = number.checked_sub(self.first) else { return Found::Gone };
-        usize::try_from(place).ok().and_then(|place| self.entries.get(place)).map_or(Found::NotYet, Found::Entry)
+        usize::try_from(place)
+            .ok()
+            .and_then(|place| self.entries.get(place))
+            .map_or(Found::NotYet, Found::Entry)
     }
 
     /// Number of the frame that comes next.

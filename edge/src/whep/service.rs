@@ -18,7 +18,9 @@ use rtc::outbound::{HeaderExtensions, LineSettings, PlayoutDelay, Rtx};
 use rtc::peer::{Credentials, Peer, PeerSettings};
 use rtc::port::Port;
 use rtc::sdp::{AnswerSettings, Negotiated, Offer, ProfileLevelId, Ssrcs};
-use rtc::signalling::{self, Condition, FRAGMENT, FRAGMENT_BYTES_MAX, Fragment, Place, SDP, refusal, try_again};
+use rtc::signalling::{
+    self, Condition, FRAGMENT, FRAGMENT_BYTES_MAX, Fragment, Place, SDP, refusal, try_again,
+};
 use serde::Deserialize;
 use tokio::time::timeout;
 use tracing::{info, warn};
@@ -142,7 +144,11 @@ impl Whep {
         }
     }
 
-    async fn answer(&self, viewer: IpAddr, request: Request<Bytes>) -> Result<Response<Bytes>, Response<Bytes>> {
+    async fn answer(
+        &self,
+        viewer: IpAddr,
+        request: Request<Bytes>,
+    ) -> Result<Response<Bytes>, Response<Bytes>> {
         let place = Place::of(request.uri().path(), PREFIX)?;
         let (headers, body) = (request.headers(), request.body());
         match (&place, request.method()) {
@@ -150,7 +156,8 @@ impl Whep {
             (Place::Endpoint(id), &Method::POST) => {
                 let offer = signalling::body_of(headers, body, SDP, BODY_BYTES_MAX)?;
                 let offer = offer_of(offer)?;
-                let waits = request.uri().query().is_some_and(|query| query.split('&').any(|word| word == "wait"));
+                let waits =
+                    request.uri().query().is_some_and(|query| query.split('&').any(|word| word == "wait"));
                 let stream = self.stream(id, waits).await?;
                 self.join(viewer, &stream, &offer)
             }
@@ -195,16 +202,22 @@ impl Whep {
         }
     }
 
-    fn join(&self, viewer: IpAddr, stream: &Arc<Stream>, offer: &Offer) -> Result<Response<Bytes>, Response<Bytes>> {
+    fn join(
+        &self,
+        viewer: IpAddr,
+        stream: &Arc<Stream>,
+        offer: &Offer,
+    ) -> Result<Response<Bytes>, Response<Bytes>> {
         let video = stream.tracks().iter().filter(|track| suits(track)).find_map(|track| {
             match &track.record().codec {
                 CodecConfig::H264(config) => profile_level_id(config.avcc()),
                 _ => None,
             }
         });
-        let audio = stream.tracks().iter().any(|track| {
-            matches!(track.record().codec, CodecConfig::Opus(_)) && suits(track)
-        });
+        let audio = stream
+            .tracks()
+            .iter()
+            .any(|track| matches!(track.record().codec, CodecConfig::Opus(_)) && suits(track));
         if video.is_none() && !audio {
             let words = "nothing of this stream can be shown by WebRTC, and no rendition of it is made; watch it by HLS";
             return Err(refusal(StatusCode::NOT_ACCEPTABLE, words));
@@ -229,9 +242,10 @@ impl Whep {
         let handle = self.shared.shards.get(shard).ok_or_else(no_randomness)?;
         let lease = self.shared.port.lease(&credentials.ufrag, number, handle.inbox.clone());
         let etag = format!("\"{}\"", credentials.ufrag);
-        let ssrcs = [&answer.video, &answer.audio].into_iter().flatten().flat_map(|media| {
-            std::iter::once(media.ssrc).chain(media.rtx.map(|(_, ssrc)| ssrc))
-        });
+        let ssrcs = [&answer.video, &answer.audio]
+            .into_iter()
+            .flatten()
+            .flat_map(|media| std::iter::once(media.ssrc).chain(media.rtx.map(|(_, ssrc)| ssrc)));
         let peer = Peer::new(
             PeerSettings {
                 identity: self.shared.identity.clone(),
@@ -261,7 +275,11 @@ impl Whep {
         {
             let mut table = lock(&self.shared.sessions);
             if table.by_id.len() >= VIEWERS_MAX {
-                return Err(try_again(StatusCode::SERVICE_UNAVAILABLE, "there is no room for more viewers", 5));
+                return Err(try_again(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "there is no room for more viewers",
+                    5,
+                ));
             }
             let section = first_section(&answer.text);
             let candidates = answer.text.lines().filter_map(|line| line.strip_prefix("a=candidate:"));
@@ -293,7 +311,10 @@ impl Whep {
                 return Ok(signalling::done(StatusCode::NO_CONTENT));
             }
             Condition::Tags(_) => {
-                return Err(refusal(StatusCode::PRECONDITION_FAILED, "that is of an ICE generation before this one"));
+                return Err(refusal(
+                    StatusCode::PRECONDITION_FAILED,
+                    "that is of an ICE generation before this one",
+                ));
             }
             Condition::Any => {}
         }
@@ -344,7 +365,8 @@ fn lock(sessions: &Mutex<Table>) -> MutexGuard<'_, Table> {
 }
 
 fn offer_of(body: &[u8]) -> Result<Offer, Response<Bytes>> {
-    let text = std::str::from_utf8(body).map_err(|_| refusal(StatusCode::BAD_REQUEST, "the offer is no text"))?;
+    let text =
+        std::str::from_utf8(body).map_err(|_| refusal(StatusCode::BAD_REQUEST, "the offer is no text"))?;
     Offer::parse(text).map_err(|error| {
         let status = if error.is_malformed() { StatusCode::BAD_REQUEST } else { StatusCode::NOT_ACCEPTABLE };
         refusal(status, &error.to_string())

@@ -25,12 +25,24 @@ const AT_ONCE: usize = 64;
 
 /// What a shard is told.
 pub(super) enum Command {
-    Join { join: Box<Join>, stream: Arc<Stream> },
-    Leave { viewer: u64 },
+    Join {
+        join: Box<Join>,
+        stream: Arc<Stream>,
+    },
+    Leave {
+        viewer: u64,
+    },
     /// ICE restart.
-    Restart { viewer: u64, local: Credentials, remote_ufrag: String },
+    Restart {
+        viewer: u64,
+        local: Credentials,
+        remote_ufrag: String,
+    },
     /// By name; `None` leaves it to the server.
-    Pin { viewer: u64, rendition: Option<String> },
+    Pin {
+        viewer: u64,
+        rendition: Option<String>,
+    },
     /// Everybody is said goodbye.
     Drain,
 }

@@ -169,6 +169,8 @@ impl Viewer {
                 Output::Event(Event::Valid(path)) => self.lease.bind_address(path.remote),
                 Output::Event(Event::Retired { ufrag }) => self.lease.remove_ufrag(&ufrag),
                 Output::Event(Event::Path(path)) => debug!(peer.addr = %path.remote, "path"),
+                // It may try again, and what ends the session says why.
+                Output::Event(Event::HandshakeFailed(error)) => debug!(%error, "a handshake failed"),
                 Output::Event(Event::Connected(keys)) => self.connected(keys),
                 Output::Event(Event::Rtcp(packets)) => {
                     packets.iter().for_each(|packet| self.heard(packet.as_ref(), programme, now));
@@ -204,9 +206,10 @@ impl Viewer {
                 }
             }
         } else if let Some(report) = any.downcast_ref::<ReceiverReport>() {
-            let told = self.video.line().and_then(|line| {
-                report.reports.iter().find_map(|report| line.reception(report, now))
-            });
+            let told = self
+                .video
+                .line()
+                .and_then(|line| report.reports.iter().find_map(|report| line.reception(report, now)));
             if let Some(told) = told {
                 self.estimator.reception(told, now);
                 self.choose(programme, now);

@@ -85,7 +85,8 @@ mod tests {
     #[test]
     fn our_answer_is_a_fragment_with_candidates() {
         let ours = Fragment { ufrag: "ours".to_owned(), password: "p".repeat(32) };
-        let text = ours.answer("m=audio 9 RTP/AVP 0\r\na=mid:0\r\n", &["1 1 udp 1 192.0.2.7 8189 typ host".to_owned()]);
+        let text = ours
+            .answer("m=audio 9 RTP/AVP 0\r\na=mid:0\r\n", &["1 1 udp 1 192.0.2.7 8189 typ host".to_owned()]);
         assert_eq!(Fragment::parse(text.as_bytes()), Ok(ours));
         assert!(text.contains("a=candidate:1 1 udp 1 192.0.2.7 8189 typ host\r\n"), "{text}");
     }
