@@ -152,9 +152,10 @@ impl Roles {
             guesses.clone(),
             rtmp::Metrics::register(&mut metrics),
         );
-        let settings = PortSettings { listen: config.webrtc.listen, public: config.webrtc.public.clone() };
+        let webrtc = &config.webrtc;
+        let settings = PortSettings { listen: webrtc.listen, public: webrtc.public.clone(), tcp: true };
         let (port, webrtc) = Port::bind(&settings)
-            .with_context(|| format!("webrtc.listen: cannot take UDP {}", config.webrtc.listen))?;
+            .with_context(|| format!("webrtc.listen: cannot take UDP and TCP {}", config.webrtc.listen))?;
         let webrtc_port = port.candidates().first().map_or(0, |candidate| candidate.address.port());
         let webrtc_listen = SocketAddr::new(config.webrtc.listen.ip(), webrtc_port);
         let whip_drain = CancellationToken::new();
