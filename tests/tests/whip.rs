@@ -62,7 +62,7 @@ fn state(http: &Http, stream: &str) -> Result<String> {
     Ok(state.with_context(|| format!("no state in {text}"))?.to_owned())
 }
 
-/// The tab's camera on the watch page in another tab. Its bitrate climbs (transport-cc), it is asked for keyframes (PLI), and
+/// The tab's camera on the watch page in another tab. Its bitrate climbs, it is asked for keyframes (PLI), and
 /// goes on after an ICE restart.
 #[test]
 fn a_browser_tab_goes_live_and_is_watched() -> Result<()> {
@@ -81,7 +81,7 @@ fn a_browser_tab_goes_live_and_is_watched() -> Result<()> {
     let Sender { pli_count, nack_count, target_bitrate_max } = looked.sender;
     ensure!(pli_count >= 3, "asked for {pli_count} keyframes in {} s", looked.watched_s);
     ensure!(nack_count == 0, "{nack_count} packets asked for again on the loopback");
-    // It begins at 300 kbit/s, and would stay there without feedback.
+    // It begins at 300 kbit/s, and would stay there without any feedback.
     ensure!(target_bitrate_max > 330_000.0, "the browser aims at {target_bitrate_max} bit/s at most");
     let restarted: Restarted = browser.wait_for("restarted", STEP_MAX)?;
     ensure!(restarted.changed && restarted.state == "connected", "{}", restarted.state);
@@ -167,6 +167,11 @@ fn a_session_is_its_publishers_alone() -> Result<()> {
     ensure!(id.len() == 32 && etag.starts_with('"'), "{location} {etag}");
     let answer = created.text();
     let port = server.webrtc_address().port();
+    let feedback =
+        ["a=rtcp-fb:102 transport-cc", "a=rtcp-fb:102 nack pli", "a=rtcp-fb:102 nack", "a=fmtp:103 apt=102"];
+    for line in feedback {
+        ensure!(answer.lines().any(|other| other.trim_end() == line), "no {line} in {answer}");
+    }
     for line in ["a=ice-lite", "a=setup:passive", "a=recvonly", &format!(" 127.0.0.1 {port} typ host")] {
         ensure!(answer.contains(line), "no {line} in {answer}");
     }
