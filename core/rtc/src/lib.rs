@@ -1,5 +1,10 @@
 //! WebRTC without a browser: one UDP port for all peers, ICE-lite, DTLS, SRTP and RTP; what WHIP and WHEP share.
 
+pub mod dtls;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+pub mod peer;
 pub mod port;
+pub mod sdp;
 pub mod srtp;
 mod stun;

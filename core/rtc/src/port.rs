@@ -10,12 +10,14 @@ mod candidates;
 mod counters;
 mod driver;
 mod routes;
+mod tcp;
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::BytesMut;
+use net::Acceptor;
 use quinn_udp::{Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 use tokio::net::UdpSocket;
@@ -41,6 +43,8 @@ pub struct PortSettings {
     /// Under which the machine is reached from outside, if it does not know so itself (NAT, containers): announced
     /// before its own.
     pub public: Vec<IpAddr>,
+    /// Whether to listen for ICE-TCP too, at the same port number.
+    pub tcp: bool,
 }
 
 /// Over which path a datagram came, and over which the answer goes.
@@ -80,6 +84,7 @@ struct Shared {
     bound: SocketAddr,
     candidates: Vec<Candidate>,
     routes: RwLock<Routes>,
+    connections: tcp::Connections,
     counters: Counters,
 }
 
@@ -89,25 +94,28 @@ impl Port {
     /// # Errors
     /// From the system: the port is taken, or the address is not ours.
     pub fn bind(settings: &PortSettings) -> io::Result<(Self, PortDriver)> {
-        let socket = udp_socket(settings.listen)?;
+        let (socket, acceptor) = sockets(settings)?;
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         let bound = socket.local_addr()?;
-        let candidates = candidates::addresses(bound.ip(), &settings.public)?
-            .into_iter()
-            .map(|address| Candidate {
-                address: SocketAddr::new(address, bound.port()),
-                protocol: Protocol::Udp,
-            })
-            .collect();
+        let addresses = candidates::addresses(bound.ip(), &settings.public)?;
+        let of = |protocol| {
+            let addresses = addresses.iter().map(|&address| SocketAddr::new(address, bound.port()));
+            addresses.map(move |address| Candidate { address, protocol })
+        };
+        let mut candidates: Vec<Candidate> = of(Protocol::Udp).collect();
+        if acceptor.is_some() {
+            candidates.extend(of(Protocol::Tcp));
+        }
         let shared = Arc::new(Shared {
             socket,
             state,
             bound,
             candidates,
             routes: RwLock::default(),
+            connections: tcp::Connections::default(),
             counters: Counters::default(),
         });
-        Ok((Self { shared: Arc::clone(&shared) }, PortDriver::new(shared)))
+        Ok((Self { shared: Arc::clone(&shared) }, PortDriver::new(shared, acceptor)))
     }
 
     /// What to announce, the best first.
@@ -134,7 +142,7 @@ impl Port {
     pub fn send(&self, path: Path, bytes: &[u8], segment: Option<usize>) {
         match path.transport {
             Transport::Udp => self.shared.send(path, bytes, segment),
-            Transport::Tcp(_) => self.shared.counters.send_dropped.add(1),
+            Transport::Tcp(id) => self.shared.send_frames(id, bytes, segment),
         }
     }
 }
@@ -149,7 +157,10 @@ impl Shared {
             let (now, later) = rest.split_at(rest.len().min(segment * together));
             let datagrams = now.len().div_ceil(segment);
             match self.transmit(path, now, segment) {
-                Ok(()) => self.counters.sent.add(datagrams),
+                Ok(()) => {
+                    self.counters.sends.add(1);
+                    self.counters.sent.add(datagrams);
+                }
                 Err(_) if together > 1 && datagrams > 1 && self.state.max_gso_segments() == 1 => {
                     self.counters.gso_refused.add(1);
                     continue;
@@ -158,6 +169,13 @@ impl Shared {
             }
             rest = later;
         }
+    }
+
+    fn send_frames(&self, id: u64, bytes: &[u8], segment: Option<usize>) {
+        let segment = segment.unwrap_or(bytes.len()).max(1);
+        let is_taken = self.connections.send(id, bytes, segment);
+        let count = if is_taken { &self.counters.sent } else { &self.counters.send_dropped };
+        count.add(bytes.len().div_ceil(segment));
     }
 
     /// Past tokio, which would first have to hear from the kernel that the socket is writable: it nearly always is.
@@ -176,10 +194,14 @@ impl Shared {
     fn as_bound(&self, address: SocketAddr) -> SocketAddr {
         match address.ip() {
             IpAddr::V4(v4) if self.bound.is_ipv6() => {
-                SocketAddr::new(Ipv6Addr::from(v4.to_ipv6_mapped()).into(), address.port())
+                SocketAddr::new(v4.to_ipv6_mapped().into(), address.port())
             }
             _ => address,
         }
+    }
+
+    fn routes(&self) -> RwLockReadGuard<'_, Routes> {
+        self.routes.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn routes_mut(&self) -> RwLockWriteGuard<'_, Routes> {
@@ -199,7 +221,8 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// `remote` has sent a valid binding request: what it sends from now on is the session's.
+    /// `remote` has sent a valid binding request over UDP: what it sends from now on is the session's. A TCP connection
+    /// is the session's from its first frame.
     pub fn bind_address(&self, remote: SocketAddr) {
         self.shared.routes_mut().bind_address(self.id, remote);
     }
@@ -217,6 +240,24 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.shared.routes_mut().end(self.id);
+    }
+}
+
+/// Where both must have one number and any will do, the first that is free for UDP may be taken for TCP.
+const FREE_PORT_ATTEMPTS: usize = 16;
+
+fn sockets(settings: &PortSettings) -> io::Result<(UdpSocket, Option<Acceptor>)> {
+    let mut attempts = if settings.listen.port() == 0 { FREE_PORT_ATTEMPTS } else { 1 };
+    loop {
+        let socket = udp_socket(settings.listen)?;
+        if !settings.tcp {
+            return Ok((socket, None));
+        }
+        attempts -= 1;
+        match tcp::listen(socket.local_addr()?) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && attempts > 0 => {}
+            listening => return Ok((socket, Some(listening?))),
+        }
     }
 }
 

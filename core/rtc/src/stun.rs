@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use rtc_crypto::providers::AwsLcRsCrypto;
 use rtc_stun::attributes::{
     ATTR_FINGERPRINT, ATTR_ICE_CONTROLLED, ATTR_ICE_CONTROLLING, ATTR_MESSAGE_INTEGRITY, ATTR_PRIORITY,
-    ATTR_UNKNOWN_ATTRIBUTES, ATTR_USE_CANDIDATE, ATTR_USERNAME, AttrType, RawAttribute,
+    ATTR_UNKNOWN_ATTRIBUTES, ATTR_USE_CANDIDATE, ATTR_USERNAME, AttrType,
 };
 use rtc_stun::error_code::{CODE_ROLE_CONFLICT, CODE_UNKNOWN_ATTRIBUTE};
 use rtc_stun::fingerprint::FINGERPRINT;
@@ -82,11 +82,10 @@ impl Request {
         }
         FINGERPRINT.check(&message).map_err(|_| StunError::Fingerprint)?;
         let attributes = &message.attributes.0;
-        let is_ours = |attribute: &RawAttribute| {
-            attribute.typ == ATTR_USERNAME && attribute.value == username.as_bytes()
-        };
         let authenticated = attributes.iter().take_while(|attribute| attribute.typ != ATTR_MESSAGE_INTEGRITY);
-        if !authenticated.clone().any(is_ours) {
+        // The first of its kind counts (RFC 8489, §14), for the routing too.
+        let named = authenticated.clone().find(|attribute| attribute.typ == ATTR_USERNAME);
+        if named.is_none_or(|attribute| attribute.value != username.as_bytes()) {
             return Err(StunError::Username);
         }
         // What follows MESSAGE-INTEGRITY is not covered by it and must be ignored (RFC 8489, §14.5).

@@ -13,8 +13,9 @@ use tokio::sync::mpsc;
 use super::{Datagram, Path};
 use crate::stun;
 
-/// Addresses of one peer: its Wi-Fi and its mobile network, each with IPv4 and IPv6. The oldest makes room.
-const ADDRESSES_PER_LEASE_MAX: usize = 4;
+/// Addresses of one peer: its Wi-Fi, its mobile network and a VPN, each with IPv4 and IPv6, and where it has been before.
+/// The oldest makes room.
+const ADDRESSES_PER_LEASE_MAX: usize = 8;
 /// The old and the new one of an ICE restart, and one more for a client that restarts again at once. The oldest makes
 /// room.
 const UFRAGS_PER_LEASE_MAX: usize = 3;
@@ -79,14 +80,13 @@ impl Routes {
     /// The latest to prove that an address is theirs has it: NATs give ports to others.
     pub(super) fn bind_address(&mut self, id: u64, address: SocketAddr) {
         let Some(leased) = self.leases.get_mut(&id) else { return };
-        if !leased.addresses.contains(&address) {
-            if leased.addresses.len() == ADDRESSES_PER_LEASE_MAX
-                && let Some(oldest) = leased.addresses.pop_front()
-            {
-                remove_if_of(&mut self.by_address, &oldest, id);
-            }
-            leased.addresses.push_back(address);
+        leased.addresses.retain(|known| *known != address);
+        if leased.addresses.len() == ADDRESSES_PER_LEASE_MAX
+            && let Some(oldest) = leased.addresses.pop_front()
+        {
+            remove_if_of(&mut self.by_address, &oldest, id);
         }
+        leased.addresses.push_back(address);
         self.by_address.insert(address, id);
     }
 
