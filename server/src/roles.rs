@@ -57,7 +57,7 @@ struct Own {
     gate: Gate,
     rtmp: Rtmp,
     whip: Whip,
-    /// Of the one UDP port for everybody who speaks WebRTC.
+    /// Of the one port for everybody who speaks WebRTC.
     webrtc: PortDriver,
     webrtc_listen: SocketAddr,
     /// When the sessions on it have said goodbye.
@@ -78,7 +78,7 @@ struct RelayRole {
 pub(crate) struct Addresses {
     pub(crate) http: SocketAddr,
     pub(crate) rtmp: Option<SocketAddr>,
-    /// UDP.
+    /// UDP and TCP.
     pub(crate) webrtc: Option<SocketAddr>,
     pub(crate) relay: Option<SocketAddr>,
     pub(crate) admin: SocketAddr,
@@ -150,9 +150,14 @@ impl Roles {
             guesses.clone(),
             rtmp::Metrics::register(&mut metrics),
         );
-        let settings = PortSettings { listen: config.webrtc.listen, public: config.webrtc.public.clone() };
+        let settings = PortSettings {
+            listen: config.webrtc.listen,
+            public: config.webrtc.public.clone(),
+            // For whose network lets no UDP through.
+            tcp: true,
+        };
         let (port, webrtc) = Port::bind(&settings)
-            .with_context(|| format!("webrtc.listen: cannot take UDP {}", config.webrtc.listen))?;
+            .with_context(|| format!("webrtc.listen: cannot take UDP and TCP {}", config.webrtc.listen))?;
         let webrtc_port = port.candidates().first().map_or(0, |candidate| candidate.address.port());
         let webrtc_listen = SocketAddr::new(config.webrtc.listen.ip(), webrtc_port);
         let whip_drain = CancellationToken::new();

@@ -93,6 +93,22 @@ fn a_browser_tab_goes_live_and_is_watched() -> Result<()> {
     server.stop()
 }
 
+/// Where a firewall drops UDP, the same over TCP (RFC 6544), on the same port number.
+#[test]
+fn a_browser_without_udp_publishes_over_tcp() -> Result<()> {
+    let server = Tidecast::start(Profile::Default)?;
+    let screenshot = output_dir()?.join("whip-tcp.png");
+    let (origin, screenshot) = (server.page_url(""), screenshot.to_string_lossy().into_owned());
+    let browser = Browser::run("whip.mjs", &[&origin, "live/tcp", PUBLISH_KEY, &screenshot, "tcp"])?;
+    let published: Published = browser.wait_for("published", STEP_MAX)?;
+    ensure!(published.state == "connected", "{}", published.state);
+    let looked: Looked = browser.wait_for("looked", STEP_MAX)?;
+    ensure!(looked.frames > 0 && looked.audio_bytes > 0, "{} frames shown", looked.frames);
+    let ended: Ended = browser.wait_for("ended", STEP_MAX)?;
+    ensure!(ended.status == 200);
+    server.stop()
+}
+
 /// H.264 High and Opus, by the rules of LL-HLS, from the first part on.
 #[test]
 fn ffmpeg_by_whip_makes_a_stream_that_keeps_the_rules() -> Result<()> {
@@ -172,10 +188,16 @@ fn a_session_is_its_publishers_alone() -> Result<()> {
     for line in feedback {
         ensure!(answer.lines().any(|other| other.trim_end() == line), "no {line} in {answer}");
     }
-    for line in ["a=ice-lite", "a=setup:passive", "a=recvonly", &format!(" 127.0.0.1 {port} typ host")] {
+    for line in [
+        "a=ice-lite",
+        "a=setup:passive",
+        "a=recvonly",
+        &format!(" udp 2130706431 127.0.0.1 {port} typ host"),
+        &format!(" 127.0.0.1 {port} typ host tcptype passive"),
+    ] {
         ensure!(answer.contains(line), "no {line} in {answer}");
     }
-    ensure!(answer.matches("a=candidate:").count() == 1 && !answer.contains("VP8"), "{answer}");
+    ensure!(answer.matches("a=candidate:").count() == 2 && !answer.contains("VP8"), "{answer}");
     let other = post(&http, "live/cam", PUBLISH_KEY, OFFER)?;
     ensure!(other.status == 409, "{}", other.status);
 
