@@ -15,6 +15,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import zlib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SEEDS = ROOT / "fuzz" / "seeds"
@@ -384,6 +385,45 @@ def pipe():
     seed("pipe_messages", "answers-in-pieces", b"\x11" + answers)
 
 
+def webrtc():
+    def attribute(kind, value):
+        return struct.pack(">HH", kind, len(value)) + value + bytes(-len(value) % 4)
+
+    def message(attributes, more):
+        return struct.pack(">HHI", 1, len(attributes) + more, 0x2112A442) + bytes(range(12)) + attributes
+
+    attributes = attribute(0x0006, b"ours:theirs") + attribute(0x0024, bytes([110, 0, 0, 255])) + attribute(0x0025, b"")
+    attributes += attribute(0x0008, hmac.digest(b"a password", message(attributes, 24), "sha1"))
+    check = zlib.crc32(message(attributes, 8)) ^ 0x5354554E
+    seed("webrtc_binding_request", "nomination", message(attributes + attribute(0x8028, struct.pack(">I", check)), 0))
+
+    for offer in ("firefox", "aiortc"):
+        seed("webrtc_offer", offer, (ROOT / f"core/rtc/src/sdp/fixtures/{offer}.sdp").read_bytes())
+
+    def extension(kind, body):
+        return struct.pack(">HH", kind, len(body)) + body
+
+    extensions = extension(10, struct.pack(">HHH", 4, 29, 23)) + extension(11, b"\1\0") + extension(23, b"")
+    extensions += extension(13, struct.pack(">HH", 2, 0x0403)) + extension(14, struct.pack(">HHHB", 4, 1, 7, 0))
+    hello = b"\xfe\xfd" + bytes(range(32)) + bytes(2) + struct.pack(">HHBB", 2, 0xC02B, 1, 0)
+    hello += struct.pack(">H", len(extensions)) + extensions
+
+    def record(number, offset, part):
+        fragment = b"\1" + len(hello).to_bytes(3) + bytes(2) + offset.to_bytes(3) + len(part).to_bytes(3) + part
+        datagram = b"\x16\xfe\xff" + number.to_bytes(8) + struct.pack(">H", len(fragment)) + fragment
+        return struct.pack(">H", len(datagram)) + datagram
+
+    seed("webrtc_dtls", "hello", record(0, 0, hello))
+    seed("webrtc_dtls", "hello-in-fragments", record(0, 0, hello[:60]) + record(1, 60, hello[60:]))
+
+    report = struct.pack(">BBHII", 0x81, 201, 7, 1, 11) + bytes(20)
+    seed("webrtc_rtcp", "report-and-nack", report + struct.pack(">BBHIIHH", 0x81, 205, 3, 1, 11, 7, 5))
+    seed("webrtc_rtcp", "picture-loss", struct.pack(">BBHII", 0x81, 206, 2, 1, 11))
+    seed("webrtc_rtcp", "estimate", struct.pack(">BBHII4sII", 0x8F, 206, 5, 1, 0, b"REMB", 0x01060000 | 0x7A12, 11))
+    feedback = struct.pack(">HHBBBB", 7, 2, 0, 0, 9, 1) + struct.pack(">HBB", 0x2002, 4, 8)
+    seed("webrtc_rtcp", "congestion-control", struct.pack(">BBHII", 0x8F, 205, 5, 1, 11) + feedback)
+
+
 def files():
     sample = (ROOT / "tidecast.sample.toml").read_text()
     settings = [line.removeprefix("#").split("  # ")[0].rstrip() for line in sample.splitlines()]
@@ -405,6 +445,35 @@ def files():
     seed("checkpoint", "sound-alone", json.dumps(alone).encode())
 
 
+def whip():
+    head = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\n"
+    transport = ("c=IN IP4 0.0.0.0\r\na=ice-ufrag:EsAw\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\na=setup:actpass\r\n"
+                 "a=fingerprint:sha-256 " + ":".join(["AB"] * 32) + "\r\na=rtcp-mux\r\na=sendonly\r\n")
+    audio = ("m=audio 9 UDP/TLS/RTP/SAVPF 111 63\r\n" + transport + "a=mid:0\r\na=rtpmap:111 opus/48000/2\r\n"
+             "a=fmtp:111 minptime=10;useinbandfec=1\r\na=rtpmap:63 red/48000/2\r\n")
+    video = ("m=video 9 UDP/TLS/RTP/SAVPF 96 102 103\r\n" + transport + "a=mid:1\r\na=rtpmap:96 VP8/90000\r\n"
+             "a=rtpmap:102 H264/90000\r\na=fmtp:102 packetization-mode=1;profile-level-id=42e01f\r\n"
+             "a=rtcp-fb:102 nack pli\r\na=rtpmap:103 rtx/90000\r\na=fmtp:103 apt=102\r\na=rid:h send\r\na=simulcast:send h\r\n")
+    seed("whip_offer", "browser", (head + audio + video).encode())
+    seed("whip_offer", "no-h264", (head + audio + video.replace("H264", "VP9")).encode())
+    ice = "a=ice-ufrag:EsAw\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\n"
+    seed("whip_fragment", "trickle", (ice + "m=audio 9 RTP/AVP 0\r\na=mid:0\r\na=end-of-candidates\r\n").encode())
+    # Baseline, 640x360, out of x264.
+    sps = bytes.fromhex("6742c01eda0280bfe5c0440000030004000003 00f03c58ba80".replace(" ", ""))
+    pps = bytes.fromhex("68ce0fc8")
+    stap = b"\x78" + b"".join(struct.pack(">H", len(nal)) + nal for nal in (sps, pps))
+    idr, sound = bytes(60), bytes([0xFC]) + bytes(20)
+    packets, number = b"", 65533
+    for flags, timestamp, payload in [
+        (0, 0, stap), (0, 0, b"\x7c\x85" + idr), (2, 0, b"\x7c\x45" + idr), (3, 0, sound), (2, 3000, b"\x41" + idr),
+        (7, 960, sound), (6, 6000, b"\x41" + idr),
+    ]:
+        own = number if flags & 1 == 0 else 7 + timestamp // 960
+        packets += struct.pack(">BHIBB", flags, own % 65536, timestamp, 20, len(payload)) + payload
+        number += flags & 1 == 0
+    seed("whip_rtp", "both", packets)
+
+
 def recent_ffmpeg():
     python = ROOT / "target/tools/ffmpeg/bin/python"
     if not python.exists():
@@ -416,7 +485,7 @@ def recent_ffmpeg():
 if __name__ == "__main__":
     FFMPEG = os.environ.get("FFMPEG") or recent_ffmpeg()
     shutil.rmtree(SEEDS, ignore_errors=True)
-    for make in (media, amf, rtmp, viewers, wire, pipe, files):
+    for make in (media, amf, rtmp, whip, viewers, wire, pipe, webrtc, files):
         make()
     made = list(SEEDS.rglob("*/*"))
     print(f"{len(made)} seeds, {sum(path.stat().st_size for path in made)} bytes, in {SEEDS.relative_to(ROOT)}")

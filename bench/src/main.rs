@@ -2,6 +2,7 @@
 //!
 //!   packaging ──────┐ in this process, on synthetic media (synthetic.rs)
 //!   part-delay ─────┤
+//!   seal ───────────┤
 //!   relay ──────────┤
 //!   edge-egress ────┤
 //!   held ───────────┤ both: the call in this process, the memory of the release binary
@@ -33,6 +34,7 @@ mod relay_cpu;
 mod relay_hop;
 mod requests;
 mod rungs;
+mod seal;
 mod soak;
 mod synthetic;
 mod table;
@@ -61,6 +63,11 @@ const BENCHMARKS: &[Benchmark] = &[
         name: "part-delay",
         about: "from the last unit of a part to the answer of a held blocking reload",
         run: part_delay::run,
+    },
+    Benchmark {
+        name: "seal",
+        about: "CPU time per packet for a WebRTC viewer, beside the cipher alone",
+        run: seal::run,
     },
     Benchmark {
         name: "relay",

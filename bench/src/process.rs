@@ -203,7 +203,7 @@ impl Tidecast {
     fn start_in(data_dir: TempDir, settings: &[(&str, &str)]) -> Result<Self> {
         let log = data_dir.path().join("log");
         let mut command = Command::new(binary()?);
-        for listener in ["RTMP", "HTTP", "ADMIN", "RELAY"] {
+        for listener in ["RTMP", "WEBRTC", "HTTP", "ADMIN", "RELAY"] {
             command.env(format!("TIDECAST__{listener}__LISTEN"), "127.0.0.1:0");
         }
         command.env("TIDECAST__TRANSCODE__LADDER", "off");

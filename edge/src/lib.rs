@@ -4,6 +4,7 @@
 mod alternates;
 mod connect;
 mod drain;
+mod endpoint;
 mod listener;
 mod metrics;
 mod pull;
@@ -11,9 +12,11 @@ mod remote;
 mod site;
 mod state;
 mod unlisted;
+mod whep;
 
 pub use alternates::Alternates;
 pub use connect::{Backstage, Refused};
+pub use endpoint::Endpoint;
 pub use listener::{Listener, SOCKET};
 pub use metrics::Metrics;
 pub use pull::{JoinError, PullMetrics, Puller, Watching};
@@ -21,3 +24,4 @@ pub use site::Site;
 #[cfg(any(test, fuzzing))]
 pub use site::fuzzing;
 pub use unlisted::Unlisted;
+pub use whep::{StartError, Whep};

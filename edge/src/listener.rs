@@ -8,14 +8,17 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
+use futures_util::future::Either;
 use http::header::CONNECTION;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body as _;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use net::{Accepted, Acceptor, Full, Limits, Options, Paced, Panicked, Requests, TooSlow};
+use net::{Accepted, Acceptor, Limits, Options, Paced, Panicked, Requests, TooSlow};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -52,6 +55,9 @@ const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// A request's head. A browser sends less than 1 kB; the rest is for cookies that are not ours.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
+/// For the body of a request that is read: an offer of 6 kB, over a bad line.
+const BODY_TIME_MAX: Duration = Duration::from_secs(5);
+
 /// The bound listener.
 pub struct Listener {
     acceptor: Acceptor,
@@ -63,6 +69,18 @@ pub struct Listener {
 pub(crate) trait Respond: Send + Sync + 'static {
     /// Called while the request is read: what is dropped before the future is first polled is not kept while it waits.
     fn respond(&self, viewer: IpAddr, request: Request<()>) -> impl Future<Output = Response<Body>> + Send;
+
+    /// Whose bodies are read, and how long they may be: of requests with which somebody publishes.
+    fn body_bytes_max(&self, _request: &Request<()>) -> Option<usize> {
+        None
+    }
+
+    /// A request that [`Respond::body_bytes_max`] said yes to, whole.
+    fn respond_to(
+        &self,
+        peer: IpAddr,
+        request: Request<Bytes>,
+    ) -> impl Future<Output = Response<Body>> + Send;
 
     /// Holds no request from now on.
     fn drain(&self);
@@ -91,7 +109,7 @@ async fn accept(mut acceptor: Acceptor, site: impl Respond, metrics: Metrics, dr
     let site = Arc::new(site);
     let drain = Arc::new(Drain::new(drain));
     loop {
-        let refused = |full: Full| metrics.refused(full.into());
+        let refused = |full: net::Full| metrics.refused(full.into());
         let accepted = tokio::select! {
             accepted = acceptor.next(refused) => accepted,
             () = drain.begun() => break,
@@ -141,15 +159,21 @@ async fn serve(
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         asked.begin();
         let (head, body) = request.into_parts();
-        // Not a block that awaits the other, which would have it twice.
-        site.respond(viewer, Request::from_parts(head, ())).map(move |mut response| {
+        let head = Request::from_parts(head, ());
+        let finish = move |mut response: Response<Body>, is_read: bool| {
             asked.end();
-            // Nobody here reads bodies, and what is left of one is not worth waiting for.
-            if !body.is_end_stream() || drain.has_begun() {
+            // What is left of a body is not worth waiting for.
+            if !is_read || drain.has_begun() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(response)
-        })
+        };
+        if let Some(bytes_max) = site.body_bytes_max(&head) {
+            let answer = with_body(site, viewer, head, body, bytes_max);
+            return Either::Left(Box::pin(answer.map(move |(response, is_read)| finish(response, is_read))));
+        }
+        // Not a block that awaits the other, which would have it twice.
+        Either::Right(site.respond(viewer, head).map(move |response| finish(response, body.is_end_stream())))
     });
     let connection = http1::Builder::new()
         // Ours is in `Paced`: hyper's runs while the end of an answer is still being taken.
@@ -173,6 +197,31 @@ async fn serve(
         debug!("cut off: still receiving when the drain was over");
         Ok(())
     })
+}
+
+/// Answers a request whose body is read first. And whether it was, to its end.
+async fn with_body(
+    site: &impl Respond,
+    peer: IpAddr,
+    head: Request<()>,
+    body: hyper::body::Incoming,
+    bytes_max: usize,
+) -> (Response<Body>, bool) {
+    let whole = timeout(BODY_TIME_MAX, Limited::new(body, bytes_max).collect()).await;
+    let refusal = |status: StatusCode, words: &'static str| {
+        let mut response = Response::new(Full::new(Bytes::from_static(words.as_bytes())));
+        *response.status_mut() = status;
+        (response.map(http_body_util::Either::Right), false)
+    };
+    match whole {
+        Ok(Ok(whole)) => (site.respond_to(peer, head.map(|()| whole.to_bytes())).await, true),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            refusal(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long\n")
+        }
+        // Nobody is there any more to read it, if it is not merely badly chunked.
+        Ok(Err(_)) => refusal(StatusCode::BAD_REQUEST, "the body ends in the middle\n"),
+        Err(_) => refusal(StatusCode::REQUEST_TIMEOUT, "the body took too long\n"),
+    }
 }
 
 /// `None` if nobody but the viewer ended the connection, or it was merely idle.

@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 pub struct Metrics {
     pub(crate) connections: Gauge,
     pub(crate) panics: Counter,
+    pub(crate) whep_viewers: Gauge,
     refused: Family<Labels, Counter>,
 }
 
@@ -71,6 +72,7 @@ impl Metrics {
             "HTTP connections that ended in a bug of ours",
             metrics.panics.clone(),
         );
+        registry.register("whep_viewers", "Viewers by WebRTC", metrics.whep_viewers.clone());
         registry.register_collector(Box::new(Viewers(catalog)));
         metrics
     }

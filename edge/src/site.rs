@@ -24,6 +24,7 @@ use serde::Serialize;
 
 use crate::alternates::Alternates;
 use crate::connect::{self, Backstage};
+use crate::endpoint::Endpoint;
 use crate::listener::Respond;
 use crate::pull::{JoinError, Puller};
 use crate::unlisted::Unlisted;
@@ -53,6 +54,8 @@ pub struct Site {
     alternates: Option<Alternates>,
     /// `None` where nobody publishes.
     backstage: Option<Arc<dyn Backstage>>,
+    /// Of WebRTC.
+    endpoints: Vec<Arc<dyn Endpoint>>,
     /// Where the streams come from, unless they are of this node.
     upstream: Option<Puller>,
 }
@@ -66,6 +69,7 @@ impl Site {
             unlisted: Unlisted::default(),
             alternates: None,
             backstage: None,
+            endpoints: Vec::new(),
             upstream: None,
         }
     }
@@ -109,6 +113,18 @@ impl Site {
     pub fn with_backstage(mut self, backstage: Arc<dyn Backstage>) -> Self {
         self.backstage = Some(backstage);
         self
+    }
+
+    /// Takes publishers or viewers by WebRTC.
+    #[must_use]
+    pub fn with_endpoint(mut self, endpoint: Arc<dyn Endpoint>) -> Self {
+        self.endpoints.push(endpoint);
+        self
+    }
+
+    fn endpoint(&self, path: &str) -> Option<&dyn Endpoint> {
+        let mut endpoints = self.endpoints.iter();
+        endpoints.find(|endpoint| path.starts_with(endpoint.prefix())).map(AsRef::as_ref)
     }
 
     async fn media(&self, viewer: IpAddr, head: &Head) -> Response<hls::http::Body> {
@@ -281,6 +297,18 @@ impl Respond for Site {
                 }
             }
         }
+    }
+
+    fn body_bytes_max(&self, request: &Request<()>) -> Option<usize> {
+        self.endpoint(request.uri().path()).map(|endpoint| endpoint.body_bytes_max())
+    }
+
+    async fn respond_to(&self, peer: IpAddr, request: Request<Bytes>) -> Response<Body> {
+        let response = match self.endpoint(request.uri().path()) {
+            Some(endpoint) => endpoint.respond(peer, request).await,
+            None => text(StatusCode::NOT_FOUND, "nothing here\n"),
+        };
+        response.map(|bytes| Either::Right(Full::new(bytes)))
     }
 
     fn drain(&self) {

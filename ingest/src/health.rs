@@ -46,6 +46,11 @@ const FRAME_RATE_SWING: f64 = 0.3;
 /// A faster rate is no camera's: some muxers announce their timescale.
 const FRAME_RATE_MAX: u32 = 240;
 
+/// Loss is judged over so many samples; a share below this, or so few packets, mends itself at the next keyframe.
+const LOSS_SAMPLES: usize = 15;
+const LOSS_SHARE_MIN: f64 = 0.005;
+const LOST_TOLD: u64 = 5;
+
 /// Parts over target in a minute that are told: one may be a hiccup.
 const PARTS_OVER_TARGET_TOLD: u64 = 3;
 
@@ -80,6 +85,15 @@ struct Second {
     audio_bytes: usize,
     /// As they stood at its end.
     counts: Counts,
+    packets: Packets,
+}
+
+/// Of a publisher whose line may lose some: since it began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Packets {
+    pub received: u64,
+    /// And did not come when they were asked for again.
+    pub lost: u64,
 }
 
 /// What else is known when a second is complete.
@@ -95,6 +109,8 @@ pub(crate) struct Circumstances {
     pub(crate) rare_pixels: bool,
     /// Everyday name of a video codec that many browsers have no decoder for.
     pub(crate) rare_codec: Option<&'static str>,
+    /// `None` of a publisher whose connection loses nothing.
+    pub(crate) packets: Option<Packets>,
     /// Somebody here makes other renditions of the video.
     pub(crate) has_ladder: bool,
 }
@@ -114,7 +130,13 @@ impl Health {
         let span_ms = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
         let gap = Sample { span_ms, ..Sample::default() };
         for sample in before.samples.iter().copied().chain([gap]) {
-            health.push(Second { sample, delay_ms: None, audio_bytes: 0, counts });
+            health.push(Second {
+                sample,
+                delay_ms: None,
+                audio_bytes: 0,
+                counts,
+                packets: Packets::default(),
+            });
         }
         health
     }
@@ -164,7 +186,8 @@ impl Health {
         let silent = audio_bytes > 0 && frame_bytes_max <= silent_bytes_max(now.audio_channels.unwrap_or(1));
         self.silent_seconds = if silent { self.silent_seconds.saturating_add(1) } else { 0 };
         let delay_ms = self.delay_ms.take();
-        self.push(Second { sample, delay_ms, audio_bytes, counts: now.counts });
+        let packets = now.packets.unwrap_or_default();
+        self.push(Second { sample, delay_ms, audio_bytes, counts: now.counts, packets });
         self.own = self.seconds.len().min(self.own + 1);
         let sound = self.heard(now.now_ms);
         Report {
@@ -185,7 +208,9 @@ impl Health {
             self.picture_missing(now),
             self.frames_missing(now),
             self.frames_unsteady(now),
-            self.bit_rate_unsteady(),
+            // One that measures its line follows it; that is no fault.
+            self.bit_rate_unsteady().filter(|_| now.packets.is_none()),
+            self.packets_lost(),
             sound_missing(sound, now.announced.audio),
             self.timestamps_jumped(),
             self.parts_over_target(),
@@ -314,6 +339,22 @@ impl Health {
                  viewer's connection must carry the peaks.",
                 least / 1e6,
                 most / 1e6
+            )
+        })
+    }
+
+    fn packets_lost(&self) -> Option<String> {
+        let own = self.own.min(LOSS_SAMPLES);
+        let (newest, oldest) =
+            (self.seconds.back()?, self.seconds.get(self.seconds.len().checked_sub(own)?)?);
+        let lost = newest.packets.lost.saturating_sub(oldest.packets.lost);
+        let all = lost + newest.packets.received.saturating_sub(oldest.packets.received);
+        let share = lost as f64 / all.max(1) as f64;
+        (lost >= LOST_TOLD && share >= LOSS_SHARE_MIN).then(|| {
+            format!(
+                "{:.1} % of what you send is lost on its way, and viewers see the picture stand still. Use a cable \
+                 instead of Wi-Fi, or lower the bitrate.",
+                share * 100.0
             )
         })
     }

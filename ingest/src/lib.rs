@@ -1,11 +1,11 @@
-//! Publishers in. A protocol session (`rtmp/`) hands FLV messages to a [`Publication`], which puts them on the stream's
+//! Publishers in. A protocol session (`rtmp/`, `whip/`) hands messages to a [`Publication`], which puts them on the stream's
 //! clock and hands them to the session: that lets the cutter draw the boundaries, and writes the live log. Publishers
 //! come and go; the session stays until its last one has been gone for too long.
 //!
 //!   rtmp/ ─▶ gate.rs ─▶ publication.rs ─▶ hold.rs (the first 2 s) ─▶ session.rs ─▶ log.rs ─▶ relay
 //!             who may      timeline.rs     tracks, frame rate          gaps       cutter.rs, grid.rs
 //!
-//! All but `keeper.rs`, `rtmp/conn.rs` and `rtmp/server.rs` is pure: bytes and time in, log entries out.
+//! All but `keeper.rs` and the protocols' `conn.rs` and `server.rs` is pure: bytes and time in, log entries out.
 
 mod checkpoint;
 mod cutter;
@@ -30,13 +30,15 @@ mod session;
 mod testing;
 mod timeline;
 mod warnings;
+pub mod whip;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, NoCheckpoints};
 pub use error::{KeyFault, PublishError, Refusal};
 pub use gate::{Authorize, Gate, OnConflict, Policy};
+pub use health::Packets;
 pub use keeper::keep;
 pub use ladder::{Ladder, PassThrough};
 pub use metrics::Metrics;
-pub use publication::{Announced, Publication};
+pub use publication::{Announced, Publication, VideoUnit};
 pub use refusals::{Refusals, Refused};
 pub use secret::Secret;

@@ -13,11 +13,12 @@ use bytes::Bytes;
 use media::codec::{Access, Chroma};
 use media::flv;
 use media::{AccessUnit, AudioConfig, SessionId, Timescale, TrackKind, VideoConfig};
+use relay::Stream;
 use tracing::{Span, field, info, warn};
 
 use crate::error::PublishError;
 use crate::gate::{Claims, Shared, Slot};
-use crate::health::{Circumstances, Health, KEYFRAME_INTERVAL_GOOD_S};
+use crate::health::{Circumstances, Health, KEYFRAME_INTERVAL_GOOD_S, Packets};
 use crate::hold::{Held, Hold};
 use crate::log::Placed;
 use crate::meter::Meter;
@@ -51,6 +52,15 @@ pub struct Announced {
     pub frames_per_second: Option<u32>,
 }
 
+/// One coded picture on its way to the log.
+#[derive(Debug, Clone)]
+pub struct VideoUnit {
+    pub codec: flv::VideoCodec,
+    /// PTS − DTS.
+    pub composition_offset_ms: i32,
+    pub data: Bytes,
+}
+
 /// A publisher that was let in. Dropping it is a lost connection: the session waits for it to come back.
 pub struct Publication {
     shared: Arc<Shared>,
@@ -60,6 +70,7 @@ pub struct Publication {
     fresh: SessionId,
     stage: Stage,
     announced: Announced,
+    packets: Option<Packets>,
     clock: Clock,
     /// Of each kind one track is taken.
     video_tracks: flv::Tracks,
@@ -117,6 +128,7 @@ impl Publication {
             fresh,
             stage: Stage::Holding { hold: Box::default(), settled: false },
             announced: Announced::default(),
+            packets: None,
             clock: Clock::default(),
             video_tracks: flv::Tracks::default(),
             audio_tracks: flv::Tracks::default(),
@@ -138,9 +150,19 @@ impl Publication {
         self.announced = announced;
     }
 
+    /// What has become of the publisher's packets so far, where its line may lose some.
+    pub fn packets(&mut self, packets: Packets) {
+        self.packets = Some(packets);
+    }
+
     /// The publisher says that it is over, and means it: no session waits for it.
     pub fn goodbye(self) {
         self.slot.lock().leave(self.claim, true);
+    }
+
+    /// What viewers read of it; `None` once it is over.
+    pub(crate) fn stream(&self) -> Option<Arc<Stream>> {
+        self.shared.registry.get(self.slot.id())
     }
 
     /// How long the publisher must be left unread, because its media runs ahead of the wall clock.
@@ -159,13 +181,31 @@ impl Publication {
         now: Instant,
         wall: SystemTime,
     ) -> Result<(), PublishError> {
-        let (codec, offset_ms, data) = match flv::Video::parse(body, &mut self.video_tracks)? {
-            flv::Video::Unit { codec, composition_offset_ms, data } => (codec, composition_offset_ms, data),
-            flv::Video::SequenceHeader { codec, record } => {
-                return self.video_config(VideoConfig::parse(codec, record)?);
+        match flv::Video::parse(body, &mut self.video_tracks)? {
+            flv::Video::Unit { codec, composition_offset_ms, data } => {
+                let unit = VideoUnit { codec, composition_offset_ms, data };
+                self.video_unit(stamp, unit, now, wall)
             }
-            flv::Video::EndOfSequence | flv::Video::Info => return Ok(()),
-        };
+            flv::Video::SequenceHeader { codec, record } => {
+                self.video_config(VideoConfig::parse(codec, record)?)
+            }
+            flv::Video::EndOfSequence | flv::Video::Info => Ok(()),
+        }
+    }
+
+    /// One picture as a sample of a file holds it (H.264: NAL units behind their lengths), with the publisher's stamp in
+    /// milliseconds, which may wrap at 32 bits.
+    ///
+    /// # Errors
+    /// [`PublishError`]: the publication cannot go on.
+    pub fn video_unit(
+        &mut self,
+        stamp: u32,
+        unit: VideoUnit,
+        now: Instant,
+        wall: SystemTime,
+    ) -> Result<(), PublishError> {
+        let VideoUnit { codec, composition_offset_ms: offset_ms, data } = unit;
         let track = self.video.as_ref().filter(|track| track.config.codec() == codec);
         let usable = track.and_then(|track| Some((track.config.access(&data)?, track.begun)));
         let Some((access, begun)) = usable else {
@@ -216,13 +256,27 @@ impl Publication {
         now: Instant,
         wall: SystemTime,
     ) -> Result<(), PublishError> {
-        let (codec, data) = match flv::Audio::parse(body, &mut self.audio_tracks)? {
-            flv::Audio::Frame { codec, data } => (codec, data),
+        match flv::Audio::parse(body, &mut self.audio_tracks)? {
+            flv::Audio::Frame { codec, data } => self.audio_frame(stamp, codec, data, now, wall),
             flv::Audio::SequenceHeader { codec, record } => {
-                return self.audio_config(AudioConfig::parse(codec, record)?);
+                self.audio_config(AudioConfig::parse(codec, record)?)
             }
-            flv::Audio::Silence => return Ok(()),
-        };
+            flv::Audio::Silence => Ok(()),
+        }
+    }
+
+    /// One frame of sound, with the publisher's stamp in milliseconds as in [`Publication::video_unit`].
+    ///
+    /// # Errors
+    /// [`PublishError`]: the publication cannot go on.
+    pub fn audio_frame(
+        &mut self,
+        stamp: u32,
+        codec: flv::AudioCodec,
+        data: Bytes,
+        now: Instant,
+        wall: SystemTime,
+    ) -> Result<(), PublishError> {
         let believable = data.len() <= AUDIO_FRAME_BYTES_MAX;
         let track = self.audio.as_ref().filter(|track| believable && track.config.codec() == codec);
         let Some(samples) = track.and_then(|track| track.config.samples(&data)) else {
@@ -254,7 +308,11 @@ impl Publication {
         self.unit(&mut claims, held, mapped.millis, now, wall)
     }
 
-    fn video_config(&mut self, config: VideoConfig) -> Result<(), PublishError> {
+    /// The configuration of the pictures that follow; a new one is in force from the next keyframe on.
+    ///
+    /// # Errors
+    /// [`PublishError::VideoChanged`] if the codec is another one than before.
+    pub fn video_config(&mut self, config: VideoConfig) -> Result<(), PublishError> {
         let known = self.video.as_ref().is_some_and(|track| track.config == config);
         if !known && is_rare(&config) {
             let (chroma, bit_depth) = (config.chroma(), config.bit_depth());
@@ -270,7 +328,11 @@ impl Publication {
         Ok(())
     }
 
-    fn audio_config(&mut self, config: AudioConfig) -> Result<(), PublishError> {
+    /// The configuration of the sound that follows.
+    ///
+    /// # Errors
+    /// [`PublishError::AudioChanged`] if it is another one than before.
+    pub fn audio_config(&mut self, config: AudioConfig) -> Result<(), PublishError> {
         match &self.audio {
             Some(track) if track.config == config => Ok(()),
             Some(_) => Err(PublishError::AudioChanged),
@@ -437,6 +499,7 @@ impl Publication {
                 VideoConfig::H265(_) => Some("HEVC"),
                 VideoConfig::Av1(_) => Some("AV1"),
             }),
+            packets: self.packets,
             has_ladder: session.has_ladder(),
             audio_channels: self.audio.as_ref().map(|track| track.config.channels()),
         };

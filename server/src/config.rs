@@ -14,7 +14,7 @@ mod value;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -39,6 +39,7 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) http: Http,
     pub(crate) rtmp: Rtmp,
+    pub(crate) webrtc: WebRtc,
     pub(crate) admin: Admin,
     pub(crate) auth: Auth,
     pub(crate) publish: Publish,
@@ -64,6 +65,15 @@ pub(crate) struct Http {
 /// Publishers over RTMP.
 pub(crate) struct Rtmp {
     pub(crate) listen: SocketAddr,
+}
+
+/// The one port, of UDP and of TCP, for everybody who publishes or watches by WebRTC.
+pub(crate) struct WebRtc {
+    pub(crate) listen: SocketAddr,
+    /// Under which the machine is reached, if it does not have the address itself.
+    pub(crate) public: Vec<IpAddr>,
+    /// URLs of STUN and TURN servers for those whose networks want one.
+    pub(crate) ice_servers: Vec<String>,
 }
 
 /// Health and metrics, without authentication.
@@ -158,6 +168,27 @@ pub(crate) const KEYS: &[Key] = &[
         allowed: LISTEN_ALLOWED,
         set: |config, text| value::listen(text).map(|listen| config.rtmp.listen = listen),
         show: |config| Some(value::show_listen(config.rtmp.listen)),
+    },
+    Key {
+        name: "webrtc.listen",
+        allowed: LISTEN_ALLOWED,
+        set: |config, text| value::listen(text).map(|listen| config.webrtc.listen = listen),
+        show: |config| Some(value::show_listen(config.webrtc.listen)),
+    },
+    Key {
+        name: "webrtc.public",
+        allowed: "IP addresses with commas between, as in \"203.0.113.7, 2001:db8::7\"",
+        set: |config, text| value::addresses(text).map(|public| config.webrtc.public = public),
+        show: |config| {
+            let public: Vec<_> = config.webrtc.public.iter().map(ToString::to_string).collect();
+            Some(public.join(", "))
+        },
+    },
+    Key {
+        name: "webrtc.ice_servers",
+        allowed: "URLs of STUN or TURN servers with commas between, as in \"stun:stun.example:3478\"",
+        set: |config, text| value::ice_servers(text).map(|servers| config.webrtc.ice_servers = servers),
+        show: |config| Some(config.webrtc.ice_servers.join(", ")),
     },
     Key {
         name: "admin.listen",
@@ -345,15 +376,18 @@ impl Effective {
 
     /// Two listeners cannot share an address. Told here rather than by the kernel, which names no key.
     fn clashes(&self) -> Vec<Problem> {
-        let Config { http, rtmp, admin, relay, roles, .. } = &self.config;
+        let Config { http, rtmp, webrtc, admin, relay, roles, .. } = &self.config;
         let mut listeners = vec![
             ("http.listen", http.listen),
             ("rtmp.listen", rtmp.listen),
+            // Over TCP too.
+            ("webrtc.listen", webrtc.listen),
             ("admin.listen", admin.listen.get()),
             ("relay.listen", relay.listen),
         ];
         // An edge takes no publishers.
-        listeners.retain(|(key, _)| *roles == RoleSet::All || *key != "rtmp.listen");
+        listeners
+            .retain(|(key, _)| *roles == RoleSet::All || !["rtmp.listen", "webrtc.listen"].contains(key));
         let mut problems = Vec::new();
         for (index, &(first, first_addr)) in listeners.iter().enumerate() {
             for &(second, second_addr) in &listeners[index + 1..] {
@@ -402,6 +436,11 @@ impl Config {
                 alternates: Alternates::default(),
             },
             rtmp: Rtmp { listen: value::every_address(1935) },
+            webrtc: WebRtc {
+                listen: value::every_address(8189),
+                public: Vec::new(),
+                ice_servers: Vec::new(),
+            },
             admin: Admin { listen: LoopbackAddr::v4(9090) },
             auth: Auth { publish_key: None },
             publish: Publish { linger: Duration::from_secs(20), on_conflict: OnConflict::Refuse },

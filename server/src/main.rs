@@ -14,6 +14,7 @@ mod keys;
 mod listen;
 mod metrics;
 mod offer;
+mod publishing;
 mod roles;
 mod shutdown;
 mod telemetry;
@@ -148,6 +149,10 @@ fn announce(roles: &Roles) -> anyhow::Result<()> {
     match bound.relay {
         Some(relay) => info!(relay.listen = %relay, "relay: nodes of the cluster may read streams here"),
         None => info!("relay: off, this node is in no cluster; `tidecast cluster init` makes one"),
+    }
+    if let Some(webrtc) = bound.webrtc {
+        let http = format!("http://{}:{}", listen::host_in_url(bound.http), bound.http.port());
+        info!(webrtc.listen = %webrtc, "WHIP: publish to {http}/whip/{{app}}/{{stream}} with the publish key as bearer token");
     }
     let watch =
         format!("http://{}:{}/watch/{{app}}/{{stream}}", listen::host_in_url(bound.http), bound.http.port());

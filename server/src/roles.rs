@@ -8,18 +8,21 @@
 //! process goes on with what was open.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use anyhow::Context;
-use edge::{Listener, PullMetrics, Puller, Site};
+use edge::{Listener, PullMetrics, Puller, Site, Whep};
 use hls::Catalog;
 use ingest::rtmp::{self, Server as Rtmp};
+use ingest::whip::{self, Whip};
 use ingest::{Checkpoints, Gate, NoCheckpoints, Policy};
 use net::{Guesses, Limits};
 use origin::{Origin, Relay, RelayMetrics};
 use prometheus_client::registry::Registry;
 use relay::{Identity, StreamRegistry, Upstream, UpstreamUrl, WireMetrics};
+use rtc::port::{Port, PortDriver, PortSettings};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -31,6 +34,7 @@ use crate::descriptors;
 use crate::keys::PublishKey;
 use crate::listen::Handed;
 use crate::offer::Offer;
+use crate::publishing::Publishing;
 use crate::transcoding::Transcoding;
 
 /// Every role of this process, bound but not running.
@@ -53,6 +57,13 @@ enum Source {
 struct Own {
     gate: Gate,
     rtmp: Rtmp,
+    whip: Whip,
+    whep: Whep,
+    /// Of the one port for everybody who speaks WebRTC.
+    webrtc: PortDriver,
+    webrtc_listen: SocketAddr,
+    /// When the sessions on it have said goodbye.
+    whip_drain: CancellationToken,
     origin: Origin,
     transcoding: Arc<Transcoding>,
     transcoded: transcode::Metrics,
@@ -69,6 +80,8 @@ struct RelayRole {
 pub(crate) struct Addresses {
     pub(crate) http: SocketAddr,
     pub(crate) rtmp: Option<SocketAddr>,
+    /// UDP and TCP.
+    pub(crate) webrtc: Option<SocketAddr>,
     pub(crate) relay: Option<SocketAddr>,
     pub(crate) admin: SocketAddr,
 }
@@ -136,9 +149,27 @@ impl Roles {
             handed.listen("rtmp", config.rtmp.listen, rtmp::SOCKET)?,
             gate.clone(),
             Limits { total: connections.publishers, ..rtmp::CONNECTIONS },
-            guesses,
+            guesses.clone(),
             rtmp::Metrics::register(&mut metrics),
         );
+        let settings = PortSettings {
+            listen: config.webrtc.listen,
+            public: config.webrtc.public.clone(),
+            // For whose network lets no UDP through.
+            tcp: true,
+        };
+        let (port, webrtc) = Port::bind(&settings)
+            .with_context(|| format!("webrtc.listen: cannot take UDP and TCP {}", config.webrtc.listen))?;
+        let webrtc_port = port.candidates().first().map_or(0, |candidate| candidate.address.port());
+        let webrtc_listen = SocketAddr::new(config.webrtc.listen.ip(), webrtc_port);
+        let whip_drain = CancellationToken::new();
+        let whip_metrics = whip::Metrics::register(&mut metrics);
+        let edge_metrics = edge::Metrics::register(&mut metrics, catalog.clone());
+        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let whep = Whep::start(streams.clone(), port.clone(), threads, &edge_metrics)?;
+        let whip_settings =
+            whip::Settings { limits: whip::PUBLISHERS, ice_servers: config.webrtc.ice_servers.clone() };
+        let whip = Whip::new(port, gate.clone(), &whip_settings, guesses, whip_metrics, whip_drain.clone())?;
         let rtmp_port = rtmp.local_addr().context("rtmp.listen")?.port();
         let site = || {
             let site = Site::new(streams.clone(), catalog.clone(), rtmp_port);
@@ -149,9 +180,12 @@ impl Roles {
         let relay = bind_relay(config, identity.as_ref(), handed, &catalog, offer, &mut metrics)?;
         let http = Listener::new(
             handed.listen("http", config.http.listen, edge::SOCKET)?,
-            site().with_backstage(Arc::new(backstage)),
+            site()
+                .with_backstage(Arc::new(backstage))
+                .with_endpoint(Arc::new(Publishing(whip.clone())))
+                .with_endpoint(Arc::new(whep.clone())),
             Limits { total: connections.viewers, per_address: config.http.connections_per_address },
-            edge::Metrics::register(&mut metrics, catalog.clone()),
+            edge_metrics,
         );
         Ok(Self {
             http,
@@ -159,6 +193,11 @@ impl Roles {
             source: Source::Own(Box::new(Own {
                 gate,
                 rtmp,
+                whip,
+                whep,
+                webrtc,
+                webrtc_listen,
+                whip_drain,
                 origin: Origin::new(streams.clone(), catalog.clone()),
                 transcoding,
                 transcoded,
@@ -223,6 +262,10 @@ impl Roles {
                 Source::Own(own) => Some(own.rtmp.local_addr().context("rtmp.listen")?),
                 Source::Pulled { .. } => None,
             },
+            webrtc: match &self.source {
+                Source::Own(own) => Some(own.webrtc_listen),
+                Source::Pulled { .. } => None,
+            },
             relay: match &self.relay {
                 Some(relay) => Some(relay.listener.local_addr().context("relay.listen")?),
                 None => None,
@@ -246,12 +289,23 @@ impl Roles {
         let roles = async {
             let gate = match self.source {
                 Source::Own(own) => {
-                    let Own { gate, rtmp, origin, transcoding, transcoded, streams } = *own;
+                    let Own { gate, rtmp, whip, whep, webrtc, whip_drain, origin, transcoding, .. } = *own;
+                    let (transcoded, streams) = (own.transcoded, own.streams);
                     let keeper = ingest::keep(gate.clone(), drain.clone());
                     let work_stop = CancellationToken::new();
                     let work = transcoding.run(streams, transcoded, work_stop.clone());
+                    let webrtc_stop = CancellationToken::new();
+                    let sessions = async {
+                        drain.cancelled().await;
+                        whep.drain();
+                        whip_drain.cancel();
+                        whip.drained().await;
+                        webrtc_stop.cancel();
+                    };
                     let others = async {
-                        tokio::join!(keeper, rtmp.run(drain.clone()), origin.run(drain.clone()), relay, http);
+                        let publishers = async { tokio::join!(rtmp.run(drain.clone()), sessions) };
+                        let packets = webrtc.run(webrtc_stop.clone());
+                        tokio::join!(keeper, publishers, packets, origin.run(drain.clone()), relay, http);
                         // Not before: with a job go its rungs, and viewers would be told that they are over.
                         work_stop.cancel();
                     };

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 fn tidecast(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidecast"));
     command.env_clear().env("HOME", home).current_dir(home);
-    for key in ["HTTP", "RTMP", "ADMIN"] {
+    for key in ["HTTP", "RTMP", "WEBRTC", "ADMIN"] {
         command.env(format!("TIDECAST__{key}__LISTEN"), "127.0.0.1:0");
     }
     command

@@ -8,7 +8,13 @@ import { chromium } from "playwright-core";
 const ARGUMENTS = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"];
 
 export async function launch() {
-  return chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", headless: true, args: ARGUMENTS });
+  return launchWith([]);
+}
+
+/** With more of Chromium's switches. */
+export async function launchWith(more) {
+  const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
+  return chromium.launch({ executablePath, headless: true, args: [...ARGUMENTS, ...more] });
 }
 
 /** A new visitor on `url`; `problems` collects what no page may have. */

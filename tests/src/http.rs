@@ -27,8 +27,11 @@ pub struct Answer {
 
 impl Http {
     pub(crate) fn new(server: SocketAddr) -> Self {
-        let config =
-            Agent::config_builder().http_status_as_error(false).timeout_global(Some(ANSWER_MAX)).build();
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .allow_non_standard_methods(true)
+            .timeout_global(Some(ANSWER_MAX))
+            .build();
         Self { agent: config.into(), server }
     }
 
@@ -47,6 +50,23 @@ impl Http {
         }
         let asked = || format!("GET {path}");
         let mut response = request.call().with_context(asked)?;
+        let body =
+            response.body_mut().with_config().limit(BODY_BYTES_MAX).read_to_vec().with_context(asked)?;
+        Ok(Answer { status: response.status().as_u16(), headers: response.headers().clone(), body })
+    }
+
+    /// Any request.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Answer> {
+        let mut request = ureq::http::Request::builder().method(method);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.uri(format!("http://{}{path}", self.server)).body(body)?;
+        let asked = || format!("{method} {path}");
+        let mut response = self.agent.run(request).with_context(asked)?;
         let body =
             response.body_mut().with_config().limit(BODY_BYTES_MAX).read_to_vec().with_context(asked)?;
         Ok(Answer { status: response.status().as_u16(), headers: response.headers().clone(), body })

@@ -44,6 +44,38 @@ impl Publisher {
         Self::start(&recent_ffmpeg()?, &["-re", "-stream_loop", "-1"], name, &output, url)
     }
 
+    /// Publishes a moving picture and a tone by WHIP, with an ffmpeg that speaks it. A keyframe every two seconds.
+    ///
+    /// # Errors
+    /// If ffmpeg cannot be started, or `scripts/setup.sh test` has not installed that one.
+    pub fn of_whip(url: &str, key: &str) -> Result<Self> {
+        let mut command = Command::new(recent_ffmpeg()?);
+        command.args([
+            "-nostdin",
+            "-hide_banner",
+            "-loglevel",
+            "info",
+            "-nostats",
+            "-re",
+            "-f",
+            "lavfi",
+            "-i",
+        ]);
+        command.args([
+            "testsrc2=size=640x360:rate=30",
+            "-re",
+            "-f",
+            "lavfi",
+            "-i",
+            "sine=frequency=440:sample_rate=48000",
+        ]);
+        command
+            .args("-c:v libx264 -profile:v high -preset ultrafast -tune zerolatency -bf 0 -g 60".split(' '));
+        command.args("-pix_fmt yuv420p -b:v 800k -c:a libopus -ac 2 -b:a 96k -f whip".split(' '));
+        command.args(["-authorization", key, url]);
+        Ok(Self { process: Process::spawn("ffmpeg", &mut command)? })
+    }
+
     /// Publishes what ffmpeg makes of these arguments, which say all between `-re` and the address.
     ///
     /// # Errors

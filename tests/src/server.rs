@@ -33,6 +33,8 @@ pub struct Tidecast {
     rtmp: Option<SocketAddr>,
     http: SocketAddr,
     admin: SocketAddr,
+    /// UDP; an edge takes no publishers.
+    webrtc: Option<SocketAddr>,
     /// Of a node that is in a cluster.
     pub(crate) relay: Option<SocketAddr>,
 }
@@ -172,6 +174,7 @@ impl Tidecast {
         for (listener, address) in listeners {
             command.env(format!("TIDECAST__{listener}__LISTEN"), address.to_string());
         }
+        command.env("TIDECAST__WEBRTC__LISTEN", ANY.to_string());
         command.env("TIDECAST__AUTH__PUBLISH_KEY", PUBLISH_KEY);
         // A ladder takes the time of two cores; tests of it turn it on.
         command.env("TIDECAST__TRANSCODE__LADDER", "off");
@@ -186,7 +189,17 @@ impl Tidecast {
         let needed = |key: &str| address(&ready, key).with_context(|| format!("no {key} in: {ready}"));
         let (http, admin) = (needed("http.listen")?, needed("admin.listen")?);
         let relay = process.lines().iter().find_map(|line| address(line, "relay.listen"));
-        Ok(Self { rtmp: address(&ready, "rtmp.listen"), http, admin, relay, process, setup, data_dir })
+        let webrtc = process.lines().iter().find_map(|line| address(line, "webrtc.listen"));
+        Ok(Self {
+            rtmp: address(&ready, "rtmp.listen"),
+            http,
+            admin,
+            webrtc,
+            relay,
+            process,
+            setup,
+            data_dir,
+        })
     }
 
     /// Stands still, with its connections open, as a machine that hangs.
@@ -214,6 +227,17 @@ impl Tidecast {
     #[must_use]
     pub fn publish_url_with_key(&self, stream: &str, key: &str) -> String {
         format!("rtmp://{}/{stream}?key={key}", self.rtmp_address())
+    }
+
+    /// Where to publish `stream` by WHIP, with [`PUBLISH_KEY`] as the bearer token.
+    #[must_use]
+    pub fn whip_url(&self, stream: &str) -> String {
+        format!("http://{}/whip/{stream}", self.http)
+    }
+
+    #[must_use]
+    pub fn webrtc_address(&self) -> SocketAddr {
+        self.webrtc.expect("an edge takes no publishers")
     }
 
     /// What viewers ask.

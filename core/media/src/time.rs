@@ -11,6 +11,8 @@ pub struct Timescale(NonZeroU32);
 impl Timescale {
     /// Video, everywhere in this server: the RTP clock of RFC 3551, exact for 24, 25, 30, 50 and 60 fps.
     pub const VIDEO: Self = Self::literal(90_000);
+    /// Opus, and its RTP clock (RFC 7587, §4.1).
+    pub const OPUS: Self = Self::literal(48_000);
     /// FLV and RTMP stamps.
     pub const MILLIS: Self = Self::literal(1_000);
 
@@ -39,6 +41,13 @@ impl Timescale {
         let ticks = u64::try_from(ticks).unwrap_or(0);
         let hertz = u64::from(self.hertz());
         Duration::new(ticks / hertz, (ticks % hertz * 1_000_000_000 / hertz) as u32)
+    }
+
+    /// The whole ticks of `span` on this clock; what 64 bits cannot hold, 3,000 years at 90 kHz and more, is the most
+    /// they can.
+    pub fn ticks(self, span: Duration) -> i64 {
+        let ticks = span.as_nanos() * u128::from(self.hertz()) / 1_000_000_000;
+        i64::try_from(ticks).unwrap_or(i64::MAX)
     }
 
     /// `ticks` in seconds, for text and ratios; never for arithmetic that must stay exact.
@@ -107,6 +116,13 @@ mod tests {
         assert_eq!(MediaTime::new(90_000, Timescale::VIDEO), MediaTime::new(48_000, audio));
         assert!(MediaTime::new(90_001, Timescale::VIDEO) > MediaTime::new(48_000, audio));
         assert_eq!(MediaTime::new(-1, Timescale::VIDEO).ticks_in(Timescale::MILLIS), -1);
+    }
+
+    #[test]
+    fn a_span_is_its_whole_ticks() {
+        assert_eq!(Timescale::VIDEO.ticks(Duration::from_micros(33_333)), 2_999);
+        assert_eq!(Timescale::VIDEO.ticks(Timescale::VIDEO.duration(180_000)), 180_000);
+        assert_eq!(Timescale::VIDEO.ticks(Duration::MAX), i64::MAX);
     }
 
     /// 26.5 hours is where a 33-bit 90 kHz clock wraps; ours must not notice, nor at a thousand years.

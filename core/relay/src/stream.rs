@@ -24,6 +24,8 @@ pub struct Stream {
     boundaries: watch::Receiver<u64>,
     /// Writers of derived tracks that no worker has taken.
     unclaimed: Mutex<Vec<TrackWriter>>,
+    /// Of viewers who wait for a keyframe; any number of them is one.
+    keyframe_wanted: Notify,
 }
 
 impl Stream {
@@ -53,6 +55,18 @@ impl Stream {
     /// claimed ends with the stream; the others when their writer is dropped.
     pub fn claim(&self) -> Vec<TrackWriter> {
         std::mem::take(&mut *self.unclaimed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A viewer cannot begin, or not go on, before the next keyframe of the publisher's own video. Where the publisher can
+    /// be asked for one, it is, about once a second at most.
+    pub fn want_keyframe(&self) {
+        self.keyframe_wanted.notify_one();
+    }
+
+    /// Waits until somebody wants a keyframe, or has wanted one since this was last waited for. For the one that asks the
+    /// publisher.
+    pub fn keyframe_wanted(&self) -> Notified<'_> {
+        self.keyframe_wanted.notified()
     }
 
     /// Counts the boundaries and ends of all tracks: what a reader of whole parts waits for. The channel
@@ -128,6 +142,7 @@ impl StreamWriter {
             facts: ArcSwap::default(),
             boundaries: boundaries_reader,
             unclaimed: Mutex::default(),
+            keyframe_wanted: Notify::new(),
         });
         Self { stream, registry, record, boundaries }
     }
@@ -274,6 +289,19 @@ mod tests {
             }],
             live: None,
         }
+    }
+
+    #[tokio::test]
+    async fn viewers_who_want_a_keyframe_are_heard_once_together() {
+        use futures_util::FutureExt;
+        let registry = StreamRegistry::default();
+        let id = StreamId::new("live", "cam").unwrap();
+        let _writer = registry.open(id.clone(), SessionId::from_random(1)).unwrap();
+        let stream = registry.get(&id).unwrap();
+        assert_eq!(stream.keyframe_wanted().now_or_never(), None);
+        (0..100).for_each(|_| stream.want_keyframe());
+        assert_eq!(stream.keyframe_wanted().now_or_never(), Some(()), "though nobody was waiting");
+        assert_eq!(stream.keyframe_wanted().now_or_never(), None);
     }
 
     /// The writer goes on whatever its readers do; the one that sleeps finds itself at a newer keyframe, counted.

@@ -1,7 +1,7 @@
 use std::net::Ipv4Addr;
 
 use bytes::Bytes;
-use http_body_util::Either;
+use http_body_util::{Either, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
@@ -34,7 +34,17 @@ impl Respond for Stage {
             }
             _ => Bytes::from_static(b"fine"),
         };
-        Response::new(Either::Right(http_body_util::Full::new(body)))
+        Response::new(Either::Right(Full::new(body)))
+    }
+
+    /// Bodies are read at /body only.
+    fn body_bytes_max(&self, request: &Request<()>) -> Option<usize> {
+        (request.uri().path() == "/body").then_some(1_000)
+    }
+
+    /// Says it back.
+    async fn respond_to(&self, _: IpAddr, request: Request<Bytes>) -> Response<Body> {
+        Response::new(Either::Right(Full::new(request.into_body())))
     }
 
     fn drain(&self) {
@@ -269,4 +279,26 @@ async fn a_body_is_refused_unread_and_an_endless_head_too() {
     let long = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(17 * 1024));
     let (_, answer) = tokio::join!(client.write_all(long.as_bytes()), async { end_of(server).await });
     assert_eq!(answer, Some(Reason::BadRequest));
+}
+
+/// Of those that publish. The connection is good for the next request.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_asked_for_is_read_and_bounded_in_bytes_and_time() {
+    let (mut client, server) = connect();
+    let post = "POST /body HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\noffer";
+    client.write_all(post.as_bytes()).await.unwrap();
+    client.write_all(post.replace("offer", "again").as_bytes()).await.unwrap();
+    client.write_all(b"POST /body HTTP/1.1\r\nhost: x\r\ncontent-length: 1001\r\n\r\n").await.unwrap();
+    client.write_all(&[b'x'; 1_001]).await.unwrap();
+    let said = read_all(&mut client).await;
+    assert!(said.contains("offer") && said.contains("again") && said.contains(" 413 "), "{said}");
+    assert_eq!(said.matches("connection: close").count(), 1, "{said}");
+    assert_eq!(end_of(server).await, None);
+
+    let (mut client, _server) = connect();
+    client.write_all(&post.as_bytes()[..post.len() - 1]).await.unwrap();
+    let begun = Instant::now();
+    let said = read_all(&mut client).await;
+    assert!(said.contains(" 408 "), "{said}");
+    assert!(begun.elapsed() >= BODY_TIME_MAX);
 }

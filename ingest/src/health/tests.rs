@@ -25,6 +25,7 @@ impl Studio {
             audio_channels: Some(2),
             rare_pixels: false,
             rare_codec: None,
+            packets: None,
             has_ladder: false,
         };
         let report = Report::default();
@@ -242,4 +243,39 @@ fn what_some_devices_cannot_play_is_told_and_what_could_be_better_is_a_hint() {
     assert!(studio.run(1).is_well());
     let hints = studio.report.health.hints.join("\n");
     assert!(hints.contains("about 80 ms of delay") && hints.contains("6 channels"), "{hints}");
+}
+
+/// WebRTC goes over UDP, and what is lost for good stops the picture up to the next keyframe.
+#[test]
+fn a_line_that_loses_packets_is_told_until_it_is_mended() {
+    let told =
+        |studio: &Studio| studio.report.warnings.iter().any(|words| words.contains("is lost on its way"));
+    let mut studio = Studio::new();
+    for (second, lost) in (0..60).map(|second| (second, u64::from((20..30).contains(&second)))) {
+        let packets = studio.now.packets.unwrap_or_default();
+        studio.now.packets =
+            Some(Packets { received: packets.received + 400, lost: packets.lost + 10 * lost });
+        studio.run(1);
+        match second {
+            0..20 | 50.. => assert!(!told(&studio), "{second}: {:?}", studio.report.warnings),
+            22..35 => assert!(told(&studio), "{second}: {:?}", studio.report.warnings),
+            _ => {}
+        }
+    }
+}
+
+/// A browser follows its line.
+#[test]
+fn a_bitrate_that_swings_is_no_fault_of_one_that_measures_its_line() {
+    let swinging = |packets| {
+        let mut studio = Studio::new();
+        studio.now.packets = packets;
+        for second in 0..70 {
+            studio.rate = if second % 20 < 10 { 500_000 } else { 4_000_000 };
+            studio.run(1);
+        }
+        studio.report.warnings.iter().any(|words| words.contains("bitrate swings"))
+    };
+    assert!(swinging(None));
+    assert!(!swinging(Some(Packets::default())));
 }

@@ -33,6 +33,9 @@ fn nothing_set_gives_the_documented_defaults() {
             "http.connections_per_address = 1000 # default",
             "http.alternates = \"\" # default",
             "rtmp.listen = \":1935\" # default",
+            "webrtc.listen = \":8189\" # default",
+            "webrtc.public = \"\" # default",
+            "webrtc.ice_servers = \"\" # default",
             "admin.listen = \"127.0.0.1:9090\" # default",
             "# auth.publish_key is not set # default",
             "publish.linger = \"20s\" # default",
@@ -199,6 +202,12 @@ fn two_listeners_on_one_address_are_refused_at_a_line_the_operator_wrote() {
         ["tidecast.toml:1:15: http.listen: is the same address as rtmp.listen; allowed: another port"]
     );
 
+    let told = problems(load("webrtc.listen = \":1935\""));
+    assert_eq!(
+        told,
+        ["tidecast.toml:1:17: webrtc.listen: is the same address as rtmp.listen; allowed: another port"]
+    );
+
     for (http, rtmp, clash) in [
         ("127.0.0.1:80", "127.0.0.1:80", true),
         ("0.0.0.0:80", "127.0.0.1:80", true),
@@ -229,6 +238,25 @@ fn an_edge_has_an_upstream_and_nothing_else_has() {
     );
     let told = problems(load("roles = \"edge\"\nupstream = \"http://origin\""));
     assert!(told[0].contains("\"http://origin\" is no URL of an upstream"), "{told:?}");
+}
+
+#[test]
+fn addresses_and_servers_of_webrtc_are_lists() {
+    let loaded =
+        load("[webrtc]\npublic = \"203.0.113.7, 2001:db8::7\"\nice_servers = \"stun:a:1,turns:b\"").unwrap();
+    assert_eq!(
+        loaded.config.webrtc.public,
+        ["203.0.113.7", "2001:db8::7"].map(|ip| ip.parse::<IpAddr>().unwrap())
+    );
+    assert_eq!(loaded.config.webrtc.ice_servers, ["stun:a:1", "turns:b"]);
+    for wrong in [
+        "public = \"cam.example\"",
+        "ice_servers = \"https://a\"",
+        "ice_servers = \"stun:\"",
+        "ice_servers = \"stun:a>b\"",
+    ] {
+        assert_eq!(problems(load(&format!("[webrtc]\n{wrong}"))).len(), 1, "{wrong}");
+    }
 }
 
 #[test]

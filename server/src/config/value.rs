@@ -32,6 +32,28 @@ impl LoopbackAddr {
     }
 }
 
+/// Addresses with commas between.
+pub(super) fn addresses(text: &str) -> Result<Vec<IpAddr>, String> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts.map(|part| part.parse().map_err(|_| format!("{part:?} is no IP address"))).collect()
+}
+
+/// URLs of RFC 7064 and RFC 7065, with commas between.
+pub(super) fn ice_servers(text: &str) -> Result<Vec<String>, String> {
+    let schemes = ["stun:", "stuns:", "turn:", "turns:"];
+    let urls = text.split(',').map(str::trim).filter(|url| !url.is_empty());
+    let checked = |url: &str| {
+        let is_known = schemes.iter().any(|scheme| url.len() > scheme.len() && url.starts_with(scheme));
+        let is_plain = url.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>\"".contains(&byte));
+        if is_known && is_plain {
+            Ok(url.to_owned())
+        } else {
+            Err(format!("{url:?} is no URL of a STUN or TURN server"))
+        }
+    };
+    urls.map(checked).collect()
+}
+
 /// How latency is traded against requests. Ingest stamps it into the stream; nothing downstream asks again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Profile {

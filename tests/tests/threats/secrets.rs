@@ -55,6 +55,16 @@ fn threat_21_no_key_leaves_the_process() -> Result<()> {
             }
         }
     }
+    // By WHIP: as a token, and as a name without one. Last, since a wrong key makes everybody here wait.
+    let offer = include_bytes!("../../../ingest/src/whip/offer/chromium.sdp");
+    for key in [PUBLISH_KEY, WRONG_KEY] {
+        let sdp = ("content-type", "application/sdp");
+        let authorization = format!("Bearer {key}");
+        for (name, headers) in [("whip", &[sdp, ("authorization", &authorization)][..]), (key, &[sdp])] {
+            let answer = scene.http.send("POST", &format!("/whip/live/{name}"), headers, offer)?;
+            told.push(format!("{} {}", answer.header("location"), answer.text()));
+        }
+    }
     for path in ["/state", "/state/live/honest", "/", "/watch/live/honest", "/hls/live/honest/index.m3u8"] {
         told.push(scene.http.get_ok(path)?.text());
     }

@@ -6,7 +6,7 @@
 mod nominal;
 mod sps;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::bits::BitsError;
 use super::nal;
@@ -22,6 +22,17 @@ pub const AVCC_BYTES_MAX: usize = 16 * 1024;
 const NAL_IDR: u8 = 5;
 const NAL_SPS: u8 = 7;
 const NAL_PPS: u8 = 8;
+
+/// Where an `avcC` counts its sequence parameter sets: behind version, profile, constraints, level and NAL length.
+const SPS_COUNT_AT: usize = 5;
+
+/// `profile_idc` of the profiles whose records end with the parameter sets.
+const PROFILE_BASELINE: u8 = 66;
+const PROFILE_MAIN: u8 = 77;
+const PROFILE_EXTENDED: u8 = 88;
+
+/// A record counts its sequence parameter sets in five bits.
+const SPS_MAX: u8 = 31;
 
 /// A parsed and checked `avcC` (ISO/IEC 14496-15, §5.3.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +83,46 @@ impl Config {
         // What follows is the High-profile extension: chroma and bit depth once more, which the sequence
         // parameter set already told. Encoders differ in whether and how they write it, so it is only carried.
         Ok(Self { avcc, nal_length_bytes, sps })
+    }
+
+    /// Makes the record of parameter sets that came in band, as RTP carries them (RFC 6184), whole NAL units each. Units
+    /// have lengths of four bytes then.
+    ///
+    /// # Errors
+    /// As [`Config::parse`], and if there are more sets than a record can count.
+    pub fn from_parameter_sets(sps: &[Bytes], pps: &[Bytes]) -> Result<Self, ConfigError> {
+        let Some(&[profile, constraints, level]) = sps.first().and_then(|sps| sps.get(1..4)) else {
+            return Err(ConfigError::NoSps);
+        };
+        let count = |sets: &[Bytes], max: u8| {
+            u8::try_from(sets.len()).ok().filter(|count| *count <= max).ok_or(ConfigError::TooManySets)
+        };
+        let mut avcc = BytesMut::with_capacity(64);
+        avcc.extend_from_slice(&[1, profile, constraints, level, 0xFF]);
+        for (sets, reserved, max) in [(sps, 0xE0, SPS_MAX), (pps, 0, u8::MAX)] {
+            avcc.put_u8(reserved | count(sets, max)?);
+            for set in sets {
+                let bytes =
+                    u16::try_from(set.len()).map_err(|_| ConfigError::TooLong { bytes: set.len() })?;
+                avcc.put_u16(bytes);
+                avcc.extend_from_slice(set);
+            }
+        }
+        let record = Self::parse(avcc.clone().freeze())?;
+        // §5.3.3.1.2: of all profiles but these three the record tells chroma and bit depth.
+        if matches!(profile, PROFILE_BASELINE | PROFILE_MAIN | PROFILE_EXTENDED) {
+            return Ok(record);
+        }
+        let chroma = match record.chroma() {
+            Chroma::Monochrome => 0,
+            Chroma::Yuv420 => 1,
+            Chroma::Yuv422 => 2,
+            Chroma::Yuv444 => 3,
+        };
+        let depth = 0xF8 | record.bit_depth().saturating_sub(8);
+        // Of luma and chroma, which are the same in all that we take; and no extension of the sequence parameter sets.
+        avcc.extend_from_slice(&[0xFC | chroma, depth, depth, 0]);
+        Self::parse(avcc.freeze())
     }
 
     /// The record as the publisher sent it.
@@ -140,6 +191,29 @@ impl Config {
         self.nal_length_bytes
     }
 
+    /// Its sequence parameter sets, then its picture parameter sets.
+    pub fn parameter_sets(&self) -> Vec<&[u8]> {
+        let mut sets = Vec::new();
+        let mut rest = self.avcc.get(SPS_COUNT_AT..).unwrap_or_default();
+        for count_mask in [0x1F, 0xFF] {
+            let Some((&count, behind)) = rest.split_first() else { break };
+            rest = behind;
+            sets.extend((0..count & count_mask).map_while(|_| nal::prefixed(&mut rest)));
+        }
+        sets
+    }
+
+    /// The NAL units of an access unit, in decoding order.
+    ///
+    /// # Errors
+    /// [`UnitError::Truncated`], and nothing after it, if `unit` is not a run of length-prefixed NAL units.
+    pub fn nal_units<'a>(
+        &self,
+        unit: &'a [u8],
+    ) -> impl Iterator<Item = Result<&'a [u8], UnitError>> + use<'a> {
+        nal::units(unit, self.nal_length_bytes)
+    }
+
     /// Whether decoding can start at `unit`: it holds a slice of an IDR picture. The bitstream decides, never
     /// a container's flag.
     ///
@@ -184,6 +258,8 @@ pub enum ConfigError {
     NoSps,
     #[error("the record holds no picture parameter set")]
     NoPps,
+    #[error("more parameter sets than a record can hold")]
+    TooManySets,
     #[error("the record holds something else where a parameter set should be")]
     NotAParameterSet,
     #[error("a number in the sequence parameter set has more than 32 bits")]

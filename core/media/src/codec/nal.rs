@@ -10,7 +10,10 @@ pub enum UnitError {
 }
 
 /// The NAL units of an access unit, each behind a length of `length_bytes`. Ends after the first error.
-pub(super) fn units(unit: &[u8], length_bytes: u8) -> impl Iterator<Item = Result<&[u8], UnitError>> {
+pub(super) fn units(
+    unit: &[u8],
+    length_bytes: u8,
+) -> impl Iterator<Item = Result<&[u8], UnitError>> + use<'_> {
     let mut rest = unit;
     std::iter::from_fn(move || {
         if rest.is_empty() {

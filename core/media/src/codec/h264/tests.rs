@@ -200,6 +200,7 @@ fn every_length_size_and_several_parameter_sets_are_taken() {
         let config = Config::parse(record(length_size_minus_one, &[&small, &large], &[PPS, PPS])).unwrap();
         assert_eq!(config.nal_length_bytes(), bytes);
         assert_eq!((config.width(), config.height()), (640, 480));
+        assert_eq!(config.parameter_sets(), [&small[..], &large, PPS, PPS]);
     }
     let hostile = SpsWriter { macroblocks_wide: 4096, ..SpsWriter::default() }.build();
     assert!(Config::parse(record(3, &[&small, &hostile], &[PPS])).is_err(), "a hostile second one");
@@ -475,4 +476,39 @@ impl HighFormat {
         bits.field(0b1_1001, 5); // frames only, nothing else, and the end
         with_emulation_prevention(&[&[0x67, 100, 0, 31], bits.into_bytes().as_slice()].concat())
     }
+}
+
+/// The first parameter sets of a record.
+fn parameter_sets(avcc: &[u8]) -> (Bytes, Bytes) {
+    let mut rest = &avcc[6..];
+    let sps = nal::prefixed(&mut rest).unwrap();
+    let pps = nal::prefixed(&mut &rest[1..]).unwrap();
+    (Bytes::copy_from_slice(sps), Bytes::copy_from_slice(pps))
+}
+
+/// What comes in band makes the record that the same encoder writes into a file.
+#[test]
+fn in_band_parameter_sets_make_the_record_of_a_file() {
+    for sent in &SENT {
+        let avcc = hex(sent.avcc);
+        let (sps, pps) = parameter_sets(&avcc);
+        let made = Config::from_parameter_sets(&[sps], &[pps]).unwrap();
+        assert_eq!(made, parse(sent.avcc), "{}", sent.rfc6381);
+    }
+}
+
+#[test]
+fn parameter_sets_that_make_no_record_are_refused() {
+    let (sps, pps) = parameter_sets(&hex(HIGH_1080));
+    let refused = |sps: &[Bytes], pps: &[Bytes]| Config::from_parameter_sets(sps, pps).unwrap_err();
+    assert_eq!(refused(&[], std::slice::from_ref(&pps)), ConfigError::NoSps);
+    assert_eq!(refused(&[Bytes::from_static(&[0x67, 66])], std::slice::from_ref(&pps)), ConfigError::NoSps);
+    assert_eq!(refused(std::slice::from_ref(&sps), &[]), ConfigError::NoPps);
+    assert_eq!(refused(&vec![sps.clone(); 32], std::slice::from_ref(&pps)), ConfigError::TooManySets);
+    assert_eq!(
+        refused(std::slice::from_ref(&pps), std::slice::from_ref(&sps)),
+        ConfigError::NotAParameterSet
+    );
+    let long = Bytes::from(vec![0x68; AVCC_BYTES_MAX]);
+    assert!(matches!(refused(&[sps], &[long]), ConfigError::TooLong { .. }));
 }

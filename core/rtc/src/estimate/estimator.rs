@@ -1,0 +1,169 @@
+//! Bits per second that one viewer's path carries.
+//!
+//! With transport-cc it is Google Congestion Control as `rtc-interceptor` has it, which wants each packet's departure
+//! beside its arrival. Its own send history keeps three hash maps with an entry per packet; ours keeps an entry per
+//! batch. What it is blind to is watched beside it (`queue.rs`). Without feedback of that kind it is what the loss in receiver reports says.
+
+use std::time::{Duration, Instant};
+
+use rtc_interceptor::{BandwidthEstimator, Gcc, LossController, PacketReport, convert_twcc};
+use rtc_rtcp::transport_feedbacks::transport_layer_cc::{PacketStatusChunk, TransportLayerCc};
+
+use super::departures::Departures;
+use super::queue::StandingQueue;
+use crate::outbound::{Batch, Reception};
+
+/// How long what transport-cc feedback said is good for.
+const FEEDBACK_AGE_MAX: Duration = Duration::from_secs(3);
+/// REMB is repeated at least this often while it holds.
+const REMB_AGE_MAX: Duration = Duration::from_secs(5);
+/// A round trip from a report is preferred for this long: feedback is held back by the receiver for a while that it
+/// does not tell.
+const REPORTED_RTT_AGE_MAX: Duration = Duration::from_secs(10);
+/// Most packets one feedback may tell of. Two bytes can claim 8191, so one datagram could keep us busy with millions;
+/// browsers send four feedbacks a second or more, and this is four times 100 Mbit/s.
+const FEEDBACK_PACKETS_MAX: usize = 2 * 1024;
+
+/// Bounds of an estimate, in bits per second.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// Where it starts.
+    pub initial: f64,
+    pub min: f64,
+    /// Twice the highest rung, say: what is sent is no evidence of more.
+    pub max: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimate {
+    pub bits_per_second: f64,
+    /// `None` until the viewer has told something.
+    pub rtt: Option<Duration>,
+}
+
+/// One viewer's.
+pub struct Estimator {
+    departures: Departures,
+    gcc: Gcc,
+    queue: StandingQueue,
+    loss: LossController,
+    /// Number behind the newest packet that the receiver has told of.
+    next_number: u64,
+    /// Reused from feedback to feedback.
+    reports: Vec<PacketReport>,
+    feedback_at: Option<Instant>,
+    remb: Option<(Instant, f64)>,
+    reported_rtt: Option<(Instant, Duration)>,
+    feedback_rtt: Option<Duration>,
+}
+
+impl Estimator {
+    pub fn new(limits: Limits, now: Instant) -> Self {
+        let Limits { initial, min, max } = limits;
+        Self {
+            departures: Departures::default(),
+            gcc: Gcc::new(initial, min, max),
+            queue: StandingQueue::new(now),
+            loss: LossController::new(initial, min, max),
+            next_number: 0,
+            reports: Vec::new(),
+            feedback_at: None,
+            remb: None,
+            reported_rtt: None,
+            feedback_rtt: None,
+        }
+    }
+
+    /// `batch` left now. Counts only if transport-cc numbers its packets.
+    pub fn sent(&mut self, batch: &Batch<'_>, now: Instant) {
+        if let Some(first) = batch.transport_sequence {
+            self.departures.push(first, batch.packets, batch.segment, batch.bytes.len(), now);
+        }
+    }
+
+    /// The viewer tells when packets arrived.
+    pub fn feedback(&mut self, feedback: &TransportLayerCc, now: Instant) {
+        if claimed_packets(feedback) > FEEDBACK_PACKETS_MAX {
+            return;
+        }
+        let acknowledgements = convert_twcc(feedback);
+        // Behind the newest arrival nothing is known yet: it may be on its way, or the last chunk has room for more
+        // packets than the feedback tells of.
+        let known = acknowledgements.iter().rposition(|ack| ack.arrived).map_or(0, |newest| newest + 1);
+
+        self.reports.clear();
+        for ack in acknowledgements.iter().take(known) {
+            // What was told of before has been counted, as lost if it came late.
+            let number = self.departures.number(ack.sequence_number);
+            let Some(number) = number.filter(|&number| number >= self.next_number) else { continue };
+            let Some(departed) = self.departures.find(number) else { continue };
+            self.next_number = number + 1;
+            if ack.arrived {
+                self.feedback_rtt = Some(now.saturating_duration_since(departed.at));
+            }
+            self.reports.push(PacketReport {
+                ssrc: 0,
+                id: number,
+                rtp_sequence_number: 0,
+                is_twcc: true,
+                twcc_sequence_number: ack.sequence_number,
+                size: departed.bytes,
+                arrived: ack.arrived,
+                departure: departed.at,
+                arrival: ack.arrival,
+                ecn: ack.ecn,
+            });
+        }
+        if !self.reports.is_empty() {
+            self.feedback_at = Some(now);
+            self.gcc.on_reports(now, &self.reports);
+            self.queue.on_reports(now, &self.reports);
+        }
+    }
+
+    /// The viewer's own estimate (draft-alvestrand-rmcat-remb): no more than it says.
+    pub fn remb(&mut self, bits_per_second: f64, now: Instant) {
+        if bits_per_second.is_finite() && bits_per_second >= 0.0 {
+            self.remb = Some((now, bits_per_second));
+        }
+    }
+
+    /// A receiver report about the video line.
+    pub fn reception(&mut self, reception: Reception, now: Instant) {
+        if let Some(rtt) = reception.rtt {
+            self.reported_rtt = Some((now, rtt));
+        }
+        // In 256ths, as reports have it.
+        let lost = (reception.fraction_lost * 256.0) as usize;
+        self.loss.update(now, lost, 256);
+    }
+
+    pub fn estimate(&self, now: Instant) -> Estimate {
+        let is_fresh = |at: Instant, age_max| now.saturating_duration_since(at) <= age_max;
+        let by_feedback = self.gcc.target_bitrate().min(self.queue.limit());
+        let own = match self.feedback_at {
+            None => self.loss.target(),
+            Some(at) if is_fresh(at, FEEDBACK_AGE_MAX) => by_feedback,
+            // A viewer that told and now does not: nothing arrives, or nothing comes back. No reason to send more.
+            Some(_) => by_feedback.min(self.loss.target()),
+        };
+        let told = self.remb.filter(|(at, _)| is_fresh(*at, REMB_AGE_MAX));
+        let reported = self.reported_rtt.filter(|(at, _)| is_fresh(*at, REPORTED_RTT_AGE_MAX));
+        Estimate {
+            bits_per_second: told.map_or(own, |(_, remb)| own.min(remb)),
+            rtt: reported.map(|(_, rtt)| rtt).or(self.feedback_rtt),
+        }
+    }
+}
+
+/// How many packets the chunks have room for, which is what reading them costs.
+fn claimed_packets(feedback: &TransportLayerCc) -> usize {
+    let of_chunk = |chunk: &PacketStatusChunk| match chunk {
+        PacketStatusChunk::RunLengthChunk(run) => usize::from(run.run_length),
+        PacketStatusChunk::StatusVectorChunk(vector) => vector.symbol_list.len(),
+    };
+    feedback.packet_chunks.iter().map(of_chunk).sum()
+}
+
+#[cfg(test)]
+mod tests;

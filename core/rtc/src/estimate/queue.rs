@@ -1,0 +1,96 @@
+//! The queue that stands at the bottleneck, seen from how much later than at best packets arrive.
+//!
+//! `Gcc` compares how much the queue grows from one burst to the next, not how much it has grown: a path that is a
+//! tenth too small fills a deep buffer, a second and more on phone networks, below its threshold, and is noticed only
+//! when the buffer overflows. Viewers would see no loss but a stream that is seconds late.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use rtc_interceptor::{PacketReport, RateCalculator};
+
+/// More than this, in seconds, in *every* feedback of [`WINDOW`] is a queue that stands: a keyframe makes a longer one
+/// that is gone before the next pictures.
+const STANDING_MAX: f64 = 0.1;
+const WINDOW: Duration = Duration::from_millis(500);
+/// How long the best delay is remembered, once or twice over: routes change, clocks drift.
+const BASE_AGE: Duration = Duration::from_secs(15);
+/// Share of what arrives that lets the queue drain (draft-ietf-rmcat-gcc, §5.5, as for its own decrease).
+const DRAIN: f64 = 0.85;
+/// Growth of the limit in a second without a queue (ibid.).
+const GROWTH: f64 = 1.08;
+
+pub(super) struct StandingQueue {
+    epoch: Instant,
+    /// Least delay of this and of the last [`BASE_AGE`], in seconds between two clocks that have nothing in common.
+    base: [f64; 2],
+    base_since: Instant,
+    /// Least delay of each feedback in the last [`WINDOW`].
+    recent: VecDeque<(Instant, f64)>,
+    received: RateCalculator,
+    /// In bits per second; infinite until a queue stood.
+    limit: f64,
+    changed: Instant,
+}
+
+impl StandingQueue {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            epoch: now,
+            base: [f64::INFINITY; 2],
+            base_since: now,
+            recent: VecDeque::new(),
+            received: RateCalculator::new(WINDOW),
+            limit: f64::INFINITY,
+            changed: now,
+        }
+    }
+
+    pub(super) fn limit(&self) -> f64 {
+        self.limit
+    }
+
+    /// What one feedback told of, in the order it was sent.
+    pub(super) fn on_reports(&mut self, now: Instant, reports: &[PacketReport]) {
+        let mut least = f64::INFINITY;
+        for report in reports.iter().filter(|report| report.arrived) {
+            self.received.add(now, report.size);
+            if let Some(arrival) = report.arrival {
+                let sent = report.departure.saturating_duration_since(self.epoch);
+                least = least.min(arrival.as_secs_f64() - sent.as_secs_f64());
+            }
+        }
+        if least.is_infinite() {
+            return;
+        }
+        if now.saturating_duration_since(self.base_since) > BASE_AGE {
+            self.base = [f64::INFINITY, self.base[0]];
+            self.base_since = now;
+        }
+        self.base[0] = self.base[0].min(least);
+        self.recent.push_back((now, least));
+        let is_old = |at: Instant| now.saturating_duration_since(at) > WINDOW;
+        let covers_window = self.recent.front().is_some_and(|(at, _)| is_old(*at));
+        while self.recent.front().is_some_and(|(at, _)| is_old(*at)) {
+            self.recent.pop_front();
+        }
+        if covers_window {
+            self.adjust(now);
+        }
+    }
+
+    fn adjust(&mut self, now: Instant) {
+        let base = self.base[0].min(self.base[1]);
+        let standing = self.recent.iter().fold(f64::INFINITY, |least, (_, delay)| least.min(*delay)) - base;
+        let since_change = now.saturating_duration_since(self.changed);
+        if standing <= STANDING_MAX {
+            self.limit *= GROWTH.powf(since_change.as_secs_f64().min(1.0));
+            self.changed = now;
+        } else if since_change >= WINDOW
+            && let Some(received) = self.received.rate_bits_per_second(now)
+        {
+            self.limit = self.limit.min(received * DRAIN);
+            self.changed = now;
+        }
+    }
+}

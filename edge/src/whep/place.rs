@@ -1,0 +1,262 @@
+//! Where a viewer stands: which frame of which rendition it is sent next. Pure.
+//!
+//! All renditions of a stream have keyframes at the same times. A viewer changes from one to another at such a time `K`: it
+//! is sent everything of the old one before `K`, and everything of the new one from `K` on, so that its decoder sees one
+//! stream. The source has its keyframe before its rungs have theirs, by the time they take to encode; so where the new one
+//! has none yet, the viewer is held for a moment.
+
+use std::time::{Duration, Instant};
+
+use super::ring::{Entry, Found, Ring};
+
+/// The oldest keyframe that a viewer who joins begins with: all frames since are sent at once. After an older one it is better to
+/// wait for the next.
+const JOIN_AGE_MAX: Duration = Duration::from_millis(2_500);
+
+/// For the keyframe of the new rendition, once the old one has had its own. A rung is this much behind its source if it is in trouble.
+const HOLD_MAX: Duration = Duration::from_millis(250);
+
+/// A rendition without a frame for so long has stopped; nothing of it is waited for.
+const STOPPED_AFTER: Duration = Duration::from_millis(500);
+
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// `None` before the first frame, and after it lost its place.
+    spot: Option<Spot>,
+    wanted: usize,
+    /// PTS of the newest frame that was sent.
+    sent: Option<i64>,
+    holds_since: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Spot {
+    rendition: usize,
+    next: u64,
+}
+
+/// What is to be done for the viewer.
+#[derive(Debug)]
+pub(crate) enum Next<'a, T> {
+    Send(&'a Entry<T>),
+    /// Nothing, until another frame comes or, if it is held, until then.
+    Wait(Option<Instant>),
+    /// It can begin with nothing that is there.
+    WaitForKey,
+    /// It was so far behind that frames are gone, and begins anew.
+    Lost,
+}
+
+impl Place {
+    pub(crate) fn new(wanted: usize) -> Self {
+        Self { spot: None, wanted, sent: None, holds_since: None }
+    }
+
+    /// From the next keyframe on.
+    pub(crate) fn want(&mut self, rendition: usize) {
+        self.wanted = rendition;
+        self.holds_since = None;
+    }
+
+    pub(crate) fn wanted(&self) -> usize {
+        self.wanted
+    }
+
+    /// The one that it is being sent.
+    pub(crate) fn rendition(&self) -> Option<usize> {
+        self.spot.map(|spot| spot.rendition)
+    }
+
+    /// `renditions`: by number. What is to be sent counts as sent.
+    pub(crate) fn next<'a, T>(&mut self, renditions: &'a [Ring<T>], now: Instant) -> Next<'a, T> {
+        let Some(spot) = self.spot else { return self.begin(renditions, now) };
+        let Some(ring) = renditions.get(spot.rendition) else { return self.begin(renditions, now) };
+        let found = ring.get(spot.next);
+        if self.wanted != spot.rendition
+            && let Some(wanted) = renditions.get(self.wanted)
+        {
+            let key = wanted.newest_key().filter(|(_, key)| self.sent.is_none_or(|sent| sent < key.pts));
+            let has_stopped = ring
+                .newest()
+                .is_none_or(|newest| now.saturating_duration_since(newest.arrived) > STOPPED_AFTER);
+            match (&found, key) {
+                (Found::Entry(entry), Some((number, key))) if entry.pts >= key.pts => {
+                    return self.send(self.wanted, number, key);
+                }
+                (Found::NotYet, Some((number, key))) if has_stopped => {
+                    return self.send(self.wanted, number, key);
+                }
+                (Found::Entry(entry), None) if entry.key => {
+                    let until = *self.holds_since.get_or_insert(now) + HOLD_MAX;
+                    if now < until {
+                        return Next::Wait(Some(until));
+                    }
+                }
+                _ => {}
+            }
+        }
+        match found {
+            Found::Entry(entry) => self.send(spot.rendition, spot.next, entry),
+            Found::NotYet => Next::Wait(None),
+            Found::Gone => {
+                self.spot = None;
+                Next::Lost
+            }
+        }
+    }
+
+    fn begin<'a, T>(&mut self, renditions: &'a [Ring<T>], now: Instant) -> Next<'a, T> {
+        let key = renditions.get(self.wanted).and_then(Ring::newest_key);
+        let is_new = |key: &Entry<T>| {
+            self.sent.is_none_or(|sent| sent < key.pts)
+                && now.saturating_duration_since(key.arrived) <= JOIN_AGE_MAX
+        };
+        match key {
+            Some((number, key)) if is_new(key) => self.send(self.wanted, number, key),
+            _ => Next::WaitForKey,
+        }
+    }
+
+    fn send<'a, T>(&mut self, rendition: usize, number: u64, entry: &'a Entry<T>) -> Next<'a, T> {
+        self.spot = Some(Spot { rendition, next: number + 1 });
+        self.sent = Some(entry.pts);
+        self.holds_since = None;
+        Next::Send(entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRAME: Duration = Duration::from_millis(40);
+    /// Of 25 frames a second, with a keyframe each second.
+    const TICKS: i64 = 3_600;
+    const SOURCE: usize = 0;
+    const RUNG: usize = 1;
+
+    struct Scene {
+        start: Instant,
+        renditions: [Ring<()>; 2],
+        place: Place,
+        told: Vec<(usize, i64)>,
+    }
+
+    impl Scene {
+        fn new(wanted: usize) -> Self {
+            let (start, renditions) = (Instant::now(), [Ring::default(), Ring::default()]);
+            Self { start, renditions, place: Place::new(wanted), told: Vec::new() }
+        }
+
+        fn at(&self, number: u32) -> Instant {
+            self.start + number * FRAME
+        }
+
+        /// Frame `number` arrives, `late` after the source would have had it.
+        fn frame(&mut self, rendition: usize, number: u32, late: Duration) {
+            let arrived = self.at(number) + late;
+            let (pts, key) = (i64::from(number) * TICKS, number.is_multiple_of(25));
+            self.renditions[rendition].push(Entry { pts, key, arrived, bytes: 1_000, packets: () });
+            self.send_all(arrived);
+        }
+
+        fn send_all(&mut self, now: Instant) -> Option<Instant> {
+            loop {
+                match self.place.next(&self.renditions, now) {
+                    Next::Send(entry) => self.told.push((rendition, entry.pts / TICKS)),
+                    Next::Wait(until) => return until,
+                    Next::WaitForKey | Next::Lost => return None,
+                }
+            }
+        }
+
+        fn told(&mut self) -> Vec<(usize, i64)> {
+            std::mem::take(&mut self.told)
+        }
+    }
+
+    fn frames(rendition: usize, numbers: std::ops::Range<i64>) -> Vec<(usize, i64)> {
+        numbers.map(|number| (rendition, number)).collect()
+    }
+
+    #[test]
+    fn who_joins_begins_with_the_newest_keyframe_unless_it_is_old() {
+        let mut scene = Scene::new(SOURCE);
+        scene.place.want(RUNG);
+        (0..40).for_each(|number| scene.frame(SOURCE, number, Duration::ZERO));
+        assert_eq!(scene.told(), []);
+        scene.place.want(SOURCE);
+        assert_eq!(scene.send_all(scene.at(40)), None);
+        assert_eq!(scene.told(), frames(SOURCE, 25..40));
+
+        let mut old = Scene::new(SOURCE);
+        let place = std::mem::replace(&mut old.place, Place::new(RUNG));
+        old.frame(SOURCE, 0, Duration::ZERO);
+        old.place = place;
+        let late = old.at(0) + JOIN_AGE_MAX + FRAME;
+        assert!(matches!(old.place.next(&old.renditions, late), Next::WaitForKey));
+    }
+
+    /// Down: the source has the keyframe first. Up: the rung has frames to come that the source had long ago.
+    #[test]
+    fn a_change_of_rendition_leaves_nothing_out_and_sends_nothing_twice() {
+        let mut scene = Scene::new(SOURCE);
+        let late = FRAME + FRAME / 2;
+        let mut step = |scene: &mut Scene, number: u32| {
+            scene.frame(SOURCE, number, Duration::ZERO);
+            if let Some(before) = number.checked_sub(1) {
+                scene.frame(RUNG, before, late);
+            }
+        };
+        (0..30).for_each(|number| step(&mut scene, number));
+        scene.place.want(RUNG);
+        (30..60).for_each(|number| step(&mut scene, number));
+        scene.place.want(SOURCE);
+        (60..90).for_each(|number| step(&mut scene, number));
+        let expected = [frames(SOURCE, 0..50), frames(RUNG, 50..75), frames(SOURCE, 75..90)].concat();
+        assert_eq!(scene.told(), expected);
+    }
+
+    #[test]
+    fn a_rung_in_trouble_holds_its_viewer_for_a_moment_only() {
+        let mut scene = Scene::new(SOURCE);
+        (0..20).for_each(|number| scene.frame(SOURCE, number, Duration::ZERO));
+        scene.place.want(RUNG);
+        (20..33).for_each(|number| scene.frame(SOURCE, number, Duration::ZERO));
+        // Held from 25 on, and let go by the frame that came after the time was over.
+        assert_eq!(scene.told(), frames(SOURCE, 0..33));
+        let mut held = Scene::new(SOURCE);
+        (0..25).for_each(|number| held.frame(SOURCE, number, Duration::ZERO));
+        held.place.want(RUNG);
+        held.frame(SOURCE, 25, Duration::ZERO);
+        assert_eq!(held.told(), frames(SOURCE, 0..25));
+        assert_eq!(held.send_all(held.at(26)), Some(held.at(25) + HOLD_MAX));
+        held.frame(RUNG, 25, FRAME);
+        assert_eq!(held.told(), [(RUNG, 25)]);
+    }
+
+    #[test]
+    fn a_rendition_that_stopped_is_left_at_the_next_keyframe_of_the_other() {
+        let mut scene = Scene::new(RUNG);
+        (0..10).for_each(|number| scene.frame(RUNG, number, Duration::ZERO));
+        scene.place.want(SOURCE);
+        (10..24).for_each(|number| scene.frame(SOURCE, number, Duration::ZERO));
+        assert_eq!(scene.told(), frames(RUNG, 0..10));
+        scene.frame(SOURCE, 25, Duration::ZERO);
+        assert_eq!(scene.told(), [(SOURCE, 25)]);
+    }
+
+    #[test]
+    fn who_is_too_far_behind_begins_anew_with_a_keyframe() {
+        let mut scene = Scene::new(SOURCE);
+        (0..5).for_each(|number| scene.frame(SOURCE, number, Duration::ZERO));
+        let place = std::mem::replace(&mut scene.place, Place::new(RUNG));
+        (5..200).for_each(|number| scene.frame(SOURCE, number, Duration::ZERO));
+        scene.told();
+        scene.place = place;
+        let now = scene.at(200);
+        assert!(matches!(scene.place.next(&scene.renditions, now), Next::Lost));
+        scene.send_all(now);
+        assert_eq!(scene.told(), frames(SOURCE, 175..200));
+    }
+}

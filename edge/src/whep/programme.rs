@@ -1,0 +1,146 @@
+//! One stream, as the viewers of one shard see it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use media::SessionId;
+use relay::Stream;
+use rtc::outbound::{ClockAnchor, History};
+use rtc::packetize::{Frame, Source};
+use tokio::sync::mpsc;
+
+use super::rendition::{Reader, Rendition, Told, choose};
+use super::ring::Ring;
+
+/// What a publisher's own is taken to need before it was measured, in bit/s.
+const UNKNOWN: f64 = 3e6;
+
+/// Which rendition of a programme.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    Video(usize),
+    Audio,
+}
+
+pub(super) struct Programme {
+    stream: Arc<Stream>,
+    /// The largest first.
+    video: Vec<Rendition>,
+    /// By the numbers of `video`.
+    rings: Vec<Ring<Arc<Frame>>>,
+    audio: Option<Rendition>,
+    sound: Ring<Arc<Frame>>,
+    /// Waits for the end of the stream: a rung may end before it.
+    _end: Reader,
+    pub(super) viewers: Vec<u64>,
+}
+
+impl Programme {
+    /// `over` goes `to` the shard when the stream ends. Within the shard's runtime.
+    pub(super) fn new<T: Send + 'static>(stream: Arc<Stream>, to: &mpsc::Sender<T>, over: T) -> Self {
+        let (video, audio) = choose(stream.tracks());
+        let rings = video.iter().map(|_| Ring::default()).collect();
+        let (mut record, to) = (stream.record(), to.clone());
+        let end = tokio::spawn(async move {
+            // Until the channel closes.
+            while record.changed().await.is_ok() {}
+            let _shard_is_gone = to.send(over).await;
+        });
+        let (sound, viewers) = (Ring::default(), Vec::new());
+        Self { stream, video, rings, audio, sound, _end: Reader(end), viewers }
+    }
+
+    /// Bits per second of each rendition, rising.
+    pub(super) fn ladder(&self) -> Vec<f64> {
+        let record = self.stream.record();
+        let record = record.borrow();
+        let live = record.as_ref().and_then(|record| Some((&record.tracks, record.live.as_ref()?)));
+        let announced = |id| {
+            let (tracks, live) = live?;
+            let place = tracks.iter().position(|track| track.id == id)?;
+            live.bandwidth.get(place).map(|bandwidth| bandwidth.peak)
+        };
+        let bits = self.video.iter().map(|video| {
+            let track = video.track.record();
+            let rung = track.derived.map(|derived| derived.bandwidth.average);
+            // Before it is measured, only the publisher's own is unknown.
+            rung.or_else(|| announced(track.id)).map_or(UNKNOWN, f64::from)
+        });
+        let mut rising: Vec<_> = bits.collect();
+        rising.reverse();
+        rising
+    }
+
+    /// Number of a rung of the [`ladder`](Self::ladder).
+    pub(super) fn number_at(&self, rung: usize) -> usize {
+        self.video.len().saturating_sub(rung + 1)
+    }
+
+    /// Of the publisher. Its rungs have theirs where it has.
+    pub(super) fn want_keyframe(&self) {
+        self.stream.want_keyframe();
+    }
+
+    pub(super) fn rings(&self) -> &[Ring<Arc<Frame>>] {
+        &self.rings
+    }
+
+    pub(super) fn sound(&self) -> &Ring<Arc<Frame>> {
+        &self.sound
+    }
+
+    /// Number of the rendition of this name.
+    pub(super) fn number_of(&self, name: &str) -> Option<usize> {
+        self.video.iter().position(|rendition| rendition.name() == name)
+    }
+
+    pub(super) fn history(&self, source: Source) -> Option<&History> {
+        let renditions = self.video.iter().chain(&self.audio);
+        renditions.map(|rendition| &rendition.history).find(|history| history.source() == source)
+    }
+
+    /// Of a picture, and of the sound.
+    pub(super) fn anchors(&self, video: usize) -> [Option<ClockAnchor>; 2] {
+        let of = |rendition: Option<&Rendition>| rendition.and_then(|rendition| rendition.anchor);
+        [of(self.video.get(video)), of(self.audio.as_ref())]
+    }
+
+    /// Begins to read a picture, and the sound.
+    pub(super) fn want<T: Send + 'static>(
+        &mut self,
+        number: usize,
+        to: &mpsc::Sender<T>,
+        tell: impl Fn(SessionId, Which, Told) -> T + Send + Clone + 'static,
+    ) {
+        let session = self.stream.session();
+        if let Some(video) = self.video.get_mut(number) {
+            let tell = tell.clone();
+            video.want(to, move |told| tell(session, Which::Video(number), told));
+        }
+        if let Some(audio) = &mut self.audio {
+            audio.want(to, move |told| tell(session, Which::Audio, told));
+        }
+    }
+
+    /// Nobody wants a picture any more but these.
+    pub(super) fn rest(&mut self, wanted: &[usize]) {
+        for (number, (video, ring)) in self.video.iter_mut().zip(&mut self.rings).enumerate() {
+            if !wanted.contains(&number) && video.is_read() {
+                // Packets of the next reader are numbered anew, so nothing of this one's may be left.
+                (*video, *ring) = (Rendition::new(video.track.clone()), Ring::default());
+            }
+        }
+    }
+
+    pub(super) fn told(&mut self, which: Which, told: Told, now: Instant) {
+        let (rendition, ring) = match which {
+            Which::Video(number) => (self.video.get_mut(number), self.rings.get_mut(number)),
+            Which::Audio => (self.audio.as_mut(), Some(&mut self.sound)),
+        };
+        let (Some(rendition), Some(ring)) = (rendition, ring) else { return };
+        match told {
+            Told::Frame(frame) => rendition.push(frame, ring, now),
+            Told::Anchor(anchor) => rendition.anchor = Some(anchor),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! One track on its way from the log to packets, for the viewers of one shard.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use media::{CodecConfig, TrackKind};
+use relay::{Cursor, Frame as LogEntry, Kind, Read, Track};
+use rtc::outbound::{ClockAnchor, History};
+use rtc::packetize::{Frame, H264Packetizer, OpusPacketizer, Source};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tracing::warn;
+
+use super::ring::{Entry, Ring};
+
+/// Frames of one reader that its shard has not taken yet. Then the reader waits, and if that lasts, jumps in the log.
+pub(super) const READ_AHEAD_MAX: usize = 64;
+
+/// Numbers packetizers, in all shards.
+static SOURCES: AtomicU64 = AtomicU64::new(0);
+
+/// What a reader tells its shard.
+#[derive(Debug)]
+pub(super) enum Told {
+    Frame(Frame),
+    /// By what the publisher's clock is compared to ours.
+    Anchor(ClockAnchor),
+}
+
+/// Of one rendition.
+pub(super) struct Rendition {
+    pub(super) track: Arc<Track>,
+    pub(super) history: History,
+    pub(super) anchor: Option<ClockAnchor>,
+    /// `None` until somebody wants it.
+    reader: Option<Reader>,
+}
+
+/// A task that ends with whoever has this.
+pub(super) struct Reader(pub(super) JoinHandle<()>);
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Rendition {
+    pub(super) fn new(track: Arc<Track>) -> Self {
+        let source = Source(SOURCES.fetch_add(1, Ordering::Relaxed));
+        Self { track, history: History::new(source), anchor: None, reader: None }
+    }
+
+    pub(super) fn is_read(&self) -> bool {
+        self.reader.is_some()
+    }
+
+    /// In URLs.
+    pub(super) fn name(&self) -> &str {
+        &self.track.record().name
+    }
+
+    /// Starts reading, unless it is read. Within the shard's runtime. `tell` is how the shard knows whose it is.
+    pub(super) fn want<T: Send + 'static>(
+        &mut self,
+        to: &mpsc::Sender<T>,
+        tell: impl Fn(Told) -> T + Send + 'static,
+    ) {
+        if self.reader.is_none()
+            && let Some(packetizer) = Packetizer::new(self.history.source(), &self.track.record().codec)
+        {
+            let (track, to) = (self.track.clone(), to.clone());
+            self.reader =
+                Some(Reader(tokio::spawn(async move { read(&track, packetizer, &to, tell).await })));
+        }
+    }
+
+    pub(super) fn push(&mut self, frame: Frame, ring: &mut Ring<Arc<Frame>>, now: Instant) {
+        let frame = Arc::new(frame);
+        self.history.push(frame.clone(), now);
+        ring.push(Entry {
+            pts: frame.pts(),
+            key: frame.is_key(),
+            arrived: now,
+            bytes: frame.bytes(),
+            packets: frame,
+        });
+    }
+}
+
+enum Packetizer {
+    Video(H264Packetizer),
+    Audio(OpusPacketizer),
+}
+
+impl Packetizer {
+    /// `None` for what WebRTC does not carry.
+    fn new(source: Source, codec: &CodecConfig) -> Option<Self> {
+        match codec {
+            CodecConfig::H264(config) => Some(Self::Video(H264Packetizer::new(source, config.clone()))),
+            CodecConfig::Opus(_) => Some(Self::Audio(OpusPacketizer::new(source))),
+            CodecConfig::H265(_) | CodecConfig::Av1(_) | CodecConfig::Aac(_) => None,
+        }
+    }
+
+    fn packetize(&mut self, entry: &LogEntry) -> Result<Option<Frame>, String> {
+        let unit = entry.to_unit().map_err(|error| error.to_string())?;
+        match self {
+            Self::Video(video) => video.packetize(&unit, entry.group()).map_err(|error| error.to_string()),
+            Self::Audio(audio) => {
+                audio.packetize(&unit, entry.group()).map(Some).map_err(|error| error.to_string())
+            }
+        }
+    }
+
+    fn configure(&mut self, entry: &LogEntry) -> Result<(), String> {
+        match (self, entry.to_config()) {
+            (Self::Video(video), Ok(CodecConfig::H264(config))) => video.set_config(config),
+            (Self::Audio(_), Ok(CodecConfig::Opus(_))) => {}
+            (_, Ok(other)) => return Err(format!("{} in the middle of another codec", other.rfc6381())),
+            (_, Err(error)) => return Err(error.to_string()),
+        }
+        Ok(())
+    }
+}
+
+/// From the newest keyframe to the end of the track.
+async fn read<T>(track: &Track, mut packetizer: Packetizer, to: &mpsc::Sender<T>, tell: impl Fn(Told) -> T) {
+    // A rung that is made on demand is made as long as it is read.
+    let _wanted = track.demand().hold();
+    let mut cursor = track.oldest();
+    let mut start = track.start();
+    let mut entries = Vec::new();
+    loop {
+        let appended = track.appended();
+        // What lies before the start may hold the decoder's configuration, so a reader who begins does not jump over it.
+        let may_jump = cursor >= start;
+        let read = track.read(&mut cursor, may_jump, &mut entries);
+        for entry in entries.drain(..) {
+            let place = Cursor { group: entry.group(), frame: entry.index(), ..start };
+            let told = match entry.kind() {
+                Kind::Unit if place < start => continue,
+                Kind::Unit => packetizer.packetize(&entry).map(|frame| frame.map(Told::Frame)),
+                Kind::Config => packetizer.configure(&entry).map(|()| None),
+                Kind::Boundary => Ok(anchor(&entry).map(Told::Anchor)),
+                Kind::End => Ok(None),
+            };
+            match told {
+                Ok(None) => {}
+                Ok(Some(told)) => {
+                    if to.send(tell(told)).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => warn!(rendition.name = &*track.record().name, %error, "not sent by WebRTC"),
+            }
+        }
+        match read {
+            Read::Frames | Read::Jumped => {}
+            Read::Idle => appended.await,
+            Read::Lost => {
+                start = track.start();
+                cursor = track.oldest();
+            }
+            Read::Ended => return,
+        }
+    }
+}
+
+fn anchor(entry: &LogEntry) -> Option<ClockAnchor> {
+    let boundary = entry.to_boundary().ok()?;
+    let millis = u64::try_from(boundary.program_date_time_ms).ok()?;
+    Some(ClockAnchor { pts: boundary.start, wall: Duration::from_millis(millis) })
+}
+
+/// Whether WebRTC shows a track as it is: H.264 of 8 bits and 4:2:0 whose pictures come in the order they are shown, or Opus of
+/// at most two channels.
+pub(super) fn suits(track: &Track) -> bool {
+    let record = track.record();
+    match &record.codec {
+        CodecConfig::H264(config) => {
+            record.reorder_delay == 0
+                && config.reorder_frames_max().is_none_or(|frames| frames == 0)
+                && config.bit_depth() == 8
+                && config.chroma() == media::codec::Chroma::Yuv420
+        }
+        CodecConfig::Opus(_) => record.codec.channels().is_some_and(|channels| channels <= 2),
+        CodecConfig::H265(_) | CodecConfig::Av1(_) | CodecConfig::Aac(_) => false,
+    }
+}
+
+/// The renditions of a stream that suit, the largest first, and its sound.
+pub(super) fn choose(tracks: &[Arc<Track>]) -> (Vec<Rendition>, Option<Rendition>) {
+    let of_kind = |kind| {
+        let of_kind = tracks.iter().filter(move |track| track.record().codec.kind() == kind);
+        of_kind.filter(|track| suits(track)).cloned()
+    };
+    let mut video: Vec<_> = of_kind(TrackKind::Video).collect();
+    let pixels = |track: &Arc<Track>| track.record().codec.dimensions().map(|(width, height)| width * height);
+    // The publisher's own is the first of equals: the sort is stable, and its track the first.
+    video.sort_by_key(|track| std::cmp::Reverse(pixels(track)));
+    let audio = of_kind(TrackKind::Audio).next();
+    (video.into_iter().map(Rendition::new).collect(), audio.map(Rendition::new))
+}

@@ -1,0 +1,299 @@
+//! A thread with some of the viewers. It owns them and their streams' frames, so nothing here is locked.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use media::SessionId;
+use relay::Stream;
+use rtc::peer::{Closed, Credentials, Input};
+use rtc::port::{Datagram, Port};
+use tokio::sync::mpsc;
+use tokio::time::sleep_until;
+use tracing::{debug, error, info};
+
+use super::programme::{Programme, Which};
+use super::rendition::{READ_AHEAD_MAX, Told};
+use super::viewer::{Join, Viewer};
+
+/// Datagrams that a shard has not read. A viewer sends some twenty in a second; what does not fit is dropped and counted by the port.
+const INBOX_MAX: usize = 4_096;
+
+/// Datagrams and frames handled between two looks at the clock.
+const AT_ONCE: usize = 64;
+
+/// What a shard is told.
+pub(super) enum Command {
+    Join {
+        join: Box<Join>,
+        stream: Arc<Stream>,
+    },
+    Leave {
+        viewer: u64,
+    },
+    /// ICE restart.
+    Restart {
+        viewer: u64,
+        local: Credentials,
+        remote_ufrag: String,
+    },
+    /// By name; `None` leaves it to the server.
+    Pin {
+        viewer: u64,
+        rendition: Option<String>,
+    },
+    /// Everybody is said goodbye.
+    Drain,
+}
+
+/// What comes of a stream.
+enum FromStream {
+    Rendition { session: SessionId, which: Which, told: Told },
+    /// It is over.
+    End { session: SessionId },
+}
+
+/// The way to a shard. It ends when all of these are dropped.
+#[derive(Clone)]
+pub(super) struct Handle {
+    pub(super) commands: mpsc::UnboundedSender<Command>,
+    pub(super) inbox: mpsc::Sender<Datagram>,
+}
+
+/// Who is told that a viewer is gone.
+pub(super) type Gone = Arc<dyn Fn(u64) + Send + Sync>;
+
+/// Starts the thread.
+///
+/// # Errors
+/// From the system, which has no more threads.
+pub(super) fn spawn(number: usize, port: Port, gone: Gone) -> io::Result<Handle> {
+    let (commands, commanded) = mpsc::unbounded_channel();
+    let (inbox, datagrams) = mpsc::channel(INBOX_MAX);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    std::thread::Builder::new().name(format!("whep-{number}")).spawn(move || {
+        let (to, frames) = mpsc::channel(READ_AHEAD_MAX);
+        let shard = Shard {
+            port,
+            to,
+            gone,
+            programmes: HashMap::new(),
+            viewers: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            scratch: Vec::new(),
+        };
+        runtime.block_on(shard.run(commanded, datagrams, frames));
+    })?;
+    Ok(Handle { commands, inbox })
+}
+
+struct Shard {
+    port: Port,
+    to: mpsc::Sender<FromStream>,
+    gone: Gone,
+    programmes: HashMap<SessionId, Programme>,
+    viewers: HashMap<u64, Placed>,
+    deadlines: BTreeSet<(Instant, u64)>,
+    /// Packets of one batch.
+    scratch: Vec<u8>,
+}
+
+struct Placed {
+    viewer: Viewer,
+    programme: SessionId,
+    /// The renditions that are read for it.
+    reads: [Option<usize>; 2],
+    /// Under which it is in the deadlines.
+    deadline: Option<Instant>,
+}
+
+impl Shard {
+    async fn run(
+        mut self,
+        mut commands: mpsc::UnboundedReceiver<Command>,
+        mut datagrams: mpsc::Receiver<Datagram>,
+        mut frames: mpsc::Receiver<FromStream>,
+    ) {
+        let (mut came, mut read) = (Vec::with_capacity(AT_ONCE), Vec::with_capacity(AT_ONCE));
+        loop {
+            let next = self.deadlines.first().map(|(deadline, _)| *deadline);
+            let due = async {
+                match next {
+                    Some(deadline) => sleep_until(deadline.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => self.command(command),
+                    None => return,
+                },
+                _ = datagrams.recv_many(&mut came, AT_ONCE) => {
+                    came.drain(..).for_each(|datagram| self.datagram(&datagram));
+                }
+                _ = frames.recv_many(&mut read, AT_ONCE) => self.frames(&mut read),
+                () = due => {}
+            }
+            self.deadlines();
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        let now = Instant::now();
+        match command {
+            Command::Join { join, stream } => self.join(*join, stream, now),
+            Command::Leave { viewer } => self.close(viewer, now),
+            Command::Restart { viewer, local, remote_ufrag } => {
+                if let Some(placed) = self.viewers.get_mut(&viewer) {
+                    placed.viewer.lease().add_ufrag(&local.ufrag);
+                    placed.viewer.peer().restart_ice(local, &remote_ufrag);
+                }
+            }
+            Command::Pin { viewer, rendition } => self.pin(viewer, rendition.as_deref()),
+            Command::Drain => {
+                let viewers: Vec<_> = self.viewers.keys().copied().collect();
+                viewers.into_iter().for_each(|viewer| self.close(viewer, now));
+            }
+        }
+    }
+
+    fn join(&mut self, join: Join, stream: Arc<Stream>, now: Instant) {
+        let number = join.viewer;
+        let session = stream.session();
+        let programme = self.programmes.entry(session).or_insert_with(|| {
+            Programme::new(stream, &self.to, FromStream::End { session })
+        });
+        programme.viewers.push(number);
+        let viewer = Viewer::new(join, programme, now);
+        let placed = Placed { viewer, programme: session, reads: [None; 2], deadline: None };
+        self.viewers.insert(number, placed);
+        self.drive(number, None, now);
+    }
+
+    fn pin(&mut self, number: u64, rendition: Option<&str>) {
+        let Some(placed) = self.viewers.get_mut(&number) else { return };
+        let Some(programme) = self.programmes.get(&placed.programme) else { return };
+        match rendition.map(|name| programme.number_of(name)) {
+            Some(None) => debug!(viewer = number, ?rendition, "there is no such rendition"),
+            Some(Some(wanted)) => placed.viewer.pin(Some(wanted), programme),
+            None => placed.viewer.pin(None, programme),
+        }
+        self.drive(number, None, Instant::now());
+    }
+
+    fn datagram(&mut self, datagram: &Datagram) {
+        let input = Input::Datagram { path: datagram.path, bytes: &datagram.bytes };
+        self.drive(datagram.peer, Some(input), Instant::now());
+    }
+
+    /// Frames of all renditions first, so that each viewer is looked at once.
+    fn frames(&mut self, read: &mut Vec<FromStream>) {
+        let now = Instant::now();
+        let (mut touched, mut ended) = (Vec::new(), Vec::new());
+        for read in read.drain(..) {
+            let (session, which, told) = match read {
+                FromStream::Rendition { session, which, told } => (session, which, told),
+                FromStream::End { session } => {
+                    ended.push(session);
+                    continue;
+                }
+            };
+            let Some(programme) = self.programmes.get_mut(&session) else { continue };
+            programme.told(which, told, now);
+            if !touched.contains(&session) {
+                touched.push(session);
+            }
+        }
+        for session in touched {
+            let viewers = self.programmes.get(&session).map(|programme| programme.viewers.clone());
+            viewers.into_iter().flatten().for_each(|viewer| self.drive(viewer, None, now));
+        }
+        for session in ended {
+            let viewers = self.programmes.get(&session).map(|programme| programme.viewers.clone());
+            viewers.into_iter().flatten().for_each(|viewer| self.close(viewer, now));
+        }
+    }
+
+    fn deadlines(&mut self) {
+        let now = Instant::now();
+        while let Some((deadline, viewer)) = self.deadlines.first().copied()
+            && deadline <= now
+        {
+            self.deadlines.pop_first();
+            if let Some(placed) = self.viewers.get_mut(&viewer) {
+                placed.deadline = None;
+            }
+            self.drive(viewer, None, now);
+        }
+    }
+
+    fn close(&mut self, number: u64, now: Instant) {
+        if let Some(placed) = self.viewers.get_mut(&number) {
+            placed.viewer.peer().close(now);
+            self.drive(number, None, now);
+        }
+    }
+
+    fn drive(&mut self, number: u64, input: Option<Input<'_>>, now: Instant) {
+        let Some(placed) = self.viewers.get_mut(&number) else { return };
+        let Some(programme) = self.programmes.get(&placed.programme) else {
+            error!("a viewer of no programme");
+            return;
+        };
+        match placed.viewer.drive(input, programme, &self.port, &mut self.scratch, now) {
+            Ok(()) => {
+                let deadline = placed.viewer.deadline();
+                if placed.deadline != deadline {
+                    if let Some(before) = placed.deadline {
+                        self.deadlines.remove(&(before, number));
+                    }
+                    if let Some(deadline) = deadline {
+                        self.deadlines.insert((deadline, number));
+                    }
+                    placed.deadline = deadline;
+                }
+                let reads = placed.viewer.renditions();
+                if reads != std::mem::replace(&mut placed.reads, reads) {
+                    let session = placed.programme;
+                    self.read(session);
+                }
+            }
+            Err(closed) => self.forget(number, &closed),
+        }
+    }
+
+    /// Exactly what somebody wants.
+    fn read(&mut self, session: SessionId) {
+        let Some(programme) = self.programmes.get_mut(&session) else { return };
+        let viewers = programme.viewers.iter().filter_map(|viewer| self.viewers.get(viewer));
+        let wanted: Vec<_> = viewers.flat_map(|placed| placed.reads).flatten().collect();
+        wanted.iter().for_each(|number| programme.want(*number, &self.to, rendition));
+        programme.rest(&wanted);
+    }
+
+    fn forget(&mut self, number: u64, closed: &Closed) {
+        let Some(placed) = self.viewers.remove(&number) else { return };
+        match closed {
+            Closed::ByUs | Closed::ByPeer => debug!(viewer = number, %closed, "left"),
+            _ => info!(viewer = number, %closed, "viewer lost"),
+        }
+        if let Some(deadline) = placed.deadline {
+            self.deadlines.remove(&(deadline, number));
+        }
+        if let Some(programme) = self.programmes.get_mut(&placed.programme) {
+            programme.viewers.retain(|viewer| *viewer != number);
+            // Its readers end with it, and rungs on demand linger by themselves.
+            if programme.viewers.is_empty() {
+                self.programmes.remove(&placed.programme);
+            } else {
+                self.read(placed.programme);
+            }
+        }
+        (self.gone)(number);
+    }
+}
+
+fn rendition(session: SessionId, which: Which, told: Told) -> FromStream {
+    FromStream::Rendition { session, which, told }
+}

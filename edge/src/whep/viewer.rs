@@ -1,0 +1,346 @@
+//! One viewer: its transport, what it is sent, and where in the stream it is. Sends through the port, and waits for nothing.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rtc::estimate::{Chooser, Estimator, Limits};
+use rtc::outbound::{Batch, ClockAnchor, Line, LineSettings, Transport};
+use rtc::peer::{Closed, Event, Input, Output, Peer};
+use rtc::port::{Lease, Path, Port};
+use rtc::srtp::{ExhaustedError, Keys, Sealers};
+use rtc_rtcp::Packet;
+use rtc_rtcp::payload_feedbacks::full_intra_request::FullIntraRequest;
+use rtc_rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc_rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
+use rtc_rtcp::receiver_report::ReceiverReport;
+use rtc_rtcp::transport_feedbacks::transport_layer_cc::TransportLayerCc;
+use rtc_rtcp::transport_feedbacks::transport_layer_nack::{NackPair, TransportLayerNack};
+use tracing::{debug, warn};
+
+use super::place::{Next, Place};
+use super::programme::Programme;
+use super::ring::Found;
+
+/// Sent to one viewer at once. A joining one is sent up to two seconds and a half of video, which would overrun the queues of its network.
+const TURN_PACKETS: usize = 64;
+/// Between two turns.
+const TURN: Duration = Duration::from_millis(4);
+
+/// What a path is taken to carry before it told, in bit/s: most carry more, and who is started too low sees a bad picture
+/// for eight seconds.
+const INITIAL: f64 = 5e6;
+/// No path is taken to carry less.
+const MIN: f64 = 100e3;
+
+/// What a viewer joins with.
+pub(super) struct Join {
+    pub(super) viewer: u64,
+    pub(super) peer: Peer,
+    pub(super) lease: Lease,
+    pub(super) video: Option<LineSettings>,
+    pub(super) audio: Option<LineSettings>,
+}
+
+pub(super) struct Viewer {
+    peer: Peer,
+    lease: Lease,
+    video: Media,
+    audio: Media,
+    place: Place,
+    /// Number of the next frame of sound; `None` before the first.
+    next_sound: Option<u64>,
+    transport: Transport,
+    estimator: Estimator,
+    chooser: Chooser,
+    /// The viewer chose itself.
+    is_pinned: bool,
+    turn: Turn,
+    /// By then it must be looked at, whatever comes.
+    deadline: Option<Instant>,
+}
+
+/// One media line.
+enum Media {
+    /// Not negotiated, or not there.
+    None,
+    /// Until there are keys.
+    Waiting(Box<LineSettings>),
+    Line(Box<Line>),
+}
+
+struct Turn {
+    began: Instant,
+    packets: usize,
+}
+
+impl Media {
+    fn of(settings: Option<LineSettings>) -> Self {
+        settings.map_or(Self::None, |settings| Self::Waiting(Box::new(settings)))
+    }
+
+    fn line(&mut self) -> Option<&mut Line> {
+        match self {
+            Self::Line(line) => Some(line),
+            Self::None | Self::Waiting(_) => None,
+        }
+    }
+}
+
+impl Viewer {
+    pub(super) fn new(join: Join, programme: &Programme, now: Instant) -> Self {
+        let ladder = programme.ladder();
+        let max = ladder.last().copied().unwrap_or_default().mul_add(2.0, 1e6);
+        let limits = Limits { initial: INITIAL.min(max), min: MIN, max };
+        let chooser = Chooser::new(ladder, limits.initial);
+        Self {
+            peer: join.peer,
+            lease: join.lease,
+            video: Media::of(join.video),
+            audio: Media::of(join.audio),
+            place: Place::new(programme.number_at(chooser.rung())),
+            next_sound: None,
+            transport: Transport::new(now),
+            estimator: Estimator::new(limits, now),
+            chooser,
+            is_pinned: false,
+            turn: Turn { began: now, packets: 0 },
+            deadline: None,
+        }
+    }
+
+    /// When it is to be looked at again, if nothing comes before.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// The rendition that it is to be sent, and the one that it is sent.
+    pub(super) fn renditions(&self) -> [Option<usize>; 2] {
+        [Some(self.place.wanted()), self.place.rendition()]
+    }
+
+    pub(super) fn peer(&mut self) -> &mut Peer {
+        &mut self.peer
+    }
+
+    pub(super) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// By its number; `None` leaves it to us again.
+    pub(super) fn pin(&mut self, rendition: Option<usize>, programme: &Programme) {
+        self.is_pinned = rendition.is_some();
+        self.place.want(rendition.unwrap_or_else(|| programme.number_at(self.chooser.rung())));
+    }
+
+    /// Does all that is due, after anything that may have changed something for it.
+    ///
+    /// # Errors
+    /// [`Closed`]: it is to be forgotten.
+    pub(super) fn drive(
+        &mut self,
+        input: Option<Input<'_>>,
+        programme: &Programme,
+        port: &Port,
+        scratch: &mut Vec<u8>,
+        now: Instant,
+    ) -> Result<(), Closed> {
+        self.peer.handle_input(input.unwrap_or(Input::Deadline), now);
+        let mut until = self.outputs(programme, port, now)?;
+        let Some(path) = self.peer.path() else {
+            self.deadline = Some(until);
+            return Ok(());
+        };
+        let sent = self.send(programme, port, path, scratch, now);
+        let sent = sent.and_then(|wake| self.report(programme, now).map(|report| [wake, report]));
+        match sent {
+            Ok(wakes) => until = wakes.into_iter().flatten().fold(until, Instant::min),
+            Err(ExhaustedError) => self.peer.close(now),
+        }
+        // Reports, and what was said to it on the way out.
+        let after = self.outputs(programme, port, now)?;
+        self.deadline = Some(until.min(after));
+        Ok(())
+    }
+
+    fn outputs(&mut self, programme: &Programme, port: &Port, now: Instant) -> Result<Instant, Closed> {
+        loop {
+            match self.peer.poll_output() {
+                Output::Send { path, bytes } => port.send(path, &bytes, None),
+                Output::Wait { until } => return Ok(until),
+                Output::Event(Event::Valid(path)) => self.lease.bind_address(path.remote),
+                Output::Event(Event::Retired { ufrag }) => self.lease.remove_ufrag(&ufrag),
+                Output::Event(Event::Path(path)) => debug!(peer.addr = %path.remote, "path"),
+                // It may try again, and what ends the session says why.
+                Output::Event(Event::HandshakeFailed(error)) => debug!(%error, "a handshake failed"),
+                Output::Event(Event::Connected(keys)) => self.connected(keys),
+                Output::Event(Event::Rtcp(packets)) => {
+                    packets.iter().for_each(|packet| self.heard(packet.as_ref(), programme, now));
+                }
+                Output::Event(Event::Closed(closed)) => return Err(closed),
+            }
+        }
+    }
+
+    fn connected(&mut self, keys: Keys) {
+        let mut sealers = Sealers::new(keys);
+        for media in [&mut self.video, &mut self.audio] {
+            if let Media::Waiting(settings) = media {
+                match Line::new((**settings).clone(), &mut sealers) {
+                    Ok(line) => *media = Media::Line(Box::new(line)),
+                    Err(error) => {
+                        warn!(%error, "a media line is left out");
+                        *media = Media::None;
+                    }
+                }
+            }
+        }
+    }
+
+    fn heard(&mut self, packet: &dyn Packet, programme: &Programme, now: Instant) {
+        let any = packet.as_any();
+        if let Some(nack) = any.downcast_ref::<TransportLayerNack>() {
+            let rtt = self.estimator.estimate(now).rtt;
+            for line in [&mut self.video, &mut self.audio].into_iter().filter_map(Media::line) {
+                if line.ssrc() == nack.media_ssrc {
+                    let lost = nack.nacks.iter().flat_map(NackPair::packet_list);
+                    line.nack(lost, rtt, now, |source| programme.history(source));
+                }
+            }
+        } else if let Some(report) = any.downcast_ref::<ReceiverReport>() {
+            let told = self
+                .video
+                .line()
+                .and_then(|line| report.reports.iter().find_map(|report| line.reception(report, now)));
+            if let Some(told) = told {
+                self.estimator.reception(told, now);
+                self.choose(programme, now);
+            }
+        } else if let Some(feedback) = any.downcast_ref::<TransportLayerCc>() {
+            self.estimator.feedback(feedback, now);
+            self.choose(programme, now);
+        } else if let Some(remb) = any.downcast_ref::<ReceiverEstimatedMaximumBitrate>() {
+            self.estimator.remb(f64::from(remb.bitrate), now);
+            self.choose(programme, now);
+        } else if any.is::<PictureLossIndication>() || any.is::<FullIntraRequest>() {
+            programme.want_keyframe();
+        }
+    }
+
+    fn choose(&mut self, programme: &Programme, now: Instant) {
+        let estimate = self.estimator.estimate(now).bits_per_second;
+        if let Some(rung) = self.chooser.update(estimate, now)
+            && !self.is_pinned
+        {
+            debug!(rung, estimate = estimate as u64, "another rendition");
+            self.place.want(programme.number_at(rung));
+        }
+    }
+
+    /// Sends what there is. When to go on, if there is more.
+    fn send(
+        &mut self,
+        programme: &Programme,
+        port: &Port,
+        path: Path,
+        scratch: &mut Vec<u8>,
+        now: Instant,
+    ) -> Result<Option<Instant>, ExhaustedError> {
+        if now.saturating_duration_since(self.turn.began) >= TURN {
+            self.turn = Turn { began: now, packets: 0 };
+        }
+        if let Some(line) = self.audio.line() {
+            let (next, transport) = (&mut self.next_sound, &mut self.transport);
+            send_sound(line, next, transport, &mut self.estimator, programme, port, path, scratch, now)?;
+        }
+        let Some(line) = self.video.line() else { return Ok(None) };
+        while let Some(batch) = line.poll_resend(now, &mut self.transport, scratch)? {
+            self.turn.packets += batch.packets;
+            send(port, path, &batch);
+            self.estimator.sent(&batch, now);
+        }
+        loop {
+            while let Some(batch) = line.poll(now, &mut self.transport, scratch)? {
+                send(port, path, &batch);
+                self.estimator.sent(&batch, now);
+                self.turn.packets += batch.packets;
+                if self.turn.packets >= TURN_PACKETS {
+                    return Ok(Some(self.turn.began + TURN));
+                }
+            }
+            match self.place.next(programme.rings(), now) {
+                Next::Send(entry) => {
+                    // It is idle: all before was sent.
+                    let _busy = line.begin(entry.packets.clone());
+                }
+                Next::Wait(until) => return Ok(until),
+                Next::WaitForKey => {
+                    programme.want_keyframe();
+                    return Ok(None);
+                }
+                Next::Lost => debug!("too far behind: it goes on with a newer keyframe"),
+            }
+        }
+    }
+
+    fn report(&mut self, programme: &Programme, now: Instant) -> Result<Option<Instant>, ExhaustedError> {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut due = None;
+        let anchors = programme.anchors(self.place.wanted());
+        for (media, anchor) in [&mut self.video, &mut self.audio].into_iter().zip(anchors) {
+            let Some(line) = media.line() else { continue };
+            if let Some(report) = report_of(line, anchor, now, wall)
+                && let Err(error) = self.peer.send_rtcp(&report)
+            {
+                warn!(%error, "a report is left out");
+            }
+            due = [due, line.report_due()].into_iter().flatten().min();
+        }
+        Ok(due)
+    }
+}
+
+fn report_of(
+    line: &mut Line,
+    anchor: Option<ClockAnchor>,
+    now: Instant,
+    wall: Duration,
+) -> Option<[Box<dyn Packet>; 2]> {
+    line.set_anchor(anchor?);
+    line.poll_report(now, wall)
+}
+
+#[expect(clippy::too_many_arguments, reason = "the borrowed halves of a viewer, and where its packets go")]
+fn send_sound(
+    line: &mut Line,
+    next: &mut Option<u64>,
+    transport: &mut Transport,
+    estimator: &mut Estimator,
+    programme: &Programme,
+    port: &Port,
+    path: Path,
+    scratch: &mut Vec<u8>,
+    now: Instant,
+) -> Result<(), ExhaustedError> {
+    let ring = programme.sound();
+    // Sound of before it came is of no use, and only delays what it is to hear now.
+    let mut number = *next.get_or_insert(ring.end());
+    loop {
+        match ring.get(number) {
+            Found::Entry(entry) => {
+                let _busy = line.begin(entry.packets.clone());
+                while let Some(batch) = line.poll(now, transport, scratch)? {
+                    send(port, path, &batch);
+                    estimator.sent(&batch, now);
+                }
+                number += 1;
+            }
+            Found::NotYet => break,
+            Found::Gone => number = ring.end(),
+        }
+    }
+    *next = Some(number);
+    Ok(())
+}
+
+fn send(port: &Port, path: Path, batch: &Batch<'_>) {
+    port.send(path, batch.bytes, Some(batch.segment));
+}

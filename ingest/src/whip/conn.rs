@@ -1,0 +1,250 @@
+//! Drives one WHIP session, from the answer until its publisher leaves.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use rtc::port::{Datagram, Lease, Port};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use super::fragment::Fragment;
+use super::media::{Media, Unit};
+use super::metrics::{Metrics, Reason};
+use super::peer::{self, Event, Output, Peer};
+use super::reorder::Counts;
+use super::request::{self, Condition};
+use super::session::{Patch, PatchError, Session};
+use crate::{Packets, Publication, PublishError};
+
+/// From the answer to the end of ICE and DTLS; a handshake over a bad line takes two seconds (threat 7).
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(15);
+
+/// Datagrams handled before the clock is read again.
+const BATCH: usize = 64;
+
+/// What a request asks of a running session, and where the answer goes.
+pub(super) enum Command {
+    Patch { condition: Condition, fragment: Fragment, reply: oneshot::Sender<Response<Bytes>> },
+    End { reply: oneshot::Sender<Response<Bytes>> },
+}
+
+/// How a session ended when nobody is to blame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Closed {
+    /// By DELETE: it means it.
+    Ended,
+    /// The connection was closed, or its page was.
+    ByPeer,
+    ByDrain,
+}
+
+/// How a session ended otherwise.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnError {
+    /// The network between us: nothing came to the WebRTC port, or nothing came back.
+    #[error(
+        "no WebRTC connection in {} s: does UDP from the publisher reach this server's WebRTC port?",
+        CONNECT_TIME_MAX.as_secs()
+    )]
+    NotConnected,
+    /// The network, or a publisher that left without a word.
+    #[error("nothing came from the publisher for 30 s")]
+    Lost,
+    /// The publisher sends what cannot be published.
+    #[error("{0}")]
+    Publish(#[from] PublishError),
+}
+
+impl ConnError {
+    pub(super) fn reason(&self) -> Reason {
+        match self {
+            Self::NotConnected => Reason::NotConnected,
+            Self::Lost => Reason::Lost,
+            Self::Publish(PublishError::TakenOver) => Reason::TakenOver,
+            Self::Publish(PublishError::Over) => Reason::Timeout,
+            Self::Publish(_) => Reason::Unsupported,
+        }
+    }
+}
+
+/// Everything of one session.
+pub(super) struct Conn {
+    pub(super) port: Port,
+    pub(super) lease: Lease,
+    pub(super) inbox: mpsc::Receiver<Datagram>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) peer: Peer,
+    /// Under which the port sends us what it hears.
+    pub(super) ufrag: String,
+    pub(super) session: Session,
+    pub(super) media: Media,
+    pub(super) publication: Publication,
+    /// As they stand in SDP.
+    pub(super) candidates: Vec<String>,
+    pub(super) metrics: Metrics,
+}
+
+impl Conn {
+    /// Until the publisher leaves, we drain, or what it sends cannot be published; then says goodbye.
+    pub(super) async fn run(mut self, drain: CancellationToken) -> Result<Closed, ConnError> {
+        let ended = self.converse(drain).await;
+        self.peer.close();
+        while let Output::Send { path, bytes } = self.peer.poll_output() {
+            self.port.send(path, &bytes, None);
+        }
+        if matches!(ended, Ok(Closed::Ended)) {
+            self.publication.goodbye();
+        }
+        ended
+    }
+
+    async fn converse(&mut self, drain: CancellationToken) -> Result<Closed, ConnError> {
+        let begun = Instant::now();
+        let (mut is_connected, mut told, mut nacks) = (false, Counts::default(), 0);
+        let (mut units, mut datagrams) = (Vec::new(), Vec::with_capacity(BATCH));
+        loop {
+            let (now, wall) = (Instant::now(), SystemTime::now());
+            let mut until = loop {
+                match self.peer.poll_output() {
+                    Output::Send { path, bytes } => self.port.send(path, &bytes, None),
+                    Output::Proven(remote) => self.lease.bind_address(remote),
+                    Output::Event(Event::Connected) => {
+                        is_connected = true;
+                        info!("publishing");
+                    }
+                    Output::Event(Event::Closed(closed)) => {
+                        return match closed {
+                            peer::Closed::ByPeer => Ok(Closed::ByPeer),
+                            peer::Closed::Failed if is_connected => Err(ConnError::Lost),
+                            peer::Closed::Failed => Err(ConnError::NotConnected),
+                        };
+                    }
+                    Output::Event(Event::Rtp(kind, packet)) => {
+                        self.metrics.bytes.inc_by(packet.payload.len() as u64);
+                        self.media.packet(kind, packet);
+                    }
+                    Output::Event(Event::Report { kind, ntp, timestamp }) => {
+                        self.media.report(kind, ntp, timestamp);
+                    }
+                    Output::Wait { until } => break until,
+                }
+            };
+            self.media.poll(now, &mut units);
+            for unit in units.drain(..) {
+                self.publish(unit, now, wall)?;
+            }
+            if self.media.keyframe_due(now) {
+                self.metrics.keyframe_requests.inc();
+                self.peer.request_keyframe(now);
+                continue;
+            }
+            self.count(&mut told, &mut nacks);
+            if !is_connected {
+                let deadline = begun + CONNECT_TIME_MAX;
+                if now >= deadline {
+                    return Err(ConnError::NotConnected);
+                }
+                until = Some(until.map_or(deadline, |until| until.min(deadline)));
+            }
+            let due = [until, self.media.deadline()].into_iter().flatten().min();
+            let wake = due.unwrap_or(now + CONNECT_TIME_MAX);
+            let stream = self.publication.stream();
+            let keyframe_wanted = async {
+                match &stream {
+                    Some(stream) => stream.keyframe_wanted().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = drain.cancelled() => return Ok(Closed::ByDrain),
+                Some(command) = self.commands.recv() => if let Some(closed) = self.command(command) {
+                    return Ok(closed);
+                },
+                _ = self.inbox.recv_many(&mut datagrams, BATCH) => {
+                    let now = Instant::now();
+                    for Datagram { path, bytes, .. } in datagrams.drain(..) {
+                        self.peer.handle_datagram(path, bytes, now);
+                    }
+                    // However much comes, what is due is done.
+                    if wake <= now {
+                        self.peer.handle_deadline(now);
+                    }
+                }
+                () = keyframe_wanted => self.media.want_keyframe(),
+                () = sleep_until(wake.into()) => self.peer.handle_deadline(Instant::now()),
+            }
+        }
+    }
+
+    fn publish(&mut self, unit: Unit, now: Instant, wall: SystemTime) -> Result<(), PublishError> {
+        match unit {
+            Unit::VideoConfig(config) => self.publication.video_config(Unit::video_config(config)),
+            Unit::Video(stamp, sample) => self.publication.video_unit(stamp, Unit::video(sample), now, wall),
+            Unit::Audio(stamp, packet) => {
+                self.publication.audio_frame(stamp, Unit::AUDIO_CODEC, packet, now, wall)
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) -> Option<Closed> {
+        // Whoever asked may have gone meanwhile.
+        match command {
+            Command::End { reply } => {
+                let _ = reply.send(request::done(StatusCode::OK));
+                Some(Closed::Ended)
+            }
+            Command::Patch { condition, fragment, reply } => {
+                let _ = reply.send(self.patch(&condition, &fragment));
+                None
+            }
+        }
+    }
+
+    fn patch(&mut self, condition: &Condition, fragment: &Fragment) -> Response<Bytes> {
+        let offer = match self.session.patch(condition, fragment) {
+            Ok(Patch::Restart(offer)) => *offer,
+            Ok(Patch::Trickle) => return request::done(StatusCode::NO_CONTENT),
+            Err(error) => {
+                let status = match error {
+                    PatchError::Unconditional => StatusCode::PRECONDITION_REQUIRED,
+                    PatchError::OutOfDate => StatusCode::PRECONDITION_FAILED,
+                };
+                return request::refusal(status, &error.to_string());
+            }
+        };
+        match self.peer.restart(&offer, Instant::now()) {
+            Ok(answer) => {
+                self.metrics.restarts.inc();
+                self.session.restarted(offer);
+                self.lease.add_ufrag(&answer.ufrag);
+                // What is still under way under the old name is of a network that the publisher has left.
+                self.lease.remove_ufrag(&self.ufrag);
+                self.ufrag.clone_from(&answer.ufrag);
+                let ours = Fragment { ufrag: answer.ufrag, password: answer.password };
+                let text = ours.answer(&self.session.transport_section(), &self.candidates);
+                request::restarted(&self.session.etag(), text)
+            }
+            Err(error) => {
+                debug!(%error, "ICE was not restarted");
+                request::refusal(StatusCode::UNPROCESSABLE_ENTITY, "ICE cannot be restarted; publish anew")
+            }
+        }
+    }
+
+    fn count(&mut self, told: &mut Counts, nacks: &mut u64) {
+        let counts = self.media.counts();
+        self.publication.packets(Packets { received: counts.received, lost: counts.lost });
+        self.metrics.packets.inc_by(counts.received - told.received);
+        self.metrics.lost.inc_by(counts.lost - told.lost);
+        self.metrics.reordered.inc_by(counts.reordered - told.reordered);
+        self.metrics.late.inc_by(counts.late - told.late);
+        *told = counts;
+        let asked = self.peer.nacks();
+        self.metrics.nacks.inc_by(asked - *nacks);
+        *nacks = asked;
+    }
+}

@@ -1,0 +1,401 @@
+//! One publisher's WebRTC connection: ICE-lite, DTLS, SRTP, RTCP, by the sans-I/O `rtc` of the webrtc-rs project.
+//!
+//!   datagrams ─▶ [`Peer::handle_datagram`] ─▶ RTP, sender reports, goodbyes
+//!
+//! Owns no socket and reads no clock; `conn.rs` drives it. After every input, [`Peer::poll_output`] until `Wait`.
+//!
+//! `rtc` thinks in pairs of addresses, and our port has many: it is told one local address whatever was asked, and what
+//! it sends goes out the way the peer's last datagram came in.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use media::TrackKind;
+use rtc::port::Path;
+use webrtc_core::dtls::extension::extension_use_srtp::SrtpProtectionProfile;
+use webrtc_core::interceptor::{Registry, Slot};
+use webrtc_core::media_stream::MediaStreamTrackId;
+use webrtc_core::peer_connection::certificate::RTCCertificate;
+use webrtc_core::peer_connection::configuration::interceptor_registry::{
+    configure_nack, configure_rtcp_reports, configure_twcc_receiver_only,
+};
+use webrtc_core::peer_connection::configuration::media_engine::{
+    MIME_TYPE_H264, MIME_TYPE_OPUS, MIME_TYPE_RTX, MediaEngine,
+};
+use webrtc_core::peer_connection::configuration::setting_engine::SettingEngineBuilder;
+use webrtc_core::peer_connection::configuration::{RTCBundlePolicy, RTCConfigurationBuilder};
+use webrtc_core::peer_connection::event::{RTCPeerConnectionEvent, RTCTrackEvent};
+use webrtc_core::peer_connection::message::{RTCMessage, TaggedRTCMessage};
+use webrtc_core::peer_connection::sdp::RTCSessionDescription;
+use webrtc_core::peer_connection::state::RTCPeerConnectionState;
+use webrtc_core::peer_connection::transport::{RTCDtlsRole, RTCIceCandidateInit};
+use webrtc_core::peer_connection::{RTCPeerConnection, RTCPeerConnectionBuilder};
+use webrtc_core::rtcp::goodbye::Goodbye;
+use webrtc_core::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use webrtc_core::rtcp::sender_report::SenderReport;
+use webrtc_core::rtp_transceiver::RTCRtpReceiverId;
+use webrtc_core::rtp_transceiver::rtp_sender::{
+    RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RtpCodecKind,
+};
+use webrtc_core::sansio::Protocol;
+use webrtc_core::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
+
+use super::offer::{Offer, Track};
+use super::reorder::Packet;
+use super::tap::Tap;
+
+/// Without anything from the peer's chosen address for this long we no longer take it for connected, and after as long
+/// again and more it has lost its consent to be sent to (RFC 7675, §5.1: 30 s).
+const DISCONNECTED: Duration = Duration::from_secs(5);
+const FAILED: Duration = Duration::from_secs(25);
+
+/// Addresses of a peer that are remembered: its interfaces, before and after a change of network.
+const PATHS_MAX: usize = 16;
+
+/// RFC 7983, §7: what the first byte of a datagram says.
+const STUN: std::ops::RangeInclusive<u8> = 0..=3;
+/// RFC 5246, §6.2.1: an alert record.
+const DTLS_ALERT: u8 = 21;
+
+/// Why there is no connection, or no answer to a restart. Ours or the publisher's, `rtc` does not say.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct PeerError(#[from] webrtc_core::shared::error::Error);
+
+/// What the driver does next.
+#[derive(Debug)]
+pub(super) enum Output {
+    Send {
+        path: Path,
+        bytes: BytesMut,
+    },
+    /// Whoever sends from there knows the session's password.
+    Proven(SocketAddr),
+    Event(Event),
+    Wait {
+        until: Option<Instant>,
+    },
+}
+
+#[derive(Debug)]
+pub(super) enum Event {
+    /// ICE and DTLS are done.
+    Connected,
+    Rtp(TrackKind, Packet),
+    /// RFC 3550, §6.4.1.
+    Report {
+        kind: TrackKind,
+        ntp: u64,
+        timestamp: u32,
+    },
+    Closed(Closed),
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Closed {
+    /// The peer said so: RTCP BYE, or DTLS `close_notify`.
+    ByPeer,
+    /// It fell silent, or its DTLS failed.
+    Failed,
+}
+
+/// The answer, and what of it the driver needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// To [`Offer::reduced`]; not what the publisher is told.
+    pub(super) sdp: String,
+    pub(super) ufrag: String,
+    pub(super) password: String,
+}
+
+pub(super) struct Peer {
+    connection: RTCPeerConnection,
+    /// What `rtc` is told that our address is.
+    local: SocketAddr,
+    /// The newest last.
+    paths: VecDeque<Path>,
+    proven: Vec<SocketAddr>,
+    pending: VecDeque<Output>,
+    sources: Vec<Source>,
+    nacks: Arc<AtomicU64>,
+    is_connected: bool,
+}
+
+/// A track as `rtc` knows it.
+struct Source {
+    id: MediaStreamTrackId,
+    receiver: RTCRtpReceiverId,
+    kind: TrackKind,
+    ssrc: u32,
+}
+
+impl Peer {
+    /// Answers an offer. `local`: any address of our port.
+    ///
+    /// # Errors
+    /// [`PeerError`], if the offer has something in it that `rtc` does not take.
+    pub(super) fn accept(
+        offer: &Offer,
+        local: SocketAddr,
+        certificate: RTCCertificate,
+        now: Instant,
+    ) -> Result<(Self, Answer), PeerError> {
+        let nacks = Arc::<AtomicU64>::default();
+        let mut media = media_engine(offer)?;
+        let registry = configure_nack(Registry::new(), &mut media);
+        let registry = configure_twcc_receiver_only(configure_rtcp_reports(registry), &mut media)?;
+        let registry = registry.with(Slot::Custom(Tap::SLOT), Tap::new(nacks.clone()));
+        let role = if offer.is_passive { RTCDtlsRole::Client } else { RTCDtlsRole::Server };
+        let settings = SettingEngineBuilder::new()
+            .with_lite(true)
+            .with_include_loopback_candidate(true)
+            .with_answering_dtls_role(role)
+            .with_ice_timeouts(Some(DISCONNECTED), Some(FAILED), None)
+            .with_srtp_protection_profiles(vec![
+                SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
+                SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80,
+            ])
+            .build();
+        let configuration = RTCConfigurationBuilder::new()
+            .with_bundle_policy(RTCBundlePolicy::MaxBundle)
+            .with_certificates(vec![certificate])
+            .build();
+        let connection = RTCPeerConnectionBuilder::new()
+            .with_configuration(configuration)
+            .with_setting_engine(settings)
+            .with_media_engine(media)
+            .with_interceptor_registry(registry)
+            .build(now)?;
+        let mut peer = Self {
+            connection,
+            local,
+            paths: VecDeque::new(),
+            proven: Vec::new(),
+            pending: VecDeque::new(),
+            sources: Vec::new(),
+            nacks,
+            is_connected: false,
+        };
+        let answer = peer.answer(offer, now)?;
+        peer.add_local_candidate()?;
+        Ok((peer, answer))
+    }
+
+    /// The publisher has new ICE credentials (RFC 8839, §4.4.3): its network has changed. DTLS and media go on.
+    ///
+    /// # Errors
+    /// [`PeerError`], as [`Peer::accept`].
+    pub(super) fn restart(&mut self, offer: &Offer, now: Instant) -> Result<Answer, PeerError> {
+        let answer = self.answer(offer, now)?;
+        self.proven.clear();
+        self.add_local_candidate()?;
+        Ok(answer)
+    }
+
+    fn answer(&mut self, offer: &Offer, now: Instant) -> Result<Answer, PeerError> {
+        self.connection.set_remote_description(now, RTCSessionDescription::offer(offer.reduced())?)?;
+        let answer = self.connection.create_answer(None)?;
+        let sdp = answer.sdp.clone();
+        self.connection.set_local_description(now, answer)?;
+        let value = |name: &str| {
+            let found = sdp.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+            found.trim_end().to_owned()
+        };
+        let (ufrag, password) = (value("a=ice-ufrag:"), value("a=ice-pwd:"));
+        Ok(Answer { sdp, ufrag, password })
+    }
+
+    fn add_local_candidate(&mut self) -> Result<(), PeerError> {
+        let (ip, port) = (self.local.ip(), self.local.port());
+        let candidate = format!("candidate:1 1 udp 2130706431 {ip} {port} typ host");
+        Ok(self.connection.add_local_candidate(RTCIceCandidateInit { candidate, ..Default::default() })?)
+    }
+
+    /// A datagram of this session. That it makes no sense is no error: anybody may have sent it.
+    pub(super) fn handle_datagram(&mut self, path: Path, bytes: BytesMut, now: Instant) {
+        if self.paths.back() != Some(&path) {
+            self.paths.retain(|known| known.remote != path.remote);
+            if self.paths.len() == PATHS_MAX {
+                self.paths.pop_front();
+            }
+            self.paths.push_back(path);
+        }
+        let transport = TransportContext {
+            local_addr: self.local,
+            peer_addr: path.remote,
+            transport_protocol: TransportProtocol::UDP,
+            ecn: None,
+        };
+        let _ = self.connection.handle_read(TaggedBytesMut { now, transport, message: bytes });
+    }
+
+    pub(super) fn handle_deadline(&mut self, now: Instant) {
+        let _ = self.connection.handle_timeout(now);
+    }
+
+    /// Asks for a keyframe (RFC 4585, §6.3.1).
+    pub(super) fn request_keyframe(&mut self, now: Instant) {
+        let video = self.sources.iter().rev().find(|source| source.kind == TrackKind::Video);
+        let Some(&Source { receiver, ssrc: media_ssrc, .. }) = video else { return };
+        if let Some(mut receiver) = self.connection.rtp_receiver(receiver) {
+            let request = PictureLossIndication { sender_ssrc: 0, media_ssrc };
+            let _ = receiver.write_rtcp(now, vec![Box::new(request)]);
+        }
+    }
+
+    /// Packets that were asked for again, so far.
+    pub(super) fn nacks(&self) -> u64 {
+        self.nacks.load(Ordering::Relaxed)
+    }
+
+    /// Says goodbye; what is said comes out of [`Peer::poll_output`].
+    pub(super) fn close(&mut self) {
+        let _ = self.connection.close();
+    }
+
+    pub(super) fn poll_output(&mut self) -> Output {
+        loop {
+            if let Some(output) = self.pending.pop_front() {
+                return output;
+            }
+            if let Some(message) = self.connection.poll_write() {
+                self.written(message);
+            } else if let Some(event) = self.connection.poll_event() {
+                self.happened(event);
+            } else if let Some(message) = self.connection.poll_read() {
+                self.read(message);
+            } else {
+                return Output::Wait { until: self.connection.poll_timeout() };
+            }
+        }
+    }
+
+    fn written(&mut self, message: TaggedBytesMut) {
+        let (to, bytes) = (message.transport.peer_addr, message.message);
+        let Some(&first) = bytes.first() else { return };
+        // An ICE-lite agent speaks only to who has proven itself.
+        if STUN.contains(&first) && !self.proven.contains(&to) && self.proven.len() < PATHS_MAX {
+            self.proven.push(to);
+            self.pending.push_back(Output::Proven(to));
+        }
+        let Some(&path) = self.paths.iter().find(|path| path.remote == to) else { return };
+        self.pending.push_back(Output::Send { path, bytes });
+        // `rtc` tells nobody that the peer has closed, but answers it.
+        if first == DTLS_ALERT && self.is_connected {
+            self.pending.push_back(Output::Event(Event::Closed(Closed::ByPeer)));
+        }
+    }
+
+    fn happened(&mut self, event: RTCPeerConnectionEvent) {
+        match event {
+            RTCPeerConnectionEvent::OnConnectionStateChangeEvent(state) => match state {
+                RTCPeerConnectionState::Connected if !std::mem::replace(&mut self.is_connected, true) => {
+                    self.pending.push_back(Output::Event(Event::Connected));
+                }
+                RTCPeerConnectionState::Failed => {
+                    self.pending.push_back(Output::Event(Event::Closed(Closed::Failed)));
+                }
+                _ => {}
+            },
+            RTCPeerConnectionEvent::OnTrack(RTCTrackEvent::OnOpen(track)) => {
+                let receiver = self.connection.rtp_receiver(track.receiver_id);
+                let kind = match receiver.map(|receiver| receiver.track().kind()) {
+                    Some(RtpCodecKind::Video) => TrackKind::Video,
+                    Some(RtpCodecKind::Audio) => TrackKind::Audio,
+                    _ => return,
+                };
+                // One of each kind was negotiated; a source that comes later has taken its place.
+                self.sources.retain(|source| source.kind != kind);
+                let (id, receiver, ssrc) = (track.track_id, track.receiver_id, track.ssrc);
+                self.sources.push(Source { id, receiver, kind, ssrc });
+            }
+            _ => {}
+        }
+    }
+
+    fn read(&mut self, message: TaggedRTCMessage) {
+        let (arrived, message) = (message.now, message.message);
+        match message {
+            RTCMessage::RtpPacket(id, packet) => {
+                let Some(source) = self.sources.iter().find(|source| source.id == id) else { return };
+                let (header, payload) = (packet.header, packet.payload);
+                let packet = Packet {
+                    sequence: header.sequence_number,
+                    timestamp: header.timestamp,
+                    marker: header.marker,
+                    payload,
+                    arrived,
+                };
+                self.pending.push_back(Output::Event(Event::Rtp(source.kind, packet)));
+            }
+            RTCMessage::RtcpPacket(_, packets) => {
+                for packet in packets {
+                    if let Some(report) = packet.as_any().downcast_ref::<SenderReport>() {
+                        self.report(report);
+                    } else if let Some(bye) = packet.as_any().downcast_ref::<Goodbye>() {
+                        self.bye(&bye.sources);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn report(&mut self, report: &SenderReport) {
+        let Some(source) = self.sources.iter().find(|source| source.ssrc == report.ssrc) else { return };
+        let (kind, ntp, timestamp) = (source.kind, report.ntp_time, report.rtp_time);
+        self.pending.push_back(Output::Event(Event::Report { kind, ntp, timestamp }));
+    }
+
+    /// RFC 3550, §6.6. A browser that turns off one track says it for that one.
+    fn bye(&mut self, gone: &[u32]) {
+        let before = self.sources.len();
+        self.sources.retain(|source| !gone.contains(&source.ssrc));
+        if before > 0 && self.sources.is_empty() {
+            self.pending.push_back(Output::Event(Event::Closed(Closed::ByPeer)));
+        }
+    }
+}
+
+/// What was chosen of the offer, and nothing else.
+fn media_engine(offer: &Offer) -> Result<MediaEngine, PeerError> {
+    let mut media = MediaEngine::default();
+    let codec = |mime: &str, clock_rate, channels, parameters: &str, feedback: &[(&str, &str)]| RTCRtpCodec {
+        mime_type: mime.to_owned(),
+        clock_rate,
+        channels,
+        sdp_fmtp_line: parameters.to_owned(),
+        rtcp_feedback: feedback
+            .iter()
+            .map(|(typ, parameter)| RTCPFeedback {
+                typ: (*typ).to_owned(),
+                parameter: (*parameter).to_owned(),
+            })
+            .collect(),
+    };
+    let mut register = |kind, payload_type, rtp_codec| {
+        media.register_codec(RTCRtpCodecParameters { rtp_codec, payload_type }, kind)
+    };
+    if let Some(Track { payload_type, rtx_payload_type, parameters }) = &offer.video {
+        // NACK, PLI and transport-cc are added by the interceptors that speak them.
+        let video = codec(MIME_TYPE_H264, 90_000, 0, parameters, &[]);
+        register(RtpCodecKind::Video, *payload_type, video)?;
+        if let Some(rtx) = rtx_payload_type {
+            let parameters = format!("apt={payload_type}");
+            register(RtpCodecKind::Video, *rtx, codec(MIME_TYPE_RTX, 90_000, 0, &parameters, &[]))?;
+        }
+    }
+    if let Some(Track { payload_type, parameters, .. }) = &offer.audio {
+        let audio = codec(MIME_TYPE_OPUS, 48_000, 2, parameters, &[]);
+        register(RtpCodecKind::Audio, *payload_type, audio)?;
+    }
+    Ok(media)
+}
+
+#[cfg(test)]
+mod tests;

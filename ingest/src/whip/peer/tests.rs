@@ -1,0 +1,357 @@
+//! A publisher made of the same crate, and a line between the two that loses what its seed says.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use bytes::Bytes;
+use fastrand::Rng;
+use media::TrackKind;
+use rtc::port::Transport;
+use webrtc_core::crypto::{SignatureScheme, default_provider};
+use webrtc_core::media_stream::MediaStreamTrack;
+use webrtc_core::peer_connection::certificate::CertificateParams;
+use webrtc_core::peer_connection::configuration::interceptor_registry::configure_twcc;
+use webrtc_core::rtcp::transport_feedbacks::transport_layer_cc::TransportLayerCc;
+use webrtc_core::rtp;
+use webrtc_core::rtp::codec::h264::H264Payloader;
+use webrtc_core::rtp::packetizer::Payloader;
+use webrtc_core::rtp_transceiver::RTCRtpSenderId;
+use webrtc_core::rtp_transceiver::rtp_sender::{
+    RTCRtpCodingParameters, RTCRtpEncodingParameters, RTCRtpRtxParameters,
+};
+
+use super::super::access_units::{AccessUnits, Made};
+use super::super::reorder::Reorder;
+use super::*;
+use crate::testing::AVCC;
+
+const SSRC: u32 = 7;
+/// One way.
+const DELAY: Duration = Duration::from_millis(20);
+const FRAME: Duration = Duration::from_millis(33);
+
+/// What the publisher's line does to a datagram.
+type Line = Box<dyn FnMut(&mut Rng) -> bool>;
+
+struct Scene {
+    publisher: RTCPeerConnection,
+    sender: RTCRtpSenderId,
+    peer: Peer,
+    now: Instant,
+    rng: Rng,
+    /// Says whether a datagram of the publisher's is lost.
+    line: Line,
+    /// When it arrives; to us or to the publisher.
+    under_way: BTreeMap<(Instant, u64), (bool, BytesMut)>,
+    sent: u64,
+    sequence: u16,
+    pictures: u32,
+    events: Vec<Event>,
+    /// Packets whose arrival we reported to the publisher.
+    arrivals: u32,
+    proven: Vec<SocketAddr>,
+}
+
+fn path() -> Path {
+    Path { local: ours(), remote: theirs(), transport: Transport::Udp }
+}
+
+fn ours() -> SocketAddr {
+    (Ipv4Addr::new(192, 0, 2, 1), 8189).into()
+}
+
+fn theirs() -> SocketAddr {
+    (Ipv4Addr::new(198, 51, 100, 2), 50_000).into()
+}
+
+fn certificate() -> RTCCertificate {
+    let parameters = CertificateParams::new(vec!["test".to_owned()]).unwrap();
+    let provider = default_provider().unwrap();
+    RTCCertificate::generate(provider.crypto(), SignatureScheme::EcdsaP256Sha256, parameters).unwrap()
+}
+
+impl Scene {
+    /// A publisher of one H.264 track that has our answer.
+    fn new(seed: u64) -> Self {
+        println!("seed {seed}");
+        let now = Instant::now();
+        let codec = RTCRtpCodec {
+            mime_type: MIME_TYPE_H264.to_owned(),
+            clock_rate: 90_000,
+            channels: 0,
+            sdp_fmtp_line: "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"
+                .to_owned(),
+            rtcp_feedback: Vec::new(),
+        };
+        let rtx = RTCRtpCodec {
+            mime_type: MIME_TYPE_RTX.to_owned(),
+            clock_rate: 90_000,
+            sdp_fmtp_line: "apt=102".to_owned(),
+            ..RTCRtpCodec::default()
+        };
+        let mut media = MediaEngine::default();
+        for (rtp_codec, payload_type) in [(codec.clone(), 102), (rtx, 103)] {
+            media
+                .register_codec(RTCRtpCodecParameters { rtp_codec, payload_type }, RtpCodecKind::Video)
+                .unwrap();
+        }
+        let registry = configure_rtcp_reports(configure_nack(Registry::new(), &mut media));
+        let registry = configure_twcc(registry, &mut media).unwrap();
+        let registry = registry.with(Slot::Custom(Tap::SLOT), Tap::new(Arc::default()));
+        let mut publisher = RTCPeerConnectionBuilder::new()
+            .with_media_engine(media)
+            .with_interceptor_registry(registry)
+            .build(now)
+            .unwrap();
+        let rtp_coding_parameters = RTCRtpCodingParameters {
+            ssrc: Some(SSRC),
+            rtx: Some(RTCRtpRtxParameters { ssrc: SSRC + 1 }),
+            ..Default::default()
+        };
+        let encoding = RTCRtpEncodingParameters { rtp_coding_parameters, codec, ..Default::default() };
+        let track = MediaStreamTrack::new(
+            "stream".to_owned(),
+            "track".to_owned(),
+            "camera".to_owned(),
+            RtpCodecKind::Video,
+            vec![encoding],
+        );
+        let sender = publisher.add_track(track).unwrap();
+        let candidate =
+            format!("candidate:1 1 udp 2130706431 {} {} typ host", theirs().ip(), theirs().port());
+        let offer = publisher.create_offer(None).unwrap();
+        publisher.set_local_description(now, offer.clone()).unwrap();
+        publisher.add_local_candidate(RTCIceCandidateInit { candidate, ..Default::default() }).unwrap();
+        let offer = Offer::parse(offer.sdp.as_bytes()).unwrap();
+        let (peer, answer) = Peer::accept(&offer, ours(), certificate(), now).unwrap();
+        let candidates = [format!("1 1 udp 2130706431 {} {} typ host", ours().ip(), ours().port())];
+        let answer = RTCSessionDescription::answer(offer.complete(&answer.sdp, &candidates)).unwrap();
+        publisher.set_remote_description(now, answer).unwrap();
+        Self {
+            publisher,
+            sender,
+            peer,
+            now,
+            rng: Rng::with_seed(seed),
+            line: Box::new(|_| false),
+            under_way: BTreeMap::new(),
+            sent: 0,
+            sequence: 65_000,
+            pictures: 0,
+            events: Vec::new(),
+            arrivals: 0,
+            proven: Vec::new(),
+        }
+    }
+
+    fn put(&mut self, to_us: bool, bytes: BytesMut) {
+        if to_us && (self.line)(&mut self.rng) {
+            return;
+        }
+        self.sent += 1;
+        self.under_way.insert((self.now + DELAY, self.sent), (to_us, bytes));
+    }
+
+    /// Everything that happens in the next `span`.
+    fn run(&mut self, span: Duration) {
+        let end = self.now + span;
+        loop {
+            while let Some(message) = self.publisher.poll_write() {
+                self.put(true, message.message);
+            }
+            while self.publisher.poll_event().is_some() {}
+            while let Some(message) = self.publisher.poll_read() {
+                self.heard(message);
+            }
+            let until = loop {
+                match self.peer.poll_output() {
+                    Output::Send { bytes, .. } => self.put(false, bytes),
+                    Output::Proven(address) => self.proven.push(address),
+                    Output::Event(event) => self.events.push(event),
+                    Output::Wait { until } => break until,
+                }
+            };
+            let next = self.under_way.first_key_value().map(|(&(at, _), _)| at);
+            let due = [next, until, self.publisher.poll_timeout()].into_iter().flatten().min();
+            let Some(due) = due.filter(|due| *due <= end) else { break };
+            // A timer that does not move on would stop the clock.
+            self.now = due.max(self.now + Duration::from_micros(100));
+            while let Some(entry) = self.under_way.first_entry().filter(|entry| entry.key().0 <= self.now) {
+                let (to_us, message) = entry.remove();
+                if to_us {
+                    self.peer.handle_datagram(path(), message, self.now);
+                } else {
+                    let transport =
+                        TransportContext { local_addr: theirs(), peer_addr: ours(), ..Default::default() };
+                    let _ = self.publisher.handle_read(TaggedBytesMut { now: self.now, transport, message });
+                }
+            }
+            self.peer.handle_deadline(self.now);
+            let _ = self.publisher.handle_timeout(self.now);
+        }
+        self.now = end;
+    }
+
+    /// What the publisher is told.
+    fn heard(&mut self, message: TaggedRTCMessage) {
+        let RTCMessage::RtcpPacket(_, packets) = message.message else { return };
+        for packet in packets {
+            if let Some(feedback) = packet.as_any().downcast_ref::<TransportLayerCc>() {
+                self.arrivals += u32::from(feedback.packet_status_count);
+            }
+        }
+    }
+
+    /// Sends one picture of a few packets; the first of every 60 is a keyframe.
+    fn picture(&mut self) {
+        let key = self.pictures.is_multiple_of(60);
+        let sps_end = 8 + usize::from(AVCC[7]);
+        let start = &[0, 0, 0, 1][..];
+        let mut unit = Vec::new();
+        if key {
+            unit.extend_from_slice(&[start, &AVCC[8..sps_end], start, &AVCC[sps_end + 3..]].concat());
+        }
+        unit.extend_from_slice(&[start, &[if key { 0x65 } else { 0x41 }], &[0x55; 3_000]].concat());
+        let payloads = H264Payloader::default().payload(1_100, &Bytes::from(unit)).unwrap();
+        let last = payloads.len() - 1;
+        for (at, payload) in payloads.into_iter().enumerate() {
+            self.sequence = self.sequence.wrapping_add(1);
+            let header = rtp::Header {
+                version: 2,
+                payload_type: 102,
+                sequence_number: self.sequence,
+                timestamp: self.pictures.wrapping_mul(3_000),
+                ssrc: SSRC,
+                marker: at == last,
+                ..Default::default()
+            };
+            let packet = rtp::Packet { header, payload };
+            self.publisher.rtp_sender(self.sender).unwrap().write_rtp(self.now, packet).unwrap();
+        }
+        self.pictures += 1;
+        self.run(FRAME);
+    }
+
+    fn is_connected(&self) -> bool {
+        self.events.iter().any(|event| matches!(event, Event::Connected))
+    }
+
+    fn closed(&self) -> Option<Closed> {
+        self.events.iter().find_map(|event| match event {
+            Event::Closed(closed) => Some(*closed),
+            _ => None,
+        })
+    }
+
+    /// Whole pictures that came of the packets so far, and how many packets were given up.
+    fn watched(&mut self) -> (usize, u64) {
+        let (mut reorder, mut units, mut made) = (Reorder::default(), AccessUnits::default(), Vec::new());
+        for event in self.events.drain(..) {
+            let Event::Rtp(TrackKind::Video, packet) = event else { continue };
+            let arrived = packet.arrived;
+            reorder.push(packet);
+            while let Some(ordered) = reorder.poll(arrived) {
+                units.push(ordered, &mut made);
+            }
+        }
+        while let Some(ordered) = reorder.deadline().and_then(|deadline| reorder.poll(deadline)) {
+            units.push(ordered, &mut made);
+        }
+        (made.iter().filter(|made| matches!(made, Made::Picture(_))).count(), reorder.counts().lost)
+    }
+}
+
+#[test]
+fn a_publisher_connects_and_its_pictures_come_through() {
+    let mut scene = Scene::new(1);
+    scene.run(Duration::from_secs(3));
+    assert!(scene.is_connected());
+    assert_eq!(scene.proven, [theirs()]);
+    (0..90).for_each(|_| scene.picture());
+    scene.run(Duration::from_secs(1));
+    let reported =
+        scene.events.iter().any(|event| matches!(event, Event::Report { kind: TrackKind::Video, .. }));
+    assert!(reported, "no sender report");
+    // Of all packets but the last few: without this a browser does not know what its line carries.
+    assert!(scene.arrivals > 250, "{} arrivals reported", scene.arrivals);
+    assert_eq!(scene.watched(), (90, 0));
+}
+
+/// What is lost is asked for and sent again, on its own stream (RFC 4588), before we give it up.
+#[test]
+fn three_packets_of_a_hundred_lost_are_repaired() {
+    let mut scene = Scene::new(3);
+    scene.run(Duration::from_secs(3));
+    scene.line = Box::new(|rng| rng.u32(..100) < 3);
+    (0..300).for_each(|_| scene.picture());
+    scene.line = Box::new(|_| false);
+    scene.run(Duration::from_secs(1));
+    assert!(scene.peer.nacks() > 20, "{} asked for", scene.peer.nacks());
+    let (pictures, lost) = scene.watched();
+    assert!(pictures >= 295 && lost <= 2, "{pictures} of 300 pictures, {lost} packets lost");
+}
+
+#[test]
+fn a_handshake_survives_a_bad_line() {
+    let mut scene = Scene::new(5);
+    scene.line = Box::new(|rng| rng.u32(..100) < 20);
+    scene.run(Duration::from_secs(12));
+    assert!(scene.is_connected());
+}
+
+#[test]
+fn who_closes_its_connection_is_gone_at_once_and_who_falls_silent_within_30_s() {
+    let mut scene = Scene::new(7);
+    scene.run(Duration::from_secs(3));
+    scene.publisher.close().unwrap();
+    scene.run(Duration::from_millis(100));
+    assert_eq!(scene.closed(), Some(Closed::ByPeer));
+
+    let mut scene = Scene::new(7);
+    scene.run(Duration::from_secs(3));
+    scene.line = Box::new(|_| true);
+    scene.run(Duration::from_secs(25));
+    assert_eq!(scene.closed(), None);
+    scene.run(Duration::from_secs(8));
+    assert_eq!(scene.closed(), Some(Closed::Failed));
+}
+
+/// Threats 5, 7 and 27: whatever strangers send from wherever, they are not answered, and the publisher goes on.
+#[test]
+fn garbage_is_not_answered_and_harms_nobody() {
+    let seed = 11;
+    let mut scene = Scene::new(seed);
+    scene.run(Duration::from_secs(3));
+    let mut rng = Rng::with_seed(seed);
+    let stranger = Path { remote: (Ipv4Addr::new(203, 0, 113, 9), 4_000).into(), ..path() };
+    for round in 0..3_000 {
+        let first = [rng.u8(0..=3), rng.u8(20..=63), rng.u8(128..=191), rng.u8(..)][round % 4];
+        let mut bytes = BytesMut::from(&[first][..]);
+        bytes.extend((0..rng.usize(..200)).map(|_| rng.u8(..)));
+        // From the publisher's own address too: an address is easily forged.
+        let from = if round % 2 == 0 { stranger } else { path() };
+        scene.peer.handle_datagram(from, bytes, scene.now);
+    }
+    // Threat 6: what whoever forges the publisher's address can make without its keys: a goodbye, a fatal alert and the
+    // beginning of another handshake, all of them in plain text.
+    for record in [
+        &[21, 0xFE, 0xFD, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2, 1, 0][..],
+        &[21, 0xFE, 0xFD, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2, 2, 40],
+        &[21, 0xFE, 0xFD, 0, 1, 0, 0, 0, 0, 0, 9, 0, 2, 1, 0],
+        &[22, 0xFE, 0xFD, 0, 0, 0, 0, 0, 0, 0, 9, 0, 12, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    ] {
+        scene.peer.handle_datagram(path(), BytesMut::from(record), scene.now);
+    }
+    loop {
+        match scene.peer.poll_output() {
+            Output::Send { path: to, .. } => assert_eq!(to.remote, theirs(), "answered a stranger"),
+            Output::Proven(address) => panic!("{address} has proven nothing"),
+            Output::Event(event) => assert!(!matches!(event, Event::Closed(_)), "{event:?}"),
+            Output::Wait { .. } => break,
+        }
+    }
+    scene.events.clear();
+    (0..60).for_each(|_| scene.picture());
+    scene.run(Duration::from_secs(1));
+    assert_eq!(scene.watched(), (60, 0));
+}
