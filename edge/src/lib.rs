@@ -24,4 +24,4 @@ pub use site::Site;
 #[cfg(any(test, fuzzing))]
 pub use site::fuzzing;
 pub use unlisted::Unlisted;
-pub use whep::{StartError, Whep};
+pub use whep::{StartError, VIEWERS_MAX, Whep};

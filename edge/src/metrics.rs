@@ -17,6 +17,7 @@ pub struct Metrics {
     pub(crate) connections: Gauge,
     pub(crate) panics: Counter,
     pub(crate) whep_viewers: Gauge,
+    pub(crate) whep_panics: Counter,
     refused: Family<Labels, Counter>,
 }
 
@@ -71,6 +72,11 @@ impl Metrics {
             "http_panics",
             "HTTP connections that ended in a bug of ours",
             metrics.panics.clone(),
+        );
+        registry.register(
+            "whep_panics",
+            "Viewers by WebRTC that were dropped because of a bug of ours",
+            metrics.whep_panics.clone(),
         );
         registry.register("whep_viewers", "Viewers by WebRTC", metrics.whep_viewers.clone());
         registry.register_collector(Box::new(Viewers(catalog)));

@@ -165,8 +165,10 @@ impl Roles {
         let whip_drain = CancellationToken::new();
         let whip_metrics = whip::Metrics::register(&mut metrics);
         let edge_metrics = edge::Metrics::register(&mut metrics, catalog.clone());
+        let per_address = config.http.connections_per_address;
+        let viewers = Limits { total: edge::VIEWERS_MAX, per_address };
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        let whep = Whep::start(streams.clone(), port.clone(), threads, &edge_metrics)?;
+        let whep = Whep::start(streams.clone(), port.clone(), threads, viewers, &edge_metrics)?;
         let whip_settings =
             whip::Settings { limits: whip::PUBLISHERS, ice_servers: config.webrtc.ice_servers.clone() };
         let whip = Whip::new(port, gate.clone(), &whip_settings, guesses, whip_metrics, whip_drain.clone())?;
