@@ -159,7 +159,8 @@ impl Watch {
         if self.patience.is_zero() {
             return Some(Ended::TooSlow);
         }
-        let quiet = !sample.is_open && sample.begun == last.begun;
+        // What is owed may outlive the request that it answers: the connection has all of it, and the peer has not.
+        let quiet = !sample.is_open && !sample.owed && sample.begun == last.begun;
         self.idle = if quiet { self.idle + LOOK_INTERVAL } else { Duration::ZERO };
         (self.idle >= self.idle_time_max).then_some(Ended::Idle)
     }
@@ -191,6 +192,8 @@ mod tests {
             })
         };
         assert_eq!(reading(0), Some((4, Ended::TooSlow)), "15 s after it was seen to wait");
+        let all_handed_over = looks(|_, sample| (sample.begun, sample.owed) = (1, true));
+        assert_eq!(all_handed_over, Some((4, Ended::TooSlow)), "slow, not idle");
         assert!(reading(1_000).is_some_and(|(look, _)| look <= 5));
         assert_eq!(reading(9_000), None);
         // A line that stalls for ten seconds, and then catches up.
