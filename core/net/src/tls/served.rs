@@ -53,7 +53,9 @@ impl Served {
         certificate: CertificateDer<'static>,
         key: PrivateKeyDer<'static>,
     ) -> Result<(), rustls::Error> {
-        let certified = Arc::new(CertifiedKey::from_der(vec![certificate], key, &default_provider())?);
+        let key = default_provider().key_provider.load_private_key(key)?;
+        // Not `from_der`, which refuses the extension that makes it an answer (RFC 8737, §3: critical).
+        let certified = Arc::new(CertifiedKey::new(vec![certificate], key));
         let challenge = Challenge { name: name.to_ascii_lowercase(), certified };
         self.challenges.rcu(|challenges| {
             let others = challenges.iter().filter(|other| other.name != challenge.name).cloned();
