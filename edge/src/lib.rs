@@ -7,9 +7,11 @@ mod drain;
 mod listener;
 mod metrics;
 mod pull;
+mod redirect;
 mod remote;
 mod site;
 mod state;
+mod trust;
 mod unlisted;
 
 pub use alternates::Alternates;
@@ -20,4 +22,5 @@ pub use pull::{JoinError, PullMetrics, Puller, Watching};
 pub use site::Site;
 #[cfg(any(test, fuzzing))]
 pub use site::fuzzing;
+pub use trust::Trust;
 pub use unlisted::Unlisted;
