@@ -8,9 +8,11 @@ mod endpoint;
 mod listener;
 mod metrics;
 mod pull;
+mod redirect;
 mod remote;
 mod site;
 mod state;
+mod trust;
 mod unlisted;
 mod whep;
 
@@ -23,5 +25,6 @@ pub use pull::{JoinError, PullMetrics, Puller, Watching};
 pub use site::Site;
 #[cfg(any(test, fuzzing))]
 pub use site::fuzzing;
+pub use trust::Trust;
 pub use unlisted::Unlisted;
 pub use whep::{StartError, VIEWERS_MAX, Whep};

@@ -30,6 +30,11 @@ pub(crate) enum Reason {
     BadRequest,
     SlowHead,
     SlowReader,
+    /// Too many of one address, or in all, are under way.
+    HandshakesFull,
+    SlowHandshake,
+    /// What came is not TLS, or not as we speak it.
+    BadHandshake,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -54,6 +59,9 @@ impl Reason {
             Self::BadRequest => "bad_request",
             Self::SlowHead => "slow_head",
             Self::SlowReader => "slow_reader",
+            Self::HandshakesFull => "handshakes_full",
+            Self::SlowHandshake => "slow_handshake",
+            Self::BadHandshake => "bad_handshake",
         };
         Labels { reason }
     }

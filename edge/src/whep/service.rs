@@ -226,11 +226,11 @@ impl Whep {
             return Err(refusal(StatusCode::NOT_ACCEPTABLE, words));
         }
         let place = self.shared.places.take(viewer).map_err(|full| {
-            try_again(
-                StatusCode::SERVICE_UNAVAILABLE,
-                &format!("no room for more viewers: {full}"),
-                FULL_RETRY_S,
-            )
+            let words = match full {
+                net::Full::Total => "there is no room for more viewers",
+                net::Full::Address => "there is no room for more viewers of this address",
+            };
+            try_again(StatusCode::SERVICE_UNAVAILABLE, words, FULL_RETRY_S)
         })?;
         let number = self.shared.numbers.fetch_add(1, Ordering::Relaxed);
         let shard = number as usize % self.shared.shards.len();

@@ -1,13 +1,7 @@
 // The servers that have this stream, each with the same bytes under the same paths. While one answers, the page stays
 // with it; when it does not, the next one is asked.
 
-/** `GET /nodes`: where else this server's streams are. */
-interface Nodes {
-  /** Origins, as in `https://edge2.example`. */
-  alternates: string[];
-}
-
-export const NODES_ADDRESS = "/nodes";
+import { NODES_ADDRESS, type Nodes } from "../api.ts";
 
 export class NodeList {
   /** The server this page came from first; addresses there need no origin. */
