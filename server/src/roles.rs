@@ -203,7 +203,14 @@ impl Roles {
         let per_address = config.http.connections_per_address;
         let whep_limits = Limits { total: edge::VIEWERS_MAX, per_address };
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        let whep = Whep::start(streams.clone(), port.clone(), threads, whep_limits, &edge_metrics)?;
+        let whep = Whep::start(
+            streams.clone(),
+            port.clone(),
+            threads,
+            whep_limits,
+            &config.webrtc.ice_servers,
+            &edge_metrics,
+        )?;
         let whip_settings =
             whip::Settings { limits: whip::PUBLISHERS, ice_servers: config.webrtc.ice_servers.clone() };
         let whip = Whip::new(port, gate.clone(), &whip_settings, guesses, whip_metrics, whip_drain.clone())?;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use media::{CodecConfig, StreamId, Timescale};
 use net::{Limits, Places};
 use prometheus_client::metrics::gauge::Gauge;
@@ -67,6 +67,7 @@ struct Shared {
     identity: Arc<Identity>,
     shards: Vec<Handle>,
     sessions: Sessions,
+    links: Vec<HeaderValue>,
     places: Places,
     viewers: Gauge,
     numbers: AtomicU64,
@@ -100,6 +101,8 @@ struct Session {
 pub enum StartError {
     #[error(transparent)]
     Identity(#[from] rtc::dtls::IdentityError),
+    #[error("an address of a STUN or TURN server that cannot be told: {0}")]
+    IceServer(#[from] http::header::InvalidHeaderValue),
     #[error("no thread for viewers by WebRTC: {0}")]
     Thread(#[from] std::io::Error),
 }
@@ -123,6 +126,7 @@ impl Whep {
         port: Port,
         threads: NonZeroUsize,
         limits: Limits,
+        ice_servers: &[String],
         metrics: &Metrics,
     ) -> Result<Self, StartError> {
         let identity = Arc::new(Identity::generate()?);
@@ -134,8 +138,8 @@ impl Whep {
         });
         let shards = shards.collect::<Result<_, _>>()?;
         let (viewers, numbers) = (metrics.whep_viewers.clone(), AtomicU64::new(1));
-        let places = Places::new(limits);
-        let shared = Shared { registry, port, identity, shards, sessions, places, viewers, numbers };
+        let (places, links) = (Places::new(limits), signalling::links(ice_servers)?);
+        let shared = Shared { registry, port, identity, shards, sessions, links, places, viewers, numbers };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -299,7 +303,7 @@ impl Whep {
         }
         info!(viewer = number, peer.addr = %viewer, stream.id = %stream.id(), "viewer by WebRTC");
         let (app, name) = (stream.id().app(), stream.id().stream());
-        Ok(signalling::created(&format!("{PREFIX}{app}/{name}/{id}"), &etag, &[], answer.text))
+        Ok(signalling::created(&format!("{PREFIX}{app}/{name}/{id}"), &etag, &self.shared.links, answer.text))
     }
 
     /// Candidates are of no use to us, who answer only; new credentials are a restart (RFC 9725, §4.3).

@@ -1,4 +1,4 @@
-use http::header::CONTENT_LENGTH;
+use http::header::{ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONTENT_LENGTH};
 
 use super::super::offer::tests::CHROMIUM;
 use super::*;
