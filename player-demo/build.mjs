@@ -14,6 +14,7 @@ const PAGES = {
   "watch.html": "src/watch/watch.html",
   "embed.html": "src/embed/embed.html",
   "connect.html": "src/connect/connect.html",
+  "studio.html": "src/studio/studio.html",
 };
 const COMPRESSIBLE = new Set([".html", ".js", ".css", ".svg", ".txt"]);
 
@@ -41,6 +42,7 @@ async function buildPages() {
       watch: "src/watch/watch.ts",
       embed: "src/embed/embed.ts",
       connect: "src/connect/connect.ts",
+      studio: "src/studio/studio.ts",
     },
     outdir: "dist/assets",
     entryNames: "[name]-[hash]",

@@ -21,7 +21,7 @@ const poller = new Poller<StreamList>(LIST_ADDRESS, {
   onAnswer({ streams, rtmp_port: port }) {
     failures = 0;
     write(server, `rtmp://${location.hostname}${port === DEFAULT_RTMP_PORT ? "" : `:${port}`}/live`);
-    for (const id of ["go-live", "in-a-minute", "steps"]) byId(id, HTMLElement).hidden = !port;
+    for (const id of ["go-live", "studio", "in-a-minute", "steps"]) byId(id, HTMLElement).hidden = !port;
     shown = [...streams].sort((a, b) => key(a).localeCompare(key(b)));
     render();
   },
