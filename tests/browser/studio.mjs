@@ -44,7 +44,7 @@ async function live() {
   await viewer.goto();
   await viewer.page.evaluate(() => (window.clock.every = Number.POSITIVE_INFINITY));
   await viewer.page.waitForFunction(() => window.clock.frames.length > 20, null, { timeout: STEP_TIMEOUT });
-  await page.getByText("1 viewer at the moment").waitFor({ timeout: STEP_TIMEOUT });
+  await page.getByText("1 viewer", { exact: true }).waitFor({ timeout: STEP_TIMEOUT });
   await page.locator("#loss-graph path[d^=M]").first().waitFor({ state: "attached", timeout: STEP_TIMEOUT });
   await page.waitForFunction(() => !/–/.test(document.querySelector("#dials").textContent), null, { timeout: STEP_TIMEOUT });
   const sent = await page.evaluate(grid, "#preview");

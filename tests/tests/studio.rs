@@ -100,7 +100,7 @@ fn a_camera_goes_live_in_the_studio_survives_trouble_and_ends_when_stopped() -> 
     ensure!(live.axe.is_empty(), "{:?}", live.axe);
     println!("{} from what is sent, {} from a single colour", live.distance, live.contrast);
     ensure!(
-        live.distance < 20.0 && live.contrast > 5.0,
+        live.distance < 10.0 && live.contrast > 2.0,
         "{} off, contrast {}",
         live.distance,
         live.contrast

@@ -53,7 +53,7 @@ export class OnAir {
   }
 
   private watched(stream: Stream): void {
-    setText("viewers", stream.state === "live" ? `${format.viewers(stream.viewers)} at the moment` : "Viewers see it in a moment");
+    setText("viewers", stream.state === "starting" ? "Viewers see it in a moment" : format.viewers(stream.viewers));
   }
 
   private async look(): Promise<void> {

@@ -30,10 +30,7 @@ export class Broadcast {
   ) {
     const changed = () => this.handle({ name: "network-changed" });
     window.addEventListener("online", changed);
-    // Where the browser tells (Chrome on phones): from Wi-Fi to the mobile network, without waiting for silence.
-    (navigator as Navigator & { connection?: EventTarget }).connection?.addEventListener("change", () => {
-      if (navigator.onLine) changed();
-    });
+    onNetworkType(changed);
   }
 
   get isOn(): boolean {
@@ -138,6 +135,18 @@ export class Broadcast {
       if (generation === this.generation && error instanceof Refused) this.handle({ name: "fault", fault: faultOf(error) });
     }
   }
+}
+
+/** From Wi-Fi to the mobile network, without waiting for silence: Chrome tells on phones (Network Information API). */
+function onNetworkType(changed: () => void): void {
+  const { connection } = navigator as Navigator & { connection?: EventTarget & { type?: string } };
+  let type = connection?.type;
+  // It tells of every new guess at the speed, too.
+  connection?.addEventListener("change", () => {
+    if (connection.type === type) return;
+    type = connection.type;
+    if (navigator.onLine) changed();
+  });
 }
 
 function faultOf(error: unknown): Fault {

@@ -138,7 +138,9 @@ function connect(attempt: number): Step {
  * Before the first success a person is there to act on the fault. After it the broadcast is theirs to end: everything but a
  * key that is not right any more is tried again. `attempt` is that of the connection that was lost.
  */
-function lost(fault: Fault, attempt: number, random: number): Step {
+function lost(reason: Fault, attempt: number, random: number): Step {
+  // A session that the server does not know any more: it was started again, or gave it up.
+  const fault: Fault = attempt > 0 && reason.kind === "refused" && reason.status === 404 ? { kind: "lost" } : reason;
   const final = attempt === 0 || fault.kind === "no-codec" || (fault.kind === "refused" && fault.status === 401);
   if (final) {
     // What was asked for and never came to be is not left to time out: the name would be taken for as long.

@@ -31,7 +31,6 @@ export class Stage {
   });
 
   constructor(private readonly handlers: StageHandlers) {
-    preview.srcObject = this.media;
     preview.addEventListener("resize", () => {
       byId("stage", HTMLElement).toggleAttribute("data-upright", preview.videoHeight > preview.videoWidth);
     });
@@ -159,6 +158,8 @@ export class Stage {
 
   private show(): void {
     const [video, audio] = [this.track("video"), this.track("audio")];
+    // Not before: a video that waits for its first picture holds up the page's load event.
+    preview.srcObject ??= this.media;
     byId("stage-empty", HTMLElement).hidden = video !== null;
     setText("stage-words", audio ? "Sound only." : "Viewers see nothing until you go live.");
     buttons("mute").disabled = audio === null;

@@ -64,6 +64,8 @@ function onPhase(phase: Phase): void {
   byId("badge", HTMLElement).dataset.look = look;
   setText("badge", text);
   setText("state-words", words.phase(phase));
+  setText("air-title", on ? `${name.app}/${name.stream}` : "Your stream");
+  setText("on-air-title", phase.name === "live" ? "You are live" : "Reconnecting");
   root.dataset.air = on ? "on" : "off";
   root.dataset.phase = phase.name;
   goButton.hidden = on;

@@ -54,6 +54,7 @@ test("a silent path is given two seconds, then another is looked for in the same
 
 test("a session that is gone is begun anew, after pauses that grow, until it works or is stopped", () => {
   let { phase, timer, effects } = run([fault({ kind: "refused", status: 404, words: "" })], { name: "restarting" });
+  assert.deepEqual(phase.fault, { kind: "lost" });
   assert.deepEqual(effects, ["drop"], "viewers keep their place: nothing is ended");
   const pauses = [];
   for (let i = 0; i < 8; i++) {
