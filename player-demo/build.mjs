@@ -15,6 +15,7 @@ const PAGES = {
   "embed.html": "src/embed/embed.html",
   "connect.html": "src/connect/connect.html",
   "trust.html": "src/trust/trust.html",
+  "studio.html": "src/studio/studio.html",
 };
 const COMPRESSIBLE = new Set([".html", ".js", ".css", ".svg", ".txt"]);
 
@@ -43,6 +44,7 @@ async function buildPages() {
       embed: "src/embed/embed.ts",
       connect: "src/connect/connect.ts",
       trust: "src/trust/trust.ts",
+      studio: "src/studio/studio.ts",
     },
     outdir: "dist/assets",
     entryNames: "[name]-[hash]",

@@ -124,7 +124,7 @@ impl Site {
         self
     }
 
-    /// Opens the connect page, for the broadcasters of this node.
+    /// Opens the connect page and the studio, for the broadcasters of this node.
     #[must_use]
     pub fn with_backstage(mut self, backstage: Arc<dyn Backstage>) -> Self {
         self.backstage = Some(backstage);
@@ -238,6 +238,7 @@ impl Site {
             ["watch", app, stream] if StreamId::new(app, stream).is_ok() => self.page(Page::Watch, headers),
             ["embed", app, stream] if StreamId::new(app, stream).is_ok() => self.page(Page::Embed, headers),
             ["connect"] if self.backstage.is_some() => self.page(Page::Connect, headers),
+            ["studio"] if self.backstage.is_some() => self.page(Page::Studio, headers),
             ["connect", "state", app, stream] => match (&self.backstage, StreamId::new(app, stream)) {
                 (Some(backstage), Ok(id)) => self.report(&id, backstage.as_ref(), headers, viewer),
                 (Some(_), Err(error)) => no_name(error),

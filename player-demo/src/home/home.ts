@@ -22,7 +22,7 @@ const poller = new Poller<StreamList>(LIST_ADDRESS, {
   onAnswer({ streams, rtmp_port: port, rtmps_port }) {
     failures = 0;
     write(server, port ? serverAddress(location.hostname, { rtmp_port: port, rtmps_port }, "live") : "");
-    for (const id of ["go-live", "in-a-minute", "steps"]) byId(id, HTMLElement).hidden = !port;
+    for (const id of ["go-live", "studio", "in-a-minute", "steps"]) byId(id, HTMLElement).hidden = !port;
     shown = [...streams].sort((a, b) => key(a).localeCompare(key(b)));
     render();
   },
