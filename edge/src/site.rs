@@ -26,6 +26,7 @@ use crate::alternates::Alternates;
 use crate::connect::{self, Backstage};
 use crate::endpoint::Endpoint;
 use crate::listener::Respond;
+use crate::prefer::Transport;
 use crate::pull::{JoinError, Puller};
 use crate::unlisted::Unlisted;
 use crate::{remote, state};
@@ -52,6 +53,8 @@ pub struct Site {
     unlisted: Unlisted,
     /// `None` if there is no other node.
     alternates: Option<Alternates>,
+    /// `None` where there are no viewers by WebRTC.
+    prefer: Option<Transport>,
     /// `None` where nobody publishes.
     backstage: Option<Arc<dyn Backstage>>,
     /// Of WebRTC.
@@ -68,6 +71,7 @@ impl Site {
             rtmp_port,
             unlisted: Unlisted::default(),
             alternates: None,
+            prefer: None,
             backstage: None,
             endpoints: Vec::new(),
             upstream: None,
@@ -105,6 +109,13 @@ impl Site {
     #[must_use]
     pub fn with_alternates(mut self, alternates: Alternates) -> Self {
         self.alternates = Some(alternates).filter(|alternates| !alternates.origins().is_empty());
+        self
+    }
+
+    /// Tells pages that there are two ways to play, and which one to try first.
+    #[must_use]
+    pub fn with_prefer(mut self, prefer: Transport) -> Self {
+        self.prefer = Some(prefer);
         self
     }
 
@@ -193,7 +204,7 @@ impl Site {
             },
             ["nodes"] => {
                 let alternates = self.alternates.as_ref().map_or(&[][..], Alternates::origins);
-                json(&serde_json::json!({ "alternates": alternates }), headers)
+                json(&serde_json::json!({ "alternates": alternates, "prefer": self.prefer }), headers)
             }
             ["state"] => {
                 let list = state::List::of(&self.registry, &self.catalog, &self.unlisted, self.rtmp_port);
@@ -509,6 +520,19 @@ mod tests {
         assert_eq!(list["streams"], serde_json::json!([state]));
         drop(writer);
         assert_eq!(get(&site, "/state").await.2, br#"{"streams":[],"rtmp_port":1935}"#.as_slice());
+    }
+
+    #[tokio::test]
+    async fn pages_are_told_which_transport_to_try_first_where_there_are_two() {
+        let (site, _streams) = site();
+        assert_eq!(get(&site, "/nodes").await.2, br#"{"alternates":[],"prefer":null}"#.as_slice());
+        for (prefer, told) in [(Transport::Hls, "hls"), (Transport::WebRtc, "webrtc")] {
+            let site = self::site().0.with_prefer(prefer);
+            let nodes: serde_json::Value = serde_json::from_slice(&get(&site, "/nodes").await.2).unwrap();
+            assert_eq!(nodes["prefer"], told);
+            assert_eq!(Transport::parse(told), Some(prefer));
+        }
+        assert_eq!(Transport::parse("rtsp"), None);
     }
 
     /// Threat 22: a playlist made for one token and kept by a cache for another.

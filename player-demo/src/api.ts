@@ -56,6 +56,10 @@ export function streamAddress(name: StreamName): string {
   return `/state/${encodeURIComponent(name.app)}/${encodeURIComponent(name.stream)}`;
 }
 
+export function whepAddress(name: StreamName): string {
+  return `/whep/${encodeURIComponent(name.app)}/${encodeURIComponent(name.stream)}`;
+}
+
 export function watchAddress(name: StreamName): string {
   return `/watch/${encodeURIComponent(name.app)}/${encodeURIComponent(name.stream)}`;
 }

@@ -176,6 +176,7 @@ impl Roles {
         let http = Listener::new(
             handed.listen("http", config.http.listen, edge::SOCKET)?,
             site()
+                .with_prefer(config.player.prefer)
                 .with_backstage(Arc::new(backstage))
                 .with_endpoint(Arc::new(Publishing(whip.clone())))
                 .with_endpoint(Arc::new(whep.clone())),
