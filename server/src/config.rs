@@ -68,7 +68,7 @@ pub(crate) struct Rtmp {
     pub(crate) listen: SocketAddr,
 }
 
-/// The one UDP port of everybody who publishes or watches by WebRTC.
+/// The one port, of UDP and of TCP, for everybody who publishes or watches by WebRTC.
 pub(crate) struct WebRtc {
     pub(crate) listen: SocketAddr,
     /// Under which the machine is reached, if it does not have the address itself.
@@ -392,15 +392,18 @@ impl Effective {
 
     /// Two listeners cannot share an address. Told here rather than by the kernel, which names no key.
     fn clashes(&self) -> Vec<Problem> {
-        let Config { http, rtmp, admin, relay, roles, .. } = &self.config;
+        let Config { http, rtmp, webrtc, admin, relay, roles, .. } = &self.config;
         let mut listeners = vec![
             ("http.listen", http.listen),
             ("rtmp.listen", rtmp.listen),
+            // Over TCP too.
+            ("webrtc.listen", webrtc.listen),
             ("admin.listen", admin.listen.get()),
             ("relay.listen", relay.listen),
         ];
         // An edge takes no publishers.
-        listeners.retain(|(key, _)| *roles == RoleSet::All || *key != "rtmp.listen");
+        listeners
+            .retain(|(key, _)| *roles == RoleSet::All || !["rtmp.listen", "webrtc.listen"].contains(key));
         let mut problems = Vec::new();
         for (index, &(first, first_addr)) in listeners.iter().enumerate() {
             for &(second, second_addr) in &listeners[index + 1..] {

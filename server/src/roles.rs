@@ -59,7 +59,7 @@ struct Own {
     rtmp: Rtmp,
     whip: Whip,
     whep: Whep,
-    /// Of the one UDP port for everybody who speaks WebRTC.
+    /// Of the one port for everybody who speaks WebRTC.
     webrtc: PortDriver,
     webrtc_listen: SocketAddr,
     /// When the sessions on it have said goodbye.
@@ -80,7 +80,7 @@ struct RelayRole {
 pub(crate) struct Addresses {
     pub(crate) http: SocketAddr,
     pub(crate) rtmp: Option<SocketAddr>,
-    /// UDP.
+    /// UDP and TCP.
     pub(crate) webrtc: Option<SocketAddr>,
     pub(crate) relay: Option<SocketAddr>,
     pub(crate) admin: SocketAddr,
@@ -152,9 +152,14 @@ impl Roles {
             guesses.clone(),
             rtmp::Metrics::register(&mut metrics),
         );
-        let settings = PortSettings { listen: config.webrtc.listen, public: config.webrtc.public.clone() };
+        let settings = PortSettings {
+            listen: config.webrtc.listen,
+            public: config.webrtc.public.clone(),
+            // For whose network lets no UDP through.
+            tcp: true,
+        };
         let (port, webrtc) = Port::bind(&settings)
-            .with_context(|| format!("webrtc.listen: cannot take UDP {}", config.webrtc.listen))?;
+            .with_context(|| format!("webrtc.listen: cannot take UDP and TCP {}", config.webrtc.listen))?;
         let webrtc_port = port.candidates().first().map_or(0, |candidate| candidate.address.port());
         let webrtc_listen = SocketAddr::new(config.webrtc.listen.ip(), webrtc_port);
         let whip_drain = CancellationToken::new();

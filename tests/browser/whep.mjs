@@ -1,66 +1,124 @@
-// Watches a stream by WHEP in Chromium: whep.mjs BASE live/name SECONDS
-// Prints one JSON object: what getStats() and the picture say at the end.
-import { chromium } from 'playwright-core';
+// Watches a stream by WHEP (WebRTC), as a page with thirty lines of script does.
+//
+//   node whep.mjs ORIGIN STREAM SECONDS SCREENSHOT [RENDITION]
+//
+// Events: watched (after SECONDS: how soon it was there, and what getStats counted); pinned (with RENDITION: after it was
+// asked for); returned (with RENDITION: once the picture stood still and moved again); ended (the server said goodbye).
 
-const [base, stream, seconds] = process.argv.slice(2);
-const browser = await chromium.launch({
-  executablePath: '/usr/bin/chromium',
-  headless: true,
-  args: [
-    '--no-sandbox',
-    '--autoplay-policy=no-user-gesture-required',
-    '--allow-loopback-in-peer-connection',
-    '--disable-features=WebRtcHideLocalIpsWithMdns',
-  ],
-});
-const page = await browser.newPage();
-page.on('console', (message) => console.error(message.text()));
-await page.goto(`${base}/state`);
-const told = await page.evaluate(async ({ base, stream, seconds }) => {
-  const began = performance.now();
+import { launchWith, tell, visit } from "./page.mjs";
+
+const STEP_TIMEOUT = 60_000;
+
+const [origin, stream, seconds, screenshot, rendition] = process.argv.slice(2);
+
+const browser = await launchWith(["--allow-loopback-in-peer-connection"]);
+try {
+  await scenario();
+} catch (error) {
+  tell("failed", { message: String(error?.stack ?? error) });
+  process.exitCode = 1;
+} finally {
+  await browser.close();
+}
+
+async function scenario() {
+  const { page, goto } = await visit(browser, `${origin}/`);
+  await goto();
+  const times = await page.evaluate(watch, `${origin}/whep/${stream}`);
+  const before = await page.evaluate(() => window.whep.stats());
+  await page.waitForFunction((until) => performance.now() > until, before.now + seconds * 1000, {
+    timeout: STEP_TIMEOUT,
+  });
+  const after = await page.evaluate(() => window.whep.stats());
+  await page.screenshot({ path: screenshot });
+  tell("watched", {
+    times,
+    watched_s: (after.now - before.now) / 1000,
+    frames: after.video.framesDecoded - before.video.framesDecoded,
+    lost: after.video.packetsLost + after.audio.packetsLost,
+    delay_ms: (1000 * after.video.jitterBufferDelay) / after.video.jitterBufferEmittedCount,
+    energy: after.audio.totalAudioEnergy,
+    width: after.width,
+    profile: after.profile,
+  });
+  if (rendition !== undefined) {
+    tell("pinned", await page.evaluate((name) => window.whep.pin(name), rendition));
+    tell("returned", await page.evaluate(() => window.whep.standstill()));
+  }
+  await page.waitForFunction(() => window.whep.isOver(), null, { timeout: STEP_TIMEOUT });
+  tell("ended", {});
+}
+
+/** Runs inside the page: begins to watch, and returns once a picture is shown. */
+async function watch(url) {
+  const start = performance.now();
   const peer = new RTCPeerConnection();
-  const video = document.createElement('video');
-  video.autoplay = true;
-  video.muted = true;
-  document.body.append(video);
   const media = new MediaStream();
-  peer.ontrack = (event) => { media.addTrack(event.track); video.srcObject = media; };
-  peer.addTransceiver('video', { direction: 'recvonly' });
-  peer.addTransceiver('audio', { direction: 'recvonly' });
+  peer.ontrack = ({ track }) => media.addTrack(track);
+  peer.addTransceiver("video", { direction: "recvonly" });
+  peer.addTransceiver("audio", { direction: "recvonly" });
   await peer.setLocalDescription(await peer.createOffer());
-  const posted = performance.now();
-  const answer = await fetch(`${base}/whep/${stream}`, {
-    method: 'POST', headers: { 'Content-Type': 'application/sdp' }, body: peer.localDescription.sdp,
+  const asked = performance.now();
+  const answer = await fetch(url, {
+    method: "POST",
+    headers: { "Content-Type": "application/sdp" },
+    body: peer.localDescription.sdp,
   });
   const text = await answer.text();
-  if (answer.status !== 201) return { status: answer.status, text };
+  if (answer.status !== 201) throw new Error(`${answer.status}: ${text}`);
   const answered = performance.now();
-  const connected = new Promise((resolve) => {
-    peer.onconnectionstatechange = () => {
-      if (peer.connectionState === 'connected') resolve(performance.now());
-    };
-    setTimeout(() => resolve(null), 10_000);
-  });
-  const shown = new Promise((resolve) => {
-    video.requestVideoFrameCallback(() => resolve(performance.now()));
-    setTimeout(() => resolve(null), 10_000);
-  });
-  await peer.setRemoteDescription({ type: 'answer', sdp: text });
-  const at = { post: answered - posted, connected: (await connected) - began, shown: (await shown) - began };
-  await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
-  const stats = [...(await peer.getStats()).values()].filter((stat) => stat.type === 'inbound-rtp');
-  const of = (kind) => stats.find((stat) => stat.kind === kind) ?? {};
-  const { framesDecoded, freezeCount, totalFreezesDuration, packetsLost, nackCount, pliCount, frameWidth, framesDropped,
-    keyFramesDecoded, jitterBufferDelay, jitterBufferEmittedCount } = of('video');
-  const audio = of('audio');
-  return {
-    at, state: peer.connectionState, width: video.videoWidth, location: answer.headers.get('location'),
-    video: { framesDecoded, freezeCount, totalFreezesDuration, packetsLost, nackCount, pliCount, frameWidth, framesDropped,
-      keyFramesDecoded, delay_ms: 1000 * jitterBufferDelay / jitterBufferEmittedCount },
-    audio: { packets: audio.packetsReceived, lost: audio.packetsLost, energy: audio.totalAudioEnergy,
-      concealed: audio.concealedSamples, total: audio.totalSamplesReceived },
+  const session = new URL(answer.headers.get("Location"), url);
+  const video = document.createElement("video");
+  video.autoplay = true;
+  video.srcObject = media;
+  document.body.replaceChildren(video);
+  const shown = new Promise((resolve) => video.requestVideoFrameCallback(() => resolve(performance.now())));
+  await peer.setRemoteDescription({ type: "answer", sdp: text });
+
+  const stats = async () => {
+    const all = [...(await peer.getStats()).values()];
+    const inbound = (kind) => all.find((stat) => stat.type === "inbound-rtp" && stat.kind === kind);
+    const profile = all.find((stat) => stat.type === "transport")?.srtpCipher;
+    return { now: performance.now(), video: inbound("video"), audio: inbound("audio"), width: video.videoWidth, profile };
   };
-}, { base, stream, seconds: Number(seconds) });
-await page.screenshot({ path: process.argv[5] ?? '/tmp/whep.png' });
-console.log(JSON.stringify(told, null, 1));
-await browser.close();
+  const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+  window.whep = {
+    stats,
+    isOver: () => peer.connectionState !== "connected",
+    /** Until the picture has another width. */
+    pin: async (name) => {
+      const { width, video: before } = await stats();
+      const asked = performance.now();
+      const { status } = await fetch(session, {
+        method: "PATCH",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify({ rendition: name }),
+      });
+      while (video.videoWidth === width && performance.now() - asked < 20_000) await pause(20);
+      const { video: after } = await stats();
+      return {
+        status,
+        width: video.videoWidth,
+        switched_ms: performance.now() - asked,
+        freezes: after.freezeCount - before.freezeCount,
+        lost: after.packetsLost - before.packetsLost,
+      };
+    },
+    /** Until the picture stood still for a second, and moved again. */
+    standstill: async () => {
+      let [frames, moved] = [(await stats()).video.framesDecoded, performance.now()];
+      for (let stood = 0; ; ) {
+        await pause(50);
+        const { video: now } = await stats();
+        if (now.framesDecoded === frames) {
+          stood = performance.now() - moved;
+        } else if (stood > 1_000) {
+          return { stood_ms: stood, state: peer.connectionState };
+        } else {
+          [frames, moved, stood] = [now.framesDecoded, performance.now(), 0];
+        }
+      }
+    },
+  };
+  return { post_ms: answered - asked, shown_ms: (await shown) - start };
+}

@@ -4,7 +4,8 @@
 //   node whip.mjs ORIGIN STREAM KEY SCREENSHOT [MORE]
 //
 // Events: published (what the server answered, once connected); looked (what the watch page shows, and what the sender
-// counted); restarted (with MORE = "restart": after an ICE restart); ended.
+// counted); restarted (with MORE = "restart": after an ICE restart); ended. With MORE = "tcp" the browser is not told of
+// UDP: what is left where a firewall drops it.
 
 import { launchWith, tell, visit } from "./page.mjs";
 
@@ -31,7 +32,7 @@ try {
 async function scenario() {
   const studio = await visit(browser, `${origin}/`);
   await studio.goto();
-  const published = await studio.page.evaluate(publish, { url: `${origin}/whip/${stream}`, key });
+  const published = await studio.page.evaluate(publish, { url: `${origin}/whip/${stream}`, key, tcp: more === "tcp" });
   tell("published", published);
 
   const { page, problems, goto } = await visit(browser, `${origin}/watch/${stream}`);
@@ -69,7 +70,7 @@ function measure() {
 }
 
 /** Runs inside the publishing page. */
-async function publish({ url, key }) {
+async function publish({ url, key, tcp }) {
   const media = await navigator.mediaDevices.getUserMedia({
     video: { width: 640, height: 360, frameRate: 30 },
     audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false },
@@ -93,7 +94,9 @@ async function publish({ url, key }) {
   if (answer.status !== 201) throw new Error(`${answer.status}: ${await answer.text()}`);
   const session = new URL(answer.headers.get("location"), url).href;
   let etag = answer.headers.get("etag");
-  await peer.setRemoteDescription({ type: "answer", sdp: await answer.text() });
+  const told = await answer.text();
+  const sdp = tcp ? told.replace(/a=candidate:\S+ 1 udp .*\r\n/g, "") : told;
+  await peer.setRemoteDescription({ type: "answer", sdp });
   const connected = () =>
     new Promise((resolve) => {
       const look = () => ["connected", "failed"].includes(peer.connectionState) && resolve(peer.connectionState);

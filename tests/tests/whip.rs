@@ -62,7 +62,7 @@ fn state(http: &Http, stream: &str) -> Result<String> {
     Ok(state.with_context(|| format!("no state in {text}"))?.to_owned())
 }
 
-/// The tab's camera on the watch page in another tab. Its bitrate climbs (transport-cc), it is asked for keyframes (PLI), and
+/// The tab's camera on the watch page in another tab. Its bitrate climbs, it is asked for keyframes (PLI), and
 /// goes on after an ICE restart.
 #[test]
 fn a_browser_tab_goes_live_and_is_watched() -> Result<()> {
@@ -81,7 +81,7 @@ fn a_browser_tab_goes_live_and_is_watched() -> Result<()> {
     let Sender { pli_count, nack_count, target_bitrate_max } = looked.sender;
     ensure!(pli_count >= 3, "asked for {pli_count} keyframes in {} s", looked.watched_s);
     ensure!(nack_count == 0, "{nack_count} packets asked for again on the loopback");
-    // It begins at 300 kbit/s, and would stay there without feedback.
+    // It begins at 300 kbit/s, and would stay there without any feedback.
     ensure!(target_bitrate_max > 330_000.0, "the browser aims at {target_bitrate_max} bit/s at most");
     let restarted: Restarted = browser.wait_for("restarted", STEP_MAX)?;
     ensure!(restarted.changed && restarted.state == "connected", "{}", restarted.state);
@@ -90,6 +90,22 @@ fn a_browser_tab_goes_live_and_is_watched() -> Result<()> {
     ensure!(ended.status == 200);
     let http = server.viewer_http();
     poll::until("the end", STEP_MAX, || Ok((state(&http, "live/tab")? == "ended").then_some(())))?;
+    server.stop()
+}
+
+/// Where a firewall drops UDP, the same over TCP (RFC 6544), on the same port number.
+#[test]
+fn a_browser_without_udp_publishes_over_tcp() -> Result<()> {
+    let server = Tidecast::start(Profile::Default)?;
+    let screenshot = output_dir()?.join("whip-tcp.png");
+    let (origin, screenshot) = (server.page_url(""), screenshot.to_string_lossy().into_owned());
+    let browser = Browser::run("whip.mjs", &[&origin, "live/tcp", PUBLISH_KEY, &screenshot, "tcp"])?;
+    let published: Published = browser.wait_for("published", STEP_MAX)?;
+    ensure!(published.state == "connected", "{}", published.state);
+    let looked: Looked = browser.wait_for("looked", STEP_MAX)?;
+    ensure!(looked.frames > 0 && looked.audio_bytes > 0, "{} frames shown", looked.frames);
+    let ended: Ended = browser.wait_for("ended", STEP_MAX)?;
+    ensure!(ended.status == 200);
     server.stop()
 }
 
@@ -167,10 +183,21 @@ fn a_session_is_its_publishers_alone() -> Result<()> {
     ensure!(id.len() == 32 && etag.starts_with('"'), "{location} {etag}");
     let answer = created.text();
     let port = server.webrtc_address().port();
-    for line in ["a=ice-lite", "a=setup:passive", "a=recvonly", &format!(" 127.0.0.1 {port} typ host")] {
+    let feedback =
+        ["a=rtcp-fb:102 transport-cc", "a=rtcp-fb:102 nack pli", "a=rtcp-fb:102 nack", "a=fmtp:103 apt=102"];
+    for line in feedback {
+        ensure!(answer.lines().any(|other| other.trim_end() == line), "no {line} in {answer}");
+    }
+    for line in [
+        "a=ice-lite",
+        "a=setup:passive",
+        "a=recvonly",
+        &format!(" udp 2130706431 127.0.0.1 {port} typ host"),
+        &format!(" 127.0.0.1 {port} typ host tcptype passive"),
+    ] {
         ensure!(answer.contains(line), "no {line} in {answer}");
     }
-    ensure!(answer.matches("a=candidate:").count() == 1 && !answer.contains("VP8"), "{answer}");
+    ensure!(answer.matches("a=candidate:").count() == 2 && !answer.contains("VP8"), "{answer}");
     let other = post(&http, "live/cam", PUBLISH_KEY, OFFER)?;
     ensure!(other.status == 409, "{}", other.status);
 

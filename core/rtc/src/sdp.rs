@@ -4,13 +4,11 @@
 mod answer;
 mod attributes;
 mod codec;
-mod fragment;
 mod h264;
 mod offer;
 
 pub use self::answer::{Answer, AnswerSettings, Negotiated, Ssrcs};
 pub use self::codec::{Extensions, Feedback};
-pub use self::fragment::Fragment;
 pub use self::h264::ProfileLevelId;
 pub use self::offer::{Offer, OfferError, Transport};
 

@@ -9,7 +9,7 @@ use rtc::outbound::{ClockAnchor, History};
 use rtc::packetize::{Frame, Source};
 use tokio::sync::mpsc;
 
-use super::rendition::{Rendition, Told, choose};
+use super::rendition::{Reader, Rendition, Told, choose};
 use super::ring::Ring;
 
 /// What a publisher's own is taken to need before it was measured, in bit/s.
@@ -30,14 +30,24 @@ pub(super) struct Programme {
     rings: Vec<Ring<Arc<Frame>>>,
     audio: Option<Rendition>,
     sound: Ring<Arc<Frame>>,
+    /// Waits for the end of the stream: a rung may end before it.
+    _end: Reader,
     pub(super) viewers: Vec<u64>,
 }
 
 impl Programme {
-    pub(super) fn new(stream: Arc<Stream>) -> Self {
+    /// `over` goes `to` the shard when the stream ends. Within the shard's runtime.
+    pub(super) fn new<T: Send + 'static>(stream: Arc<Stream>, to: &mpsc::Sender<T>, over: T) -> Self {
         let (video, audio) = choose(stream.tracks());
         let rings = video.iter().map(|_| Ring::default()).collect();
-        Self { stream, video, rings, audio, sound: Ring::default(), viewers: Vec::new() }
+        let (mut record, to) = (stream.record(), to.clone());
+        let end = tokio::spawn(async move {
+            // Until the channel closes.
+            while record.changed().await.is_ok() {}
+            let _shard_is_gone = to.send(over).await;
+        });
+        let (sound, viewers) = (Ring::default(), Vec::new());
+        Self { stream, video, rings, audio, sound, _end: Reader(end), viewers }
     }
 
     /// Bits per second of each rendition, rising.
@@ -122,19 +132,15 @@ impl Programme {
         }
     }
 
-    /// `false` if that was the end of the programme.
-    pub(super) fn told(&mut self, which: Which, told: Told, now: Instant) -> bool {
+    pub(super) fn told(&mut self, which: Which, told: Told, now: Instant) {
         let (rendition, ring) = match which {
             Which::Video(number) => (self.video.get_mut(number), self.rings.get_mut(number)),
             Which::Audio => (self.audio.as_mut(), Some(&mut self.sound)),
         };
-        let (Some(rendition), Some(ring)) = (rendition, ring) else { return true };
+        let (Some(rendition), Some(ring)) = (rendition, ring) else { return };
         match told {
             Told::Frame(frame) => rendition.push(frame, ring, now),
             Told::Anchor(anchor) => rendition.anchor = Some(anchor),
-            // A rung may end before its source.
-            Told::Ended => return rendition.track.record().derived.is_some(),
         }
-        true
     }
 }

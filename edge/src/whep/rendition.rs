@@ -26,7 +26,6 @@ pub(super) enum Told {
     Frame(Frame),
     /// By what the publisher's clock is compared to ours.
     Anchor(ClockAnchor),
-    Ended,
 }
 
 /// Of one rendition.
@@ -38,7 +37,8 @@ pub(super) struct Rendition {
     reader: Option<Reader>,
 }
 
-struct Reader(JoinHandle<()>);
+/// A task that ends with whoever has this.
+pub(super) struct Reader(pub(super) JoinHandle<()>);
 
 impl Drop for Reader {
     fn drop(&mut self) {
@@ -163,10 +163,7 @@ async fn read<T>(track: &Track, mut packetizer: Packetizer, to: &mpsc::Sender<T>
                 start = track.start();
                 cursor = track.oldest();
             }
-            Read::Ended => {
-                let _shard_is_gone = to.send(tell(Told::Ended)).await;
-                return;
-            }
+            Read::Ended => return,
         }
     }
 }

@@ -47,11 +47,11 @@ pub(super) enum Command {
     Drain,
 }
 
-/// Whom a message of a reader concerns.
-struct FromReader {
-    session: SessionId,
-    which: Which,
-    told: Told,
+/// What comes of a stream.
+enum FromStream {
+    Rendition { session: SessionId, which: Which, told: Told },
+    /// It is over.
+    End { session: SessionId },
 }
 
 /// The way to a shard. It ends when all of these are dropped.
@@ -90,7 +90,7 @@ pub(super) fn spawn(number: usize, port: Port, gone: Gone) -> io::Result<Handle>
 
 struct Shard {
     port: Port,
-    to: mpsc::Sender<FromReader>,
+    to: mpsc::Sender<FromStream>,
     gone: Gone,
     programmes: HashMap<SessionId, Programme>,
     viewers: HashMap<u64, Placed>,
@@ -113,7 +113,7 @@ impl Shard {
         mut self,
         mut commands: mpsc::UnboundedReceiver<Command>,
         mut datagrams: mpsc::Receiver<Datagram>,
-        mut frames: mpsc::Receiver<FromReader>,
+        mut frames: mpsc::Receiver<FromStream>,
     ) {
         let (mut came, mut read) = (Vec::with_capacity(AT_ONCE), Vec::with_capacity(AT_ONCE));
         loop {
@@ -161,7 +161,9 @@ impl Shard {
     fn join(&mut self, join: Join, stream: Arc<Stream>, now: Instant) {
         let number = join.viewer;
         let session = stream.session();
-        let programme = self.programmes.entry(session).or_insert_with(|| Programme::new(stream));
+        let programme = self.programmes.entry(session).or_insert_with(|| {
+            Programme::new(stream, &self.to, FromStream::End { session })
+        });
         programme.viewers.push(number);
         let viewer = Viewer::new(join, programme, now);
         let placed = Placed { viewer, programme: session, reads: [None; 2], deadline: None };
@@ -186,14 +188,19 @@ impl Shard {
     }
 
     /// Frames of all renditions first, so that each viewer is looked at once.
-    fn frames(&mut self, read: &mut Vec<FromReader>) {
+    fn frames(&mut self, read: &mut Vec<FromStream>) {
         let now = Instant::now();
         let (mut touched, mut ended) = (Vec::new(), Vec::new());
-        for FromReader { session, which, told } in read.drain(..) {
+        for read in read.drain(..) {
+            let (session, which, told) = match read {
+                FromStream::Rendition { session, which, told } => (session, which, told),
+                FromStream::End { session } => {
+                    ended.push(session);
+                    continue;
+                }
+            };
             let Some(programme) = self.programmes.get_mut(&session) else { continue };
-            if !programme.told(which, told, now) {
-                ended.push(session);
-            }
+            programme.told(which, told, now);
             if !touched.contains(&session) {
                 touched.push(session);
             }
@@ -261,7 +268,7 @@ impl Shard {
         let Some(programme) = self.programmes.get_mut(&session) else { return };
         let viewers = programme.viewers.iter().filter_map(|viewer| self.viewers.get(viewer));
         let wanted: Vec<_> = viewers.flat_map(|placed| placed.reads).flatten().collect();
-        wanted.iter().for_each(|number| programme.want(*number, &self.to, from_reader));
+        wanted.iter().for_each(|number| programme.want(*number, &self.to, rendition));
         programme.rest(&wanted);
     }
 
@@ -287,6 +294,6 @@ impl Shard {
     }
 }
 
-fn from_reader(session: SessionId, which: Which, told: Told) -> FromReader {
-    FromReader { session, which, told }
+fn rendition(session: SessionId, which: Which, told: Told) -> FromStream {
+    FromStream::Rendition { session, which, told }
 }

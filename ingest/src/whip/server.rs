@@ -13,7 +13,7 @@ use http::header::USER_AGENT;
 use http::{HeaderValue, Request, Response, StatusCode};
 use media::StreamId;
 use net::{Guesses, Limits, Panicked, Place, Places, Throttle};
-use rtc::port::{Port, Protocol};
+use rtc::port::{Candidate, Port, Protocol};
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -221,11 +221,9 @@ impl Whip {
     ) -> Result<Response<Bytes>, String> {
         let shared = &self.shared;
         let now = Instant::now();
-        let candidates: Vec<_> =
-            shared.port.candidates().iter().filter(|one| one.protocol == Protocol::Udp).collect();
+        let candidates = shared.port.candidates();
         let local = candidates.first().map_or(SocketAddr::from(([127, 0, 0, 1], 9)), |first| first.address);
-        let candidates: Vec<_> =
-            candidates.iter().zip(0..).map(|(one, rank)| candidate(one.address, rank)).collect();
+        let candidates: Vec<_> = candidates.iter().zip(0..).map(|(one, rank)| candidate(one, rank)).collect();
         let (peer, answer) = Peer::accept(&offer, local, shared.certificate.clone(), now)
             .map_err(|error| format!("the offer cannot be answered: {error}"))?;
         publication.announce(Announced {
@@ -345,11 +343,16 @@ fn report(
     }
 }
 
-/// As in SDP (RFC 8839, §5.1): a host candidate, the first of them the best.
-fn candidate(address: SocketAddr, rank: u32) -> String {
-    // RFC 8445, §5.1.2.1: 126 for hosts, the rank, component 1.
-    let priority = (126 << 24) | ((65_535 - rank.min(65_535)) << 8) | 255;
-    format!("{} 1 udp {priority} {} {} typ host", rank + 1, address.ip(), address.port())
+/// As in SDP (RFC 8839, §5.1; RFC 6544, §4.5): a host candidate, the first of them the best, and TCP after UDP.
+fn candidate(candidate: &Candidate, rank: u32) -> String {
+    // RFC 8445, §5.1.2.1: the type's preference, the rank, component 1.
+    let (preference, protocol, kind) = match candidate.protocol {
+        Protocol::Udp => (126, "udp", ""),
+        Protocol::Tcp => (90, "tcp", " tcptype passive"),
+    };
+    let priority = (preference << 24) | ((65_535 - rank.min(65_535)) << 8) | 255;
+    let (ip, port) = (candidate.address.ip(), candidate.address.port());
+    format!("{} 1 {protocol} {priority} {ip} {port} typ host{kind}", rank + 1)
 }
 
 fn digest(key: &Secret) -> [u8; 32] {

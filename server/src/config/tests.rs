@@ -203,6 +203,12 @@ fn two_listeners_on_one_address_are_refused_at_a_line_the_operator_wrote() {
         ["tidecast.toml:1:15: http.listen: is the same address as rtmp.listen; allowed: another port"]
     );
 
+    let told = problems(load("webrtc.listen = \":1935\""));
+    assert_eq!(
+        told,
+        ["tidecast.toml:1:17: webrtc.listen: is the same address as rtmp.listen; allowed: another port"]
+    );
+
     for (http, rtmp, clash) in [
         ("127.0.0.1:80", "127.0.0.1:80", true),
         ("0.0.0.0:80", "127.0.0.1:80", true),

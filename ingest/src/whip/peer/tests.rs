@@ -10,7 +10,8 @@ use rtc::port::Transport;
 use webrtc_core::crypto::{SignatureScheme, default_provider};
 use webrtc_core::media_stream::MediaStreamTrack;
 use webrtc_core::peer_connection::certificate::CertificateParams;
-use webrtc_core::peer_connection::configuration::interceptor_registry::register_default_interceptors;
+use webrtc_core::peer_connection::configuration::interceptor_registry::configure_twcc;
+use webrtc_core::rtcp::transport_feedbacks::transport_layer_cc::TransportLayerCc;
 use webrtc_core::rtp;
 use webrtc_core::rtp::codec::h264::H264Payloader;
 use webrtc_core::rtp::packetizer::Payloader;
@@ -46,6 +47,8 @@ struct Scene {
     sequence: u16,
     pictures: u32,
     events: Vec<Event>,
+    /// Packets whose arrival we reported to the publisher.
+    arrivals: u32,
     proven: Vec<SocketAddr>,
 }
 
@@ -92,7 +95,9 @@ impl Scene {
                 .register_codec(RTCRtpCodecParameters { rtp_codec, payload_type }, RtpCodecKind::Video)
                 .unwrap();
         }
-        let registry = register_default_interceptors(Registry::new(), &mut media).unwrap();
+        let registry = configure_rtcp_reports(configure_nack(Registry::new(), &mut media));
+        let registry = configure_twcc(registry, &mut media).unwrap();
+        let registry = registry.with(Slot::Custom(Tap::SLOT), Tap::new(Arc::default()));
         let mut publisher = RTCPeerConnectionBuilder::new()
             .with_media_engine(media)
             .with_interceptor_registry(registry)
@@ -134,6 +139,7 @@ impl Scene {
             sequence: 65_000,
             pictures: 0,
             events: Vec::new(),
+            arrivals: 0,
             proven: Vec::new(),
         }
     }
@@ -153,7 +159,10 @@ impl Scene {
             while let Some(message) = self.publisher.poll_write() {
                 self.put(true, message.message);
             }
-            while self.publisher.poll_event().is_some() || self.publisher.poll_read().is_some() {}
+            while self.publisher.poll_event().is_some() {}
+            while let Some(message) = self.publisher.poll_read() {
+                self.heard(message);
+            }
             let until = loop {
                 match self.peer.poll_output() {
                     Output::Send { bytes, .. } => self.put(false, bytes),
@@ -181,6 +190,16 @@ impl Scene {
             let _ = self.publisher.handle_timeout(self.now);
         }
         self.now = end;
+    }
+
+    /// What the publisher is told.
+    fn heard(&mut self, message: TaggedRTCMessage) {
+        let RTCMessage::RtcpPacket(_, packets) = message.message else { return };
+        for packet in packets {
+            if let Some(feedback) = packet.as_any().downcast_ref::<TransportLayerCc>() {
+                self.arrivals += u32::from(feedback.packet_status_count);
+            }
+        }
     }
 
     /// Sends one picture of a few packets; the first of every 60 is a keyframe.
@@ -253,6 +272,8 @@ fn a_publisher_connects_and_its_pictures_come_through() {
     let reported =
         scene.events.iter().any(|event| matches!(event, Event::Report { kind: TrackKind::Video, .. }));
     assert!(reported, "no sender report");
+    // Of all packets but the last few: without this a browser does not know what its line carries.
+    assert!(scene.arrivals > 250, "{} arrivals reported", scene.arrivals);
     assert_eq!(scene.watched(), (90, 0));
 }
 
