@@ -31,6 +31,8 @@ await run(async (browser) => {
     const began = Date.now();
     await goto();
     await moves();
+    // The server tells its clock every few seconds.
+    await page.waitForFunction(() => window.tidecast.stats().latency !== null);
     tell("playing", { ...(await look(began)), ...(await inspect("webrtc-live")) });
 
     await page.keyboard.press("s");
