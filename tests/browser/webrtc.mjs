@@ -3,7 +3,7 @@
 //   node webrtc.mjs ORIGIN STREAM SCREENSHOT_FOLDER SCENE [QUERY]
 //
 // SCENE
-//   plays     playing, pinned, sound, switched; then the stream is interrupted: interrupted, returned; then it ends: ended
+//   plays     playing, pinned, sound, switched, lost, climbed-by-hand; then the stream is interrupted: interrupted, returned; then it ends: ended
 //   blocked   UDP and TCP get nowhere: fell-back, remembered; then they do: climbed
 //   once      playing, whatever it plays by: for servers that offer only one way. QUERY goes into the address.
 
@@ -24,6 +24,11 @@ await run(async (browser) => {
   page.setDefaultTimeout(PATIENCE);
   let posts = 0;
   page.on("request", (request) => { posts += request.method() === "POST" && request.url().includes("/whep/") ? 1 : 0; });
+  /** Address of the newest one. */
+  let session = "";
+  page.on("response", async (response) => {
+    if (response.status() === 201) session = new URL((await response.allHeaders()).location, origin).href;
+  });
   const playsBy = (player) => page.waitForFunction((wanted) => window.tidecast.stats().player === wanted, player);
   await { plays, blocked, once }[scene]();
 
@@ -66,6 +71,21 @@ await run(async (browser) => {
     await playsBy("webrtc");
     await moves();
     tell("switched", { kept });
+
+    posts = 0;
+    await Promise.all([page.waitForRequest((request) => request.method() === "POST" && request.url().includes("/whep/")), page.request.delete(session)]);
+    await playsBy("webrtc");
+    await moves();
+    const once = { player: "webrtc", posts };
+    await page.request.delete(session);
+    await playsBy("hls.js");
+    await moves();
+    tell("lost", { once, twice: { player: "hls.js", posts } });
+    await inMenu("webrtc-fell-back", /^Low latency/);
+    await inMenu(null, /^Low latency/);
+    await playsBy("webrtc");
+    await moves();
+    tell("climbed-by-hand");
 
     posts = 0;
     await page.locator("#notice-title", { hasText: "Interrupted" }).waitFor();
@@ -124,7 +144,9 @@ await run(async (browser) => {
     return page.evaluate((began) => {
       const { stats, video } = window.tidecast;
       const [first] = window.clock.frames;
-      const latencies = window.clock.frames.slice(-30).map(({ latency }) => latency).filter((latency) => latency !== null);
+      const read = window.clock.frames.slice(-30).map(({ latency }) => latency).filter((latency) => latency !== null);
+      // ffmpeg may be a moment ahead of the clock that it burns in.
+      const latencies = read.map((latency) => (latency > 2 ** 19 ? latency - 2 ** 20 : latency));
       const { player, link, latency } = stats();
       return {
         player, link, told_latency_s: latency, latencies, width: video.videoWidth,
