@@ -77,9 +77,12 @@ await run(async (browser) => {
     await playsBy("webrtc");
     await moves();
     const once = { player: "webrtc", posts };
+    // And there is no other.
+    await page.route("**/whep/**", (route) => route.fulfill({ status: 503 }));
     await page.request.delete(session);
     await playsBy("hls.js");
     await moves();
+    await page.unrouteAll();
     tell("lost", { once, twice: { player: "hls.js", posts } });
     await inMenu("webrtc-fell-back", /^Low latency/);
     await inMenu(null, /^Low latency/);

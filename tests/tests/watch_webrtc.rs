@@ -148,7 +148,7 @@ fn where_it_is_preferred_the_page_plays_by_webrtc_through_all_that_befalls_a_str
     ensure!(kept.player == "hls.js" && kept.posts == 0, "the choice was not kept: {kept:?}");
     let Lost { once, twice } = page.wait_for("lost", STEP_MAX)?;
     ensure!(once.player == "webrtc" && once.posts == 1, "a session that was lost: {once:?}");
-    ensure!(twice.player == "hls.js" && twice.posts == 1, "and lost again: {twice:?}");
+    ensure!(twice.player == "hls.js" && twice.posts <= 2, "and lost again: {twice:?}");
     let Done {} = page.wait_for("climbed-by-hand", STEP_MAX)?;
 
     publisher.kill()?;
