@@ -151,7 +151,7 @@ function open(playlist: string): void {
     onNoAnswer: () => poller.now(),
     onUnsupported: () => queueMicrotask(() => send({ type: "unsupported", codecs: codecsLacking(model.stream) })),
     onTurned,
-    onFlow: (flows) => (flows ? onPlaying() : onWaiting()),
+    onFlow,
     onEnded: () => send({ type: "media-ended" }),
   });
   watchForStall();
@@ -235,6 +235,12 @@ function onWaiting(): void {
   send({ type: "playback", playback: "stalled" });
   // It may be the server; then another one has the same.
   poller.now();
+}
+
+/** A picture that is paused, or was never there, is told of by the element. */
+function onFlow(flows: boolean): void {
+  if (!flows) onWaiting();
+  else if (model.playback === "stalled") onPlaying();
 }
 
 video.addEventListener("playing", onPlaying);

@@ -66,10 +66,6 @@ export class WhepSession {
     void this.join();
   }
 
-  get isLive(): boolean {
-    return this.hasMedia;
-  }
-
   /** Whoever takes it over hears of it from now on. */
   tell(events: SessionEvents): void {
     this.events = events;
