@@ -7,6 +7,7 @@ mod drain;
 mod endpoint;
 mod listener;
 mod metrics;
+mod prefer;
 mod pull;
 mod redirect;
 mod remote;
@@ -21,6 +22,7 @@ pub use connect::{Backstage, Refused};
 pub use endpoint::Endpoint;
 pub use listener::{Listener, SOCKET};
 pub use metrics::Metrics;
+pub use prefer::Transport;
 pub use pull::{JoinError, PullMetrics, Puller, Watching};
 pub use site::Site;
 #[cfg(any(test, fuzzing))]

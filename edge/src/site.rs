@@ -26,6 +26,7 @@ use crate::alternates::Alternates;
 use crate::connect::{self, Backstage};
 use crate::endpoint::Endpoint;
 use crate::listener::Respond;
+use crate::prefer::Transport;
 use crate::pull::{JoinError, Puller};
 use crate::state::PublishPorts;
 use crate::trust::Trust;
@@ -55,6 +56,8 @@ pub struct Site {
     unlisted: Unlisted,
     /// `None` if there is no other node.
     alternates: Option<Alternates>,
+    /// `None` where there are no viewers by WebRTC.
+    prefer: Option<Transport>,
     /// `None` where nobody publishes.
     backstage: Option<Arc<dyn Backstage>>,
     /// Of WebRTC.
@@ -75,6 +78,7 @@ impl Site {
             ports: PublishPorts { rtmp: rtmp_port, rtmps: None },
             unlisted: Unlisted::default(),
             alternates: None,
+            prefer: None,
             backstage: None,
             endpoints: Vec::new(),
             upstream: None,
@@ -121,6 +125,13 @@ impl Site {
     #[must_use]
     pub fn with_alternates(mut self, alternates: Alternates) -> Self {
         self.alternates = Some(alternates).filter(|alternates| !alternates.origins().is_empty());
+        self
+    }
+
+    /// Tells pages that there are two ways to play, and which one to try first.
+    #[must_use]
+    pub fn with_prefer(mut self, prefer: Transport) -> Self {
+        self.prefer = Some(prefer);
         self
     }
 
@@ -196,7 +207,7 @@ impl Site {
     /// Whether a page is to be read over HTTPS. What tells how to trust that may be read before one does.
     fn is_elsewhere(&self, path: &str) -> bool {
         self.redirect.is_some()
-            && (["/", "/connect"].contains(&path)
+            && (["/", "/connect", "/studio"].contains(&path)
                 || ["/watch/", "/embed/"].iter().any(|prefix| path.starts_with(prefix)))
     }
 
@@ -246,10 +257,9 @@ impl Site {
             },
             ["nodes"] => {
                 let alternates = self.alternates.as_ref().map_or(&[][..], Alternates::origins);
-                json(
-                    &serde_json::json!({ "alternates": alternates, "self_signed": self.trust.is_some() }),
-                    headers,
-                )
+                let self_signed = self.trust.is_some();
+                let told = serde_json::json!({ "alternates": alternates, "prefer": self.prefer, "self_signed": self_signed });
+                json(&told, headers)
             }
             ["trust", rest @ ..] if self.trust.is_some() => self.trust(rest, headers),
             ["state"] => {
@@ -596,7 +606,7 @@ mod tests {
         let (plain, _streams) = site();
         let site = plain.with_redirect(8443);
         let to = |path: &str| Request::get(path.to_owned()).header("host", "live.example:8080");
-        for path in ["/", "/watch/live/cam1?t=1", "/embed/live/cam1", "/connect"] {
+        for path in ["/", "/watch/live/cam1?t=1", "/embed/live/cam1", "/connect", "/studio"] {
             let (status, headers, _) = ask(&site, to(path)).await;
             assert_eq!(status, StatusCode::PERMANENT_REDIRECT, "{path}");
             assert_eq!(headers[LOCATION], format!("https://live.example:8443{path}"));
@@ -615,7 +625,7 @@ mod tests {
     async fn a_certificate_of_one_s_own_is_explained_and_no_other_is() {
         let (without, _streams) = site();
         assert_eq!(get(&without, "/trust").await.0, StatusCode::NOT_FOUND);
-        assert_eq!(get(&without, "/nodes").await.2, br#"{"alternates":[],"self_signed":false}"#.as_slice());
+        assert_eq!(get(&without, "/nodes").await.2, br#"{"alternates":[],"prefer":null,"self_signed":false}"#.as_slice());
 
         let made = rcgen::generate_simple_self_signed(vec!["studio.local".to_owned()]).unwrap();
         let key = made.signing_key.serialize_pem();
@@ -639,7 +649,20 @@ mod tests {
         assert_eq!(headers[CONTENT_TYPE], "application/x-x509-ca-cert");
         assert_eq!(&certificate[..], made.cert.der().as_ref());
         assert_eq!(get(&site, "/trust/key").await.0, StatusCode::NOT_FOUND);
-        assert_eq!(get(&site, "/nodes").await.2, br#"{"alternates":[],"self_signed":true}"#.as_slice());
+        assert_eq!(get(&site, "/nodes").await.2, br#"{"alternates":[],"prefer":null,"self_signed":true}"#.as_slice());
+    }
+
+    #[tokio::test]
+    async fn pages_are_told_which_transport_to_try_first_where_there_are_two() {
+        let (site, _streams) = site();
+        assert_eq!(get(&site, "/nodes").await.2, br#"{"alternates":[],"prefer":null,"self_signed":false}"#.as_slice());
+        for (prefer, told) in [(Transport::Hls, "hls"), (Transport::WebRtc, "webrtc")] {
+            let site = self::site().0.with_prefer(prefer);
+            let nodes: serde_json::Value = serde_json::from_slice(&get(&site, "/nodes").await.2).unwrap();
+            assert_eq!(nodes["prefer"], told);
+            assert_eq!(Transport::parse(told), Some(prefer));
+        }
+        assert_eq!(Transport::parse("rtsp"), None);
     }
 
     /// Threat 22: a playlist made for one token and kept by a cache for another.

@@ -58,6 +58,8 @@ export interface Nodes {
   alternates: string[];
   /** Whether this server made its certificate by itself. */
   self_signed: boolean;
+  /** What this server would have pages play by; null where there is only HLS. */
+  prefer?: "hls" | "webrtc" | null;
 }
 
 export const NODES_ADDRESS = "/nodes";
@@ -66,6 +68,10 @@ export const LIST_ADDRESS = "/state";
 
 export function streamAddress(name: StreamName): string {
   return `/state/${encodeURIComponent(name.app)}/${encodeURIComponent(name.stream)}`;
+}
+
+export function whepAddress(name: StreamName): string {
+  return `/whep/${encodeURIComponent(name.app)}/${encodeURIComponent(name.stream)}`;
 }
 
 export function watchAddress(name: StreamName): string {

@@ -19,7 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use edge::{Alternates, Unlisted};
+use edge::{Alternates, Transport, Unlisted};
 pub(crate) use file::Source;
 use ingest::OnConflict;
 pub(crate) use problem::{Origin, Problem, Problems};
@@ -48,6 +48,7 @@ pub(crate) struct Config {
     pub(crate) rtmps: Rtmps,
     tls: tls::Tls,
     acme: tls::Acme,
+    pub(crate) player: Player,
     pub(crate) admin: Admin,
     pub(crate) auth: Auth,
     pub(crate) publish: Publish,
@@ -92,6 +93,12 @@ pub(crate) struct WebRtc {
     pub(crate) public: Vec<IpAddr>,
     /// URLs of STUN and TURN servers for those whose networks want one.
     pub(crate) ice_servers: Vec<String>,
+}
+
+/// The pages of viewers.
+pub(crate) struct Player {
+    /// Where the viewer has not chosen.
+    pub(crate) prefer: Transport,
 }
 
 /// Health and metrics, without authentication.
@@ -273,6 +280,15 @@ pub(crate) const KEYS: &[Key] = &[
         allowed: "URLs of STUN or TURN servers with commas between, as in \"stun:stun.example:3478\"",
         set: |config, text| value::ice_servers(text).map(|servers| config.webrtc.ice_servers = servers),
         show: |config| Some(config.webrtc.ice_servers.join(", ")),
+    },
+    Key {
+        name: "player.prefer",
+        allowed: "\"hls\" (for a crowd) or \"webrtc\" (for the least delay)",
+        set: |config, text| {
+            let found = Transport::parse(text).map(|prefer| config.player.prefer = prefer);
+            found.ok_or_else(|| format!("{text:?} is no way to play"))
+        },
+        show: |config| Some(config.player.prefer.as_str().to_owned()),
     },
     Key {
         name: "admin.listen",
@@ -536,6 +552,7 @@ impl Config {
             rtmps: Rtmps { listen: value::every_address(1936) },
             tls: tls::Tls::default(),
             acme: tls::Acme::default(),
+            player: Player { prefer: Transport::default() },
             admin: Admin { listen: LoopbackAddr::v4(9090) },
             auth: Auth { publish_key: None },
             publish: Publish { linger: Duration::from_secs(20), on_conflict: OnConflict::Refuse },

@@ -232,6 +232,7 @@ impl Roles {
             handed,
             || {
                 site()
+                    .with_prefer(config.player.prefer)
                     .with_backstage(backstage.clone())
                     .with_endpoint(Arc::new(Publishing(whip.clone())))
                     .with_endpoint(Arc::new(whep.clone()))

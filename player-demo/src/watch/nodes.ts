@@ -3,12 +3,17 @@
 
 import { NODES_ADDRESS, type Nodes } from "../api.ts";
 
+/** A server that does not answer by then is not waited for, in milliseconds. */
+const TOLD_WITHIN = 1500;
+
 export class NodeList {
   /** The server this page came from first; addresses there need no origin. */
   private origins = [""];
   private current = 0;
   /** How many have failed since one answered. */
   private failed = 0;
+  /** By the server this page came from. */
+  prefer: "hls" | "webrtc" | null = null;
 
   /** To be put before a path. */
   get origin(): string {
@@ -18,8 +23,11 @@ export class NodeList {
   /** Learns of the others. Without an answer there are none. */
   async load(): Promise<void> {
     try {
-      const response = await fetch(NODES_ADDRESS);
-      if (response.ok) this.learn(((await response.json()) as Nodes).alternates);
+      const response = await fetch(NODES_ADDRESS, { signal: AbortSignal.timeout(TOLD_WITHIN) });
+      if (!response.ok) return;
+      const { alternates, prefer } = (await response.json()) as Nodes;
+      this.learn(alternates);
+      this.prefer = prefer ?? null;
     } catch {
       // The server is not there; polling finds out, and tells it.
     }

@@ -47,6 +47,7 @@ fn nothing_set_gives_the_documented_defaults() {
             "webrtc.listen = \":8189\" # default",
             "webrtc.public = \"\" # default",
             "webrtc.ice_servers = \"\" # default",
+            "player.prefer = \"hls\" # default",
             "admin.listen = \"127.0.0.1:9090\" # default",
             "# auth.publish_key is not set # default",
             "publish.linger = \"20s\" # default",
