@@ -5,6 +5,9 @@
 //   Events: wrong_key; live (what viewer and broadcaster see); turned (the phone is upright now); moved (to another network);
 //   taken (somebody else wants the same name); reconnected (after the server was started again); ended.
 //
+//   KEY=… node studio.mjs taken_over ORIGIN SCREENSHOT_FOLDER
+//   Events: yielded (the newer publisher of a name stays).
+//
 //   KEY=… node studio.mjs words ORIGIN SCREENSHOT_FOLDER
 //   Events: denied (no permission); insecure (no https); no_udp (HTTP works, and nothing else).
 
@@ -21,7 +24,7 @@ const [scenario, origin, folder] = process.argv.slice(2);
 const key = process.env.KEY;
 
 try {
-  await { live, words }[scenario]();
+  await { live, taken_over: takenOver, words }[scenario]();
 } catch (error) {
   tell("failed", { message: String(error?.stack ?? error) });
   process.exitCode = 1;
@@ -71,7 +74,6 @@ async function live() {
   await page.screenshot({ path: `${folder}/studio-upright-390.png`, fullPage: true });
   tell("turned", await viewer.page.evaluate(() => ({ size: [window.tidecast.video.videoWidth, window.tidecast.video.videoHeight] })));
 
-  studio.phases.length = 0;
   const patched = page.waitForResponse((response) => response.request().method() === "PATCH", { timeout: STEP_TIMEOUT });
   await page.evaluate(() => window.dispatchEvent(new Event("online")));
   const patch = await patched;
@@ -111,6 +113,24 @@ async function live() {
   await browser.close();
 }
 
+async function takenOver() {
+  const browser = await launchWith([...ARGUMENTS, DEVICE, "--use-fake-ui-for-media-stream"]);
+  const studios = [];
+  for (let i = 0; i < 2; i++) {
+    const studio = await open(browser, `${origin}/studio#key=${key}&stream=${STREAM}`);
+    studios.push(studio);
+    await turnOn(studio.page);
+    await studio.page.getByRole("button", { name: "Go live" }).click();
+    await inPhase(studio.page, "live");
+    // Its pictures have come: before that there is nobody to give way to.
+    await studio.page.locator("#viewers", { hasText: /viewers$/ }).waitFor({ timeout: STEP_TIMEOUT });
+  }
+  const [older, newer] = studios;
+  await older.page.locator("#state-words", { hasText: "Somebody else is live under this name." }).waitFor({ timeout: STEP_TIMEOUT });
+  tell("yielded", { older: older.posts(), newer: newer.posts(), phase: await newer.page.evaluate(() => document.documentElement.dataset.phase) });
+  await browser.close();
+}
+
 async function words() {
   const denying = await launchWith([...ARGUMENTS, DEVICE, "--deny-permission-prompts", "--host-resolver-rules=MAP tidecast.test 127.0.0.1"]);
   const denied = await open(denying, `${origin}/studio`);
@@ -145,7 +165,7 @@ async function words() {
 async function open(browser, url) {
   const context = await browser.newContext({ viewport: { width: WIDTHS[0], height: 800 } });
   const page = await context.newPage();
-  const [problems, addresses, logged, phases] = [[], [], [], []];
+  const [problems, addresses, logged] = [[], [], []];
   let posts = 0;
   page.on("pageerror", (error) => problems.push(String(error)));
   page.on("crash", () => problems.push("the page crashed"));
@@ -168,7 +188,7 @@ async function open(browser, url) {
     };
   });
   await page.goto(url);
-  return { page, problems, addresses, logged, phases, posts: () => posts };
+  return { page, problems, addresses, logged, posts: () => posts };
 }
 
 async function turnOn(page) {
