@@ -12,7 +12,7 @@
 //   Events: denied (no permission); insecure (no https); no_udp (HTTP works, and nothing else).
 
 import axe from "axe-core";
-import { launchWith, tell, visit } from "./page.mjs";
+import { launchWith, quantile, tell, visit } from "./page.mjs";
 
 const STEP_TIMEOUT = 60_000;
 const WIDTHS = [1280, 390];
@@ -50,12 +50,13 @@ async function live() {
   await page.getByText("1 viewer", { exact: true }).waitFor({ timeout: STEP_TIMEOUT });
   await page.locator("#loss-graph path[d^=M]").first().waitFor({ state: "attached", timeout: STEP_TIMEOUT });
   await page.waitForFunction(() => !/–/.test(document.querySelector("#dials").textContent), null, { timeout: STEP_TIMEOUT });
-  const sent = await page.evaluate(grid, "#preview");
-  const shown = await viewer.page.evaluate(grid, "video");
+  const sent = await page.evaluate(grid);
+  const shown = await viewer.page.evaluate(grid);
   tell("live", {
     ...(await inspect(page, "studio-live")),
-    distance: distance(sent.colours, shown.colours),
-    contrast: distance(shown.colours, shown.colours.map(() => shown.colours[0])),
+    // Of most fields: something moves in a few, and the viewer is a second behind.
+    distance: quantile(distances(sent.colours, shown.colours), 0.5),
+    contrast: Math.max(...distances(shown.colours, shown.colours.map(() => shown.colours[0]))),
     size: shown.size,
     sound: await viewer.page.evaluate(() => window.tidecast.video.webkitAudioDecodedByteCount),
     dials: await page.$$eval("#dials > div", (rows) => rows.map((row) => row.textContent)),
@@ -209,10 +210,9 @@ async function framesGoOn(page) {
   await page.waitForFunction((until) => window.clock.frames.length > until, frames + 20, { timeout: STEP_TIMEOUT });
 }
 
-/** Runs inside the page: the mean colours of 8 x 6 fields of what a video shows. */
-function grid(selector) {
-  const video = document.querySelector(selector) ?? window.tidecast.video;
-  const source = window.tidecast?.video ?? video;
+/** Runs inside a page: the mean colours of 8 x 6 fields of what is sent, or of what is watched. */
+function grid() {
+  const source = window.tidecast?.video ?? document.querySelector("#preview");
   const canvas = new OffscreenCanvas(8, 6).getContext("2d", { willReadFrequently: true });
   canvas.imageSmoothingQuality = "high";
   canvas.drawImage(source, 0, 0, 8, 6);
@@ -221,10 +221,9 @@ function grid(selector) {
   return { colours, size: [source.videoWidth, source.videoHeight] };
 }
 
-/** In steps of 255. */
-function distance(one, other) {
-  const differences = one.flatMap((colour, i) => colour.map((value, c) => Math.abs(value - other[i][c])));
-  return differences.reduce((sum, difference) => sum + difference, 0) / differences.length;
+/** Of each field, in steps of 255. */
+function distances(one, other) {
+  return one.map((colour, i) => colour.reduce((sum, value, c) => sum + Math.abs(value - other[i][c]), 0) / colour.length);
 }
 
 /** What people look at, and what axe says is serious or worse, wide and narrow; and what sticks out. */
