@@ -5,11 +5,14 @@
 //   Events: wrong_key; live (what viewer and broadcaster see); turned (the phone is upright now); moved (to another network);
 //   taken (somebody else wants the same name); reconnected (after the server was started again); ended.
 //
+//   KEY=… node studio.mjs taken_over ORIGIN SCREENSHOT_FOLDER
+//   Events: yielded (the newer publisher of a name stays).
+//
 //   KEY=… node studio.mjs words ORIGIN SCREENSHOT_FOLDER
 //   Events: denied (no permission); insecure (no https); no_udp (HTTP works, and nothing else).
 
 import axe from "axe-core";
-import { launchWith, tell, visit } from "./page.mjs";
+import { launchWith, quantile, tell, visit } from "./page.mjs";
 
 const STEP_TIMEOUT = 60_000;
 const WIDTHS = [1280, 390];
@@ -21,7 +24,7 @@ const [scenario, origin, folder] = process.argv.slice(2);
 const key = process.env.KEY;
 
 try {
-  await { live, words }[scenario]();
+  await { live, taken_over: takenOver, words }[scenario]();
 } catch (error) {
   tell("failed", { message: String(error?.stack ?? error) });
   process.exitCode = 1;
@@ -47,12 +50,13 @@ async function live() {
   await page.getByText("1 viewer", { exact: true }).waitFor({ timeout: STEP_TIMEOUT });
   await page.locator("#loss-graph path[d^=M]").first().waitFor({ state: "attached", timeout: STEP_TIMEOUT });
   await page.waitForFunction(() => !/–/.test(document.querySelector("#dials").textContent), null, { timeout: STEP_TIMEOUT });
-  const sent = await page.evaluate(grid, "#preview");
-  const shown = await viewer.page.evaluate(grid, "video");
+  const sent = await page.evaluate(grid);
+  const shown = await viewer.page.evaluate(grid);
   tell("live", {
     ...(await inspect(page, "studio-live")),
-    distance: distance(sent.colours, shown.colours),
-    contrast: distance(shown.colours, shown.colours.map(() => shown.colours[0])),
+    // Of most fields: something moves in a few, and the viewer is a second behind.
+    distance: quantile(distances(sent.colours, shown.colours), 0.5),
+    contrast: Math.max(...distances(shown.colours, shown.colours.map(() => shown.colours[0]))),
     size: shown.size,
     sound: await viewer.page.evaluate(() => window.tidecast.video.webkitAudioDecodedByteCount),
     dials: await page.$$eval("#dials > div", (rows) => rows.map((row) => row.textContent)),
@@ -71,7 +75,6 @@ async function live() {
   await page.screenshot({ path: `${folder}/studio-upright-390.png`, fullPage: true });
   tell("turned", await viewer.page.evaluate(() => ({ size: [window.tidecast.video.videoWidth, window.tidecast.video.videoHeight] })));
 
-  studio.phases.length = 0;
   const patched = page.waitForResponse((response) => response.request().method() === "PATCH", { timeout: STEP_TIMEOUT });
   await page.evaluate(() => window.dispatchEvent(new Event("online")));
   const patch = await patched;
@@ -111,6 +114,24 @@ async function live() {
   await browser.close();
 }
 
+async function takenOver() {
+  const browser = await launchWith([...ARGUMENTS, DEVICE, "--use-fake-ui-for-media-stream"]);
+  const studios = [];
+  for (let i = 0; i < 2; i++) {
+    const studio = await open(browser, `${origin}/studio#key=${key}&stream=${STREAM}`);
+    studios.push(studio);
+    await turnOn(studio.page);
+    await studio.page.getByRole("button", { name: "Go live" }).click();
+    await inPhase(studio.page, "live");
+    // Its pictures have come: before that there is nobody to give way to.
+    await studio.page.locator("#viewers", { hasText: /viewers$/ }).waitFor({ timeout: STEP_TIMEOUT });
+  }
+  const [older, newer] = studios;
+  await older.page.locator("#state-words", { hasText: "Somebody else is live under this name." }).waitFor({ timeout: STEP_TIMEOUT });
+  tell("yielded", { older: older.posts(), newer: newer.posts(), phase: await newer.page.evaluate(() => document.documentElement.dataset.phase) });
+  await browser.close();
+}
+
 async function words() {
   const denying = await launchWith([...ARGUMENTS, DEVICE, "--deny-permission-prompts", "--host-resolver-rules=MAP tidecast.test 127.0.0.1"]);
   const denied = await open(denying, `${origin}/studio`);
@@ -145,7 +166,7 @@ async function words() {
 async function open(browser, url) {
   const context = await browser.newContext({ viewport: { width: WIDTHS[0], height: 800 } });
   const page = await context.newPage();
-  const [problems, addresses, logged, phases] = [[], [], [], []];
+  const [problems, addresses, logged] = [[], [], []];
   let posts = 0;
   page.on("pageerror", (error) => problems.push(String(error)));
   page.on("crash", () => problems.push("the page crashed"));
@@ -168,7 +189,7 @@ async function open(browser, url) {
     };
   });
   await page.goto(url);
-  return { page, problems, addresses, logged, phases, posts: () => posts };
+  return { page, problems, addresses, logged, posts: () => posts };
 }
 
 async function turnOn(page) {
@@ -189,10 +210,9 @@ async function framesGoOn(page) {
   await page.waitForFunction((until) => window.clock.frames.length > until, frames + 20, { timeout: STEP_TIMEOUT });
 }
 
-/** Runs inside the page: the mean colours of 8 x 6 fields of what a video shows. */
-function grid(selector) {
-  const video = document.querySelector(selector) ?? window.tidecast.video;
-  const source = window.tidecast?.video ?? video;
+/** Runs inside a page: the mean colours of 8 x 6 fields of what is sent, or of what is watched. */
+function grid() {
+  const source = window.tidecast?.video ?? document.querySelector("#preview");
   const canvas = new OffscreenCanvas(8, 6).getContext("2d", { willReadFrequently: true });
   canvas.imageSmoothingQuality = "high";
   canvas.drawImage(source, 0, 0, 8, 6);
@@ -201,10 +221,9 @@ function grid(selector) {
   return { colours, size: [source.videoWidth, source.videoHeight] };
 }
 
-/** In steps of 255. */
-function distance(one, other) {
-  const differences = one.flatMap((colour, i) => colour.map((value, c) => Math.abs(value - other[i][c])));
-  return differences.reduce((sum, difference) => sum + difference, 0) / differences.length;
+/** Of each field, in steps of 255. */
+function distances(one, other) {
+  return one.map((colour, i) => colour.reduce((sum, value, c) => sum + Math.abs(value - other[i][c]), 0) / colour.length);
 }
 
 /** What people look at, and what axe says is serious or worse, wide and narrow; and what sticks out. */

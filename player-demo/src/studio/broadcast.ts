@@ -1,10 +1,13 @@
 // Drives a broadcast: does what `machine.ts` says, with a peer connection, WHIP and timers.
 
-import type { StreamName } from "../api.ts";
+import { type Stream, type StreamName, streamAddress } from "../api.ts";
 import { type Effect, type Event, type Fault, KEEP_TIMER, type Phase, START, step } from "./machine.ts";
 import { type Hint, NoCodec, Sender, type Wishes } from "./sender.ts";
 import { udpPort } from "./sdp.ts";
 import { Refused, type Session, publish } from "./whip.ts";
+
+/** For the server to say who is live, in milliseconds. */
+const STATE_TIMEOUT = 5_000;
 
 /** What is sent, and where to. */
 export interface Programme {
@@ -84,7 +87,7 @@ export class Broadcast {
   private perform(effect: Effect): void {
     switch (effect) {
       case "publish":
-        return void this.publish();
+        return void this.publish(this.phase.name === "connecting" && this.phase.attempt > 0);
       case "restart":
         return void this.restart();
       case "end":
@@ -99,12 +102,16 @@ export class Broadcast {
     }
   }
 
-  private async publish(): Promise<void> {
+  /** `again`: viewers know this broadcast, and others may have taken its name meanwhile. */
+  private async publish(again: boolean): Promise<void> {
     const generation = ++this.generation;
     const current = () => generation === this.generation;
     const { programme } = this;
     if (!programme) return;
     try {
+      // Where the newer publisher takes over, two that come back by themselves would take it from each other for ever.
+      if (again && (await isLive(programme.name))) throw new Refused(409, "");
+      if (!current()) return;
       const sender = new Sender(programme.media, this.wishes);
       this.sender = sender;
       sender.peer.addEventListener("connectionstatechange", () => {
@@ -118,6 +125,11 @@ export class Broadcast {
       this.session = session;
       this.port = udpPort(answer);
       await sender.accept(answer);
+      // The server says goodbye: when it stops, or has another publisher. ICE would notice after seven seconds.
+      const transport = sender.peer.getSenders()[0]?.transport;
+      transport?.addEventListener("statechange", () => {
+        if (transport.state === "closed" && current()) this.handle({ name: "fault", fault: { kind: "lost" } });
+      });
     } catch (error) {
       if (current()) this.handle({ name: "fault", fault: faultOf(error) });
     }
@@ -135,6 +147,11 @@ export class Broadcast {
       if (generation === this.generation && error instanceof Refused) this.handle({ name: "fault", fault: faultOf(error) });
     }
   }
+}
+
+async function isLive(name: StreamName): Promise<boolean> {
+  const response = await fetch(streamAddress(name), { cache: "no-store", signal: AbortSignal.timeout(STATE_TIMEOUT) });
+  return response.ok && ((await response.json()) as Stream).state === "live";
 }
 
 /** From Wi-Fi to the mobile network, without waiting for silence: Chrome tells on phones (Network Information API). */

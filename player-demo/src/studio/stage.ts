@@ -74,9 +74,14 @@ export class Stage {
   private async openCamera(device: { id: string } | { facing: capture.Facing } | null): Promise<void> {
     // Most phones open one camera at a time.
     if (this.source === "camera") this.track("video")?.stop();
-    const media = await navigator.mediaDevices.getUserMedia({ video: capture.cameraOf(this.quality, device) });
-    this.source = "camera";
-    this.put("video", media.getVideoTracks()[0] ?? null);
+    try {
+      const media = await navigator.mediaDevices.getUserMedia({ video: capture.cameraOf(this.quality, device) });
+      this.source = "camera";
+      this.put("video", media.getVideoTracks()[0] ?? null);
+    } catch (error) {
+      if (this.source === "camera") this.put("video", null);
+      throw error;
+    }
   }
 
   private async openMicrophone(id: string | null): Promise<void> {

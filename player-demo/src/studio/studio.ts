@@ -68,8 +68,7 @@ function onPhase(phase: Phase): void {
   setText("on-air-title", phase.name === "live" ? "You are live" : "Reconnecting");
   root.dataset.air = on ? "on" : "off";
   root.dataset.phase = phase.name;
-  goButton.hidden = on;
-  stopButton.hidden = !on;
+  showButtons(on);
   document.title = on ? `${text}: ${name.stream} · Tidecast` : "Studio · Tidecast";
   wake.hold(on);
   if (phase.name === "live" && !wasOn) air.begin(name);
@@ -98,14 +97,19 @@ function go(): void {
   broadcast.start({ name, key, media: stage.media });
 }
 
+/** The focus goes with the button: what was focused may not be there any more. */
+function showButtons(on: boolean): void {
+  if (goButton.hidden === on) return;
+  goButton.hidden = on;
+  stopButton.hidden = !on;
+  (on ? stopButton : goButton).focus();
+}
+
 byId("air-form", HTMLFormElement).addEventListener("submit", (event) => {
   event.preventDefault();
   if (!broadcast.isOn) go();
 });
-stopButton.addEventListener("click", () => {
-  broadcast.stop();
-  goButton.focus();
-});
+stopButton.addEventListener("click", () => broadcast.stop());
 qualitySelect.addEventListener("change", () => {
   void stage.resize();
   void broadcast.limit(stage.quality.bitrateMax);
