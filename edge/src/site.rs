@@ -625,7 +625,10 @@ mod tests {
     async fn a_certificate_of_one_s_own_is_explained_and_no_other_is() {
         let (without, _streams) = site();
         assert_eq!(get(&without, "/trust").await.0, StatusCode::NOT_FOUND);
-        assert_eq!(get(&without, "/nodes").await.2, br#"{"alternates":[],"prefer":null,"self_signed":false}"#.as_slice());
+        assert_eq!(
+            get(&without, "/nodes").await.2,
+            br#"{"alternates":[],"prefer":null,"self_signed":false}"#.as_slice()
+        );
 
         let made = rcgen::generate_simple_self_signed(vec!["studio.local".to_owned()]).unwrap();
         let key = made.signing_key.serialize_pem();
@@ -649,13 +652,19 @@ mod tests {
         assert_eq!(headers[CONTENT_TYPE], "application/x-x509-ca-cert");
         assert_eq!(&certificate[..], made.cert.der().as_ref());
         assert_eq!(get(&site, "/trust/key").await.0, StatusCode::NOT_FOUND);
-        assert_eq!(get(&site, "/nodes").await.2, br#"{"alternates":[],"prefer":null,"self_signed":true}"#.as_slice());
+        assert_eq!(
+            get(&site, "/nodes").await.2,
+            br#"{"alternates":[],"prefer":null,"self_signed":true}"#.as_slice()
+        );
     }
 
     #[tokio::test]
     async fn pages_are_told_which_transport_to_try_first_where_there_are_two() {
         let (site, _streams) = site();
-        assert_eq!(get(&site, "/nodes").await.2, br#"{"alternates":[],"prefer":null,"self_signed":false}"#.as_slice());
+        assert_eq!(
+            get(&site, "/nodes").await.2,
+            br#"{"alternates":[],"prefer":null,"self_signed":false}"#.as_slice()
+        );
         for (prefer, told) in [(Transport::Hls, "hls"), (Transport::WebRtc, "webrtc")] {
             let site = self::site().0.with_prefer(prefer);
             let nodes: serde_json::Value = serde_json::from_slice(&get(&site, "/nodes").await.2).unwrap();

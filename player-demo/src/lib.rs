@@ -138,8 +138,7 @@ mod tests {
 
     use super::*;
 
-    const PAGES: [Page; 6] =
-        [Page::Home, Page::Watch, Page::Embed, Page::Connect, Page::Studio, Page::Trust];
+    const PAGES: [Page; 6] = [Page::Home, Page::Watch, Page::Embed, Page::Connect, Page::Studio, Page::Trust];
 
     /// Every `href="/assets/…"` and `src="/assets/…"` of a page.
     fn assets_named_by(page: &Asset) -> Vec<String> {

@@ -163,7 +163,10 @@ mod tests {
         fn send_all(&mut self, now: Instant) -> Option<Instant> {
             loop {
                 match self.place.next(&self.renditions, now) {
-                    Next::Send(entry) => self.told.push((rendition, entry.pts / TICKS)),
+                    Next::Send(entry) => {
+                        let rendition = self.place.rendition().expect("it is sent one");
+                        self.told.push((rendition, entry.pts / TICKS));
+                    }
                     Next::Wait(until) => return until,
                     Next::WaitForKey | Next::Lost => return None,
                 }
