@@ -12,7 +12,7 @@ use super::Respond;
 use crate::site::Body;
 
 /// For the body of a request that is read: an offer of 6 kB, over a bad line.
-const BODY_TIME_MAX: Duration = Duration::from_secs(5);
+pub(super) const BODY_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Answers a request whose body is read first. And whether it was, to its end.
 pub(super) async fn answer(

@@ -362,5 +362,5 @@ async fn a_body_that_is_asked_for_is_read_and_bounded_in_bytes_and_time() {
     let begun = Instant::now();
     let said = read_all(&mut client).await;
     assert!(said.contains(" 408 "), "{said}");
-    assert!(begun.elapsed() >= BODY_TIME_MAX);
+    assert!(begun.elapsed() >= body::BODY_TIME_MAX);
 }
