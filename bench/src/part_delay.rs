@@ -70,7 +70,7 @@ fn watch(part_target: Duration, watched: Duration) -> Result<[Measured; 2]> {
     let site = Site::new(node.registry.clone(), node.catalog.clone(), 1935);
     let socket = net::bind((Ipv4Addr::LOCALHOST, 0).into(), edge::SOCKET)?;
     let limits = net::Limits { total: 100, per_address: 100 };
-    let listener = Listener::new(socket, site, limits, edge::Metrics::default());
+    let listener = Listener::new(socket, site, net::Places::new(limits), edge::Metrics::default());
     drop(entered);
     let address = listener.local_addr()?;
     let stop = CancellationToken::new();

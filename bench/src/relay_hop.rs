@@ -46,7 +46,12 @@ fn watch(watched: Duration) -> Result<Samples> {
     let site = Site::new(node.registry.clone(), node.catalog.clone(), 1935);
     let listen = |site| -> Result<Listener> {
         let limits = net::Limits { total: 100, per_address: 100 };
-        Ok(Listener::new(net::bind(anywhere, edge::SOCKET)?, site, limits, edge::Metrics::default()))
+        Ok(Listener::new(
+            net::bind(anywhere, edge::SOCKET)?,
+            site,
+            net::Places::new(limits),
+            edge::Metrics::default(),
+        ))
     };
     let origin = listen(site)?;
     let listener = relay::server::Listener::new(

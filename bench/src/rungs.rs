@@ -205,7 +205,7 @@ impl Arrivals {
     fn level(&self, source: &Self, since: Instant) -> Option<Instant> {
         // The newest may be the source's alone when both readers stop.
         let stopped = source.0.values().max()?.checked_sub(LEVEL * 4)?;
-        let after = source.0.iter().filter(|(_, at)| (since..stopped).contains(at));
+        let after = source.0.iter().filter(|(_, at)| (since..stopped).contains(*at));
         let mut parts: Vec<_> = after.collect();
         parts.sort();
         let is_late = |at: &Instant, part| {

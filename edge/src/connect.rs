@@ -11,7 +11,7 @@ use net::TooManyGuesses;
 use relay::{Facts, Sample, StreamRegistry};
 use serde::Serialize;
 
-use crate::state::Entry;
+use crate::state::{Entry, PublishPorts};
 
 /// What the connect page needs of the node that takes publishers. `server` plugs in the real one; a node without
 /// publishers has no such page.
@@ -50,7 +50,8 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
 pub(crate) struct Report {
     /// As everybody may see it.
     stream: Entry,
-    rtmp_port: u16,
+    #[serde(flatten)]
+    ports: PublishPorts,
     /// Whether everybody finds it on the start page.
     listed: bool,
     frame_rate: Option<f64>,
@@ -95,14 +96,14 @@ impl Report {
         registry: &StreamRegistry,
         catalog: &Catalog,
         backstage: &dyn Backstage,
-        rtmp_port: u16,
+        ports: PublishPorts,
         listed: bool,
     ) -> Self {
         let facts = registry.get(id).map(|stream| stream.facts()).unwrap_or_default();
         let Facts { frame_rate, warnings, health, .. } = facts.as_ref();
         Self {
             stream: Entry::of(id, registry, catalog),
-            rtmp_port,
+            ports,
             listed,
             frame_rate: frame_rate.map(tenths),
             sound: health.sound.into(),

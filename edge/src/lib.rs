@@ -7,10 +7,13 @@ mod drain;
 mod endpoint;
 mod listener;
 mod metrics;
+mod prefer;
 mod pull;
+mod redirect;
 mod remote;
 mod site;
 mod state;
+mod trust;
 mod unlisted;
 mod whep;
 
@@ -19,9 +22,11 @@ pub use connect::{Backstage, Refused};
 pub use endpoint::Endpoint;
 pub use listener::{Listener, SOCKET};
 pub use metrics::Metrics;
+pub use prefer::Transport;
 pub use pull::{JoinError, PullMetrics, Puller, Watching};
 pub use site::Site;
 #[cfg(any(test, fuzzing))]
 pub use site::fuzzing;
+pub use trust::Trust;
 pub use unlisted::Unlisted;
-pub use whep::{StartError, Whep};
+pub use whep::{StartError, VIEWERS_MAX, Whep};

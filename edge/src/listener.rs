@@ -1,27 +1,20 @@
-//! The HTTP/1.1 listener of viewers: accepts, bounds, serves, drains.
+//! The listener of viewers: accepts, bounds, encrypts, serves, drains. Encrypted it speaks HTTP/2 (`h2.rs`) to whoever wants
+//! that, and HTTP/1.1 (`h1.rs`) otherwise.
 
-use std::convert::Infallible;
-use std::error::Error;
+mod body;
+mod h1;
+mod h2;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
-use futures_util::future::Either;
-use http::header::CONNECTION;
-use http::{HeaderValue, Request, Response, StatusCode};
-use http_body::Body as _;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use net::{Accepted, Acceptor, Limits, Options, Paced, Panicked, Requests, TooSlow};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
-use tokio::time::timeout;
+use http::{Request, Response};
+use net::tls::{HandshakeError, Tls};
+use net::{Accepted, Acceptor, Full, Options, Panicked, Places};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error};
@@ -55,12 +48,11 @@ const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// A request's head. A browser sends less than 1 kB; the rest is for cookies that are not ours.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// For the body of a request that is read: an offer of 6 kB, over a bad line.
-const BODY_TIME_MAX: Duration = Duration::from_secs(5);
-
 /// The bound listener.
 pub struct Listener {
     acceptor: Acceptor,
+    /// `None` for plain HTTP.
+    tls: Option<Tls>,
     site: Site,
     metrics: Metrics,
 }
@@ -87,9 +79,15 @@ pub(crate) trait Respond: Send + Sync + 'static {
 }
 
 impl Listener {
-    /// On a `listener` made with [`SOCKET`]. A browser opens up to six connections.
-    pub fn new(listener: TcpListener, site: Site, limits: Limits, metrics: Metrics) -> Self {
-        Self { acceptor: Acceptor::new("HTTP", listener, limits), site, metrics }
+    /// On a `listener` made with [`SOCKET`]. A browser opens up to six connections; listeners of one node share their
+    /// `places`.
+    pub fn new(listener: TcpListener, site: Site, places: Places, metrics: Metrics) -> Self {
+        Self { acceptor: Acceptor::new("HTTP", listener, places), tls: None, site, metrics }
+    }
+
+    /// As [`Listener::new`], encrypted.
+    pub fn encrypted(listener: TcpListener, tls: Tls, site: Site, places: Places, metrics: Metrics) -> Self {
+        Self { acceptor: Acceptor::new("HTTPS", listener, places), tls: Some(tls), site, metrics }
     }
 
     /// # Errors
@@ -100,41 +98,90 @@ impl Listener {
 
     /// Serves until `drain`, then answers what is held and finishes the requests that are open.
     pub async fn run(self, drain: CancellationToken) {
-        accept(self.acceptor, self.site, self.metrics, drain).await;
+        accept(self.acceptor, self.tls, self.site, self.metrics, drain).await;
     }
 }
 
-async fn accept(mut acceptor: Acceptor, site: impl Respond, metrics: Metrics, drain: CancellationToken) {
+async fn accept(
+    mut acceptor: Acceptor,
+    tls: Option<Tls>,
+    site: impl Respond,
+    metrics: Metrics,
+    drain: CancellationToken,
+) {
     let connections = TaskTracker::new();
-    let site = Arc::new(site);
-    let drain = Arc::new(Drain::new(drain));
+    let house = Arc::new(House { tls, site: Arc::new(site), metrics, drain: Arc::new(Drain::new(drain)) });
     loop {
-        let refused = |full: net::Full| metrics.refused(full.into());
+        let refused = |full: Full| house.metrics.refused(full.into());
         let accepted = tokio::select! {
             accepted = acceptor.next(refused) => accepted,
-            () = drain.begun() => break,
+            () = house.drain.begun() => break,
         };
-        connections.spawn(supervise(accepted, Arc::clone(&site), metrics.clone(), Arc::clone(&drain)));
+        connections.spawn(supervise(accepted, Arc::clone(&house)));
     }
     drop(acceptor);
-    site.drain();
+    house.site.drain();
     connections.close();
     connections.wait().await;
 }
 
+/// What the connections of a listener share.
+struct House<S> {
+    tls: Option<Tls>,
+    site: Arc<S>,
+    metrics: Metrics,
+    drain: Arc<Drain>,
+}
+
+/// How a connection ended when somebody is to blame.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error("{0}")]
+    Handshake(#[from] HandshakeError),
+    #[error("{0}")]
+    H1(#[from] hyper::Error),
+    #[error("{0}")]
+    H2(#[from] h2::H2Error),
+}
+
+impl Fault {
+    /// `None` if nobody but the viewer ended the connection, or it was merely idle.
+    fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Handshake(error) => handshake_reason(error),
+            Self::H1(error) => h1::reason(error),
+            Self::H2(error) => error.reason(),
+        }
+    }
+}
+
+fn handshake_reason(error: &HandshakeError) -> Option<Reason> {
+    match error {
+        HandshakeError::Full(_) => Some(Reason::HandshakesFull),
+        HandshakeError::TooSlow => Some(Reason::SlowHandshake),
+        // A browser that does not trust the certificate, a scanner, or a connection made ahead and not used: rustls
+        // and the system tell them apart.
+        HandshakeError::Failed(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Some(Reason::BadHandshake)
+        }
+        _ => None,
+    }
+}
+
 /// Runs one connection so that a panic in it ends it alone, and counts how it ended.
-async fn supervise(accepted: Accepted, site: Arc<impl Respond>, metrics: Metrics, drain: Arc<Drain>) {
+async fn supervise(accepted: Accepted, house: Arc<House<impl Respond>>) {
     let Accepted { socket, peer, place } = accepted;
+    let metrics = &house.metrics;
     metrics.connections.inc();
     // A playlist and the part after it are small writes in a row; Nagle's algorithm would hold the second back.
     let _ = socket.set_nodelay(true);
-    let ended = net::contain(serve(socket, peer.ip(), site, drain)).await;
+    let ended = net::contain(serve(socket, peer.ip(), &house)).await;
     metrics.connections.dec();
     drop(place);
     match ended {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            if let Some(reason) = reason(&error) {
+            if let Some(reason) = error.reason() {
                 metrics.refused(reason);
             }
             debug!(peer.addr = %peer, %error, "connection ended");
@@ -146,94 +193,22 @@ async fn supervise(accepted: Accepted, site: Arc<impl Respond>, metrics: Metrics
     }
 }
 
-async fn serve(
-    socket: impl AsyncRead + AsyncWrite + Unpin,
-    viewer: IpAddr,
-    site: Arc<impl Respond>,
-    drain: Arc<Drain>,
-) -> hyper::Result<()> {
-    let requests = Requests::default();
-    let socket = Paced::new(socket, requests.clone(), IDLE_TIME_MAX);
-    // By reference: all connections share these.
-    let (site, asked, drain) = (&*site, &requests, &*drain);
-    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-        asked.begin();
-        let (head, body) = request.into_parts();
-        let head = Request::from_parts(head, ());
-        let finish = move |mut response: Response<Body>, is_read: bool| {
-            asked.end();
-            // What is left of a body is not worth waiting for.
-            if !is_read || drain.has_begun() {
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            Ok::<_, Infallible>(response)
-        };
-        if let Some(bytes_max) = site.body_bytes_max(&head) {
-            let answer = with_body(site, viewer, head, body, bytes_max);
-            return Either::Left(Box::pin(answer.map(move |(response, is_read)| finish(response, is_read))));
-        }
-        // Not a block that awaits the other, which would have it twice.
-        Either::Right(site.respond(viewer, head).map(move |response| finish(response, body.is_end_stream())))
-    });
-    let connection = http1::Builder::new()
-        // Ours is in `Paced`: hyper's runs while the end of an answer is still being taken.
-        .header_read_timeout(None)
-        .max_buf_size(BUFFER_BYTES_MAX)
-        .max_header_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(socket), service);
-    let mut connection = pin!(connection);
-    tokio::select! {
-        ended = connection.as_mut() => return ended,
-        () = drain.begun() => {}
-    }
-    // A request may be under way to a connection that is new; hyper would close it at once.
-    if requests.is_none()
-        && let Ok(ended) = timeout(FIRST_REQUEST_TIMEOUT, connection.as_mut()).await
-    {
-        return ended;
-    }
-    connection.as_mut().graceful_shutdown();
-    timeout(DRAIN_TIMEOUT, connection).await.unwrap_or_else(|_| {
-        debug!("cut off: still receiving when the drain was over");
-        Ok(())
-    })
-}
-
-/// Answers a request whose body is read first. And whether it was, to its end.
-async fn with_body(
-    site: &impl Respond,
-    peer: IpAddr,
-    head: Request<()>,
-    body: hyper::body::Incoming,
-    bytes_max: usize,
-) -> (Response<Body>, bool) {
-    let whole = timeout(BODY_TIME_MAX, Limited::new(body, bytes_max).collect()).await;
-    let refusal = |status: StatusCode, words: &'static str| {
-        let mut response = Response::new(Full::new(Bytes::from_static(words.as_bytes())));
-        *response.status_mut() = status;
-        (response.map(http_body_util::Either::Right), false)
+async fn serve(socket: TcpStream, viewer: IpAddr, house: &House<impl Respond>) -> Result<(), Fault> {
+    let (site, drain) = (Arc::clone(&house.site), Arc::clone(&house.drain));
+    let Some(tls) = &house.tls else {
+        return Ok(h1::serve(socket, viewer, site, drain).await?);
     };
-    match whole {
-        Ok(Ok(whole)) => (site.respond_to(peer, head.map(|()| whole.to_bytes())).await, true),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            refusal(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long\n")
-        }
-        // Nobody is there any more to read it, if it is not merely badly chunked.
-        Ok(Err(_)) => refusal(StatusCode::BAD_REQUEST, "the body ends in the middle\n"),
-        Err(_) => refusal(StatusCode::REQUEST_TIMEOUT, "the body took too long\n"),
+    // In boxes: who comes without encryption shall not pay for their size.
+    let handshake = Box::pin(tls.accept(viewer, socket));
+    let stream = tokio::select! {
+        stream = handshake => stream?,
+        // Nothing was asked yet, so nothing is lost.
+        () = drain.begun() => return Ok(()),
+    };
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        return Ok(Box::pin(h2::serve(stream, viewer, site, drain, house.metrics.clone())).await?);
     }
-}
-
-/// `None` if nobody but the viewer ended the connection, or it was merely idle.
-fn reason(error: &hyper::Error) -> Option<Reason> {
-    if error.is_parse() {
-        return Some(Reason::BadRequest);
-    }
-    let source = error.source()?.downcast_ref::<io::Error>()?;
-    Some(match source.get_ref()?.downcast_ref::<TooSlow>()? {
-        TooSlow::Head => Reason::SlowHead,
-        TooSlow::Body => Reason::SlowReader,
-    })
+    Ok(Box::pin(h1::serve(stream, viewer, site, drain)).await?)
 }
 
 #[cfg(test)]

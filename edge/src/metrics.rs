@@ -17,6 +17,7 @@ pub struct Metrics {
     pub(crate) connections: Gauge,
     pub(crate) panics: Counter,
     pub(crate) whep_viewers: Gauge,
+    pub(crate) whep_panics: Counter,
     refused: Family<Labels, Counter>,
 }
 
@@ -29,6 +30,11 @@ pub(crate) enum Reason {
     BadRequest,
     SlowHead,
     SlowReader,
+    /// Too many of one address, or in all, are under way.
+    HandshakesFull,
+    SlowHandshake,
+    /// What came is not TLS, or not as we speak it.
+    BadHandshake,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -53,6 +59,9 @@ impl Reason {
             Self::BadRequest => "bad_request",
             Self::SlowHead => "slow_head",
             Self::SlowReader => "slow_reader",
+            Self::HandshakesFull => "handshakes_full",
+            Self::SlowHandshake => "slow_handshake",
+            Self::BadHandshake => "bad_handshake",
         };
         Labels { reason }
     }
@@ -71,6 +80,11 @@ impl Metrics {
             "http_panics",
             "HTTP connections that ended in a bug of ours",
             metrics.panics.clone(),
+        );
+        registry.register(
+            "whep_panics",
+            "Viewers by WebRTC that were dropped because of a bug of ours",
+            metrics.whep_panics.clone(),
         );
         registry.register("whep_viewers", "Viewers by WebRTC", metrics.whep_viewers.clone());
         registry.register_collector(Box::new(Viewers(catalog)));

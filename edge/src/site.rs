@@ -12,8 +12,8 @@ use hls::Catalog;
 use hls::http::{Head, accepts_gzip, is_known};
 use http::header::{
     ACCEPT, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH,
-    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
-    X_CONTENT_TYPE_OPTIONS,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, LOCATION, REFERRER_POLICY, RETRY_AFTER, VARY,
+    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{Either, Full};
@@ -26,9 +26,12 @@ use crate::alternates::Alternates;
 use crate::connect::{self, Backstage};
 use crate::endpoint::Endpoint;
 use crate::listener::Respond;
+use crate::prefer::Transport;
 use crate::pull::{JoinError, Puller};
+use crate::state::PublishPorts;
+use crate::trust::Trust;
 use crate::unlisted::Unlisted;
-use crate::{remote, state};
+use crate::{redirect, remote, state};
 
 pub(crate) type Body = Either<hls::http::Body, Full<Bytes>>;
 
@@ -38,6 +41,8 @@ const REVALIDATED: HeaderValue = HeaderValue::from_static("no-cache");
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 /// For one person: no cache on the way may keep it.
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+/// What phones offer to install (RFC 2585, §4.1, names `application/pkix-cert`, which iOS does not).
+const X509_CERTIFICATE: HeaderValue = HeaderValue::from_static("application/x-x509-ca-cert");
 const NOT_FOUND_BRIEFLY: HeaderValue = HeaderValue::from_static("public, max-age=1");
 
 /// The longest viewing token: a signed claim or two in base64 fits many times.
@@ -47,17 +52,22 @@ const TOKEN_BYTES_MAX: usize = 1_024;
 pub struct Site {
     registry: StreamRegistry,
     catalog: Catalog,
-    /// Told to newcomers on the start page.
-    rtmp_port: u16,
+    ports: PublishPorts,
     unlisted: Unlisted,
     /// `None` if there is no other node.
     alternates: Option<Alternates>,
+    /// `None` where there are no viewers by WebRTC.
+    prefer: Option<Transport>,
     /// `None` where nobody publishes.
     backstage: Option<Arc<dyn Backstage>>,
     /// Of WebRTC.
     endpoints: Vec<Arc<dyn Endpoint>>,
     /// Where the streams come from, unless they are of this node.
     upstream: Option<Puller>,
+    /// `None` unless the certificate is one that nobody vouches for.
+    trust: Option<Trust>,
+    /// The port of HTTPS, if pages are to be read there and not here.
+    redirect: Option<u16>,
 }
 
 impl Site {
@@ -65,12 +75,15 @@ impl Site {
         Self {
             registry,
             catalog,
-            rtmp_port,
+            ports: PublishPorts { rtmp: rtmp_port, rtmps: None },
             unlisted: Unlisted::default(),
             alternates: None,
+            prefer: None,
             backstage: None,
             endpoints: Vec::new(),
             upstream: None,
+            trust: None,
+            redirect: None,
         }
     }
 
@@ -88,10 +101,17 @@ impl Site {
                 &self.registry,
                 &self.catalog,
                 &self.unlisted,
-                self.rtmp_port,
+                self.ports,
             )),
         };
         json.expect("a state has only strings, numbers and lists").into()
+    }
+
+    /// Sends publishers to this port, where they are encrypted.
+    #[must_use]
+    pub fn with_rtmps(mut self, port: Option<u16>) -> Self {
+        self.ports.rtmps = port;
+        self
     }
 
     /// Keeps some streams off the lists.
@@ -108,7 +128,14 @@ impl Site {
         self
     }
 
-    /// Opens the connect page, for the broadcasters of this node.
+    /// Tells pages that there are two ways to play, and which one to try first.
+    #[must_use]
+    pub fn with_prefer(mut self, prefer: Transport) -> Self {
+        self.prefer = Some(prefer);
+        self
+    }
+
+    /// Opens the connect page and the studio, for the broadcasters of this node.
     #[must_use]
     pub fn with_backstage(mut self, backstage: Arc<dyn Backstage>) -> Self {
         self.backstage = Some(backstage);
@@ -125,6 +152,21 @@ impl Site {
     fn endpoint(&self, path: &str) -> Option<&dyn Endpoint> {
         let mut endpoints = self.endpoints.iter();
         endpoints.find(|endpoint| path.starts_with(endpoint.prefix())).map(AsRef::as_ref)
+    }
+
+    /// Has a page on what its certificate means, for a node that made it itself.
+    #[must_use]
+    pub fn with_trust(mut self, trust: Trust) -> Self {
+        self.trust = Some(trust);
+        self
+    }
+
+    /// Leads browsers that ask for pages to HTTPS on `port` of the same host. Media stays: players that are under way
+    /// go on, and who cannot encrypt may watch.
+    #[must_use]
+    pub fn with_redirect(mut self, port: u16) -> Self {
+        self.redirect = Some(port);
+        self
     }
 
     async fn media(&self, viewer: IpAddr, head: &Head) -> Response<hls::http::Body> {
@@ -145,6 +187,7 @@ impl Site {
         let path = without_token(request.uri().path());
         let (path, headers) = (path.as_ref(), request.headers());
         let response = match *request.method() {
+            Method::GET | Method::HEAD if self.is_elsewhere(path) => self.redirected(request),
             Method::GET | Method::HEAD => match &self.upstream {
                 Some(puller) if path == "/state" || path.starts_with("/state/") => {
                     self.remote_state(puller, path, headers, viewer).await
@@ -159,6 +202,26 @@ impl Site {
         };
         let head = request.method() == Method::HEAD;
         response.map(|bytes| if head { Bytes::new() } else { bytes })
+    }
+
+    /// Whether a page is to be read over HTTPS. What tells how to trust that may be read before one does.
+    fn is_elsewhere(&self, path: &str) -> bool {
+        self.redirect.is_some()
+            && (["/", "/connect", "/studio"].contains(&path)
+                || ["/watch/", "/embed/"].iter().any(|prefix| path.starts_with(prefix)))
+    }
+
+    fn redirected(&self, request: &Request<()>) -> Response<Bytes> {
+        let target =
+            self.redirect.and_then(|port| redirect::encrypted(request.uri(), request.headers(), port));
+        let Some(target) = target else {
+            return text(StatusCode::BAD_REQUEST, "the request names no host\n");
+        };
+        let mut response = text(StatusCode::PERMANENT_REDIRECT, "this page is served over HTTPS\n");
+        response.headers_mut().insert(LOCATION, target);
+        // An operator may take it back.
+        response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
+        response
     }
 
     async fn remote_state(
@@ -186,6 +249,7 @@ impl Site {
             ["watch", app, stream] if StreamId::new(app, stream).is_ok() => self.page(Page::Watch, headers),
             ["embed", app, stream] if StreamId::new(app, stream).is_ok() => self.page(Page::Embed, headers),
             ["connect"] if self.backstage.is_some() => self.page(Page::Connect, headers),
+            ["studio"] if self.backstage.is_some() => self.page(Page::Studio, headers),
             ["connect", "state", app, stream] => match (&self.backstage, StreamId::new(app, stream)) {
                 (Some(backstage), Ok(id)) => self.report(&id, backstage.as_ref(), headers, viewer),
                 (Some(_), Err(error)) => no_name(error),
@@ -193,10 +257,13 @@ impl Site {
             },
             ["nodes"] => {
                 let alternates = self.alternates.as_ref().map_or(&[][..], Alternates::origins);
-                json(&serde_json::json!({ "alternates": alternates }), headers)
+                let self_signed = self.trust.is_some();
+                let told = serde_json::json!({ "alternates": alternates, "prefer": self.prefer, "self_signed": self_signed });
+                json(&told, headers)
             }
+            ["trust", rest @ ..] if self.trust.is_some() => self.trust(rest, headers),
             ["state"] => {
-                let list = state::List::of(&self.registry, &self.catalog, &self.unlisted, self.rtmp_port);
+                let list = state::List::of(&self.registry, &self.catalog, &self.unlisted, self.ports);
                 json(&list, headers)
             }
             ["state", app, stream] => match StreamId::new(app, stream) {
@@ -213,6 +280,28 @@ impl Site {
                 }
                 None => text(StatusCode::NOT_FOUND, "nothing here; the live streams are at /\n"),
             },
+        }
+    }
+
+    fn trust(&self, rest: &[&str], headers: &HeaderMap) -> Response<Bytes> {
+        let trust = self.trust.as_ref();
+        match rest {
+            [] => self.page(Page::Trust, headers),
+            ["state"] => match trust.and_then(Trust::state) {
+                Some(state) => json(&state, headers),
+                None => text(StatusCode::NOT_FOUND, "there is no certificate\n"),
+            },
+            // The name that a device shows when it asks whether to keep it.
+            ["tidecast.crt"] => match trust.and_then(Trust::certificate) {
+                Some(certificate) => {
+                    let mut response = text(StatusCode::OK, "");
+                    response.headers_mut().insert(CONTENT_TYPE, X509_CERTIFICATE);
+                    response.headers_mut().insert(CONTENT_LENGTH, certificate.len().into());
+                    response.map(|_| certificate)
+                }
+                None => text(StatusCode::NOT_FOUND, "there is no certificate\n"),
+            },
+            _ => text(StatusCode::NOT_FOUND, "nothing here; the page is at /trust\n"),
         }
     }
 
@@ -242,7 +331,7 @@ impl Site {
             Some(Ok(true)) => {
                 let listed = !self.unlisted.holds(id);
                 let (registry, catalog) = (&self.registry, &self.catalog);
-                let report = connect::Report::of(id, registry, catalog, backstage, self.rtmp_port, listed);
+                let report = connect::Report::of(id, registry, catalog, backstage, self.ports, listed);
                 let (body, etag) = serialized(&report);
                 cached(body, "application/json", &etag, headers)
             }
@@ -509,6 +598,80 @@ mod tests {
         assert_eq!(list["streams"], serde_json::json!([state]));
         drop(writer);
         assert_eq!(get(&site, "/state").await.2, br#"{"streams":[],"rtmp_port":1935}"#.as_slice());
+    }
+
+    /// Media stays, or players under way would stop; and what explains a warning may be read before it is seen.
+    #[tokio::test]
+    async fn pages_are_led_to_https_where_that_is_wanted_and_nothing_else_is() {
+        let (plain, _streams) = site();
+        let site = plain.with_redirect(8443);
+        let to = |path: &str| Request::get(path.to_owned()).header("host", "live.example:8080");
+        for path in ["/", "/watch/live/cam1?t=1", "/embed/live/cam1", "/connect", "/studio"] {
+            let (status, headers, _) = ask(&site, to(path)).await;
+            assert_eq!(status, StatusCode::PERMANENT_REDIRECT, "{path}");
+            assert_eq!(headers[LOCATION], format!("https://live.example:8443{path}"));
+            assert_eq!(headers[CACHE_CONTROL], "no-store", "it may be taken back");
+        }
+        for path in
+            ["/state", "/state/live/cam1", "/nodes", "/hls/live/cam1/index.m3u8", "/assets/x.js", "/trust"]
+        {
+            let (status, headers, _) = ask(&site, to(path)).await;
+            assert!(!status.is_redirection() && !headers.contains_key(LOCATION), "{path}: {status}");
+        }
+        assert_eq!(ask(&site, Request::get("/")).await.0, StatusCode::BAD_REQUEST, "to which host?");
+    }
+
+    #[tokio::test]
+    async fn a_certificate_of_one_s_own_is_explained_and_no_other_is() {
+        let (without, _streams) = site();
+        assert_eq!(get(&without, "/trust").await.0, StatusCode::NOT_FOUND);
+        assert_eq!(
+            get(&without, "/nodes").await.2,
+            br#"{"alternates":[],"prefer":null,"self_signed":false}"#.as_slice()
+        );
+
+        let made = rcgen::generate_simple_self_signed(vec!["studio.local".to_owned()]).unwrap();
+        let key = made.signing_key.serialize_pem();
+        let certificate =
+            net::tls::Certificate::from_pem(made.cert.pem().as_bytes(), key.as_bytes()).unwrap();
+        let fingerprint = certificate.fingerprint().to_owned();
+        let site = without.with_trust(Trust::new(Arc::new(net::tls::Served::new(Some(certificate)))));
+        let (status, headers, page) = get(&site, "/trust").await;
+        assert_eq!(
+            (status, &headers[CONTENT_TYPE]),
+            (StatusCode::OK, &HeaderValue::from_static("text/html; charset=utf-8"))
+        );
+        assert!(headers.contains_key(CONTENT_SECURITY_POLICY));
+        assert!(String::from_utf8(page.to_vec()).unwrap().contains("does not protect from"));
+        let state: serde_json::Value = serde_json::from_slice(&get(&site, "/trust/state").await.2).unwrap();
+        assert_eq!(
+            (&state["fingerprint"], &state["names"][0]),
+            (&fingerprint.into(), &"studio.local".into())
+        );
+        let (_, headers, certificate) = get(&site, "/trust/tidecast.crt").await;
+        assert_eq!(headers[CONTENT_TYPE], "application/x-x509-ca-cert");
+        assert_eq!(&certificate[..], made.cert.der().as_ref());
+        assert_eq!(get(&site, "/trust/key").await.0, StatusCode::NOT_FOUND);
+        assert_eq!(
+            get(&site, "/nodes").await.2,
+            br#"{"alternates":[],"prefer":null,"self_signed":true}"#.as_slice()
+        );
+    }
+
+    #[tokio::test]
+    async fn pages_are_told_which_transport_to_try_first_where_there_are_two() {
+        let (site, _streams) = site();
+        assert_eq!(
+            get(&site, "/nodes").await.2,
+            br#"{"alternates":[],"prefer":null,"self_signed":false}"#.as_slice()
+        );
+        for (prefer, told) in [(Transport::Hls, "hls"), (Transport::WebRtc, "webrtc")] {
+            let site = self::site().0.with_prefer(prefer);
+            let nodes: serde_json::Value = serde_json::from_slice(&get(&site, "/nodes").await.2).unwrap();
+            assert_eq!(nodes["prefer"], told);
+            assert_eq!(Transport::parse(told), Some(prefer));
+        }
+        assert_eq!(Transport::parse("rtsp"), None);
     }
 
     /// Threat 22: a playlist made for one token and kept by a cache for another.

@@ -11,8 +11,18 @@ use crate::unlisted::Unlisted;
 #[derive(Debug, Serialize)]
 pub(crate) struct List {
     streams: Vec<Entry>,
-    /// Where publishers go: the page tells newcomers.
-    rtmp_port: u16,
+    #[serde(flatten)]
+    ports: PublishPorts,
+}
+
+/// Where publishers go: the pages tell newcomers.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct PublishPorts {
+    #[serde(rename = "rtmp_port")]
+    pub(crate) rtmp: u16,
+    /// `None` if encoders would not trust it.
+    #[serde(rename = "rtmps_port", skip_serializing_if = "Option::is_none")]
+    pub(crate) rtmps: Option<u16>,
 }
 
 /// `GET /state/{app}/{stream}`. Spans are in seconds, rates in bits per second.
@@ -74,13 +84,13 @@ impl List {
         registry: &StreamRegistry,
         catalog: &Catalog,
         unlisted: &Unlisted,
-        rtmp_port: u16,
+        ports: PublishPorts,
     ) -> Self {
         let published = registry.streams();
         let listed = published.values().map(|stream| stream.id()).filter(|id| !unlisted.holds(id));
         let mut streams: Vec<_> = listed.map(|id| Entry::of(id, registry, catalog)).collect();
         streams.sort_by(|a, b| (&a.app, &a.stream).cmp(&(&b.app, &b.stream)));
-        Self { streams, rtmp_port }
+        Self { streams, ports }
     }
 }
 

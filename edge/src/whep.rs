@@ -13,4 +13,4 @@ mod service;
 mod shard;
 mod viewer;
 
-pub use service::{StartError, Whep};
+pub use service::{StartError, VIEWERS_MAX, Whep};

@@ -48,12 +48,30 @@ export interface StreamList {
   streams: Stream[];
   /** Where publishers connect; a node that serves the streams of another has none. */
   rtmp_port?: number;
+  /** The same encrypted, if there is a certificate that encoders trust. */
+  rtmps_port?: number;
 }
+
+/** `GET /nodes`: this server, and where else its streams are. */
+export interface Nodes {
+  /** Origins, as in `https://edge2.example`. */
+  alternates: string[];
+  /** Whether this server made its certificate by itself. */
+  self_signed: boolean;
+  /** What this server would have pages play by; null where there is only HLS. */
+  prefer?: "hls" | "webrtc" | null;
+}
+
+export const NODES_ADDRESS = "/nodes";
 
 export const LIST_ADDRESS = "/state";
 
 export function streamAddress(name: StreamName): string {
   return `/state/${encodeURIComponent(name.app)}/${encodeURIComponent(name.stream)}`;
+}
+
+export function whepAddress(name: StreamName): string {
+  return `/whep/${encodeURIComponent(name.app)}/${encodeURIComponent(name.stream)}`;
 }
 
 export function watchAddress(name: StreamName): string {
@@ -84,6 +102,7 @@ export function nameFromPath(path: string): StreamName | null {
 export interface ConnectReport {
   stream: Stream;
   rtmp_port: number;
+  rtmps_port?: number;
   /** Whether everybody finds the stream on the start page. */
   listed: boolean;
   /** Right now; `stream.video` has the rate measured at the start. */

@@ -57,6 +57,10 @@ pub enum Page {
     Embed,
     /// `/connect`: for broadcasters.
     Connect,
+    /// `/trust`: what a certificate means that nobody vouches for.
+    Trust,
+    /// `/studio`: for those who broadcast with the browser itself.
+    Studio,
 }
 
 /// The asset at this URL path, with or without the leading slash (`/assets/…`). Pages have their own routes: they
@@ -76,6 +80,8 @@ pub fn page(page: Page) -> Asset {
         Page::Watch => "watch.html",
         Page::Embed => "embed.html",
         Page::Connect => "connect.html",
+        Page::Trust => "trust.html",
+        Page::Studio => "studio.html",
     };
     load(file).expect("build.rs saw every page in dist/")
 }
@@ -84,7 +90,7 @@ pub fn page(page: Page) -> Asset {
 pub fn content_security_policy(page: Page) -> &'static str {
     match page {
         Page::Embed => &CONTENT_SECURITY_POLICY_FRAMED,
-        Page::Home | Page::Watch | Page::Connect => CONTENT_SECURITY_POLICY,
+        Page::Home | Page::Watch | Page::Connect | Page::Studio | Page::Trust => CONTENT_SECURITY_POLICY,
     }
 }
 
@@ -132,7 +138,7 @@ mod tests {
 
     use super::*;
 
-    const PAGES: [Page; 4] = [Page::Home, Page::Watch, Page::Embed, Page::Connect];
+    const PAGES: [Page; 6] = [Page::Home, Page::Watch, Page::Embed, Page::Connect, Page::Studio, Page::Trust];
 
     /// Every `href="/assets/…"` and `src="/assets/…"` of a page.
     fn assets_named_by(page: &Asset) -> Vec<String> {
@@ -197,7 +203,7 @@ mod tests {
     /// Threat: another site frames the page where a key is typed.
     #[test]
     fn only_the_embedded_player_may_be_framed_by_others() {
-        for page in [Page::Home, Page::Watch, Page::Connect] {
+        for page in [Page::Home, Page::Watch, Page::Connect, Page::Studio, Page::Trust] {
             assert!(content_security_policy(page).ends_with("; frame-ancestors 'self'"), "{page:?}");
         }
         let framed = content_security_policy(Page::Embed);

@@ -115,6 +115,7 @@ function emptyReport() {
 function pageAt(path) {
   if (path === "/") return "index.html";
   if (path === "/connect") return "connect.html";
+  if (path === "/studio") return "studio.html";
   return { watch: "watch.html", embed: "embed.html" }[path.split("/")[1]] ?? path;
 }
 

@@ -117,6 +117,31 @@ test("audio only loads no picture and says so, until the picture is wanted again
   await showing(page, 180);
 });
 
+test("where the server has WebRTC, too, the menu has a switch for it, which is kept and says when HLS plays in its place", async () => {
+  await publish("live/cam", {}, LADDER);
+  const page = await visit("/watch/live/cam", { nodes: { alternates: [], prefer: "hls" } });
+  await inPlayback(page, "playing");
+  await page.waitForFunction(() => window.tidecast.stats().renditions.length === 2);
+  const lowLatency = menu(page).getByRole("menuitemcheckbox", { name: "Low latency" });
+  await button(page).click();
+  assert.equal(await lowLatency.getAttribute("aria-checked"), "false");
+  await page.keyboard.press("End");
+  assert.match(await focused(page), /^Low latency/);
+  await page.keyboard.press("Enter");
+  await menu(page).waitFor({ state: "hidden" });
+  assert.equal(await page.evaluate(() => localStorage.getItem("tidecast-low-latency")), "on");
+  // The stand-in for the server has no such thing: HLS goes on, and nobody is bothered.
+  await page.waitForFunction(() => window.tidecast.stats().player === "hls.js" && window.tidecast.stats().frames > 0);
+  await inPlayback(page, "playing");
+  await page.waitForFunction(() => window.tidecast.stats().renditions.length === 2);
+  await button(page).click();
+  assert.equal(await lowLatency.getAttribute("aria-checked"), "true");
+  assert.match(await lowLatency.textContent(), /HLS for now/);
+  await inspect(page, "quality-low-latency");
+  await lowLatency.click();
+  assert.equal(await page.evaluate(() => localStorage.getItem("tidecast-low-latency")), "off");
+});
+
 test("one rendition is no choice: there is no button, and Q does nothing", async () => {
   const { page } = await watching("/watch/live/cam", {});
   await framesAfter(page, 30);

@@ -39,7 +39,7 @@ afterEach(async () => {
 });
 
 /** Opens a page that records what a visitor must never meet: script errors, blocked resources, things that jump. */
-export async function visit(path, { init, clock } = {}) {
+export async function visit(path, { init, clock, nodes } = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 800 } });
   const page = await context.newPage();
   page.problems = [];
@@ -56,6 +56,7 @@ export async function visit(path, { init, clock } = {}) {
     }).observe({ type: "layout-shift", buffered: true });
   });
   if (init) await page.addInitScript(init);
+  if (nodes) await page.route("**/nodes", (route) => route.fulfill({ json: nodes }));
   await page.goto(path.startsWith("http") ? path : mock.origin + path);
   return page;
 }

@@ -37,7 +37,15 @@ Addresses (all can be changed):
                             /hls/{app}/{stream}/index.m3u8
   127.0.0.1:9090          admin, from this machine only:
                             /healthz, /readyz, /metrics (OpenMetrics)
+  :8443 and :1936         HTTPS and RTMPS, once there is a certificate (below)
   :7400                   relay, for other nodes of a cluster (below)
+
+HTTPS, of which browsers make a condition for cameras, and iPhones for HTTP/2:
+  tidecast --tls-self-signed         in a network of your own; /trust on the
+                                     pages says what that means
+  tidecast --domain live.example     from Let's Encrypt, on ports 80 and 443
+  tls.certificate, tls.key           files of your own; changed ones are loaded
+  tidecast tls check                 whom it names, until when
 
 An edge on another machine:
   origin$ tidecast cluster init                      once, then restart it
@@ -77,6 +85,15 @@ pub(crate) struct Cli {
     /// The node whose streams an edge serves, https://HOST:PORT
     #[arg(long, value_name = "URL", global = true)]
     pub(crate) upstream: Option<String>,
+    /// Encrypt with a certificate made here, which nobody trusts until told so
+    #[arg(long, global = true)]
+    pub(crate) tls_self_signed: bool,
+    /// Encrypt with a certificate from Let's Encrypt for this name, which leads here; uses ports 80 and 443
+    #[arg(long, value_name = "NAME", global = true)]
+    pub(crate) domain: Option<String>,
+    /// Agree to the terms of the authority that --domain asks: https://letsencrypt.org/repository/
+    #[arg(long, global = true)]
+    pub(crate) acme_agree: bool,
     /// How the log on stderr is written
     #[arg(long, value_name = "FORMAT", default_value = "text", global = true)]
     pub(crate) log_format: LogFormat,
@@ -87,8 +104,15 @@ pub(crate) struct Cli {
 impl Cli {
     /// Keys that options set.
     pub(crate) fn settings(&self) -> Vec<(&'static str, &str)> {
-        let options = [("roles", &self.roles), ("upstream", &self.upstream)];
-        options.into_iter().filter_map(|(key, text)| Some((key, text.as_deref()?))).collect()
+        let flag = |is_set: bool| is_set.then_some("true");
+        let options = [
+            ("roles", self.roles.as_deref()),
+            ("upstream", self.upstream.as_deref()),
+            ("tls.self_signed", flag(self.tls_self_signed)),
+            ("acme.domain", self.domain.as_deref()),
+            ("acme.terms_agreed", flag(self.acme_agree)),
+        ];
+        options.into_iter().filter_map(|(key, text)| Some((key, text?))).collect()
     }
 
     /// What was asked for; with wrong usage, says so and ends the process.
@@ -118,6 +142,9 @@ pub(crate) enum Command {
     /// The publish key
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// The certificate that viewers and publishers see
+    #[command(subcommand)]
+    Tls(TlsCommand),
     /// Which nodes may read streams from each other
     #[command(subcommand)]
     Cluster(ClusterCommand),
@@ -138,6 +165,15 @@ pub(crate) enum KeysCommand {
     /// A running tidecast goes on with the old key until it is restarted. Refused when auth.publish_key is
     /// configured, since the kept key would not be used.
     New,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum TlsCommand {
+    /// Say whom the certificate names, until when, its fingerprint, and whether the key fits
+    ///
+    /// The one that a start with the same configuration would use. Fails if there is none, if it cannot be used, or if
+    /// it has expired.
+    Check,
 }
 
 /// Certificates are kept in cluster.dir, by default the folder "cluster" in data_dir.

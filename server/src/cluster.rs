@@ -8,9 +8,7 @@
 //!
 //! Invariant: a file that holds a key can be read by its own user only.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
@@ -22,6 +20,8 @@ use rcgen::{
 use relay::wire::NodeId;
 use relay::{CLUSTER_NAME, Identity};
 
+use crate::files::{PRIVATE, PUBLIC, make_private_dir, write_whole};
+
 const AUTHORITY: &str = "ca.pem";
 const AUTHORITY_KEY: &str = "ca.key";
 const CERTIFICATE: &str = "node.pem";
@@ -31,9 +31,6 @@ const KEY: &str = "node.key";
 const AUTHORITY_YEARS: i64 = 20;
 /// A node's certificate. When it has expired, peers refuse the node in words, and another bundle mends it.
 const CERTIFICATE_YEARS: i64 = 5;
-
-const PRIVATE: u32 = 0o600;
-const PUBLIC: u32 = 0o644;
 
 /// The folder of the files.
 pub(crate) struct ClusterFiles {
@@ -140,7 +137,7 @@ impl ClusterFiles {
     }
 
     fn make_dir(&self) -> anyhow::Result<()> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.dir);
+        let made = make_private_dir(&self.dir);
         made.with_context(|| format!("cannot make {}: set cluster.dir or data_dir", self.dir.display()))
     }
 
@@ -151,22 +148,9 @@ impl ClusterFiles {
         self.write(CERTIFICATE, PUBLIC, &node.certificate)
     }
 
-    /// All or nothing.
     fn write(&self, name: &str, mode: u32, text: &str) -> anyhow::Result<()> {
         let path = self.path(name);
-        let write = || -> io::Result<()> {
-            let unfinished = path.with_extension("new");
-            match fs::remove_file(&unfinished) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&unfinished)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&unfinished, &path)?;
-            File::open(&self.dir)?.sync_all()
-        };
-        write().with_context(|| format!("cannot write {}", path.display()))
+        write_whole(&path, mode, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
     fn path(&self, name: &str) -> PathBuf {

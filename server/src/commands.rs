@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use relay::wire::NodeId;
 
+use crate::certificates;
 use crate::cli::Cli;
 use crate::cluster::ClusterFiles;
 use crate::config::{self, Effective, Environment, Origin};
@@ -56,6 +57,10 @@ pub(crate) fn keys_new(loaded: &Effective) -> anyhow::Result<()> {
     print(&format!("{}\n", key.expose()))?;
     eprintln!("kept in {}; a running tidecast uses it after a restart", file.path().display());
     Ok(())
+}
+
+pub(crate) fn tls_check(loaded: &Effective) -> anyhow::Result<()> {
+    print(&certificates::check(&loaded.config)?)
 }
 
 pub(crate) fn cluster_init(loaded: &Effective, name: &NodeId) -> anyhow::Result<()> {

@@ -10,6 +10,7 @@ mod file;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod problem;
+mod tls;
 mod value;
 
 use std::collections::BTreeMap;
@@ -18,11 +19,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use edge::{Alternates, Unlisted};
+use edge::{Alternates, Transport, Unlisted};
 pub(crate) use file::Source;
 use ingest::OnConflict;
 pub(crate) use problem::{Origin, Problem, Problems};
 use relay::UpstreamUrl;
+pub(crate) use tls::{AcmeSettings, CertificateSource};
 use transcode::Ladders;
 pub(crate) use value::{LoopbackAddr, Profile, RoleSet};
 
@@ -38,8 +40,15 @@ pub(crate) struct Config {
     /// Absolute: a kept key must be found again from whatever directory `tidecast` is started.
     pub(crate) data_dir: PathBuf,
     pub(crate) http: Http,
+    /// As `http`, encrypted; only where there is a [`CertificateSource`].
+    pub(crate) https: Https,
     pub(crate) rtmp: Rtmp,
     pub(crate) webrtc: WebRtc,
+    /// As `rtmp`, encrypted; only where there is a [`CertificateSource`].
+    pub(crate) rtmps: Rtmps,
+    tls: tls::Tls,
+    acme: tls::Acme,
+    pub(crate) player: Player,
     pub(crate) admin: Admin,
     pub(crate) auth: Auth,
     pub(crate) publish: Publish,
@@ -60,6 +69,16 @@ pub(crate) struct Http {
     pub(crate) connections_per_address: usize,
     /// Where else this node's streams are, for viewers' pages.
     pub(crate) alternates: Alternates,
+    /// Whether pages asked for without encryption are moved to HTTPS.
+    pub(crate) redirect: bool,
+}
+
+pub(crate) struct Https {
+    pub(crate) listen: SocketAddr,
+}
+
+pub(crate) struct Rtmps {
+    pub(crate) listen: SocketAddr,
 }
 
 /// Publishers over RTMP.
@@ -74,6 +93,12 @@ pub(crate) struct WebRtc {
     pub(crate) public: Vec<IpAddr>,
     /// URLs of STUN and TURN servers for those whose networks want one.
     pub(crate) ice_servers: Vec<String>,
+}
+
+/// The pages of viewers.
+pub(crate) struct Player {
+    /// Where the viewer has not chosen.
+    pub(crate) prefer: Transport,
 }
 
 /// Health and metrics, without authentication.
@@ -164,6 +189,72 @@ pub(crate) const KEYS: &[Key] = &[
         show: |config| Some(config.http.alternates.to_string()),
     },
     Key {
+        name: "http.redirect",
+        allowed: value::FLAG_ALLOWED,
+        set: |config, text| value::flag(text).map(|redirect| config.http.redirect = redirect),
+        show: |config| Some(config.http.redirect.to_string()),
+    },
+    Key {
+        name: "https.listen",
+        allowed: LISTEN_ALLOWED,
+        set: |config, text| value::listen(text).map(|listen| config.https.listen = listen),
+        show: |config| Some(value::show_listen(config.https.listen)),
+    },
+    Key {
+        name: "rtmps.listen",
+        allowed: LISTEN_ALLOWED,
+        set: |config, text| value::listen(text).map(|listen| config.rtmps.listen = listen),
+        show: |config| Some(value::show_listen(config.rtmps.listen)),
+    },
+    Key {
+        name: "tls.certificate",
+        allowed: "an absolute path of a PEM file: the server's certificate, then its chain",
+        set: |config, text| tls::file(text).map(|path| config.tls.certificate = path),
+        show: |config| Some(tls::show_file(config.tls.certificate.as_deref())),
+    },
+    Key {
+        name: "tls.key",
+        allowed: "an absolute path of a PEM file, or nothing if the certificate's file holds the key too",
+        set: |config, text| tls::file(text).map(|path| config.tls.key = path),
+        show: |config| Some(tls::show_file(config.tls.key.as_deref())),
+    },
+    Key {
+        name: "tls.self_signed",
+        allowed: value::FLAG_ALLOWED,
+        set: |config, text| value::flag(text).map(|self_signed| config.tls.self_signed = self_signed),
+        show: |config| Some(config.tls.self_signed.to_string()),
+    },
+    Key {
+        name: "acme.domain",
+        allowed: "names that lead to this server, with commas between, as in \"live.example, www.live.example\"",
+        set: |config, text| tls::domains(text).map(|names| config.acme.names = names),
+        show: |config| Some(config.acme.names.join(", ")),
+    },
+    Key {
+        name: "acme.terms_agreed",
+        allowed: value::FLAG_ALLOWED,
+        set: |config, text| value::flag(text).map(|agreed| config.acme.terms_agreed = agreed),
+        show: |config| Some(config.acme.terms_agreed.to_string()),
+    },
+    Key {
+        name: "acme.contact",
+        allowed: "mail addresses with commas between, or nothing",
+        set: |config, text| tls::contacts(text).map(|contact| config.acme.contact = contact),
+        show: |config| Some(config.acme.contact.join(", ")),
+    },
+    Key {
+        name: "acme.directory",
+        allowed: "\"letsencrypt\", \"letsencrypt-staging\" to try it out, or the https URL of another authority's directory",
+        set: |config, text| tls::directory(text).map(|directory| config.acme.directory = directory),
+        show: |config| Some(config.acme.directory.clone()),
+    },
+    Key {
+        name: "acme.authority",
+        allowed: "an absolute path of a PEM file, or nothing for the authorities that this machine trusts",
+        set: |config, text| tls::file(text).map(|path| config.acme.authority = path),
+        show: |config| Some(tls::show_file(config.acme.authority.as_deref())),
+    },
+    Key {
         name: "rtmp.listen",
         allowed: LISTEN_ALLOWED,
         set: |config, text| value::listen(text).map(|listen| config.rtmp.listen = listen),
@@ -189,6 +280,15 @@ pub(crate) const KEYS: &[Key] = &[
         allowed: "URLs of STUN or TURN servers with commas between, as in \"stun:stun.example:3478\"",
         set: |config, text| value::ice_servers(text).map(|servers| config.webrtc.ice_servers = servers),
         show: |config| Some(config.webrtc.ice_servers.join(", ")),
+    },
+    Key {
+        name: "player.prefer",
+        allowed: "\"hls\" (for a crowd) or \"webrtc\" (for the least delay)",
+        set: |config, text| {
+            let found = Transport::parse(text).map(|prefer| config.player.prefer = prefer);
+            found.ok_or_else(|| format!("{text:?} is no way to play"))
+        },
+        show: |config| Some(config.player.prefer.as_str().to_owned()),
     },
     Key {
         name: "admin.listen",
@@ -284,9 +384,9 @@ impl Key {
         KEYS.iter().find(|key| key.name == name)
     }
 
-    /// Written without quotes in the file.
-    fn is_number(&self) -> bool {
-        self.allowed.starts_with("a number ")
+    /// Written without quotes in the file: a number, or true or false.
+    fn is_bare(&self) -> bool {
+        self.allowed.starts_with("a number ") || self.allowed == value::FLAG_ALLOWED
     }
 
     /// The environment variable that sets this key.
@@ -350,10 +450,12 @@ impl Effective {
                 }
             }
         }
+        loaded.use_the_ports_of_the_web();
         problems.extend(loaded.clashes());
         // What follows from a value that was not taken deserves no line of its own.
         if problems.is_empty() {
             problems.extend(loaded.misplaced_upstream());
+            problems.extend(loaded.misplaced_tls());
         }
         if problems.is_empty() { Ok(loaded) } else { Err(Problems::new(problems)) }
     }
@@ -365,7 +467,7 @@ impl Effective {
     /// The effective values as a file that could be loaded again, each with its origin; secrets are hidden.
     pub(crate) fn show(&self) -> String {
         let lines = KEYS.iter().map(|key| match (key.show)(&self.config) {
-            Some(text) if key.is_number() => (format!("{} = {text}", key.name), self.origin(key.name)),
+            Some(text) if key.is_bare() => (format!("{} = {text}", key.name), self.origin(key.name)),
             Some(text) => (format!("{} = {}", key.name, toml_edit::Value::from(text)), self.origin(key.name)),
             None => (format!("# {} is not set", key.name), self.origin(key.name)),
         });
@@ -376,18 +478,22 @@ impl Effective {
 
     /// Two listeners cannot share an address. Told here rather than by the kernel, which names no key.
     fn clashes(&self) -> Vec<Problem> {
-        let Config { http, rtmp, webrtc, admin, relay, roles, .. } = &self.config;
+        let Config { http, https, rtmp, rtmps, webrtc, admin, relay, roles, .. } = &self.config;
         let mut listeners = vec![
             ("http.listen", http.listen),
+            ("https.listen", https.listen),
             ("rtmp.listen", rtmp.listen),
             // Over TCP too.
             ("webrtc.listen", webrtc.listen),
+            ("rtmps.listen", rtmps.listen),
             ("admin.listen", admin.listen.get()),
             ("relay.listen", relay.listen),
         ];
         // An edge takes no publishers.
-        listeners
-            .retain(|(key, _)| *roles == RoleSet::All || !["rtmp.listen", "webrtc.listen"].contains(key));
+        let of_ingest = |key: &str| key.starts_with("rtmp") || key == "webrtc.listen";
+        listeners.retain(|(key, _)| *roles == RoleSet::All || !of_ingest(key));
+        let encrypts = self.config.certificate_source().is_some();
+        listeners.retain(|(key, _)| encrypts || !["https.listen", "rtmps.listen"].contains(key));
         let mut problems = Vec::new();
         for (index, &(first, first_addr)) in listeners.iter().enumerate() {
             for &(second, second_addr) in &listeners[index + 1..] {
@@ -434,13 +540,19 @@ impl Config {
                 listen: value::every_address(8080),
                 connections_per_address: 1_000,
                 alternates: Alternates::default(),
+                redirect: false,
             },
+            https: Https { listen: value::every_address(8443) },
             rtmp: Rtmp { listen: value::every_address(1935) },
             webrtc: WebRtc {
                 listen: value::every_address(8189),
                 public: Vec::new(),
                 ice_servers: Vec::new(),
             },
+            rtmps: Rtmps { listen: value::every_address(1936) },
+            tls: tls::Tls::default(),
+            acme: tls::Acme::default(),
+            player: Player { prefer: Transport::default() },
             admin: Admin { listen: LoopbackAddr::v4(9090) },
             auth: Auth { publish_key: None },
             publish: Publish { linger: Duration::from_secs(20), on_conflict: OnConflict::Refuse },

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tracing::warn;
 
 /// What a service manager may call its sockets, which is what the configuration calls their sections.
-const NAMES: [&str; 4] = ["rtmp", "http", "relay", "admin"];
+const NAMES: [&str; 6] = ["rtmp", "rtmps", "http", "https", "relay", "admin"];
 
 /// Sockets that listened before this process began, and will when it is gone: so a restart refuses nobody.
 /// Protocol: `sd_listen_fds(3)`.

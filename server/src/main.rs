@@ -4,12 +4,14 @@
 
 mod admin;
 mod backstage;
+mod certificates;
 mod checkpoints;
 mod cli;
 mod cluster;
 mod commands;
 mod config;
 mod descriptors;
+mod files;
 mod keys;
 mod listen;
 mod metrics;
@@ -19,6 +21,7 @@ mod roles;
 mod shutdown;
 mod telemetry;
 mod transcoding;
+mod viewers;
 
 use std::process::ExitCode;
 
@@ -27,7 +30,8 @@ use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use cli::{Cli, ClusterCommand, Command, ConfigCommand, KeysCommand};
+use certificates::Certificates;
+use cli::{Cli, ClusterCommand, Command, ConfigCommand, KeysCommand, TlsCommand};
 use cluster::ClusterFiles;
 use config::{Effective, RoleSet};
 use keys::{KeyFile, PublishKey};
@@ -52,6 +56,9 @@ fn main() -> ExitCode {
         }
         Some(Command::Keys(KeysCommand::New)) => {
             commands::load(&cli).and_then(|loaded| commands::keys_new(&loaded))
+        }
+        Some(Command::Tls(TlsCommand::Check)) => {
+            commands::load(&cli).and_then(|loaded| commands::tls_check(&loaded))
         }
         Some(Command::Cluster(command)) => commands::load(&cli).and_then(|loaded| match command {
             ClusterCommand::Init { name } => commands::cluster_init(&loaded, name),
@@ -105,11 +112,13 @@ async fn run(loaded: &Effective, mut handed: Handed) -> anyhow::Result<Outcome> 
     // First, so that a signal during the start is not lost.
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let identity = ClusterFiles::new(loaded.config.cluster_dir()).identity()?;
+    let mut registry = metrics::registry();
+    let certificates = Certificates::load(&loaded.config, &mut registry)?;
     let roles = match loaded.config.roles {
         RoleSet::All => {
-            Roles::build(&loaded.config, publish_key(loaded)?, identity, &mut handed, metrics::registry())?
+            Roles::build(&loaded.config, publish_key(loaded)?, identity, certificates, &mut handed, registry)?
         }
-        RoleSet::Edge => Roles::build_edge(&loaded.config, identity, &mut handed, metrics::registry())?,
+        RoleSet::Edge => Roles::build_edge(&loaded.config, identity, certificates, &mut handed, registry)?,
     };
     handed.finish();
     announce(&roles)?;
@@ -150,25 +159,35 @@ fn announce(roles: &Roles) -> anyhow::Result<()> {
         Some(relay) => info!(relay.listen = %relay, "relay: nodes of the cluster may read streams here"),
         None => info!("relay: off, this node is in no cluster; `tidecast cluster init` makes one"),
     }
-    if let Some(webrtc) = bound.webrtc {
-        let http = format!("http://{}:{}", listen::host_in_url(bound.http), bound.http.port());
-        info!(webrtc.listen = %webrtc, "WHIP: publish to {http}/whip/{{app}}/{{stream}} with the publish key as bearer token");
+    if let Some((https, fingerprint)) =
+        bound.https.as_ref().and_then(|https| Some((https, https.self_signed.as_ref()?)))
+    {
+        info!(
+            "certificate: self-signed, so browsers warn of it; what that means and how to trust it: {}/trust (SHA-256 \
+             {fingerprint})",
+            https.origin()
+        );
     }
-    let watch =
-        format!("http://{}:{}/watch/{{app}}/{{stream}}", listen::host_in_url(bound.http), bound.http.port());
-    match (bound.rtmp, roles.upstream()) {
+    if let Some(webrtc) = bound.webrtc {
+        let pages = bound.pages();
+        info!(webrtc.listen = %webrtc, "WHIP: publish to {pages}/whip/{{app}}/{{stream}} with the publish key as bearer token");
+    }
+    let watch = format!("{}/watch/{{app}}/{{stream}}", bound.pages());
+    match (&bound.rtmp, roles.upstream()) {
         (Some(rtmp), _) => info!(
             version = cli::VERSION,
             http.listen = %bound.http,
+            https.listen = bound.https.as_ref().map(|https| tracing::field::display(https.addr)),
             rtmp.listen = %rtmp,
+            rtmps.listen = bound.rtmps.map(tracing::field::display),
             admin.listen = %bound.admin,
-            "ready: watch at {watch}, publish to rtmp://{}:{}/{{app}} with stream key {{stream}}?key={{publish key}}",
-            listen::host_in_url(rtmp),
-            rtmp.port(),
+            "ready: watch at {watch}, publish to {} with stream key {{stream}}?key={{publish key}}",
+            bound.publish(*rtmp),
         ),
         (None, upstream) => info!(
             version = cli::VERSION,
             http.listen = %bound.http,
+            https.listen = bound.https.as_ref().map(|https| tracing::field::display(https.addr)),
             admin.listen = %bound.admin,
             upstream,
             "ready: watch at {watch}, an edge of {upstream}",

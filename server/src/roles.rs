@@ -13,12 +13,13 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use anyhow::Context;
-use edge::{Listener, PullMetrics, Puller, Site, Whep};
+use edge::{PullMetrics, Puller, Site, Whep};
 use hls::Catalog;
 use ingest::rtmp::{self, Server as Rtmp};
 use ingest::whip::{self, Whip};
 use ingest::{Checkpoints, Gate, NoCheckpoints, Policy};
-use net::{Guesses, Limits};
+use net::tls::Protocols;
+use net::{Guesses, Limits, Places};
 use origin::{Origin, Relay, RelayMetrics};
 use prometheus_client::registry::Registry;
 use relay::{Identity, StreamRegistry, Upstream, UpstreamUrl, WireMetrics};
@@ -28,20 +29,24 @@ use tracing::warn;
 
 use crate::admin::Admin;
 use crate::backstage::{Backstage, OneKey};
+use crate::certificates::Certificates;
 use crate::checkpoints::FileCheckpoints;
 use crate::config::Config;
 use crate::descriptors;
 use crate::keys::PublishKey;
-use crate::listen::Handed;
+use crate::listen::{self, Handed};
 use crate::offer::Offer;
 use crate::publishing::Publishing;
 use crate::transcoding::Transcoding;
+use crate::viewers::{Encrypted, Viewers};
 
 /// Every role of this process, bound but not running.
 pub(crate) struct Roles {
     source: Source,
     relay: Option<RelayRole>,
-    http: Listener,
+    viewers: Viewers,
+    /// Of everything that is encrypted for the open internet; `None` if nothing is.
+    certificates: Option<Certificates>,
     admin: Admin,
 }
 
@@ -79,11 +84,33 @@ struct RelayRole {
 /// The addresses that were bound, with the real port where 0 was asked for.
 pub(crate) struct Addresses {
     pub(crate) http: SocketAddr,
+    pub(crate) https: Option<Encrypted>,
     pub(crate) rtmp: Option<SocketAddr>,
     /// UDP and TCP.
     pub(crate) webrtc: Option<SocketAddr>,
+    pub(crate) rtmps: Option<SocketAddr>,
     pub(crate) relay: Option<SocketAddr>,
     pub(crate) admin: SocketAddr,
+}
+
+impl Addresses {
+    /// Before the path of a page, for people.
+    pub(crate) fn pages(&self) -> String {
+        match &self.https {
+            Some(https) => https.origin(),
+            None => format!("http://{}:{}", listen::host_in_url(self.http), self.http.port()),
+        }
+    }
+
+    /// The server to write into an encoder. Encoders cannot be told to trust a self-signed certificate.
+    pub(crate) fn publish(&self, rtmp: SocketAddr) -> String {
+        match (&self.https, self.rtmps) {
+            (Some(https), Some(rtmps)) if https.self_signed.is_none() => {
+                format!("rtmps://{}:{}/{{app}}", https.host(), rtmps.port())
+            }
+            _ => format!("rtmp://{}:{}/{{app}}", listen::host_in_url(rtmp), rtmp.port()),
+        }
+    }
 }
 
 /// Lets publishers in, and goes on with the sessions that the last process left behind.
@@ -131,6 +158,7 @@ impl Roles {
         config: &Config,
         key: PublishKey,
         identity: Option<Identity>,
+        certificates: Option<Certificates>,
         handed: &mut Handed,
         mut metrics: Registry,
     ) -> anyhow::Result<Self> {
@@ -152,6 +180,13 @@ impl Roles {
             guesses.clone(),
             rtmp::Metrics::register(&mut metrics),
         );
+        let rtmp = match &certificates {
+            Some(certificates) => {
+                let listener = handed.listen("rtmps", config.rtmps.listen, rtmp::SOCKET)?;
+                rtmp.with_tls(listener, certificates.tls(Protocols::Unnamed)?)
+            }
+            None => rtmp,
+        };
         let settings = PortSettings {
             listen: config.webrtc.listen,
             public: config.webrtc.public.clone(),
@@ -165,30 +200,49 @@ impl Roles {
         let whip_drain = CancellationToken::new();
         let whip_metrics = whip::Metrics::register(&mut metrics);
         let edge_metrics = edge::Metrics::register(&mut metrics, catalog.clone());
+        let per_address = config.http.connections_per_address;
+        let whep_limits = Limits { total: edge::VIEWERS_MAX, per_address };
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        let whep = Whep::start(streams.clone(), port.clone(), threads, &edge_metrics)?;
+        let whep = Whep::start(
+            streams.clone(),
+            port.clone(),
+            threads,
+            whep_limits,
+            &config.webrtc.ice_servers,
+            &edge_metrics,
+        )?;
         let whip_settings =
             whip::Settings { limits: whip::PUBLISHERS, ice_servers: config.webrtc.ice_servers.clone() };
         let whip = Whip::new(port, gate.clone(), &whip_settings, guesses, whip_metrics, whip_drain.clone())?;
         let rtmp_port = rtmp.local_addr().context("rtmp.listen")?.port();
+        let rtmps = rtmp.encrypted_addr().context("rtmps.listen")?.map(|addr| addr.port());
+        // Encoders cannot be told to trust a self-signed certificate.
+        let rtmps = rtmps.filter(|_| certificates.as_ref().is_some_and(|own| own.trust().is_none()));
         let site = || {
-            let site = Site::new(streams.clone(), catalog.clone(), rtmp_port);
+            let site = Site::new(streams.clone(), catalog.clone(), rtmp_port).with_rtmps(rtmps);
             site.with_unlisted(config.streams.unlisted.clone())
                 .with_alternates(config.http.alternates.clone())
         };
         let offer = Offer::Own { catalog: catalog.clone(), site: site() };
         let relay = bind_relay(config, identity.as_ref(), handed, &catalog, offer, &mut metrics)?;
-        let http = Listener::new(
-            handed.listen("http", config.http.listen, edge::SOCKET)?,
-            site()
-                .with_backstage(Arc::new(backstage))
-                .with_endpoint(Arc::new(Publishing(whip.clone())))
-                .with_endpoint(Arc::new(whep.clone())),
-            Limits { total: connections.viewers, per_address: config.http.connections_per_address },
+        let backstage = Arc::new(backstage);
+        let viewers = Viewers::bind(
+            config,
+            certificates.as_ref(),
+            handed,
+            || {
+                site()
+                    .with_prefer(config.player.prefer)
+                    .with_backstage(backstage.clone())
+                    .with_endpoint(Arc::new(Publishing(whip.clone())))
+                    .with_endpoint(Arc::new(whep.clone()))
+            },
+            viewer_places(config, connections),
             edge_metrics,
-        );
+        )?;
         Ok(Self {
-            http,
+            viewers,
+            certificates,
             relay,
             source: Source::Own(Box::new(Own {
                 gate,
@@ -215,6 +269,7 @@ impl Roles {
     pub(crate) fn build_edge(
         config: &Config,
         identity: Option<Identity>,
+        certificates: Option<Certificates>,
         handed: &mut Handed,
         mut metrics: Registry,
     ) -> anyhow::Result<Self> {
@@ -233,14 +288,11 @@ impl Roles {
         let puller = Puller::new(client, catalog.clone(), PullMetrics::register(&mut metrics));
         let offer = Offer::Pulled { catalog: catalog.clone(), puller: puller.clone() };
         let relay = bind_relay(config, Some(&identity), handed, &catalog, offer, &mut metrics)?;
-        let site = Site::remote(puller.clone()).with_alternates(config.http.alternates.clone());
+        let site = || Site::remote(puller.clone()).with_alternates(config.http.alternates.clone());
+        let places = viewer_places(config, connections);
         Ok(Self {
-            http: Listener::new(
-                handed.listen("http", config.http.listen, edge::SOCKET)?,
-                site,
-                Limits { total: connections.viewers, per_address: config.http.connections_per_address },
-                http,
-            ),
+            viewers: Viewers::bind(config, certificates.as_ref(), handed, site, places, http)?,
+            certificates,
             relay,
             source: Source::Pulled { puller, upstream },
             admin: Admin::bind(config.admin.listen, handed, metrics)?,
@@ -256,8 +308,14 @@ impl Roles {
     }
 
     pub(crate) fn addresses(&self) -> anyhow::Result<Addresses> {
+        let https = self.certificates.as_ref().zip(self.viewers.encrypted_addr()?);
         Ok(Addresses {
-            http: self.http.local_addr().context("http.listen")?,
+            http: self.viewers.plain_addr()?,
+            https: https.map(|(certificates, addr)| Encrypted::new(certificates, addr)),
+            rtmps: match &self.source {
+                Source::Own(own) => own.rtmp.encrypted_addr().context("rtmps.listen")?,
+                Source::Pulled { .. } => None,
+            },
             rtmp: match &self.source {
                 Source::Own(own) => Some(own.rtmp.local_addr().context("rtmp.listen")?),
                 Source::Pulled { .. } => None,
@@ -283,7 +341,7 @@ impl Roles {
             }
         };
         let http = async {
-            self.http.run(drain.clone()).await;
+            self.viewers.run(drain.clone()).await;
             pull_stop.cancel();
         };
         let roles = async {
@@ -321,10 +379,21 @@ impl Roles {
             admin_stop.cancel();
             gate
         };
-        let (gate, ()) = tokio::join!(roles, self.admin.run(drain.clone(), admin_stop.clone()));
+        let certificate = async {
+            if let Some(certificates) = self.certificates {
+                certificates.run(admin_stop.clone()).await;
+            }
+        };
+        let admin = self.admin.run(drain.clone(), admin_stop.clone());
+        let (gate, (), ()) = tokio::join!(roles, admin, certificate);
         // Not before: with it go the sessions, and viewers would be told that they are over.
         drop(gate);
     }
+}
+
+/// Of all listeners of viewers together.
+fn viewer_places(config: &Config, connections: descriptors::Share) -> Places {
+    Places::new(Limits { total: connections.viewers, per_address: config.http.connections_per_address })
 }
 
 /// The relay's listener, on a node that is in a cluster.

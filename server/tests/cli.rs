@@ -354,6 +354,55 @@ fn check_tells_all_mistakes_of_a_file_with_their_lines() {
     assert!(stderr(&missing).starts_with("cannot read missing.toml: "), "{}", stderr(&missing));
 }
 
+/// What an operator asks before a restart, and after a renewal that did not work.
+#[test]
+fn tls_check_says_whom_a_certificate_names_and_what_is_wrong_with_it() {
+    let home = home();
+    let path = |name: &str| home.path().join(name);
+    let make = |not_after: i32| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["live.example".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(not_after, 1, 1);
+        (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    };
+    let (certificate, key) = make(2100);
+    fs::write(path("good.pem"), &certificate).unwrap();
+    fs::write(path("key.pem"), key).unwrap();
+    fs::write(path("other.pem"), make(2100).1).unwrap();
+    let (expired, key) = make(2001);
+    fs::write(path("expired.pem"), expired + &key).unwrap();
+    let asked = |certificate: &str, key: &str, arguments: &[&str]| {
+        let mut command = tidecast(home.path());
+        for (variable, file) in [("CERTIFICATE", certificate), ("KEY", key)] {
+            if !file.is_empty() {
+                command.env(format!("TIDECAST__TLS__{variable}"), path(file));
+            }
+        }
+        output(command.args(arguments))
+    };
+    let good = asked("good.pem", "key.pem", &["tls", "check"]);
+    assert!(good.status.success(), "{}", stderr(&good));
+    let told = stdout(&good);
+    assert!(
+        told.contains("live.example") && told.contains("2100-01-01") && told.contains("the key fits"),
+        "{told}"
+    );
+    for (certificate, key, words) in [
+        ("", "", "no certificate is configured"),
+        ("good.pem", "other.pem", "the key is not the one of the certificate"),
+        ("absent.pem", "key.pem", "cannot read "),
+        ("expired.pem", "", "expired on 2001-01-01"),
+    ] {
+        let refused = asked(certificate, key, &["tls", "check"]);
+        assert_eq!(refused.status.code(), Some(1), "{certificate}");
+        assert!(stderr(&refused).contains(words), "{}", stderr(&refused));
+    }
+    // Nothing is served under a wrong name, or half.
+    let start = asked("good.pem", "other.pem", &[]);
+    assert_eq!(start.status.code(), Some(1));
+    assert!(stderr(&start).contains("the key is not the one of the certificate"), "{}", stderr(&start));
+}
+
 #[test]
 fn a_wrong_configuration_does_not_start() {
     let home = home();

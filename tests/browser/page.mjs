@@ -18,8 +18,8 @@ export async function launchWith(more) {
 }
 
 /** A new visitor on `url`; `problems` collects what no page may have. */
-export async function visit(browser, url) {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 800 } });
+export async function visit(browser, url, more = {}) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...more });
   const page = await context.newPage();
   const problems = [];
   page.on("pageerror", (error) => problems.push(String(error)));

@@ -32,6 +32,9 @@ pub struct Tidecast {
     /// An edge takes no publishers.
     rtmp: Option<SocketAddr>,
     http: SocketAddr,
+    /// Of a node with a certificate.
+    https: Option<SocketAddr>,
+    rtmps: Option<SocketAddr>,
     admin: SocketAddr,
     /// UDP; an edge takes no publishers.
     webrtc: Option<SocketAddr>,
@@ -175,6 +178,10 @@ impl Tidecast {
             command.env(format!("TIDECAST__{listener}__LISTEN"), address.to_string());
         }
         command.env("TIDECAST__WEBRTC__LISTEN", ANY.to_string());
+        // Listened on only with a certificate.
+        for listener in ["HTTPS", "RTMPS"] {
+            command.env(format!("TIDECAST__{listener}__LISTEN"), ANY.to_string());
+        }
         command.env("TIDECAST__AUTH__PUBLISH_KEY", PUBLISH_KEY);
         // A ladder takes the time of two cores; tests of it turn it on.
         command.env("TIDECAST__TRANSCODE__LADDER", "off");
@@ -190,16 +197,9 @@ impl Tidecast {
         let (http, admin) = (needed("http.listen")?, needed("admin.listen")?);
         let relay = process.lines().iter().find_map(|line| address(line, "relay.listen"));
         let webrtc = process.lines().iter().find_map(|line| address(line, "webrtc.listen"));
-        Ok(Self {
-            rtmp: address(&ready, "rtmp.listen"),
-            http,
-            admin,
-            webrtc,
-            relay,
-            process,
-            setup,
-            data_dir,
-        })
+        let (https, rtmps) = (address(&ready, "https.listen"), address(&ready, "rtmps.listen"));
+        let rtmp = address(&ready, "rtmp.listen");
+        Ok(Self { rtmp, http, https, rtmps, webrtc, admin, relay, process, setup, data_dir })
     }
 
     /// Stands still, with its connections open, as a machine that hangs.
@@ -254,6 +254,21 @@ impl Tidecast {
     #[must_use]
     pub fn http_address(&self) -> SocketAddr {
         self.http
+    }
+
+    #[must_use]
+    pub fn https_address(&self) -> SocketAddr {
+        self.https.expect("started with a certificate")
+    }
+
+    #[must_use]
+    pub fn rtmps_address(&self) -> SocketAddr {
+        self.rtmps.expect("started with a certificate")
+    }
+
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        self.data_dir.path()
     }
 
     /// Memory in RAM, in bytes.

@@ -68,7 +68,7 @@ fn publishing(viewers: usize, parts: u32) -> Result<Vec<Table>> {
     let connections = viewers + RESERVE;
     let limits = Limits { total: connections, per_address: connections };
     let socket = net::bind(any, edge::SOCKET)?;
-    let listener = Listener::new(socket, site, limits, edge::Metrics::default());
+    let listener = Listener::new(socket, site, net::Places::new(limits), edge::Metrics::default());
     drop(entered);
     let server = listener.local_addr()?;
     runtime.spawn(listener.run(CancellationToken::new()));

@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 use tracing::warn;
 
-use crate::{Full, Limits, Place, Places, Throttle};
+use crate::{Full, Place, Places, Throttle};
 
 /// After a failed accept. The usual cause is that we are out of file descriptors, and that does not pass at once.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -34,9 +34,10 @@ pub struct Accepted {
 }
 
 impl Acceptor {
+    /// Several listeners may share their `places`.
     #[must_use]
-    pub fn new(protocol: &'static str, listener: TcpListener, limits: Limits) -> Self {
-        Self { listener, places: Places::new(limits), protocol, complaints: Throttle::per_second(LINES_MAX) }
+    pub fn new(protocol: &'static str, listener: TcpListener, places: Places) -> Self {
+        Self { listener, places, protocol, complaints: Throttle::per_second(LINES_MAX) }
     }
 
     /// # Errors
@@ -89,12 +90,13 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::*;
+    use crate::Limits;
 
     #[tokio::test]
     async fn connections_without_a_place_are_closed_and_counted() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut acceptor = Acceptor::new("test", listener, Limits { total: 9, per_address: 1 });
+        let mut acceptor = Acceptor::new("test", listener, Places::new(Limits { total: 9, per_address: 1 }));
         let _first = TcpStream::connect(address).await.unwrap();
         let accepted = acceptor.next(|_| unreachable!()).await;
 

@@ -7,11 +7,11 @@ pub(crate) const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// How long a viewer may take nothing while we have something for it; it is somewhat longer than a target
 /// duration, and a train in a tunnel comes back within it.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Whoever takes less cannot even listen: 64 kbit/s, in bytes per second. An answer that is taken more slowly only
 /// keeps media in memory that its player will never show.
-const RATE_MIN: f64 = 8_000.0;
+pub(crate) const RATE_MIN: f64 = 8_000.0;
 
 /// The peer's line or the peer itself is too slow, or means to be. Close the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]

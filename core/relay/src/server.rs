@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use net::{Accepted, Acceptor, Full, Limits, Options, Throttle};
+use net::{Accepted, Acceptor, Full, Limits, Options, Places, Throttle};
 use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -75,7 +75,7 @@ impl Listener {
     /// On a `listener` made with [`SOCKET`].
     pub fn new(listener: TcpListener, identity: &Identity, metrics: WireMetrics) -> Self {
         let tls = TlsAcceptor::from(identity.server_config());
-        Self { acceptor: Acceptor::new("relay", listener, CONNECTIONS), tls, metrics }
+        Self { acceptor: Acceptor::new("relay", listener, Places::new(CONNECTIONS)), tls, metrics }
     }
 
     /// # Errors

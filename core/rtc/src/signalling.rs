@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG,
-    HeaderName, IF_MATCH, LINK, LOCATION, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+    HeaderName, IF_MATCH, InvalidHeaderValue, LINK, LOCATION, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use media::StreamId;
@@ -140,6 +140,14 @@ pub fn body_of<'a>(
         return Err(too_large());
     }
     Ok(body)
+}
+
+/// The `Link` headers that tell clients of STUN and TURN servers (RFC 9725, §4.6), by their URLs.
+///
+/// # Errors
+/// If a URL cannot stand in a header.
+pub fn links(ice_servers: &[String]) -> Result<Vec<HeaderValue>, InvalidHeaderValue> {
+    ice_servers.iter().map(|url| HeaderValue::try_from(format!("<{url}>; rel=\"ice-server\""))).collect()
 }
 
 /// 201: the session is there. `links`: STUN and TURN servers for the client (RFC 9725, §4.6).

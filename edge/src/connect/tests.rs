@@ -203,6 +203,7 @@ async fn the_embedded_player_may_be_framed_and_no_other_page() {
         ("/", "frame-ancestors 'self'"),
         ("/watch/live/cam1", "frame-ancestors 'self'"),
         ("/connect", "frame-ancestors 'self'"),
+        ("/studio", "frame-ancestors 'self'"),
         ("/embed/live/cam1", "frame-ancestors *"),
     ] {
         let (status, headers, _) = node.ask(Request::get(path)).await;
@@ -221,7 +222,7 @@ async fn the_embedded_player_may_be_framed_and_no_other_page() {
 async fn a_node_without_publishers_has_no_connect_page() {
     let catalog = Catalog::new(hls::Metrics::register(&mut Registry::default()));
     let site = Site::new(StreamRegistry::default(), catalog, 1935);
-    for path in ["/connect", ROUTE] {
+    for path in ["/connect", "/studio", ROUTE] {
         let request = Request::get(path).header(AUTHORIZATION, format!("Bearer {KEY}")).body(()).unwrap();
         assert_eq!(site.respond(VIEWER, request).await.status(), StatusCode::NOT_FOUND, "{path}");
     }

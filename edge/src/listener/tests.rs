@@ -2,20 +2,21 @@ use std::net::Ipv4Addr;
 
 use bytes::Bytes;
 use http_body_util::{Either, Full};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use net::Limits;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, advance, sleep};
+use tokio::time::{Instant, advance, sleep, timeout};
 
 use super::*;
 
 /// Larger than every buffer between us and a viewer.
-const LARGE: usize = 1024 * 1024;
+pub(super) const LARGE: usize = 1024 * 1024;
 
 /// Panics at /panic, waits for the drain at /held and for ten seconds at /late, is large at /large and says "fine"
 /// elsewhere.
 #[derive(Default)]
-struct Stage {
+pub(super) struct Stage {
     drained: CancellationToken,
 }
 
@@ -57,11 +58,11 @@ fn connect() -> (DuplexStream, JoinHandle<hyper::Result<()>>) {
     let (client, server) = duplex(8 * 1024);
     let viewer = Ipv4Addr::LOCALHOST.into();
     let drain = Arc::new(Drain::new(CancellationToken::new()));
-    (client, tokio::spawn(serve(server, viewer, Arc::new(Stage::default()), drain)))
+    (client, tokio::spawn(h1::serve(server, viewer, Arc::new(Stage::default()), drain)))
 }
 
 async fn end_of(server: JoinHandle<hyper::Result<()>>) -> Option<Reason> {
-    server.await.unwrap().err().and_then(|error| reason(&error))
+    server.await.unwrap().err().and_then(|error| h1::reason(&error))
 }
 
 async fn read_all(socket: &mut (impl AsyncRead + Unpin)) -> String {
@@ -85,11 +86,15 @@ struct Running {
 }
 
 async fn start(limits: Limits) -> Running {
+    start_with(limits, None).await
+}
+
+async fn start_with(limits: Limits, tls: Option<Tls>) -> Running {
     let listener = net::bind((Ipv4Addr::LOCALHOST, 0).into(), SOCKET).unwrap();
     let address = listener.local_addr().unwrap();
     let (metrics, drain) = (Metrics::default(), CancellationToken::new());
-    let acceptor = Acceptor::new("HTTP", listener, limits);
-    let server = tokio::spawn(accept(acceptor, Stage::default(), metrics.clone(), drain.clone()));
+    let acceptor = Acceptor::new("HTTP", listener, Places::new(limits));
+    let server = tokio::spawn(accept(acceptor, tls, Stage::default(), metrics.clone(), drain.clone()));
     Running { address, metrics, drain, server }
 }
 
@@ -99,6 +104,23 @@ impl Running {
         socket.write_all(get(path).as_bytes()).await.unwrap();
         socket
     }
+}
+
+/// A listener's side, and what a browser needs that trusts its certificate.
+fn encryption() -> (Tls, rustls::ClientConfig) {
+    let made = rcgen::generate_simple_self_signed(vec!["live.example".to_owned()]).unwrap();
+    let key = made.signing_key.serialize_pem();
+    let certificate = net::tls::Certificate::from_pem(made.cert.pem().as_bytes(), key.as_bytes()).unwrap();
+    let served = Arc::new(net::tls::Served::new(Some(certificate)));
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (Tls::new(served, net::tls::Protocols::Http).unwrap(), client)
 }
 
 fn get(path: &str) -> String {
@@ -148,6 +170,42 @@ async fn a_drain_answers_what_is_held_and_closes() {
     read_all(&mut idle).await;
     running.server.await.unwrap();
     assert!(TcpStream::connect(running.address).await.is_err(), "nobody new");
+}
+
+#[tokio::test]
+async fn an_encrypted_listener_speaks_what_the_browser_prefers_and_drains() {
+    let (tls, client) = encryption();
+    let running = start_with(MANY, Some(tls)).await;
+    let mut connections = Vec::new();
+    for protocols in [&[&b"h2"[..], b"http/1.1"][..], &[b"http/1.1"], &[]] {
+        let mut client = client.clone();
+        client.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+        let socket = TcpStream::connect(running.address).await.unwrap();
+        let name = "live.example".try_into().unwrap();
+        connections.push(connector.connect(name, socket).await.unwrap());
+    }
+    let (mut http1, mut unnamed) = (connections.remove(1), connections.remove(1));
+    let (mut requests, h2) = ::h2::client::handshake(connections.remove(0)).await.unwrap();
+    let h2 = tokio::spawn(h2);
+    let request = Request::get("https://live.example/held").body(()).unwrap();
+    let (held, _) = requests.send_request(request, true).unwrap();
+    for socket in [&mut http1, &mut unnamed] {
+        socket.write_all(get("/held").as_bytes()).await.unwrap();
+    }
+    // Nothing but the head of it, which is no TLS.
+    let mut plain = running.ask("/").await;
+    assert!(!read_all(&mut plain).await.contains("fine"));
+    assert_eq!(running.metrics.refusals(Reason::BadHandshake), 1);
+
+    running.drain.cancel();
+    assert_eq!(held.await.unwrap().status(), http::StatusCode::OK);
+    h2.await.unwrap().expect("told with GOAWAY");
+    for socket in [&mut http1, &mut unnamed] {
+        assert!(read_all(socket).await.ends_with("drained"));
+    }
+    running.server.await.unwrap();
+    assert_eq!(running.metrics.connections.get(), 0);
 }
 
 #[tokio::test]
@@ -229,8 +287,12 @@ async fn a_slow_reader_is_cut_off_and_a_thin_line_is_not() {
 async fn a_drain_waits_five_seconds_for_who_is_still_receiving() {
     let (mut client, server) = duplex(8 * 1024);
     let (site, drain) = (Arc::new(Stage::default()), CancellationToken::new());
-    let server =
-        tokio::spawn(serve(server, Ipv4Addr::LOCALHOST.into(), site, Arc::new(Drain::new(drain.clone()))));
+    let server = tokio::spawn(h1::serve(
+        server,
+        Ipv4Addr::LOCALHOST.into(),
+        site,
+        Arc::new(Drain::new(drain.clone())),
+    ));
     client.write_all(get("/large").as_bytes()).await.unwrap();
     client.read_exact(&mut [0; 15]).await.unwrap();
     drain.cancel();
@@ -300,5 +362,5 @@ async fn a_body_that_is_asked_for_is_read_and_bounded_in_bytes_and_time() {
     let begun = Instant::now();
     let said = read_all(&mut client).await;
     assert!(said.contains(" 408 "), "{said}");
-    assert!(begun.elapsed() >= BODY_TIME_MAX);
+    assert!(begun.elapsed() >= body::BODY_TIME_MAX);
 }

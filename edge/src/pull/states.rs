@@ -86,7 +86,9 @@ impl States {
 pub(super) fn localize(state: &mut Value, catalog: &Catalog) {
     if let Some(streams) = state.get_mut("streams").and_then(Value::as_array_mut) {
         streams.iter_mut().for_each(|stream| count_here(stream, catalog));
-        state.as_object_mut().and_then(|list| list.remove("rtmp_port"));
+        if let Some(list) = state.as_object_mut() {
+            list.retain(|key, _| !["rtmp_port", "rtmps_port"].contains(&key.as_str()));
+        }
         return;
     }
     count_here(state, catalog);

@@ -163,7 +163,10 @@ mod tests {
         fn send_all(&mut self, now: Instant) -> Option<Instant> {
             loop {
                 match self.place.next(&self.renditions, now) {
-                    Next::Send(entry) => self.told.push((rendition, entry.pts / TICKS)),
+                    Next::Send(entry) => {
+                        let rendition = self.place.rendition().expect("it is sent one");
+                        self.told.push((rendition, entry.pts / TICKS));
+                    }
                     Next::Wait(until) => return until,
                     Next::WaitForKey | Next::Lost => return None,
                 }
@@ -202,7 +205,7 @@ mod tests {
     fn a_change_of_rendition_leaves_nothing_out_and_sends_nothing_twice() {
         let mut scene = Scene::new(SOURCE);
         let late = FRAME + FRAME / 2;
-        let mut step = |scene: &mut Scene, number: u32| {
+        let step = |scene: &mut Scene, number: u32| {
             scene.frame(SOURCE, number, Duration::ZERO);
             if let Some(before) = number.checked_sub(1) {
                 scene.frame(RUNG, before, late);

@@ -76,6 +76,23 @@ impl Programme {
         self.video.len().saturating_sub(rung + 1)
     }
 
+    /// As measured; 0 while it is not known.
+    pub(super) fn keyframes_apart_s(&self) -> f64 {
+        self.stream.facts().keyframe_interval_s.unwrap_or_default()
+    }
+
+    /// Number of what has keyframes every two seconds and is as large as can be: the next rung, if `number` is none.
+    pub(super) fn rung_for(&self, number: usize) -> usize {
+        let rungs = (number..).zip(self.video.iter().skip(number));
+        let mut rungs = rungs.filter(|(_, video)| video.track.record().derived.is_some());
+        rungs.next().map_or(number, |(rung, _)| rung)
+    }
+
+    /// The publisher sends nothing, and may come back.
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.stream.facts().interrupted_since_ms.is_some()
+    }
+
     /// Of the publisher. Its rungs have theirs where it has.
     pub(super) fn want_keyframe(&self) {
         self.stream.want_keyframe();

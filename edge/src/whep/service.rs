@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use media::{CodecConfig, StreamId, Timescale};
+use net::{Limits, Places};
 use prometheus_client::metrics::gauge::Gauge;
 use relay::{Stream, StreamRegistry};
 use rtc::dtls::Identity;
@@ -39,8 +40,8 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 
 const JSON: &str = "application/json";
 
-/// Viewers by WebRTC of one process. Each is about 64 KiB.
-const VIEWERS_MAX: usize = 10_000;
+/// Viewers by WebRTC of one process. Each is some tens of KiB, connected or not.
+pub const VIEWERS_MAX: usize = 10_000;
 
 /// For a stream that has just begun to have its tracks.
 const OPENING_MAX: Duration = Duration::from_secs(3);
@@ -48,6 +49,8 @@ const OPENING_MAX: Duration = Duration::from_secs(3);
 const WAIT_MAX: Duration = Duration::from_secs(25);
 /// For who comes to a stream that is not live, in seconds.
 const RETRY_AFTER_S: u32 = 3;
+/// For who finds no room, in seconds.
+const FULL_RETRY_S: u32 = 5;
 
 /// For pictures and sound alike: show it as soon as it is there.
 const AT_ONCE: PlayoutDelay = PlayoutDelay { min: Duration::ZERO, max: Duration::ZERO };
@@ -64,6 +67,8 @@ struct Shared {
     identity: Arc<Identity>,
     shards: Vec<Handle>,
     sessions: Sessions,
+    links: Vec<HeaderValue>,
+    places: Places,
     viewers: Gauge,
     numbers: AtomicU64,
 }
@@ -87,6 +92,7 @@ struct Session {
     section: String,
     /// As they stand in the answer, without what names the attribute.
     candidates: Vec<String>,
+    _place: Arc<net::Place>,
 }
 
 /// Why there are no sessions here. The operator must act.
@@ -95,6 +101,8 @@ struct Session {
 pub enum StartError {
     #[error(transparent)]
     Identity(#[from] rtc::dtls::IdentityError),
+    #[error("an address of a STUN or TURN server that cannot be told: {0}")]
+    IceServer(#[from] http::header::InvalidHeaderValue),
     #[error("no thread for viewers by WebRTC: {0}")]
     Thread(#[from] std::io::Error),
 }
@@ -108,7 +116,8 @@ struct Choice {
 }
 
 impl Whep {
-    /// Viewers of the streams of `registry`, in `threads` threads.
+    /// Viewers of the streams of `registry`, in `threads` threads. `limits`: of sessions, also those that nobody has come to
+    /// yet (threat 5).
     ///
     /// # Errors
     /// [`StartError`]
@@ -116,31 +125,29 @@ impl Whep {
         registry: StreamRegistry,
         port: Port,
         threads: NonZeroUsize,
+        limits: Limits,
+        ice_servers: &[String],
         metrics: &Metrics,
     ) -> Result<Self, StartError> {
         let identity = Arc::new(Identity::generate()?);
         let sessions = Sessions::default();
         let shards = (0..threads.get()).map(|number| {
             let (sessions, viewers) = (sessions.clone(), metrics.whep_viewers.clone());
-            let gone = move |viewer| {
-                let mut table = lock(&sessions);
-                if let Some(id) = table.ids.remove(&viewer) {
-                    table.by_id.remove(&id);
-                    viewers.dec();
-                }
-            };
-            shard::spawn(number, port.clone(), Arc::new(gone))
+            let gone = move |viewer| forget(&sessions, viewer, &viewers);
+            shard::spawn(number, port.clone(), Arc::new(gone), metrics.clone())
         });
         let shards = shards.collect::<Result<_, _>>()?;
         let (viewers, numbers) = (metrics.whep_viewers.clone(), AtomicU64::new(1));
-        let shared = Shared { registry, port, identity, shards, sessions, viewers, numbers };
+        let (places, links) = (Places::new(limits), signalling::links(ice_servers)?);
+        let shared = Shared { registry, port, identity, shards, sessions, links, places, viewers, numbers };
         Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Says goodbye to everybody.
     pub fn drain(&self) {
         for shard in &self.shared.shards {
-            let _gone = shard.commands.send(Command::Drain);
+            // One that is full of requests loses its viewers' goodbyes, and nothing else.
+            let _full = shard.commands.try_send(Command::Drain);
         }
     }
 
@@ -166,7 +173,7 @@ impl Whep {
                     refusal(StatusCode::BAD_REQUEST, &format!("not {{\"rendition\": NAME or null}}: {error}"))
                 })?;
                 let session = self.session(session)?;
-                self.command(&session, Command::Pin { viewer: session.viewer, rendition: choice.rendition });
+                self.command(&session, Command::Pin { viewer: session.viewer, rendition: choice.rendition })?;
                 Ok(signalling::done(StatusCode::NO_CONTENT))
             }
             (Place::Session(id), &Method::PATCH) => {
@@ -177,7 +184,7 @@ impl Whep {
             }
             (Place::Session(session), &Method::DELETE) => {
                 let session = self.session(session)?;
-                self.command(&session, Command::Leave { viewer: session.viewer });
+                self.command(&session, Command::Leave { viewer: session.viewer })?;
                 Ok(signalling::done(StatusCode::OK))
             }
             (Place::Endpoint(_), _) => Err(place.not_allowed("viewers POST an SDP offer here (WHEP)")),
@@ -222,6 +229,13 @@ impl Whep {
             let words = "nothing of this stream can be shown by WebRTC, and no rendition of it is made; watch it by HLS";
             return Err(refusal(StatusCode::NOT_ACCEPTABLE, words));
         }
+        let place = self.shared.places.take(viewer).map_err(|full| {
+            let words = match full {
+                net::Full::Total => "there is no room for more viewers",
+                net::Full::Address => "there is no room for more viewers of this address",
+            };
+            try_again(StatusCode::SERVICE_UNAVAILABLE, words, FULL_RETRY_S)
+        })?;
         let number = self.shared.numbers.fetch_add(1, Ordering::Relaxed);
         let shard = number as usize % self.shared.shards.len();
         let random = Random::new()?;
@@ -274,25 +288,22 @@ impl Whep {
         let id = format!("{:032x}", random.id);
         {
             let mut table = lock(&self.shared.sessions);
-            if table.by_id.len() >= VIEWERS_MAX {
-                return Err(try_again(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "there is no room for more viewers",
-                    5,
-                ));
-            }
             let section = first_section(&answer.text);
             let candidates = answer.text.lines().filter_map(|line| line.strip_prefix("a=candidate:"));
             let candidates = candidates.map(str::to_owned).collect();
-            let session = Session { viewer: number, shard, etag: etag.clone(), section, candidates };
+            let (etag, _place) = (etag.clone(), Arc::new(place));
+            let session = Session { viewer: number, shard, etag, section, candidates, _place };
             table.by_id.insert(id.clone(), session);
             table.ids.insert(number, id.clone());
             self.shared.viewers.inc();
         }
-        let _gone = handle.commands.send(Command::Join { join: Box::new(join), stream: stream.clone() });
+        if handle.commands.try_send(Command::Join { join: Box::new(join), stream: stream.clone() }).is_err() {
+            forget(&self.shared.sessions, number, &self.shared.viewers);
+            return Err(busy());
+        }
         info!(viewer = number, peer.addr = %viewer, stream.id = %stream.id(), "viewer by WebRTC");
         let (app, name) = (stream.id().app(), stream.id().stream());
-        Ok(signalling::created(&format!("{PREFIX}{app}/{name}/{id}"), &etag, &[], answer.text))
+        Ok(signalling::created(&format!("{PREFIX}{app}/{name}/{id}"), &etag, &self.shared.links, answer.text))
     }
 
     /// Candidates are of no use to us, who answer only; new credentials are a restart (RFC 9725, §4.3).
@@ -325,7 +336,7 @@ impl Whep {
         }
         let ours = Fragment { ufrag: local.ufrag.clone(), password: local.password.clone() };
         let remote_ufrag = fragment.ufrag.clone();
-        self.command(&session, Command::Restart { viewer: session.viewer, local, remote_ufrag });
+        self.command(&session, Command::Restart { viewer: session.viewer, local, remote_ufrag })?;
         Ok(signalling::restarted(&etag, ours.answer(&session.section, &session.candidates)))
     }
 
@@ -334,10 +345,9 @@ impl Whep {
         found.ok_or_else(|| refusal(StatusCode::NOT_FOUND, "there is no such session; it may have ended"))
     }
 
-    fn command(&self, session: &Session, command: Command) {
-        if let Some(shard) = self.shared.shards.get(session.shard) {
-            let _gone = shard.commands.send(command);
-        }
+    fn command(&self, session: &Session, command: Command) -> Result<(), Response<Bytes>> {
+        let shard = self.shared.shards.get(session.shard).ok_or_else(busy)?;
+        shard.commands.try_send(command).map_err(|_| busy())
     }
 }
 
@@ -362,6 +372,14 @@ impl Endpoint for Whep {
 fn lock(sessions: &Mutex<Table>) -> MutexGuard<'_, Table> {
     // Both maps are changed together, and nothing in between panics.
     sessions.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn forget(sessions: &Mutex<Table>, viewer: u64, viewers: &Gauge) {
+    let mut table = lock(sessions);
+    if let Some(id) = table.ids.remove(&viewer) {
+        table.by_id.remove(&id);
+        viewers.dec();
+    }
 }
 
 fn offer_of(body: &[u8]) -> Result<Offer, Response<Bytes>> {
@@ -433,6 +451,11 @@ impl Random {
             sequences: [number(40) as u16, number(44) as u16],
         })
     }
+}
+
+/// A shard that does not keep up with requests is in trouble.
+fn busy() -> Response<Bytes> {
+    try_again(StatusCode::SERVICE_UNAVAILABLE, "too busy for another request", FULL_RETRY_S)
 }
 
 fn no_randomness() -> Response<Bytes> {

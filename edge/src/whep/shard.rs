@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,9 +17,13 @@ use tracing::{debug, error, info};
 use super::programme::{Programme, Which};
 use super::rendition::{READ_AHEAD_MAX, Told};
 use super::viewer::{Join, Viewer};
+use crate::metrics::Metrics;
 
 /// Datagrams that a shard has not read. A viewer sends some twenty in a second; what does not fit is dropped and counted by the port.
 const INBOX_MAX: usize = 4_096;
+
+/// Requests that a shard has not seen. A crowd of joins waits for some milliseconds.
+const COMMANDS_MAX: usize = 1_024;
 
 /// Datagrams and frames handled between two looks at the clock.
 const AT_ONCE: usize = 64;
@@ -49,15 +54,21 @@ pub(super) enum Command {
 
 /// What comes of a stream.
 enum FromStream {
-    Rendition { session: SessionId, which: Which, told: Told },
+    Rendition {
+        session: SessionId,
+        which: Which,
+        told: Told,
+    },
     /// It is over.
-    End { session: SessionId },
+    End {
+        session: SessionId,
+    },
 }
 
 /// The way to a shard. It ends when all of these are dropped.
 #[derive(Clone)]
 pub(super) struct Handle {
-    pub(super) commands: mpsc::UnboundedSender<Command>,
+    pub(super) commands: mpsc::Sender<Command>,
     pub(super) inbox: mpsc::Sender<Datagram>,
 }
 
@@ -68,8 +79,8 @@ pub(super) type Gone = Arc<dyn Fn(u64) + Send + Sync>;
 ///
 /// # Errors
 /// From the system, which has no more threads.
-pub(super) fn spawn(number: usize, port: Port, gone: Gone) -> io::Result<Handle> {
-    let (commands, commanded) = mpsc::unbounded_channel();
+pub(super) fn spawn(number: usize, port: Port, gone: Gone, metrics: Metrics) -> io::Result<Handle> {
+    let (commands, commanded) = mpsc::channel(COMMANDS_MAX);
     let (inbox, datagrams) = mpsc::channel(INBOX_MAX);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     std::thread::Builder::new().name(format!("whep-{number}")).spawn(move || {
@@ -78,6 +89,7 @@ pub(super) fn spawn(number: usize, port: Port, gone: Gone) -> io::Result<Handle>
             port,
             to,
             gone,
+            metrics,
             programmes: HashMap::new(),
             viewers: HashMap::new(),
             deadlines: BTreeSet::new(),
@@ -92,6 +104,7 @@ struct Shard {
     port: Port,
     to: mpsc::Sender<FromStream>,
     gone: Gone,
+    metrics: Metrics,
     programmes: HashMap<SessionId, Programme>,
     viewers: HashMap<u64, Placed>,
     deadlines: BTreeSet<(Instant, u64)>,
@@ -111,7 +124,7 @@ struct Placed {
 impl Shard {
     async fn run(
         mut self,
-        mut commands: mpsc::UnboundedReceiver<Command>,
+        mut commands: mpsc::Receiver<Command>,
         mut datagrams: mpsc::Receiver<Datagram>,
         mut frames: mpsc::Receiver<FromStream>,
     ) {
@@ -161,9 +174,10 @@ impl Shard {
     fn join(&mut self, join: Join, stream: Arc<Stream>, now: Instant) {
         let number = join.viewer;
         let session = stream.session();
-        let programme = self.programmes.entry(session).or_insert_with(|| {
-            Programme::new(stream, &self.to, FromStream::End { session })
-        });
+        let programme = self
+            .programmes
+            .entry(session)
+            .or_insert_with(|| Programme::new(stream, &self.to, FromStream::End { session }));
         programme.viewers.push(number);
         let viewer = Viewer::new(join, programme, now);
         let placed = Placed { viewer, programme: session, reads: [None; 2], deadline: None };
@@ -241,7 +255,16 @@ impl Shard {
             error!("a viewer of no programme");
             return;
         };
-        match placed.viewer.drive(input, programme, &self.port, &mut self.scratch, now) {
+        // A bug that one viewer's bytes lead to ends that viewer: what it leaves half done is its own, and forgotten.
+        let driven = catch_unwind(AssertUnwindSafe(|| {
+            placed.viewer.drive(input, programme, &self.port, &mut self.scratch, now)
+        }));
+        let Ok(driven) = driven else {
+            self.metrics.whep_panics.inc();
+            error!(viewer = number, "viewer by WebRTC dropped: its session panicked; this is a bug");
+            return self.forget(number, &Closed::ByUs);
+        };
+        match driven {
             Ok(()) => {
                 let deadline = placed.viewer.deadline();
                 if placed.deadline != deadline {

@@ -25,6 +25,15 @@ const TURN_PACKETS: usize = 64;
 /// Between two turns.
 const TURN: Duration = Duration::from_millis(4);
 
+/// Datagrams of one viewer that are read in a second; browsers send some twenty, and more only under loss.
+const HEARD_MAX: u32 = 400;
+
+/// A rendition without a frame for so long is given up for a larger one, if the publisher still sends.
+const SILENT_MAX: Duration = Duration::from_millis(1_500);
+
+/// Of a source with keyframes further apart than this a rung has more of them, so a viewer begins with one.
+const KEYFRAMES_APART_MAX_S: f64 = 4.0;
+
 /// What a path is taken to carry before it told, in bit/s: most carry more, and who is started too low sees a bad picture
 /// for eight seconds.
 const INITIAL: f64 = 5e6;
@@ -53,6 +62,12 @@ pub(super) struct Viewer {
     chooser: Chooser,
     /// The viewer chose itself.
     is_pinned: bool,
+    /// It begins with a rung, to go over to this.
+    then: Option<usize>,
+    /// Since it stood still.
+    silent_since: Option<Instant>,
+    /// Datagrams of the second that began then.
+    heard: (Instant, u32),
     turn: Turn,
     /// By then it must be looked at, whatever comes.
     deadline: Option<Instant>,
@@ -91,17 +106,23 @@ impl Viewer {
         let max = ladder.last().copied().unwrap_or_default().mul_add(2.0, 1e6);
         let limits = Limits { initial: INITIAL.min(max), min: MIN, max };
         let chooser = Chooser::new(ladder, limits.initial);
+        let chosen = programme.number_at(chooser.rung());
+        let is_seldom = programme.keyframes_apart_s() > KEYFRAMES_APART_MAX_S;
+        let begins = if is_seldom { programme.rung_for(chosen) } else { chosen };
         Self {
             peer: join.peer,
             lease: join.lease,
             video: Media::of(join.video),
             audio: Media::of(join.audio),
-            place: Place::new(programme.number_at(chooser.rung())),
+            place: Place::new(begins),
             next_sound: None,
             transport: Transport::new(now),
             estimator: Estimator::new(limits, now),
             chooser,
             is_pinned: false,
+            then: (begins != chosen).then_some(chosen),
+            silent_since: None,
+            heard: (now, 0),
             turn: Turn { began: now, packets: 0 },
             deadline: None,
         }
@@ -143,7 +164,9 @@ impl Viewer {
         scratch: &mut Vec<u8>,
         now: Instant,
     ) -> Result<(), Closed> {
-        self.peer.handle_input(input.unwrap_or(Input::Deadline), now);
+        if let Some(input) = self.admitted(input, now) {
+            self.peer.handle_input(input, now);
+        }
         let mut until = self.outputs(programme, port, now)?;
         let Some(path) = self.peer.path() else {
             self.deadline = Some(until);
@@ -159,6 +182,18 @@ impl Viewer {
         let after = self.outputs(programme, port, now)?;
         self.deadline = Some(until.min(after));
         Ok(())
+    }
+
+    /// Neither reports nor requests for lost packets may keep the thread from its other viewers.
+    fn admitted<'a>(&mut self, input: Option<Input<'a>>, now: Instant) -> Option<Input<'a>> {
+        if let Some(Input::Datagram { .. }) = input {
+            if now.saturating_duration_since(self.heard.0) >= Duration::from_secs(1) {
+                self.heard = (now, 0);
+            }
+            self.heard.1 += 1;
+            return input.filter(|_| self.heard.1 <= HEARD_MAX);
+        }
+        Some(input.unwrap_or(Input::Deadline))
     }
 
     fn outputs(&mut self, programme: &Programme, port: &Port, now: Instant) -> Result<Instant, Closed> {
@@ -270,15 +305,38 @@ impl Viewer {
                 Next::Send(entry) => {
                     // It is idle: all before was sent.
                     let _busy = line.begin(entry.packets.clone());
+                    self.silent_since = None;
+                    if let Some(then) = self.then.take() {
+                        self.place.want(then);
+                    }
                 }
-                Next::Wait(until) => return Ok(until),
+                Next::Wait(until) => {
+                    let silent = self.wait(programme, now);
+                    return Ok(Some(until.map_or(silent, |until| until.min(silent))));
+                }
                 Next::WaitForKey => {
                     programme.want_keyframe();
-                    return Ok(None);
+                    return Ok(Some(self.wait(programme, now)));
                 }
                 Next::Lost => debug!("too far behind: it goes on with a newer keyframe"),
             }
         }
+    }
+
+    /// There is nothing to send. A rung that has died is left for a larger one; when to see to that.
+    fn wait(&mut self, programme: &Programme, now: Instant) -> Instant {
+        let since = *self.silent_since.get_or_insert(now);
+        let until = since + SILENT_MAX;
+        if now < until {
+            return until;
+        }
+        self.silent_since = Some(now);
+        let wanted = self.place.wanted();
+        if wanted > 0 && !programme.is_interrupted() {
+            debug!(rendition = wanted, "it stands still: a larger one instead");
+            self.place.want(wanted - 1);
+        }
+        now + SILENT_MAX
     }
 
     fn report(&mut self, programme: &Programme, now: Instant) -> Result<Option<Instant>, ExhaustedError> {

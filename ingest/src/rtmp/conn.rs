@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use media::StreamId;
+use net::tls::HandshakeError;
 use net::{Guesses, TooManyGuesses};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -123,6 +124,9 @@ pub(super) enum ConnError {
     /// The publisher does not read what we write.
     #[error("took no answer for {} s", WRITE_TIMEOUT.as_secs())]
     WriteTimeout,
+    /// No TLS (RTMPS) could be agreed on.
+    #[error("no TLS: {0}")]
+    Handshake(HandshakeError),
     /// The network, or a publisher that left without a word.
     #[error("{0}")]
     Lost(#[from] io::Error),
@@ -149,6 +153,9 @@ impl ConnError {
             Self::Guessing(_) => Reason::TooManyGuesses,
             Self::Publish(_) => Reason::Unsupported,
             Self::WriteTimeout => Reason::Timeout,
+            Self::Handshake(HandshakeError::Full(_)) => Reason::HandshakesFull,
+            Self::Handshake(HandshakeError::TooSlow) => Reason::Timeout,
+            Self::Handshake(_) => Reason::BadHandshake,
             Self::Lost(_) => return None,
         })
     }

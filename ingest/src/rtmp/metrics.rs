@@ -33,6 +33,8 @@ pub(super) enum Reason {
     Timeout,
     Unsupported,
     TakenOver,
+    HandshakesFull,
+    BadHandshake,
     Failed,
 }
 
@@ -64,6 +66,8 @@ impl EncodeLabelValue for Reason {
             Self::Timeout => "timeout",
             Self::Unsupported => "unsupported",
             Self::TakenOver => "taken_over",
+            Self::HandshakesFull => "handshakes_full",
+            Self::BadHandshake => "bad_handshake",
             Self::Failed => "failed",
         };
         EncodeLabelValue::encode(&text, encoder)

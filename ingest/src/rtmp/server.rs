@@ -1,11 +1,13 @@
-//! Accepts publishers.
+//! Accepts publishers, and those who want it so over TLS (RTMPS).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use net::{Accepted, Acceptor, Full, Guesses, Limits, Options, Panicked, Throttle};
+use net::tls::{HandshakeError, Tls};
+use net::{Accepted, Acceptor, Full, Guesses, Limits, Options, Panicked, Places, Throttle};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +30,11 @@ const CLOSED_LINES_MAX: u32 = 10;
 
 /// The RTMP server: bound first, run later, so that a taken port fails the start and not the first publisher.
 pub struct Server {
-    acceptor: Acceptor,
+    plain: Acceptor,
+    /// RTMPS.
+    encrypted: Option<(Acceptor, Tls)>,
+    /// Of both.
+    places: Places,
     gate: Gate,
     guesses: Guesses,
     metrics: Metrics,
@@ -43,25 +49,44 @@ impl Server {
         guesses: Guesses,
         metrics: Metrics,
     ) -> Self {
-        Self { acceptor: Acceptor::new("RTMP", listener, limits), gate, guesses, metrics }
+        let places = Places::new(limits);
+        let plain = Acceptor::new("RTMP", listener, places.clone());
+        Self { plain, encrypted: None, places, gate, guesses, metrics }
+    }
+
+    /// Takes publishers over TLS too, on another `listener` made with [`SOCKET`].
+    #[must_use]
+    pub fn with_tls(mut self, listener: TcpListener, tls: Tls) -> Self {
+        self.encrypted = Some((Acceptor::new("RTMPS", listener, self.places.clone()), tls));
+        self
     }
 
     /// Where it listens; tells the port if that was left to the system.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.acceptor.local_addr()
+        self.plain.local_addr()
+    }
+
+    /// Where it listens for RTMPS.
+    pub fn encrypted_addr(&self) -> io::Result<Option<SocketAddr>> {
+        self.encrypted.as_ref().map(|(acceptor, _)| acceptor.local_addr()).transpose()
     }
 
     /// Serves until `drain` is cancelled; then takes nobody new, says goodbye to every publisher, and returns
     /// when the last connection is closed.
     pub async fn run(self, drain: CancellationToken) {
-        let Self { acceptor, gate: admission, guesses, metrics } = self;
-        accept(acceptor, House { admission, guesses, metrics, drain }).await;
+        let Self { plain, encrypted, places: _, gate: admission, guesses, metrics } = self;
+        let house = Arc::new(House { admission, guesses, metrics, drain });
+        let encrypted = async {
+            if let Some((acceptor, tls)) = encrypted {
+                accept(acceptor, Some(tls), Arc::clone(&house)).await;
+            }
+        };
+        tokio::join!(accept(plain, None, Arc::clone(&house)), encrypted);
     }
 }
 
-async fn accept<A: Admission>(mut acceptor: Acceptor, house: House<A>) {
+async fn accept<A: Admission>(mut acceptor: Acceptor, tls: Option<Tls>, house: Arc<House<A>>) {
     let tasks = TaskTracker::new();
-    let house = Arc::new(house);
     let log = Arc::new(Throttle::per_second(CLOSED_LINES_MAX));
     loop {
         let refused = |full: Full| {
@@ -73,20 +98,39 @@ async fn accept<A: Admission>(mut acceptor: Acceptor, house: House<A>) {
             () = house.drain.cancelled() => break,
         };
         house.metrics.accepted.inc();
-        tasks.spawn(supervise(accepted, Arc::clone(&house), Arc::clone(&log)));
+        tasks.spawn(supervise(accepted, tls.clone(), Arc::clone(&house), Arc::clone(&log)));
     }
     drop(acceptor);
     tasks.close();
     tasks.wait().await;
 }
 
-async fn run<A: Admission>(socket: TcpStream, peer: IpAddr, house: &House<A>) -> Result<Closed, ConnError> {
+async fn run<A: Admission>(
+    socket: TcpStream,
+    peer: IpAddr,
+    tls: Option<Tls>,
+    house: &House<A>,
+) -> Result<Closed, ConnError> {
     // Our answers are small, and the publisher waits for each.
     socket.set_nodelay(true)?;
+    let Some(tls) = tls else { return converse(socket, peer, house).await };
+    let handshake = tls.accept(peer, socket);
+    let stream = tokio::select! {
+        stream = handshake => stream.map_err(ConnError::Handshake)?,
+        () = house.drain.cancelled() => return Ok(Closed::ByDrain),
+    };
+    converse(stream, peer, house).await
+}
+
+async fn converse<A: Admission>(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    peer: IpAddr,
+    house: &House<A>,
+) -> Result<Closed, ConnError> {
     let mut filler = Box::new([0; FILLER_BYTES]);
     getrandom::fill(&mut filler[..]).expect("the operating system has random bytes");
     let mut session = Session::new(filler, Instant::now().into_std());
-    let ended = conn::run(socket, peer, &mut session, house).await;
+    let ended = conn::run(stream, peer, &mut session, house).await;
     if let (Err(error), Some(attempt)) = (&ended, session.attempt())
         && let Some(refused) = error.refused(attempt, peer, SystemTime::now())
     {
@@ -96,18 +140,23 @@ async fn run<A: Admission>(socket: TcpStream, peer: IpAddr, house: &House<A>) ->
 }
 
 /// Runs one connection so that a panic in it ends it alone, and tells how it ended.
-async fn supervise<A: Admission>(accepted: Accepted, house: Arc<House<A>>, log: Arc<Throttle>) {
+async fn supervise<A: Admission>(
+    accepted: Accepted,
+    tls: Option<Tls>,
+    house: Arc<House<A>>,
+    log: Arc<Throttle>,
+) {
     let Accepted { socket, peer, place } = accepted;
     let span = info_span!(
         "publisher",
-        proto = "rtmp",
+        proto = if tls.is_some() { "rtmps" } else { "rtmp" },
         peer.addr = %peer,
         stream.id = field::Empty,
         session = field::Empty
     );
     let metrics = &house.metrics;
     metrics.connections.inc();
-    let ended = net::contain(run(socket, peer.ip(), &house).instrument(span.clone())).await;
+    let ended = net::contain(run(socket, peer.ip(), tls, &house).instrument(span.clone())).await;
     metrics.connections.dec();
     drop(place);
     report(&span, metrics, &log, ended);
@@ -125,6 +174,12 @@ fn report(
         Ok(Ok(Closed::ByPeer)) => debug!("publisher left"),
         Ok(Ok(Closed::ByDrain)) => debug!("publisher sent away: draining"),
         Ok(Err(ConnError::Lost(error))) => debug!(%error, "publisher lost"),
+        // It hung up in its handshake: it does not trust our certificate, or was no publisher.
+        Ok(Err(ConnError::Handshake(HandshakeError::Failed(error))))
+            if error.kind() != io::ErrorKind::InvalidData =>
+        {
+            debug!(%error, "publisher left in its handshake");
+        }
         Ok(Err(error)) => {
             if let Some(reason) = error.reason() {
                 metrics.refused(reason).inc();
@@ -174,6 +229,10 @@ mod tests {
     }
 
     async fn start(limits: Limits) -> Running {
+        start_with(limits, None).await
+    }
+
+    async fn start_with(limits: Limits, tls: Option<Tls>) -> Running {
         let (log, _logging) = Log::capture();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -182,7 +241,8 @@ mod tests {
         let metrics = Metrics::register(&mut registry);
         let (admission, guesses) = (studio.clone(), Guesses::default());
         let house = House { admission, guesses, metrics: metrics.clone(), drain: drain.clone() };
-        let server = tokio::spawn(accept(Acceptor::new("RTMP", listener, limits), house));
+        let acceptor = Acceptor::new("RTMP", listener, Places::new(limits));
+        let server = tokio::spawn(accept(acceptor, tls, Arc::new(house)));
         Running { address, studio, metrics, registry, drain, server, log, _logging }
     }
 
@@ -261,6 +321,49 @@ mod tests {
         running.server.await.unwrap();
         let exposition = exposition(&running.registry);
         assert!(exposition.contains("rtmp_refused_total{reason=\"address_full\"} 1"), "{exposition}");
+    }
+
+    /// RTMPS: the same conversation, over TLS. And whoever speaks RTMP to that port is told apart from a publisher.
+    #[tokio::test]
+    async fn a_publisher_is_taken_over_tls_too() {
+        let made = rcgen::generate_simple_self_signed(vec!["live.example".to_owned()]).unwrap();
+        let key = made.signing_key.serialize_pem();
+        let certificate =
+            net::tls::Certificate::from_pem(made.cert.pem().as_bytes(), key.as_bytes()).unwrap();
+        let served = Arc::new(net::tls::Served::new(Some(certificate)));
+        let tls = Tls::new(served, net::tls::Protocols::Unnamed).unwrap();
+        let running = start_with(CONNECTIONS, Some(tls)).await;
+
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let client = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+        let socket = TcpStream::connect(running.address).await.unwrap();
+        let mut socket = connector.connect("live.example".try_into().unwrap(), socket).await.unwrap();
+        let mut publisher = Publisher::publishing("live", "x?key=k");
+        socket.write_all(&publisher.take()).await.unwrap();
+        running.studio.saw("live/x begins").await;
+        publisher = publisher.video(33, b"encrypted");
+        socket.write_all(&publisher.take()).await.unwrap();
+        running.studio.saw("live/x video 33").await;
+
+        let (mut plain, _) = running.publish("y?key=k").await;
+        let _ = plain.read_to_end(&mut Vec::new()).await;
+        running.drain.cancel();
+        let mut said = Vec::new();
+        socket.read_to_end(&mut said).await.unwrap();
+        assert_eq!(last_status(&said).0, "NetConnection.Connect.Closed");
+        drop((socket, plain));
+        running.server.await.unwrap();
+        let exposition = exposition(&running.registry);
+        assert!(exposition.contains("rtmp_refused_total{reason=\"bad_handshake\"} 1"), "{exposition}");
+        let text = running.log.text();
+        assert!(text.contains("proto=\"rtmps\"") && text.contains("publisher closed error=no TLS"), "{text}");
     }
 
     /// What a subscriber at the finest level would have written.

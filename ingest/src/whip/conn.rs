@@ -5,17 +5,16 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use rtc::port::{Datagram, Lease, Port};
+use rtc::signalling::{self, Condition, Fragment};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::fragment::Fragment;
 use super::media::{Media, Unit};
 use super::metrics::{Metrics, Reason};
 use super::peer::{self, Event, Output, Peer};
 use super::reorder::Counts;
-use super::request::{self, Condition};
 use super::session::{Patch, PatchError, Session};
 use crate::{Packets, Publication, PublishError};
 
@@ -194,7 +193,7 @@ impl Conn {
         // Whoever asked may have gone meanwhile.
         match command {
             Command::End { reply } => {
-                let _ = reply.send(request::done(StatusCode::OK));
+                let _ = reply.send(signalling::done(StatusCode::OK));
                 Some(Closed::Ended)
             }
             Command::Patch { condition, fragment, reply } => {
@@ -207,13 +206,13 @@ impl Conn {
     fn patch(&mut self, condition: &Condition, fragment: &Fragment) -> Response<Bytes> {
         let offer = match self.session.patch(condition, fragment) {
             Ok(Patch::Restart(offer)) => *offer,
-            Ok(Patch::Trickle) => return request::done(StatusCode::NO_CONTENT),
+            Ok(Patch::Trickle) => return signalling::done(StatusCode::NO_CONTENT),
             Err(error) => {
                 let status = match error {
                     PatchError::Unconditional => StatusCode::PRECONDITION_REQUIRED,
                     PatchError::OutOfDate => StatusCode::PRECONDITION_FAILED,
                 };
-                return request::refusal(status, &error.to_string());
+                return signalling::refusal(status, &error.to_string());
             }
         };
         match self.peer.restart(&offer, Instant::now()) {
@@ -226,11 +225,11 @@ impl Conn {
                 self.ufrag.clone_from(&answer.ufrag);
                 let ours = Fragment { ufrag: answer.ufrag, password: answer.password };
                 let text = ours.answer(&self.session.transport_section(), &self.candidates);
-                request::restarted(&self.session.etag(), text)
+                signalling::restarted(&self.session.etag(), text)
             }
             Err(error) => {
                 debug!(%error, "ICE was not restarted");
-                request::refusal(StatusCode::UNPROCESSABLE_ENTITY, "ICE cannot be restarted; publish anew")
+                signalling::refusal(StatusCode::UNPROCESSABLE_ENTITY, "ICE cannot be restarted; publish anew")
             }
         }
     }

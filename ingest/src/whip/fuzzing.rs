@@ -7,7 +7,8 @@ use bytes::{Buf, Bytes};
 use media::TrackKind;
 use media::codec::h264;
 
-use super::fragment::Fragment;
+use rtc::signalling::Fragment;
+
 use super::media::{Media, Unit};
 use super::offer::Offer;
 use super::reorder::Packet;

@@ -10,7 +10,6 @@
 mod access_units;
 mod clock;
 mod conn;
-mod fragment;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod keyframes;

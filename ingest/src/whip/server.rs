@@ -14,6 +14,7 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use media::StreamId;
 use net::{Guesses, Limits, Panicked, Place, Places, Throttle};
 use rtc::port::{Candidate, Port, Protocol};
+use rtc::signalling;
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -50,8 +51,8 @@ pub enum StartError {
     /// There are no random numbers.
     #[error("no certificate for WebRTC: {0}")]
     Certificate(String),
-    #[error("{0:?} cannot stand in a Link header")]
-    IceServer(String),
+    #[error("an address of a STUN or TURN server that cannot be told: {0}")]
+    IceServer(#[from] http::header::InvalidHeaderValue),
 }
 
 /// How publishers are taken.
@@ -107,11 +108,7 @@ impl Whip {
         drain: CancellationToken,
     ) -> Result<Self, StartError> {
         let certificate = certificate()?;
-        let link = |url: &String| {
-            HeaderValue::from_str(&format!("<{url}>; rel=\"ice-server\""))
-                .map_err(|_| StartError::IceServer(url.clone()))
-        };
-        let links = settings.ice_servers.iter().map(link).collect::<Result<_, _>>()?;
+        let links = signalling::links(&settings.ice_servers)?;
         let shared = Shared {
             port,
             gate,
@@ -205,7 +202,7 @@ impl Whip {
         };
         self.begin(peer, &id, &key, offer, publication, place).unwrap_or_else(|error| {
             turned_away(Reason::Offer, error.clone(), Some(id.clone()));
-            request::refusal(StatusCode::UNPROCESSABLE_ENTITY, &error)
+            signalling::refusal(StatusCode::UNPROCESSABLE_ENTITY, &error)
         })
     }
 
@@ -268,7 +265,7 @@ impl Whip {
             session = field::Empty
         );
         shared.tasks.spawn(supervise(self.clone(), name.clone(), conn, place, span));
-        Ok(request::created(&format!("{}{id}/{name}", request::PREFIX), &etag, &shared.links, text))
+        Ok(signalling::created(&format!("{}{id}/{name}", request::PREFIX), &etag, &shared.links, text))
     }
 
     /// Hands a request to its session. 404 whether there never was one, or it has ended; and only whoever began it may ask.
@@ -279,7 +276,7 @@ impl Whip {
         key: &Secret,
         command: impl FnOnce(oneshot::Sender<Response<Bytes>>) -> Command,
     ) -> Response<Bytes> {
-        let gone = || request::refusal(StatusCode::NOT_FOUND, "there is no such session, or not any more");
+        let gone = || signalling::refusal(StatusCode::NOT_FOUND, "there is no such session, or not any more");
         let Some(handle) = self.sessions().get(session).cloned() else { return gone() };
         let is_owner = || handle.key == digest(key);
         let owner = self.shared.guesses.attempt(peer, Instant::now(), is_owner, |right| !right);

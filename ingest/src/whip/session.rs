@@ -1,8 +1,8 @@
 //! What a WHIP session knows of its publisher's ICE, and what a PATCH does to it (RFC 9725, §4.3). Pure.
 
-use super::fragment::Fragment;
+use rtc::signalling::{Condition, Fragment};
+
 use super::offer::Offer;
-use super::request::Condition;
 
 /// ICE generations are told apart by their number; the id is the session's.
 pub(super) struct Session {

@@ -9,6 +9,7 @@ import { byId, part, setText, write } from "../dom.ts";
 import * as format from "../format.ts";
 import { keptFor } from "../kept.ts";
 import { Poller } from "../poll.ts";
+import { explainWarning } from "../self-signed.ts";
 import { type Point, draw, shape } from "./graph.ts";
 import { cleanKey, currentKey, keep, readFragment } from "./key.ts";
 import { drawQr } from "./qr.ts";
@@ -136,7 +137,7 @@ byId("chooser", HTMLFormElement).addEventListener("submit", (event) => event.pre
 // Setting up
 
 function renderSetup(): void {
-  const server = setup.serverAddress(location.hostname, report?.rtmp_port ?? 1935, name.app);
+  const server = setup.serverAddress(location.hostname, report ?? { rtmp_port: 1935 }, name.app);
   setText("server", server);
   const key = currentKey() ?? "";
   showSecret("stream-key", (text) => setup.streamKey(name.stream, text), key);
@@ -288,6 +289,7 @@ function arrive(): void {
 }
 
 offerCopies();
+void explainWarning();
 arrive();
 window.addEventListener("hashchange", () => {
   if (readFragment(location.hash).key !== null) arrive();

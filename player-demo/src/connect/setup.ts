@@ -3,6 +3,12 @@
 import { type StreamName, embedAddress, watchAddress } from "../api.ts";
 
 const RTMP_PORT = 1935;
+/** There is no default that encoders agree on, so it is always named. */
+export interface Ports {
+  rtmp_port: number;
+  /** Encrypted, if there is a certificate that encoders trust. */
+  rtmps_port?: number | undefined;
+}
 
 /** What stands in place of a key that is not shown; the same for every key, so that it tells nothing, not its length. */
 export const HIDDEN = "••••••••••••";
@@ -13,7 +19,8 @@ export function isName(text: string): boolean {
 }
 
 /** `host` as the browser knows the server (an IPv6 address in brackets). */
-export function serverAddress(host: string, port: number, app: string): string {
+export function serverAddress(host: string, { rtmp_port: port, rtmps_port: encrypted }: Ports, app: string): string {
+  if (encrypted !== undefined) return `rtmps://${host}:${encrypted}/${app}`;
   return `rtmp://${host}${port === RTMP_PORT ? "" : `:${port}`}/${app}`;
 }
 

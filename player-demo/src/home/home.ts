@@ -7,9 +7,10 @@ import { offerCopies } from "../copy.ts";
 import { byId, part, write } from "../dom.ts";
 import * as format from "../format.ts";
 import { Poller } from "../poll.ts";
+import { serverAddress } from "../connect/setup.ts";
+import { explainWarning } from "../self-signed.ts";
 
 const root = document.documentElement;
-const DEFAULT_RTMP_PORT = 1935;
 const server = byId("server", HTMLElement);
 const list = byId("streams", HTMLElement);
 /** Cards stay the same elements from poll to poll: the focus, and what a screen reader reads, stay put. */
@@ -18,10 +19,10 @@ let shown: Stream[] = [];
 let failures = 0;
 
 const poller = new Poller<StreamList>(LIST_ADDRESS, {
-  onAnswer({ streams, rtmp_port: port }) {
+  onAnswer({ streams, rtmp_port: port, rtmps_port }) {
     failures = 0;
-    write(server, `rtmp://${location.hostname}${port === DEFAULT_RTMP_PORT ? "" : `:${port}`}/live`);
-    for (const id of ["go-live", "in-a-minute", "steps"]) byId(id, HTMLElement).hidden = !port;
+    write(server, port ? serverAddress(location.hostname, { rtmp_port: port, rtmps_port }, "live") : "");
+    for (const id of ["go-live", "studio", "in-a-minute", "steps"]) byId(id, HTMLElement).hidden = !port;
     shown = [...streams].sort((a, b) => key(a).localeCompare(key(b)));
     render();
   },
@@ -123,6 +124,7 @@ class Card {
 }
 
 offerCopies();
+void explainWarning();
 poller.now();
 setInterval(() => {
   for (const card of cards.values()) card.tick();

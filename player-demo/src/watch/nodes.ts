@@ -1,13 +1,10 @@
 // The servers that have this stream, each with the same bytes under the same paths. While one answers, the page stays
 // with it; when it does not, the next one is asked.
 
-/** `GET /nodes`: where else this server's streams are. */
-interface Nodes {
-  /** Origins, as in `https://edge2.example`. */
-  alternates: string[];
-}
+import { NODES_ADDRESS, type Nodes } from "../api.ts";
 
-export const NODES_ADDRESS = "/nodes";
+/** A server that does not answer by then is not waited for, in milliseconds. */
+const TOLD_WITHIN = 1500;
 
 export class NodeList {
   /** The server this page came from first; addresses there need no origin. */
@@ -15,6 +12,8 @@ export class NodeList {
   private current = 0;
   /** How many have failed since one answered. */
   private failed = 0;
+  /** By the server this page came from. */
+  prefer: "hls" | "webrtc" | null = null;
 
   /** To be put before a path. */
   get origin(): string {
@@ -24,8 +23,11 @@ export class NodeList {
   /** Learns of the others. Without an answer there are none. */
   async load(): Promise<void> {
     try {
-      const response = await fetch(NODES_ADDRESS);
-      if (response.ok) this.learn(((await response.json()) as Nodes).alternates);
+      const response = await fetch(NODES_ADDRESS, { signal: AbortSignal.timeout(TOLD_WITHIN) });
+      if (!response.ok) return;
+      const { alternates, prefer } = (await response.json()) as Nodes;
+      this.learn(alternates);
+      this.prefer = prefer ?? null;
     } catch {
       // The server is not there; polling finds out, and tells it.
     }

@@ -1,15 +1,17 @@
-// The two ways to play a stream behind one face: hls.js on Media Source Extensions, or the browser's own HLS.
+// The ways to play a stream behind one face, and two of them: hls.js on Media Source Extensions, and the browser's own HLS.
 
 import Hls, { type ErrorData, ErrorDetails, ErrorTypes, Events, type FragLoadedData, type Level, type RetryConfig } from "hls.js";
 import workerAddress from "hls.js/dist/hls.worker.js";
 import type { Stream } from "../api.ts";
 import { codecName } from "../format.ts";
 import { textAt, warm } from "./cold.ts";
+import type { Link } from "./link.ts";
 import { nextMove } from "./live-edge.ts";
 import { type Choice, NOTHING, type Offer, type Rendition, filtered, nearest, ofHeight, offerOf, readMultivariant } from "./quality.ts";
 import { Standstill } from "./standstill.ts";
 
-export type PlayerKind = "hls.js" | "native";
+export type PlayerKind = HlsKind | "webrtc";
+export type HlsKind = "hls.js" | "native";
 
 export interface PlayerEvents {
   /** The player will not come back by itself. */
@@ -24,6 +26,8 @@ export interface Player {
   readonly kind: PlayerKind;
   readonly hls: Hls | null;
   readonly meter: BitrateMeter | null;
+  /** Of a session by WebRTC. */
+  readonly link: Link | null;
   /** Parts fetched on their own: above 0, low-latency mode is really in use. */
   readonly partsLoaded: number;
   /** What there is to choose from; nothing until a playlist has told it. */
@@ -53,7 +57,7 @@ export interface Player {
  * play HLS itself: Chromium's own HLS takes no part in low latency and reports no errors. `wanted` comes from
  * `?player=` and is for tests and support.
  */
-export function choosePlayer(wanted: string | null, can: { mse: boolean; native: boolean }): PlayerKind | null {
+export function choosePlayer(wanted: string | null, can: { mse: boolean; native: boolean }): HlsKind | null {
   if (wanted === "native" && can.native) return "native";
   if (can.mse) return "hls.js";
   return can.native ? "native" : null;
@@ -71,7 +75,7 @@ export function codecsLacking(stream: Stream | null): string[] {
   return (lacking.length > 0 ? lacking : codecs).map(codecName);
 }
 
-export function openPlayer(kind: PlayerKind, video: HTMLVideoElement, playlist: string, choice: Choice, events: PlayerEvents): Player {
+export function openPlayer(kind: HlsKind, video: HTMLVideoElement, playlist: string, choice: Choice, events: PlayerEvents): Player {
   return new { "hls.js": HlsPlayer, native: NativePlayer }[kind](video, playlist, choice, events);
 }
 
@@ -106,6 +110,7 @@ class HlsPlayer implements Player {
   readonly kind = "hls.js";
   readonly hls: Hls;
   readonly meter = new BitrateMeter();
+  readonly link = null;
   partsLoaded = 0;
   offer = NOTHING;
   /** Index of a level; -1 leaves it to hls.js. */
@@ -366,6 +371,7 @@ class NativePlayer implements Player {
   readonly kind = "native";
   readonly hls = null;
   readonly meter = null;
+  readonly link = null;
   readonly partsLoaded = 0;
   offer = NOTHING;
 

@@ -13,44 +13,67 @@ const menu = byId("quality-menu", HTMLElement);
 const scrim = byId("quality-scrim", HTMLElement);
 const controller = byId("player", HTMLElement);
 
+/** The switch below the renditions. */
+export interface LowLatency {
+  on: boolean;
+  /** In small letters: what plays. */
+  detail: string;
+}
+
 export interface Listener {
   onChoice(choice: Choice): void;
+  onLowLatency(on: boolean): void;
   /** The menu is about to be seen: `renderQuality` is to be called. */
   onOpen(): void;
 }
 
-let listener: Listener = { onChoice: () => {}, onOpen: () => {} };
+let listener: Listener = { onChoice: () => {}, onLowLatency: () => {}, onOpen: () => {} };
 
 export function listen(to: Listener): void {
   listener = to;
 }
 
-export function renderQuality(choice: Choice, offer: Offer, shown: Rendition | null, usable: boolean): void {
-  button.hidden = !isChoice(offer);
+/** `lowLatency`: null where there is nothing to switch. */
+export function renderQuality(
+  choice: Choice,
+  offer: Offer,
+  shown: Rendition | null,
+  lowLatency: LowLatency | null,
+  usable: boolean,
+): void {
+  button.hidden = !isChoice(offer) && lowLatency === null;
   const words = buttonWords(choice, offer, shown);
   setText("quality-first", words[0]);
   setText("quality-second", words[1]);
   if (menu.hidden) return;
   if (button.hidden || !usable) close(false);
-  else renderItems(menuItems(choice, offer, shown));
+  else renderItems(menuItems(choice, offer, shown), lowLatency);
 }
 
 /** In place: an item that has the focus keeps it. */
-function renderItems(items: Item[]): void {
-  while (menu.childElementCount > items.length) menu.lastElementChild?.remove();
-  items.forEach(({ choice, label, detail, checked }, i) => {
-    const item = menu.children[i] ?? menu.appendChild(newItem());
-    item.setAttribute("data-choice", String(choice));
-    item.setAttribute("aria-checked", String(checked));
-    write(item.children[0], label);
-    write(item.children[1], detail);
-  });
+function renderItems(items: Item[], lowLatency: LowLatency | null): void {
+  const count = items.length + (lowLatency ? 1 : 0);
+  while (menu.childElementCount > count) menu.lastElementChild?.remove();
+  items.forEach(({ choice, label, detail, checked }, i) => renderItem(i, "menuitemradio", String(choice), { label, detail, checked }));
+  if (!lowLatency) return;
+  const { on: checked, detail } = lowLatency;
+  renderItem(items.length, "menuitemcheckbox", LOW_LATENCY, { label: "Low latency", detail, checked });
+}
+
+const LOW_LATENCY = "low-latency";
+
+function renderItem(place: number, role: string, value: string, { label, detail, checked }: Omit<Item, "choice">): void {
+  const item = menu.children[place] ?? menu.appendChild(newItem());
+  item.setAttribute("role", role);
+  item.setAttribute("data-choice", value);
+  item.setAttribute("aria-checked", String(checked));
+  write(item.children[0], label);
+  write(item.children[1], detail);
 }
 
 function newItem(): HTMLElement {
   const item = part("button", "quality-item");
   item.setAttribute("type", "button");
-  item.setAttribute("role", "menuitemradio");
   item.tabIndex = -1;
   item.append(part("span", "quality-label"), part("small", "quality-detail"));
   return item;
@@ -68,7 +91,7 @@ function open(): void {
   button.ariaExpanded = "true";
   controller.setAttribute("autohide", "-1");
   listener.onOpen();
-  (menu.querySelector<HTMLElement>('[aria-checked="true"]') ?? items()[0])?.focus();
+  (menu.querySelector<HTMLElement>('[role="menuitemradio"][aria-checked="true"]') ?? items()[0])?.focus();
 }
 
 function close(focusButton: boolean): void {
@@ -86,6 +109,7 @@ function items(): HTMLElement[] {
 function choose(item: Element): void {
   const text = item.getAttribute("data-choice") ?? "auto";
   close(true);
+  if (text === LOW_LATENCY) return listener.onLowLatency(item.getAttribute("aria-checked") !== "true");
   listener.onChoice(text === "auto" || text === "audio" ? text : Number(text));
 }
 

@@ -118,21 +118,50 @@ export function filtered(playlist: string, choice: Choice, native: boolean): str
   return filter === null ? playlist : `${playlist}${playlist.includes("?") ? "&" : "?"}${filter}`;
 }
 
+interface Variant extends Rendition {
+  codecs: string;
+  /** The server's, out of the address `…/NAME/index.m3u8`. */
+  name: string;
+}
+
 /** What a multivariant playlist offers, rfc8216bis §4.4.6. */
 export function readMultivariant(text: string): Offer {
-  const renditions: Rendition[] = [];
+  const { variants, audioOnly } = read(text);
+  return offerOf(variants.map(({ width, height, bitrate, frameRate }) => ({ width, height, bitrate, frameRate })), audioOnly);
+}
+
+/** The publisher's own picture. */
+const OWN = "v";
+
+/**
+ * The same for WebRTC, where every browser takes H.264, and the server makes a picture of its own where the publisher's does
+ * not suit. `names`: what the server calls them, by height.
+ */
+export function readForWebRtc(text: string): { offer: Offer; names: Map<number, string> } {
+  const { variants, audioOnly } = read(text);
+  const h264 = variants.filter(({ codecs }) => codecs.includes("avc1"));
+  const isMade = (height: number) => h264.some((other) => other.height === height && other.name !== OWN);
+  const suited = h264.filter(({ name, height }) => name !== OWN || !isMade(height));
+  const renditions = suited.map(({ width, height, bitrate, frameRate }) => ({ width, height, bitrate, frameRate }));
+  return { offer: offerOf(renditions, audioOnly), names: new Map(suited.map(({ height, name }) => [height, name])) };
+}
+
+function read(text: string): { variants: Variant[]; audioOnly: boolean } {
+  const variants: Variant[] = [];
   let audioOnly = false;
-  for (const line of text.split("\n")) {
-    const [tag = "", list = ""] = splitOnce(line.trim(), ":");
+  const lines = text.split("\n").map((line) => line.trim());
+  lines.forEach((line, i) => {
+    const [tag = "", list = ""] = splitOnce(line, ":");
     if (tag === "#EXT-X-MEDIA") audioOnly ||= isSoundOfItsOwn(attributes(list));
-    if (tag !== "#EXT-X-STREAM-INF") continue;
+    if (tag !== "#EXT-X-STREAM-INF") return;
     const found = attributes(list);
     const [width, height] = (found.get("RESOLUTION") ?? "").split("x").map(Number);
     const bitrate = Number(found.get("AVERAGE-BANDWIDTH") ?? found.get("BANDWIDTH"));
     const frameRate = Number(found.get("FRAME-RATE")) || null;
-    if (width && height && bitrate > 0) renditions.push({ width, height, bitrate, frameRate });
-  }
-  return offerOf(renditions, audioOnly);
+    const [codecs, name] = [found.get("CODECS") ?? "", lines[i + 1]?.split("/").at(-2) ?? ""];
+    if (width && height && bitrate > 0) variants.push({ width, height, bitrate, frameRate, codecs, name });
+  });
+  return { variants, audioOnly };
 }
 
 /** Sound without an address is part of the picture's rendition, rfc8216bis §4.4.6.2.1. */

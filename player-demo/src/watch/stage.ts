@@ -11,7 +11,7 @@ import "media-chrome/media-pip-button";
 import "media-chrome/media-play-button";
 import "media-chrome/media-volume-range";
 import type Hls from "hls.js";
-import { type Stream, type StreamName, streamAddress } from "../api.ts";
+import { type Stream, type StreamName, streamAddress, whepAddress } from "../api.ts";
 import { byId, setText } from "../dom.ts";
 import { keptFor } from "../kept.ts";
 import { Poller, backoff } from "../poll.ts";
@@ -19,9 +19,11 @@ import { LIVE_WITHIN } from "./live-edge.ts";
 import { type Effect, type Event, type Model, initial, isSettled, step } from "./machine.ts";
 import { NodeList, isNodeTrouble } from "./nodes.ts";
 import { type Notice, noticeFor } from "./notice.ts";
-import { type Player, choosePlayer, codecsLacking, openPlayer, supportedHere } from "./player.ts";
-import { listen, renderQuality, sayGivenUp } from "./quality-menu.ts";
+import { type Player, choosePlayer, codecsLacking, supportedHere } from "./player.ts";
+import { type LowLatency, listen, renderQuality, sayGivenUp } from "./quality-menu.ts";
 import { type Choice, NOTHING, Patience, keepChoice, keptChoice } from "./quality.ts";
+import { Route, keepWish, wish } from "./route.ts";
+import { RoutedPlayer } from "./routed-player.ts";
 import { type Stats, collect } from "./stats.ts";
 
 declare global {
@@ -50,7 +52,10 @@ const TICK = 250;
 const root = document.documentElement;
 export const video = byId("video", HTMLVideoElement);
 const controller = byId("player", HTMLElement);
-const wantedPlayer = new URLSearchParams(location.search).get("player");
+const query = new URLSearchParams(location.search);
+const wantedPlayer = query.get("player");
+/** `?via=webrtc` or `?via=hls`, for this visit; who asks for a player by name means HLS. */
+const via = query.get("via") ?? (wantedPlayer === null ? null : "hls");
 
 /** What the page around the stage shows of it. */
 export interface Surroundings {
@@ -68,6 +73,9 @@ let model: Model = initial;
 let player: Player | null = null;
 const kept = keptFor("localStorage");
 let choice: Choice = keptChoice(kept);
+const route = new Route(wish(via, kept, null), kept);
+// Asked for by name it is tried, whatever was seen here before.
+if (via === "webrtc") route.forget();
 const patience = new Patience();
 let openedAt = 0;
 let firstPicture: number | null = null;
@@ -132,10 +140,19 @@ function open(playlist: string): void {
   firstPicture = null;
   wantsLive = true;
   patience.reset();
-  player = openPlayer(kind, video, playlist, choice, {
+  const source = {
+    playlist,
+    whep: nodes.origin + whepAddress(name),
+    picture: model.stream?.video != null,
+    sound: model.stream?.audio != null,
+  };
+  player = new RoutedPlayer(video, source, kind, choice, route, {
     onFailure: (detail) => queueMicrotask(() => onFailure(detail)),
     onNoAnswer: () => poller.now(),
     onUnsupported: () => queueMicrotask(() => send({ type: "unsupported", codecs: codecsLacking(model.stream) })),
+    onTurned,
+    onFlow,
+    onEnded: () => send({ type: "media-ended" }),
   });
   watchForStall();
   video.requestVideoFrameCallback?.(() => (firstPicture = (performance.now() - openedAt) / 1000));
@@ -147,6 +164,14 @@ function close(): void {
   player = null;
   for (const timer of [finishTimer, settledTimer, stalledTimer]) clearTimeout(timer);
   closing?.destroy();
+}
+
+/** Not for a viewer who has paused: whatever plays now waits as well. */
+function onTurned(): void {
+  if (!wantsLive) return;
+  watchForStall();
+  send({ type: "playback", playback: "loading" });
+  void play();
 }
 
 function onFailure(detail: string): void {
@@ -196,20 +221,30 @@ function watchForStall(): void {
   );
 }
 
-video.addEventListener("playing", () => {
+function onPlaying(): void {
   clearTimeout(stalledTimer);
   clearTimeout(settledTimer);
   settledTimer = window.setTimeout(() => send({ type: "settled" }), SETTLED_AFTER);
   send({ type: "playback", playback: "playing" });
-});
-video.addEventListener("waiting", () => {
+}
+
+function onWaiting(): void {
   if (!player || video.seeking || model.playback !== "playing") return;
   stalls += 1;
   watchForStall();
   send({ type: "playback", playback: "stalled" });
   // It may be the server; then another one has the same.
   poller.now();
-});
+}
+
+/** A picture that is paused, or was never there, is told of by the element. */
+function onFlow(flows: boolean): void {
+  if (!flows) onWaiting();
+  else if (model.playback === "stalled") onPlaying();
+}
+
+video.addEventListener("playing", onPlaying);
+video.addEventListener("waiting", onWaiting);
 video.addEventListener("pause", () => {
   // Ending and closing pause, too.
   if (!player || video.ended || model.playback === "loading") return;
@@ -218,7 +253,10 @@ video.addEventListener("pause", () => {
   clearTimeout(stalledTimer);
   send({ type: "playback", playback: "paused" });
 });
-video.addEventListener("ended", () => send({ type: "media-ended" }));
+// A session that is closed ends its tracks, whether there is more to come or not.
+video.addEventListener("ended", () => {
+  if (video.ended && player?.kind !== "webrtc") send({ type: "media-ended" });
+});
 video.addEventListener("volumechange", () => {
   if (!video.muted) byId("tap-sound", HTMLElement).hidden = true;
 });
@@ -273,8 +311,16 @@ function watchChoice(): void {
   if (patience.isOver(performance.now(), player.isOnChoice() ? mark : null)) giveUp();
 }
 
+/** Where the server has both ways, or the page was opened with one of them. */
+function lowLatency(): LowLatency | null {
+  const canSwitch = player !== null && "RTCPeerConnection" in window && (nodes.prefer !== null || query.has("via"));
+  if (!canSwitch) return null;
+  const on = route.prefers === "webrtc";
+  return { on, detail: player?.kind === "webrtc" ? "WebRTC" : on ? "HLS for now" : "" };
+}
+
 function renderChoice(): void {
-  renderQuality(choice, player?.offer ?? NOTHING, player?.shown() ?? null, !controller.inert);
+  renderQuality(choice, player?.offer ?? NOTHING, player?.shown() ?? null, lowLatency(), !controller.inert);
   const soundOnly = choice === "audio" || !model.stream?.video;
   byId("audio-only", HTMLElement).hidden = !(model.phase === "live" && model.stream?.audio && soundOnly);
 }
@@ -283,6 +329,13 @@ listen({
   onChoice(next) {
     keepChoice(kept, next);
     choose(next);
+  },
+  onLowLatency(on) {
+    const wanted = on ? "webrtc" : "hls";
+    keepWish(kept, wanted);
+    route.forget();
+    route.want(wanted);
+    send({ type: "reopen" });
   },
   onOpen: renderChoice,
 });
@@ -354,10 +407,13 @@ export function openStage(stream: StreamName, around: Partial<Surroundings>): vo
     video,
     stats,
   };
+  const told = nodes.load().then(() => route.want(wish(via, kept, nodes.prefer)));
   poller = new Poller<Stream>(() => nodes.origin + streamAddress(name), {
     onAnswer: (answer) => {
       nodes.answered();
-      send({ type: "answer", stream: { ...answer, playlist: nodes.origin + answer.playlist } });
+      const stream = { ...answer, playlist: nodes.origin + answer.playlist };
+      // How it is to be played has to be known first.
+      void told.then(() => send({ type: "answer", stream }));
     },
     onFailure: (status) => {
       if (isNodeTrouble(status) && nodes.next()) poller.now();
@@ -367,7 +423,6 @@ export function openStage(stream: StreamName, around: Partial<Surroundings>): vo
   });
   render(model);
   poller.now();
-  void nodes.load();
   setInterval(() => {
     if (wantsLive) player?.keepUp(model.stream?.state === "live");
     renderLive();

@@ -2,12 +2,13 @@
 
 import type { Stream } from "../api.ts";
 import * as format from "../format.ts";
-import { type Player, bufferAhead } from "./player.ts";
+import type { Link } from "./link.ts";
+import { type Player, type PlayerKind, bufferAhead } from "./player.ts";
 import { type Choice, describe } from "./quality.ts";
 
 /** Times are in seconds; null is "not known". */
 export interface Stats {
-  player: "hls.js" | "native" | null;
+  player: PlayerKind | null;
   session: string | null;
   /** Broadcaster's clock to picture, by PROGRAM-DATE-TIME; right only if both clocks are. */
   latency: number | null;
@@ -36,6 +37,8 @@ export interface Stats {
   partsLoaded: number;
   /** Parts are loaded on their own, and the playlist is held by the server until the next one. */
   lowLatency: boolean;
+  /** Of a session by WebRTC. */
+  link: Link | null;
 }
 
 export interface Observed {
@@ -65,7 +68,7 @@ export function collect({ video, player, stream, choice, stalls, firstPicture }:
     droppedFrames: quality.droppedVideoFrames,
     stalls,
     firstPicture,
-    bitrate: player?.meter?.bitsPerSecond() ?? stream?.bitrate ?? null,
+    bitrate: player?.meter?.bitsPerSecond() ?? player?.link?.bitrate ?? stream?.bitrate ?? null,
     width: video.videoWidth,
     height: video.videoHeight,
     codecs: tracks.length > 0 ? tracks.join(" ") : null,
@@ -76,12 +79,14 @@ export function collect({ video, player, stream, choice, stalls, firstPicture }:
     partTarget: details?.partTarget || stream?.part_target || null,
     partsLoaded,
     lowLatency: partsLoaded > 0 && details?.canBlockReload === true,
+    link: player?.link ?? null,
   };
 }
 
 /** The overlay's lines, in order. */
 export function lines(stats: Stats): [label: string, value: string][] {
   const size = stats.width > 0 ? `${stats.width}×${stats.height}` : format.UNKNOWN;
+  if (stats.player === "webrtc") return linesOfWebRtc(stats, size);
   const parts = stats.partTarget === null ? format.UNKNOWN : `${Math.round(stats.partTarget * 1000)} ms`;
   return [
     ["Latency", format.seconds(stats.latency, 2)],
@@ -97,5 +102,25 @@ export function lines(stats: Stats): [label: string, value: string][] {
     ["Codecs", stats.codecs ?? format.UNKNOWN],
     ["Part target", `${parts}${stats.lowLatency ? ", in use" : ""}`],
     ["Player", stats.player ?? format.UNKNOWN],
+    ["Protocol", stats.lowLatency ? "LL-HLS" : "HLS"],
+  ];
+}
+
+function linesOfWebRtc(stats: Stats, size: string): [label: string, value: string][] {
+  const { link } = stats;
+  const milliseconds = (value: number | null | undefined) => (value == null ? format.UNKNOWN : `${Math.round(value * 1000)} ms`);
+  const freezes = link && link.freezes > 0 ? `${link.freezes} (${format.seconds(link.frozenFor)})` : "0";
+  return [
+    ["Latency", format.seconds(stats.latency, 2)],
+    ["Round trip", milliseconds(link?.roundTrip)],
+    ["Loss", link?.loss == null ? format.UNKNOWN : `${(100 * link.loss).toFixed(1)} %`],
+    ["Jitter", milliseconds(link?.jitter)],
+    ["Freezes", freezes],
+    ["Stalls", String(stats.stalls)],
+    ["Dropped", `${stats.droppedFrames} of ${stats.frames}`],
+    ["Bitrate", format.bitrate(stats.bitrate)],
+    ["Picture", size],
+    ["Rendition", stats.renditionWords],
+    ["Protocol", link?.protocol ? `WebRTC over ${link.protocol}` : "WebRTC"],
   ];
 }

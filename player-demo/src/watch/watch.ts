@@ -7,6 +7,7 @@ import { type StreamName, nameFromPath } from "../api.ts";
 import { byId, setText } from "../dom.ts";
 import * as format from "../format.ts";
 import { keptFor } from "../kept.ts";
+import { explainWarning } from "../self-signed.ts";
 import { type Model, initial } from "./machine.ts";
 import { toggleQuality } from "./quality-menu.ts";
 import { type Command, SHORTCUTS, commandFor } from "./shortcuts.ts";
@@ -156,3 +157,4 @@ openStage(name, {
   },
 });
 setInterval(() => renderFacts(shown), 1000);
+void explainWarning();

@@ -14,8 +14,10 @@ const refusal = { at: 1000, times: 1, from: "203.0.113.7", stream: "live/cam1", 
 const report = (changes) => ({ stream: { ...name, state: "offline", since: null, reason: null }, refusals: [refusal], ...changes });
 
 test("addresses are what OBS and ffmpeg want, with the port only where it is another one", () => {
-  assert.equal(setup.serverAddress("live.example.org", 1935, "live"), "rtmp://live.example.org/live");
-  assert.equal(setup.serverAddress("[2001:db8::1]", 2935, "live"), "rtmp://[2001:db8::1]:2935/live");
+  assert.equal(setup.serverAddress("live.example.org", { rtmp_port: 1935 }, "live"), "rtmp://live.example.org/live");
+  assert.equal(setup.serverAddress("[2001:db8::1]", { rtmp_port: 2935 }, "live"), "rtmp://[2001:db8::1]:2935/live");
+  const encrypted = { rtmp_port: 1935, rtmps_port: 1936 };
+  assert.equal(setup.serverAddress("live.example.org", encrypted, "live"), "rtmps://live.example.org:1936/live");
   assert.equal(setup.streamKey("cam1", "k~._-"), "cam1?key=k~._-");
   assert.match(setup.ffmpegCommand("rtmp://h/live/cam1?key=k"), / -f flv 'rtmp:\/\/h\/live\/cam1\?key=k'$/);
   assert.match(setup.embedSnippet("https://h", name), /^<iframe src="https:\/\/h\/embed\/live\/cam1" title=.* allowfullscreen/);

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import {
   NOTHING, Patience, STANDS_STILL_MAX, buttonWords, describe, filtered, isChoice, keepChoice, keptChoice, menuItems, nameOf,
-  nameOfChoice, nearest, offerOf, readMultivariant,
+  nameOfChoice, nearest, offerOf, readForWebRtc, readMultivariant,
 } from "../../src/watch/quality.ts";
 
 const rendition = (height, changes) => ({ width: (height * 16) / 9, height, frameRate: 30, bitrate: height * 2500, ...changes });
@@ -91,6 +91,18 @@ s/a/index.m3u8
   const muxed = '#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="a",NAME="A"\n#EXT-X-STREAM-INF:BANDWIDTH=1,RESOLUTION=2x2';
   assert.equal(readMultivariant(muxed).audioOnly, false, "no address, no rendition of its own");
   assert.deepEqual(readMultivariant("<html>no playlist</html>"), NOTHING);
+});
+
+test("by WebRTC there is H.264 alone, and in its own size the picture that was made for it", () => {
+  const variant = (codec, size, name) => `#EXT-X-STREAM-INF:BANDWIDTH=1000,CODECS="${codec},mp4a.40.2",RESOLUTION=${size}\ns/${name}/index.m3u8\n`;
+  const { offer, names } = readForWebRtc(
+    [variant("hvc1.1.6.L93", "1280x720", "v"), variant("avc1.64001f", "1280x720", "v720"), variant("avc1.64001e", "640x360", "v360")].join(""),
+  );
+  assert.deepEqual([heights(offer), [...names]], [[720, 360], [[720, "v720"], [360, "v360"]]]);
+  const own = readForWebRtc([variant("avc1.64001f", "1280x720", "v"), variant("avc1.64001e", "640x360", "v360")].join(""));
+  assert.deepEqual([...own.names], [[720, "v"], [360, "v360"]]);
+  const both = readForWebRtc([variant("avc1.64001f", "1280x720", "v720"), variant("avc1.64001f", "1280x720", "v")].join(""));
+  assert.deepEqual([...both.names], [[720, "v720"]], "the publisher's has B-frames, or there would be no other");
 });
 
 test("a height is kept, Auto forgets it, and the sound alone is kept for nobody's next visit", () => {

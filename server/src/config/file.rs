@@ -65,8 +65,9 @@ impl Source {
                 continue;
             };
             let origin = self.origin(item.span().or(name_span));
-            let number = || item.as_integer().filter(|_| key.is_number()).map(|number| number.to_string());
-            match item.as_str().map(str::to_owned).or_else(number) {
+            let number = || item.as_integer().map(|number| number.to_string());
+            let bare = || number().or_else(|| Some(item.as_bool()?.to_string())).filter(|_| key.is_bare());
+            match item.as_str().map(str::to_owned).or_else(bare) {
                 Some(text) => settings.push(Setting { key, text, origin }),
                 None => problems.push(Problem { origin, what: no_text(key, item) }),
             }

@@ -30,6 +30,10 @@ impl fmt::Display for Origin {
             Self::Default => f.write_str("default"),
             Self::File { path, line, column } => write!(f, "{}:{line}:{column}", path.display()),
             Self::Environment { variable } => write!(f, "environment {variable}"),
+            // A key of no section is an option of the same name; the others have one that says more.
+            Self::Option { name: "tls.self_signed" } => f.write_str("option --tls-self-signed"),
+            Self::Option { name: "acme.domain" } => f.write_str("option --domain"),
+            Self::Option { name: "acme.terms_agreed" } => f.write_str("option --acme-agree"),
             Self::Option { name } => write!(f, "option --{name}"),
         }
     }

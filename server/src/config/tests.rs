@@ -32,10 +32,22 @@ fn nothing_set_gives_the_documented_defaults() {
             "http.listen = \":8080\" # default",
             "http.connections_per_address = 1000 # default",
             "http.alternates = \"\" # default",
+            "http.redirect = false # default",
+            "https.listen = \":8443\" # default",
+            "rtmps.listen = \":1936\" # default",
+            "tls.certificate = \"\" # default",
+            "tls.key = \"\" # default",
+            "tls.self_signed = false # default",
+            "acme.domain = \"\" # default",
+            "acme.terms_agreed = false # default",
+            "acme.contact = \"\" # default",
+            "acme.directory = \"letsencrypt\" # default",
+            "acme.authority = \"\" # default",
             "rtmp.listen = \":1935\" # default",
             "webrtc.listen = \":8189\" # default",
             "webrtc.public = \"\" # default",
             "webrtc.ice_servers = \"\" # default",
+            "player.prefer = \"hls\" # default",
             "admin.listen = \"127.0.0.1:9090\" # default",
             "# auth.publish_key is not set # default",
             "publish.linger = \"20s\" # default",
@@ -148,7 +160,8 @@ fn a_section_without_its_key_is_explained() {
     assert_eq!(
         problems(load("http = \":8080\"")),
         [
-            "tidecast.toml:1:1: http: is a section; its keys: http.listen, http.connections_per_address, http.alternates"
+            "tidecast.toml:1:1: http: is a section; its keys: http.listen, http.connections_per_address, http.alternates, \
+             http.redirect"
         ]
     );
 }
@@ -304,6 +317,99 @@ fn a_number_needs_no_quotes_and_has_bounds() {
         assert_eq!(told.len(), 1, "{wrong}: {told:?}");
         assert!(told[0].contains("allowed: a number from 6 "), "{told:?}");
     }
+}
+
+#[test]
+fn a_flag_needs_no_quotes_and_is_nothing_else() {
+    let redirect = |text: &str| load(&format!("tls.self_signed = true\nhttp.redirect = {text}\n"));
+    for (text, is_set) in [("true", true), ("\"true\"", true), ("false", false)] {
+        assert_eq!(redirect(text).unwrap().config.http.redirect, is_set, "{text}");
+    }
+    for wrong in ["1", "\"yes\"", "[true]"] {
+        let told = problems(redirect(wrong));
+        assert!(told[0].ends_with("allowed: true or false"), "{told:?}");
+    }
+}
+
+#[test]
+fn there_is_one_certificate_and_everything_it_takes() {
+    let source = |text: &str| load(text).unwrap().config.certificate_source();
+    assert_eq!(source(""), None);
+    assert_eq!(
+        source("[tls]\ncertificate = \"/c.pem\"\nkey = \"/k.pem\""),
+        Some(CertificateSource::Files { certificate: "/c.pem".into(), key: Some("/k.pem".into()) })
+    );
+    assert_eq!(source("tls.self_signed = true"), Some(CertificateSource::SelfSigned));
+    for (text, words) in [
+        (
+            "tls.self_signed = true\ntls.certificate = \"/c.pem\"",
+            "tls.self_signed: there is tls.certificate too",
+        ),
+        (
+            "tls.self_signed = true\nacme = { domain = \"a.example\", terms_agreed = true }",
+            "acme.domain: there is tls.self_signed too",
+        ),
+        ("tls.key = \"/k.pem\"", "tls.key: belongs to a certificate"),
+        ("tls.certificate = \"c.pem\"", "tls.certificate: \"c.pem\" would be another directory"),
+        ("acme.domain = \"a.example\"", "acme.domain: the authority signs only for who has agreed"),
+        ("http.redirect = true", "http.redirect: there is no HTTPS to lead to"),
+    ] {
+        let told = problems(load(text));
+        assert!(told.len() == 1 && told[0].contains(words), "{text}: {told:?}");
+    }
+}
+
+#[test]
+fn a_domain_moves_viewers_to_the_ports_of_the_web_unless_they_are_said_otherwise() {
+    let domain = "[acme]\ndomain = \"Live.Example, www.live.example\"\nterms_agreed = true\n";
+    let config = load(domain).unwrap().config;
+    assert_eq!((config.http.listen.port(), config.https.listen.port()), (80, 443));
+    let Some(CertificateSource::Acme(settings)) = config.certificate_source() else { panic!("no order") };
+    assert_eq!(settings.names, ["live.example", "www.live.example"]);
+    assert_eq!(settings.directory, "https://acme-v02.api.letsencrypt.org/directory");
+
+    let config =
+        load(&format!("{domain}directory = \"letsencrypt-staging\"\n[https]\nlisten = \":9443\"")).unwrap();
+    assert_eq!((config.config.http.listen.port(), config.config.https.listen.port()), (80, 9443));
+    let Some(CertificateSource::Acme(settings)) = config.config.certificate_source() else {
+        panic!("no order")
+    };
+    assert!(settings.directory.starts_with("https://acme-staging-"), "{settings:?}");
+}
+
+#[test]
+fn what_no_authority_could_check_is_refused() {
+    let domain = |name: &str| load(&format!("[acme]\ndomain = \"{name}\"\nterms_agreed = true"));
+    for good in ["a.example", "xn--bcher-kva.example", "a-b.c.example"] {
+        assert!(domain(good).is_ok(), "{good}");
+    }
+    let long = format!("{}.example", "a".repeat(64));
+    for wrong in [
+        "localhost",
+        "192.0.2.1",
+        "a..example",
+        "-a.example",
+        "*.a.example",
+        "a.example/x",
+        "ü.example",
+        &long,
+    ] {
+        assert_eq!(problems(domain(wrong)).len(), 1, "{wrong}");
+    }
+    for wrong in ["http://a.example/directory", "letsencrypt-test", "/directory"] {
+        assert_eq!(problems(load(&format!("acme.directory = \"{wrong}\""))).len(), 1, "{wrong}");
+    }
+    for wrong in ["ada", "ada@localhost", "@a.example", "a da@a.example"] {
+        assert_eq!(problems(load(&format!("acme.contact = \"{wrong}\""))).len(), 1, "{wrong}");
+    }
+}
+
+/// Encrypted listeners are there only where there is a certificate; so are their clashes.
+#[test]
+fn a_port_that_nothing_encrypts_may_be_another_s() {
+    assert!(load("http.listen = \":8443\"").is_ok());
+    let told = problems(load("http.listen = \":8443\"\ntls.self_signed = true"));
+    assert!(told[0].contains("http.listen: is the same address as https.listen"), "{told:?}");
 }
 
 mod sample {

@@ -174,7 +174,12 @@ pub(super) fn directory(text: &str) -> Result<PathBuf, String> {
     Ok(path)
 }
 
-/// A whole number within `bounds`.
+pub(super) const FLAG_ALLOWED: &str = "true or false";
+
+pub(super) fn flag(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| format!("{text:?} is neither"))
+}
+
 /// With commas between.
 pub(super) fn names(text: &str) -> Result<Vec<String>, String> {
     let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
@@ -188,6 +193,7 @@ pub(super) fn names(text: &str) -> Result<Vec<String>, String> {
     names.map(named).collect()
 }
 
+/// A whole number within `bounds`.
 pub(super) fn number(text: &str, bounds: RangeInclusive<usize>) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if bounds.contains(&number) => Ok(number),

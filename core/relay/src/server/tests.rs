@@ -227,7 +227,7 @@ async fn who_has_no_place_is_closed_and_counted() {
     let (authority, metrics) = (Authority::new(), WireMetrics::default());
     let socket = net::bind((Ipv4Addr::LOCALHOST, 0).into(), SOCKET).unwrap();
     let (addr, stop) = (socket.local_addr().unwrap(), CancellationToken::new());
-    let acceptor = Acceptor::new("relay", socket, Limits { per_address: 1, ..CONNECTIONS });
+    let acceptor = Acceptor::new("relay", socket, Places::new(Limits { per_address: 1, ..CONNECTIONS }));
     let tls = TlsAcceptor::from(authority.node("origin").server_config());
     let listener = Listener { acceptor, tls, metrics: metrics.clone() };
     tokio::spawn(listener.run(Endless::default(), stop.clone()));

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use net::{Acceptor, Limits, Options};
+use net::{Acceptor, Limits, Options, Places};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -70,7 +70,7 @@ impl Connections {
 
 /// Listens at `address`, which has the number of the UDP port.
 pub(super) fn listen(address: SocketAddr) -> io::Result<Acceptor> {
-    Ok(Acceptor::new("ICE-TCP", net::bind(address, OPTIONS)?, LIMITS))
+    Ok(Acceptor::new("ICE-TCP", net::bind(address, OPTIONS)?, Places::new(LIMITS)))
 }
 
 /// Serves one connection to its end, and forgets it.

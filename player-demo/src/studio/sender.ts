@@ -1,0 +1,85 @@
+// One peer connection that sends: what it offers, and what may change while it does.
+
+import { restartFragment, restarted } from "./sdp.ts";
+
+/** What the picture is: text stays sharp, movement stays smooth. The browser's words (MediaStreamTrack Content Hints). */
+export type Hint = "motion" | "detail";
+
+export interface Wishes {
+  hint: Hint;
+  /** Bits per second for the picture, at most. */
+  bitrateMax: number;
+}
+
+/** This browser has no encoder of H.264. */
+export class NoCodec extends Error {}
+
+export class Sender {
+  readonly peer = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
+  private readonly transceivers = new Map<string, RTCRtpTransceiver>();
+
+  /** @throws {NoCodec} */
+  constructor(media: MediaStream, wishes: Wishes) {
+    for (const track of media.getTracks()) {
+      const encodings = track.kind === "video" ? [{ maxBitrate: wishes.bitrateMax }] : [{}];
+      const transceiver = this.peer.addTransceiver(track, { direction: "sendonly", streams: [media], sendEncodings: encodings });
+      if (track.kind === "video") preferH264(transceiver);
+      this.transceivers.set(track.kind, transceiver);
+    }
+    this.hint(wishes.hint);
+  }
+
+  /** Without candidates: the server is ICE-lite and asks nobody, so there is nothing to wait for. */
+  async offer(): Promise<string> {
+    await this.peer.setLocalDescription();
+    return this.peer.localDescription?.sdp ?? "";
+  }
+
+  async accept(answer: string): Promise<void> {
+    await this.peer.setRemoteDescription({ type: "answer", sdp: answer });
+  }
+
+  /** `exchange` brings our fragment to the server, and back its own. */
+  async restart(exchange: (fragment: string) => Promise<string>): Promise<void> {
+    const answer = this.peer.remoteDescription?.sdp;
+    const offer = await this.peer.createOffer({ iceRestart: true });
+    if (!answer || !offer.sdp) throw new Error("no session to restart");
+    await this.peer.setLocalDescription(offer);
+    await this.accept(restarted(answer, await exchange(restartFragment(offer.sdp))));
+  }
+
+  sends(kind: string): boolean {
+    return this.transceivers.has(kind);
+  }
+
+  /** Another camera, microphone or screen, in the same session; a picture may have another size. */
+  async replace(track: MediaStreamTrack): Promise<void> {
+    await this.transceivers.get(track.kind)?.sender.replaceTrack(track);
+  }
+
+  hint(hint: Hint): void {
+    const track = this.transceivers.get("video")?.sender.track;
+    if (track) track.contentHint = hint;
+  }
+
+  async limit(bitrateMax: number): Promise<void> {
+    const sender = this.transceivers.get("video")?.sender;
+    const parameters = sender?.getParameters();
+    if (!sender || !parameters?.encodings[0]) return;
+    parameters.encodings[0].maxBitrate = bitrateMax;
+    await sender.setParameters(parameters);
+  }
+
+  close(): void {
+    this.peer.close();
+  }
+}
+
+/** The server passes H.264 through and knows nothing else; retransmission goes with it. */
+function preferH264(transceiver: RTCRtpTransceiver): void {
+  const codecs = RTCRtpSender.getCapabilities("video")?.codecs ?? [];
+  const known = codecs.filter(({ mimeType }) => /^video\/(H264|rtx)$/i.test(mimeType));
+  if (!known.some(({ mimeType }) => /H264$/i.test(mimeType))) throw new NoCodec("no H.264");
+  // Firefox before 128 does not know it, and offers H.264 by itself.
+  transceiver.setCodecPreferences?.(known);
+}

@@ -1,0 +1,161 @@
+// One player for the stage, whatever plays: WebRTC where that is wanted and works, else HLS.
+
+import type { Link } from "./link.ts";
+import { type HlsKind, type Player, type PlayerEvents, type PlayerKind, openPlayer } from "./player.ts";
+import type { Choice, Offer, Rendition } from "./quality.ts";
+import { CLIMB_WITHIN, FIRST_PICTURE_WITHIN, type Route, type Trouble } from "./route.ts";
+import { WebRtcPlayer } from "./webrtc-player.ts";
+import { type Expected, type SessionEvents, WhepSession } from "./whep.ts";
+
+/** Where the stream is, in both ways, and what it has. */
+export interface Source extends Expected {
+  playlist: string;
+  whep: string;
+}
+
+export interface RoutedEvents extends PlayerEvents {
+  /** Another player has taken over the element, which is to be played anew. */
+  onTurned(): void;
+  /** Nothing comes at the moment, or it comes again, and the element does not say so itself. */
+  onFlow(flows: boolean): void;
+  /** There is no more to come. */
+  onEnded(): void;
+}
+
+export class RoutedPlayer implements Player {
+  private inner: Player;
+  /** On its way while HLS plays. */
+  private climbing: WhepSession | null = null;
+  /** A session that was lost is asked for once more. */
+  private retries = false;
+
+  constructor(
+    private readonly video: HTMLVideoElement,
+    private readonly source: Source,
+    private readonly fallback: HlsKind,
+    private choice: Choice,
+    private readonly route: Route,
+    private readonly events: RoutedEvents,
+  ) {
+    const canByWebRtc = choice !== "audio" && "RTCPeerConnection" in window;
+    this.inner = canByWebRtc && route.first(source.whep, performance.now()) === "webrtc" ? this.byWebRtc() : this.byHls();
+  }
+
+  private byHls(): Player {
+    return openPlayer(this.fallback, this.video, this.source.playlist, this.choice, this.events);
+  }
+
+  private byWebRtc(): Player {
+    const session = new WhepSession(this.source.whep, this.source, FIRST_PICTURE_WITHIN, this.whilePlaying());
+    return new WebRtcPlayer(this.video, session, this.source.playlist, this.choice);
+  }
+
+  private whilePlaying(): SessionEvents {
+    return {
+      onMedia: () => {
+        this.retries = false;
+        this.route.worked(performance.now());
+      },
+      onFlow: (flows) => this.events.onFlow(flows),
+      onNoAnswer: () => this.events.onNoAnswer(),
+      onTrouble: (trouble) => this.onTrouble(trouble),
+    };
+  }
+
+  private onTrouble(trouble: Trouble): void {
+    const next = this.route.failed(trouble, this.source.whep, performance.now());
+    // What was here a moment ago, and is no stream any more: its last seconds have been seen.
+    if (trouble === "over" && this.retries) return this.events.onEnded();
+    this.retries = next === "webrtc";
+    // The stream may have ended, or its server be gone.
+    if (this.retries) this.events.onNoAnswer();
+    this.turn(() => (next === "webrtc" ? this.byWebRtc() : this.byHls()));
+  }
+
+  private turn(open: () => Player): void {
+    this.inner.destroy();
+    this.inner = open();
+    this.events.onTurned();
+  }
+
+  private climb(): void {
+    const session = new WhepSession(this.source.whep, this.source, CLIMB_WITHIN, {
+      onMedia: () => {
+        this.climbing = null;
+        session.tell(this.whilePlaying());
+        this.route.worked(performance.now());
+        this.turn(() => new WebRtcPlayer(this.video, session, this.source.playlist, this.choice));
+      },
+      onFlow: () => {},
+      // What plays finds out as well.
+      onNoAnswer: () => {},
+      onTrouble: (trouble) => {
+        this.climbing = null;
+        this.route.failed(trouble, this.source.whep, performance.now());
+      },
+    });
+    this.climbing = session;
+  }
+
+  // The player there is
+
+  get kind(): PlayerKind {
+    return this.inner.kind;
+  }
+  get hls(): Player["hls"] {
+    return this.inner.hls;
+  }
+  get meter(): Player["meter"] {
+    return this.inner.meter;
+  }
+  get partsLoaded(): number {
+    return this.inner.partsLoaded;
+  }
+  get offer(): Offer {
+    return this.inner.offer;
+  }
+  get link(): Link | null {
+    return this.inner.link;
+  }
+
+  shown(): Rendition | null {
+    return this.inner.shown();
+  }
+
+  isOnChoice(): boolean {
+    return this.inner.isOnChoice();
+  }
+
+  choose(choice: Choice): boolean {
+    this.choice = choice;
+    return this.inner.choose(choice);
+  }
+
+  clockLatency(): number | null {
+    return this.inner.clockLatency();
+  }
+
+  edgeLatency(): number | null {
+    return this.inner.edgeLatency();
+  }
+
+  targetLatency(): number | null {
+    return this.inner.targetLatency();
+  }
+
+  keepUp(broadcasting: boolean): void {
+    const playsByHls = this.inner.kind !== "webrtc" && this.choice !== "audio" && this.climbing === null;
+    const isWatched = broadcasting && !this.video.paused && !document.hidden && "RTCPeerConnection" in window;
+    if (playsByHls && isWatched && this.route.isTimeToClimb(this.source.whep, performance.now())) this.climb();
+    this.inner.keepUp(broadcasting);
+  }
+
+  goLive(): void {
+    this.inner.goLive();
+  }
+
+  destroy(): void {
+    this.climbing?.close();
+    this.inner.destroy();
+  }
+}
