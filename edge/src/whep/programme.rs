@@ -156,6 +156,8 @@ impl Programme {
         };
         let (Some(rendition), Some(ring)) = (rendition, ring) else { return };
         match told {
+            // Of a reader that has been stopped some may still be under way.
+            Told::Frame(frame) if frame.source() != rendition.history.source() => {}
             Told::Frame(frame) => rendition.push(frame, ring, now),
             Told::Anchor(anchor) => rendition.anchor = Some(anchor),
         }

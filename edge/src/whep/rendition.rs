@@ -14,7 +14,7 @@ use tracing::warn;
 
 use super::ring::{Entry, Ring};
 
-/// Frames of one reader that its shard has not taken yet. Then the reader waits, and if that lasts, jumps in the log.
+/// What the readers of a shard have read and it has not taken. Then they wait, and if that lasts, jump in the log.
 pub(super) const READ_AHEAD_MAX: usize = 64;
 
 /// Numbers packetizers, in all shards.

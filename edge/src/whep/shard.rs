@@ -231,10 +231,9 @@ impl Shard {
 
     fn deadlines(&mut self) {
         let now = Instant::now();
-        while let Some((deadline, viewer)) = self.deadlines.first().copied()
-            && deadline <= now
-        {
-            self.deadlines.pop_first();
+        // Each once, whatever its next deadline is: no viewer may keep the thread from the others.
+        let later = self.deadlines.split_off(&(now, u64::MAX));
+        for (_, viewer) in std::mem::replace(&mut self.deadlines, later) {
             if let Some(placed) = self.viewers.get_mut(&viewer) {
                 placed.deadline = None;
             }

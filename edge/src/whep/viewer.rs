@@ -362,7 +362,10 @@ fn report_of(
     now: Instant,
     wall: Duration,
 ) -> Option<[Box<dyn Packet>; 2]> {
-    line.set_anchor(anchor?);
+    // A rendition that is only being turned to has none yet. All of them tell the same time, so the last one serves.
+    if let Some(anchor) = anchor {
+        line.set_anchor(anchor);
+    }
     line.poll_report(now, wall)
 }
 
@@ -401,4 +404,38 @@ fn send_sound(
 
 fn send(port: &Port, path: Path, batch: &Batch<'_>) {
     port.send(path, batch.bytes, Some(batch.segment));
+}
+
+#[cfg(test)]
+mod tests {
+    use media::Timescale;
+    use rtc::outbound::{HeaderExtensions, PlayoutDelay};
+    use rtc::srtp::{Profile, Role};
+
+    use super::*;
+
+    /// A report that stays due would be looked at for ever.
+    #[test]
+    fn reports_go_on_while_a_rendition_is_turned_to_that_has_no_time_yet() {
+        let keys = Keys::from_exported(Profile::Aes128Gcm, Role::Server, &[7; 56]).unwrap();
+        let settings = LineSettings {
+            ssrc: 1,
+            payload_type: 96,
+            rtx: None,
+            extensions: HeaderExtensions::default(),
+            playout_delay: PlayoutDelay::default(),
+            clock_rate: Timescale::VIDEO,
+            timestamp_offset: 0,
+            cname: "viewer".to_owned(),
+            random: [0; 2],
+        };
+        let mut line = Line::new(settings, &mut Sealers::new(keys)).unwrap();
+        let (start, wall) = (Instant::now(), Duration::from_secs(1_000));
+        assert!(report_of(&mut line, None, start, wall).is_none(), "of what time?");
+        let anchor = ClockAnchor { pts: 0, wall };
+        assert!(report_of(&mut line, Some(anchor), start, wall).is_some());
+        let later = start + Duration::from_secs(2);
+        assert!(report_of(&mut line, None, later, wall + Duration::from_secs(2)).is_some());
+        assert!(line.report_due().is_some_and(|due| due > later));
+    }
 }
