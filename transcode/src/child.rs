@@ -309,7 +309,10 @@ impl Child {
         tokio::select! {
             read = self.output.read_buf(&mut self.received) => match read {
                 // A message that is cut off is the end of a crash, and the status says of which.
-                Ok(0) => self.state = State::Closed { since: Instant::now() },
+                Ok(0) => {
+                    self.input.close();
+                    self.state = State::Closed { since: Instant::now() };
+                }
                 Ok(_) => {}
                 Err(error) => self.kill(lost(error)),
             },
@@ -321,6 +324,7 @@ impl Child {
     fn kill(&mut self, why: Ended) {
         // One that is gone already need not be.
         let _gone = self.process.start_kill();
+        self.input.close();
         self.state = State::Killed(why);
     }
 

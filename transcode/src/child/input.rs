@@ -100,7 +100,8 @@ impl Input {
         }
     }
 
-    fn close(&mut self) {
+    /// Nothing goes to the child any more, not even what waits.
+    pub(super) fn close(&mut self) {
         self.pipe = None;
         self.waiting.clear();
         self.bytes = 0;

@@ -31,9 +31,13 @@ async fn a_child_that_is_killed_says_so_and_the_others_go_on() {
         send_all(child, &clip);
         until_it_works(child).await;
     }
+    // Stopped first, so that much still waits for it.
+    signal(&one, Signal::STOP);
+    fill(&mut one, &clip);
     signal(&one, Signal::KILL);
     assert_eq!(until_ended(&mut one).await, Ended::Signal { number: 9 });
     assert_eq!(one.send(&ToEncoder::End), Err(SendError::Ended));
+    assert_eq!(one.queued(), 0);
     let mut units = 1;
     while units < clip.units.len() {
         units += usize::from(matches!(next(&mut other).await, Event::Message(FromEncoder::Unit(_))));
