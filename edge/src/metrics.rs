@@ -16,8 +16,7 @@ use prometheus_client::registry::Registry;
 pub struct Metrics {
     pub(crate) connections: Gauge,
     pub(crate) panics: Counter,
-    pub(crate) whep_viewers: Gauge,
-    pub(crate) whep_panics: Counter,
+    pub(crate) whep: crate::whep::Metrics,
     refused: Family<Labels, Counter>,
 }
 
@@ -81,12 +80,7 @@ impl Metrics {
             "HTTP connections that ended in a bug of ours",
             metrics.panics.clone(),
         );
-        registry.register(
-            "whep_panics",
-            "Viewers by WebRTC that were dropped because of a bug of ours",
-            metrics.whep_panics.clone(),
-        );
-        registry.register("whep_viewers", "Viewers by WebRTC", metrics.whep_viewers.clone());
+        metrics.whep.register(registry);
         registry.register_collector(Box::new(Viewers(catalog)));
         metrics
     }

@@ -5,6 +5,7 @@
 //!
 //! A viewer is a cursor into the rings of its stream: nothing is queued for it, and one that is slow loses frames of its own.
 
+mod metrics;
 mod place;
 mod programme;
 mod rendition;
@@ -13,4 +14,5 @@ mod service;
 mod shard;
 mod viewer;
 
+pub(crate) use metrics::Metrics;
 pub use service::{StartError, VIEWERS_MAX, Whep};

@@ -195,6 +195,7 @@ impl Roles {
         };
         let (port, webrtc) = Port::bind(&settings)
             .with_context(|| format!("webrtc.listen: cannot take UDP and TCP {}", config.webrtc.listen))?;
+        crate::metrics::port::register(&mut metrics, port.clone());
         let webrtc_port = port.candidates().first().map_or(0, |candidate| candidate.address.port());
         let webrtc_listen = SocketAddr::new(config.webrtc.listen.ip(), webrtc_port);
         let whip_drain = CancellationToken::new();

@@ -48,7 +48,8 @@ impl Crowd {
         let (commands, mut commanded) = mpsc::unbounded_channel();
         let (tell, watched) = sync::channel();
         let thread = thread::spawn(move || {
-            let runtime = Builder::new_current_thread().enable_all().build().expect("the system has an epoll");
+            let runtime =
+                Builder::new_current_thread().enable_all().build().expect("the system has an epoll");
             LocalSet::new().block_on(&runtime, async move {
                 let mut place = Place::new(server, path, tell);
                 while let Some(command) = commanded.recv().await {
@@ -72,7 +73,11 @@ impl Crowd {
         self.command(Command::Look { anew, tell })?;
         let seen = told.recv().context("the crowd is gone")?;
         for (number, seen) in seen.iter().enumerate() {
-            ensure!(seen.failure.is_none(), "viewer {number}: {}", seen.failure.as_deref().unwrap_or_default());
+            ensure!(
+                seen.failure.is_none(),
+                "viewer {number}: {}",
+                seen.failure.as_deref().unwrap_or_default()
+            );
             ensure!(seen.broken == 0, "viewer {number}: {} packets did not open", seen.broken);
         }
         Ok(seen)

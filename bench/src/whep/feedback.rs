@@ -101,7 +101,10 @@ mod tests {
             arrivals.push(sequence, at(milliseconds));
         }
         let told = arrivals.feedback(1, 2).unwrap();
-        assert_eq!((told.base_sequence_number, told.packet_status_count, told.reference_time), (65_534, 5, 2));
+        assert_eq!(
+            (told.base_sequence_number, told.packet_status_count, told.reference_time),
+            (65_534, 5, 2)
+        );
         let runs: Vec<_> = told
             .packet_chunks
             .iter()
@@ -111,7 +114,10 @@ mod tests {
             })
             .collect();
         assert_eq!(runs, [(1, 2), (0, 1), (1, 2)]);
-        assert_eq!(told.recv_deltas.iter().map(|delta| delta.delta).collect::<Vec<_>>(), [2_000, 1_000, 10_000, 0]);
+        assert_eq!(
+            told.recv_deltas.iter().map(|delta| delta.delta).collect::<Vec<_>>(),
+            [2_000, 1_000, 10_000, 0]
+        );
         arrivals.push(5, at(300));
         let told = arrivals.feedback(1, 2).unwrap();
         assert_eq!((told.base_sequence_number, told.packet_status_count, told.fb_pkt_count), (3, 3, 2));

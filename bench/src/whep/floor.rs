@@ -109,7 +109,8 @@ impl Floor {
             let nonce = Nonce::assume_unique_for_key(nonce);
             let sealed = &mut self.scratch[start + HEADER_BYTES..];
             let tag = key.seal_in_place_separate_tag(nonce, Aad::from(&header), sealed);
-            self.scratch.extend_from_slice(tag.map_err(|_| anyhow!("a packet that GCM does not take"))?.as_ref());
+            self.scratch
+                .extend_from_slice(tag.map_err(|_| anyhow!("a packet that GCM does not take"))?.as_ref());
         }
         let transmit = Transmit {
             destination: *destination,

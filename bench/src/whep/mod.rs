@@ -61,7 +61,9 @@ impl Stage {
         let server = Tidecast::start_for_crowd()?;
         let publisher = Publisher::start(server.rtmp(), PUBLISH_KEY)?;
         let playlist = format!("/hls/{STREAM}/index.m3u8");
-        wait_for("the first playlist", LIVE_MAX, || Connection::open(server.http).ok()?.get_ok(&playlist).ok())?;
+        wait_for("the first playlist", LIVE_MAX, || {
+            Connection::open(server.http).ok()?.get_ok(&playlist).ok()
+        })?;
         let crowd = Crowd::new(server.http, format!("/whep/{STREAM}"));
         Ok(Self { server, publisher, crowd })
     }
@@ -136,12 +138,19 @@ fn joins() -> Result<Table> {
     seen.iter().skip(OLD).filter_map(|seen| seen.first_packet).for_each(|first_packet| {
         first.push(first_packet.as_secs_f64() * 1e3);
     });
-    let mut table = Table::new(format!("{JOINS} viewers join {OLD} within {JOINED_WITHIN:?}, ms"), &["p50", "p99", "max"]);
+    let mut table = Table::new(
+        format!("{JOINS} viewers join {OLD} within {JOINED_WITHIN:?}, ms"),
+        &["p50", "p99", "max"],
+    );
     let row = |samples: &Samples| [samples.median(), samples.quantile(0.99), samples.max()];
     table.judge("offer answered", &row(&answered), Target { column: 0, limit: ANSWERED_MS_MAX });
     table.judge("keys to first packet", &row(&first), Target { column: 0, limit: FIRST_PACKET_MS_MAX });
     let old = old.as_secs_f64() * 1e3;
-    table.judge("longest without a picture, old viewers", &[f64::NAN, f64::NAN, old], Target { column: 2, limit: GAP_MS_MAX });
+    table.judge(
+        "longest without a picture, old viewers",
+        &[f64::NAN, f64::NAN, old],
+        Target { column: 2, limit: GAP_MS_MAX },
+    );
     table.note(format!(
         "{:.2} CPU ms per join, with the {:.1} s of pictures that each is sent at once and all that was sent meanwhile",
         (after.cpu_s - before.cpu_s) * 1e3 / JOINS as f64,
@@ -151,7 +160,8 @@ fn joins() -> Result<Table> {
 }
 
 fn fan_out(viewers: usize, options: &Options) -> Result<Table> {
-    let (rounds, window) = if options.quick { (1, Duration::from_secs(5)) } else { (3, Duration::from_secs(10)) };
+    let (rounds, window) =
+        if options.quick { (1, Duration::from_secs(5)) } else { (4, Duration::from_secs(6)) };
     let mut stage = Stage::set()?;
     sleep(SETTLED);
     let alone = stage.window(window)?;
@@ -186,10 +196,22 @@ fn fan_out(viewers: usize, options: &Options) -> Result<Table> {
     let mut table = Table::new(format!("{viewers} viewers at {mbits:.1} Mbit/s"), &["figure", "ratio"]);
     let ratio = server.median() / floor.median();
     table.tell("floor: seal and send, CPU us per packet", &[floor.median()]);
-    table.judge("server, CPU us per packet", &[server.median(), ratio], Target { column: 1, limit: RATIO_MAX });
+    table.judge(
+        "server, CPU us per packet",
+        &[server.median(), ratio],
+        Target { column: 1, limit: RATIO_MAX },
+    );
     let figure = |limit| Target { column: 0, limit };
-    table.judge("server, CPU s per viewer and minute", &[minute.median()], figure(CPU_S_PER_VIEWER_MINUTE_MAX));
-    table.judge("server, resident KB per viewer", &[memory * 1e3 / viewers as f64], figure(KB_PER_VIEWER_MAX));
+    table.judge(
+        "server, CPU s per viewer and minute",
+        &[minute.median()],
+        figure(CPU_S_PER_VIEWER_MINUTE_MAX),
+    );
+    table.judge(
+        "server, resident KB per viewer",
+        &[memory * 1e3 / viewers as f64],
+        figure(KB_PER_VIEWER_MAX),
+    );
     table.tell("longest without a picture, ms", &[gaps.max()]);
     table.note(format!(
         "{rounds} rounds of {window:?}, taking turns; {lost:.0} packets lost on the way; the floor was {late:?} late at worst; \

@@ -38,11 +38,14 @@ pub(super) struct Answer {
 impl Answer {
     pub(super) fn parse(text: &str) -> Result<Self> {
         let attribute = |name: &str| {
-            let value = text.lines().find_map(|line| line.strip_prefix("a=")?.strip_prefix(name)?.strip_prefix(':'));
+            let value =
+                text.lines().find_map(|line| line.strip_prefix("a=")?.strip_prefix(name)?.strip_prefix(':'));
             value.with_context(|| format!("no {name} in the answer"))
         };
-        let credentials =
-            Credentials { ufrag: attribute("ice-ufrag")?.to_owned(), password: attribute("ice-pwd")?.to_owned() };
+        let credentials = Credentials {
+            ufrag: attribute("ice-ufrag")?.to_owned(),
+            password: attribute("ice-pwd")?.to_owned(),
+        };
         Ok(Self { credentials, fingerprint: attribute("fingerprint")?.parse()? })
     }
 }

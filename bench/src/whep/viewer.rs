@@ -260,7 +260,9 @@ impl Viewer {
         for (meta, message) in metas[..messages].iter().zip(buffer.chunks_exact(MESSAGE_BYTES_MAX)) {
             // Others are the floor's, which only wants to be received.
             if meta.addr == self.path.remote {
-                message[..meta.len].chunks(meta.stride.max(1)).for_each(|datagram| self.datagram(datagram, now));
+                message[..meta.len]
+                    .chunks(meta.stride.max(1))
+                    .for_each(|datagram| self.datagram(datagram, now));
             }
         }
         Ok(())
@@ -319,8 +321,13 @@ impl Viewer {
         let mut packets: Vec<Box<dyn Packet>> = Vec::new();
         if let (true, Some((newest, turns))) = (with_reception, self.newest) {
             let last_sequence_number = turns << 16 | u32::from(newest);
-            let report = ReceptionReport { ssrc: self.media_ssrc, last_sequence_number, ..Default::default() };
-            packets.push(Box::new(ReceiverReport { ssrc: SSRC, reports: vec![report], ..Default::default() }));
+            let report =
+                ReceptionReport { ssrc: self.media_ssrc, last_sequence_number, ..Default::default() };
+            packets.push(Box::new(ReceiverReport {
+                ssrc: SSRC,
+                reports: vec![report],
+                ..Default::default()
+            }));
         }
         if let Some(feedback) = self.arrivals.feedback(SSRC, self.media_ssrc) {
             packets.push(Box::new(feedback));
