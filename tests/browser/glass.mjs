@@ -33,8 +33,8 @@ try {
 
 /** Latencies of the pictures that a new viewer of a new sender sees. */
 async function measure(problems, connect) {
-  const sender = await visit(browser, `${origin}/`);
-  const viewer = await visit(browser, `${origin}/`);
+  // No page, and so without a script of its own.
+  const [sender, viewer] = [await visit(browser, `${origin}/state`), await visit(browser, `${origin}/state`)];
   await sender.goto();
   await viewer.goto();
   await sender.page.evaluate(paint);

@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_what_gso_takes() {
-        assert_eq!(batches(&[9, 9, 5]), [0..3]);
+        assert_eq!(batches(&[9, 9, 5, 9]), [0..3, 3..4]);
         assert_eq!(batches(&[9, 5, 5, 9]), [0..2, 2..3, 3..4]);
         assert_eq!(batches(&[]), Vec::<Range<usize>>::new());
         assert_eq!(batches(&vec![9; SEGMENTS_MAX + 1]), [0..SEGMENTS_MAX, SEGMENTS_MAX..SEGMENTS_MAX + 1]);
