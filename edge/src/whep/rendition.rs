@@ -174,27 +174,11 @@ fn anchor(entry: &LogEntry) -> Option<ClockAnchor> {
     Some(ClockAnchor { pts: boundary.start, wall: Duration::from_millis(millis) })
 }
 
-/// Whether WebRTC shows a track as it is: H.264 of 8 bits and 4:2:0 whose pictures come in the order they are shown, or Opus of
-/// at most two channels.
-pub(super) fn suits(track: &Track) -> bool {
-    let record = track.record();
-    match &record.codec {
-        CodecConfig::H264(config) => {
-            record.reorder_delay == 0
-                && config.reorder_frames_max().is_none_or(|frames| frames == 0)
-                && config.bit_depth() == 8
-                && config.chroma() == media::codec::Chroma::Yuv420
-        }
-        CodecConfig::Opus(_) => record.codec.channels().is_some_and(|channels| channels <= 2),
-        CodecConfig::H265(_) | CodecConfig::Av1(_) | CodecConfig::Aac(_) => false,
-    }
-}
-
 /// The renditions of a stream that suit, the largest first, and its sound.
 pub(super) fn choose(tracks: &[Arc<Track>]) -> (Vec<Rendition>, Option<Rendition>) {
     let of_kind = |kind| {
         let of_kind = tracks.iter().filter(move |track| track.record().codec.kind() == kind);
-        of_kind.filter(|track| suits(track)).cloned()
+        of_kind.filter(|track| track.record().suits_webrtc()).cloned()
     };
     let mut video: Vec<_> = of_kind(TrackKind::Video).collect();
     let pixels = |track: &Arc<Track>| track.record().codec.dimensions().map(|(width, height)| width * height);
