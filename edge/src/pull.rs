@@ -166,8 +166,7 @@ impl Puller {
         let shared = &self.shared;
         let begin = |watching: &Watching| {
             let bodies = shared.metrics.bodies.clone();
-            let mirror =
-                Mirror::new(id.clone(), shared.catalog.clone(), shared.upstream.clone(), bodies);
+            let mirror = Mirror::new(id.clone(), shared.catalog.clone(), shared.upstream.clone(), bodies);
             let pull = watching.pull().clone();
             shared.tasks.spawn(task::run(shared.clone(), |shared| &shared.parts, pull, mirror, hops));
         };
@@ -178,11 +177,7 @@ impl Puller {
     ///
     /// # Errors
     /// [`JoinError`].
-    pub async fn join_log(
-        &self,
-        id: &StreamId,
-        hops: Hops,
-    ) -> Result<(Arc<Stream>, Watching), JoinError> {
+    pub async fn join_log(&self, id: &StreamId, hops: Hops) -> Result<(Arc<Stream>, Watching), JoinError> {
         let shared = &self.shared;
         let begin = |watching: &Watching| {
             let copy = LogCopy::new(id.clone(), shared.streams.clone(), shared.metrics.units.clone());

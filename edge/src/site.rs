@@ -100,7 +100,9 @@ impl Site {
     /// The state of a stream or of all, as JSON, for a node that has its streams from here.
     pub fn state_json(&self, id: Option<&StreamId>) -> Bytes {
         let json = match id {
-            Some(id) => serde_json::to_vec(&state::Entry::of(id, &self.registry, &self.catalog, &self.audience)),
+            Some(id) => {
+                serde_json::to_vec(&state::Entry::of(id, &self.registry, &self.catalog, &self.audience))
+            }
             None => serde_json::to_vec(&state::List::of(
                 &self.registry,
                 &self.catalog,
@@ -276,13 +278,12 @@ impl Site {
             ["trust", rest @ ..] if self.trust.is_some() => self.trust(rest, headers),
             ["state"] => {
                 let (registry, catalog) = (&self.registry, &self.catalog);
-                json(
-                    &state::List::of(registry, catalog, &self.audience, &self.unlisted, self.ports),
-                    headers,
-                )
+                json(&state::List::of(registry, catalog, &self.audience, &self.unlisted, self.ports), headers)
             }
             ["state", app, stream] => match StreamId::new(app, stream) {
-                Ok(id) => json(&state::Entry::of(&id, &self.registry, &self.catalog, &self.audience), headers),
+                Ok(id) => {
+                    json(&state::Entry::of(&id, &self.registry, &self.catalog, &self.audience), headers)
+                }
                 Err(error) => no_name(error),
             },
             _ => match player_demo::get(path) {
@@ -346,15 +347,8 @@ impl Site {
             Some(Ok(true)) => {
                 let listed = !self.unlisted.holds(id);
                 let (registry, catalog) = (&self.registry, &self.catalog);
-                let report = connect::Report::of(
-                    id,
-                    registry,
-                    catalog,
-                    &self.audience,
-                    backstage,
-                    self.ports,
-                    listed,
-                );
+                let report =
+                    connect::Report::of(id, registry, catalog, &self.audience, backstage, self.ports, listed);
                 let (body, etag) = serialized(&report);
                 cached(body, "application/json", &etag, headers)
             }

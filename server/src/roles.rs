@@ -417,8 +417,7 @@ fn bind_webrtc(
         .with_context(|| format!("webrtc.listen: cannot take UDP and TCP {}", config.webrtc.listen))?;
     let bound = port.candidates().first().map_or(0, |candidate| candidate.address.port());
     let listen = SocketAddr::new(config.webrtc.listen.ip(), bound);
-    let limits =
-        Limits { total: edge::VIEWERS_MAX, per_address: config.http.connections_per_address };
+    let limits = Limits { total: edge::VIEWERS_MAX, per_address: config.http.connections_per_address };
     let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let ice_servers = &config.webrtc.ice_servers;
     let whep = Whep::start(programmes, port.clone(), threads, limits, ice_servers, metrics)?;

@@ -411,6 +411,94 @@ mod tests {
         assert_eq!(heavy.ring.groups.back().map(|group| group.frames.len()), Some(10));
     }
 
+    /// What another node wrote is read as if it had been written here, though it came in with holes.
+    #[test]
+    fn a_copy_has_the_numbers_of_the_original_and_the_same_cursors() {
+        let mut source = Source::new(2, 1_000);
+        source.gops(0, 6);
+        let mut frames = Vec::new();
+        let mut cursor = source.ring.oldest(1);
+        while source.ring.read(&mut cursor, false, &mut frames) == Read::Frames {}
+        let mut copy = Ring::new(TrackId(0), Timescale::VIDEO);
+        // A part of a group, and one of the next, as it is for a child that was slow.
+        let came = |frame: &&Frame| (5..10).contains(&frame.index()) || (13..).contains(&frame.index());
+        for frame in frames.iter().filter(came) {
+            copy.push_copy(frame.clone()).unwrap();
+        }
+        let mut cursor = Cursor { epoch: 1, group: 2, frame: 7 };
+        let mut read = Vec::new();
+        assert_eq!(copy.read(&mut cursor, false, &mut read), Read::Frames);
+        let numbers: Vec<_> = read.iter().map(Frame::index).collect();
+        assert_eq!(numbers, [7, 8, 9, 13, 14, 15, 16, 17, 18, 19]);
+        assert_eq!(cursor, Cursor { epoch: 1, group: 2, frame: 20 });
+        // One that is not here is the next that is.
+        let mut cursor = Cursor { epoch: 1, group: 2, frame: 11 };
+        read.clear();
+        copy.read(&mut cursor, false, &mut read);
+        assert_eq!(read.first().map(Frame::index), Some(13));
+        assert_eq!(read[0].wire(), frames[2 * 20 + 13].wire());
+    }
+
+    #[test]
+    fn a_copy_refuses_what_no_honest_node_sends() {
+        let mut source = Source::new(2, 1_000);
+        source.gops(3, 5);
+        let mut frames = Vec::new();
+        let mut cursor = source.ring.oldest(1);
+        while source.ring.read(&mut cursor, false, &mut frames) == Read::Frames {}
+        let mut copy = Ring::new(TrackId(0), Timescale::VIDEO);
+        for frame in &frames {
+            copy.push_copy(frame.clone()).unwrap();
+        }
+        for again in [&frames[0], &frames[39]] {
+            assert!(matches!(copy.push_copy(again.clone()), Err(AppendError::Order { .. })));
+        }
+        // Empty units for ever, in one group: they count for what they take.
+        let unit = AccessUnit { dts: 0, pts: 0, duration: 0, key: false, data: Bytes::new() };
+        let mut ends = (0_u32..).map(|frame| {
+            let place = Place { track: TrackId(0), group: 9, frame };
+            copy.push_copy(Frame::unit(place, &unit))
+        });
+        let refused = ends.by_ref().take(1 << 20).find_map(Result::err);
+        assert_eq!(refused, Some(AppendError::GroupTooLong { group: 9 }));
+    }
+
+    /// Its encoder is configured once, and its viewers come when they like.
+    #[test]
+    fn a_late_reader_is_told_the_configuration_though_it_left_the_ring() {
+        let codec = |config: &'static [u8]| {
+            CodecConfig::Aac(media::codec::aac::Config::parse(Bytes::from_static(config)).unwrap())
+        };
+        let boundary = |msn, start| Boundary {
+            msn,
+            part: 0,
+            start,
+            program_date_time_ms: 0,
+            discontinuity_sequence: 0,
+            independent: true,
+            gap: None,
+        };
+        let mut source = Source::new(2, 1_000);
+        source.ring.open_group(0, 0);
+        source.ring.push_config(0, &codec(&[0x11, 0x90]));
+        source.gops(1, 3);
+        source.ring.push_config(4 * SECOND, &codec(&[0x12, 0x10]));
+        source.gops(3, 40);
+        source.ring.open_group(40, 80 * SECOND);
+        source.ring.push_boundary(&boundary(40, 80 * SECOND));
+        let unit = AccessUnit { dts: 80 * SECOND, pts: 0, duration: 1, key: true, data: Bytes::new() };
+        source.ring.push_unit(&unit);
+        source.ring.push_boundary(&boundary(41, 81 * SECOND));
+        assert!(source.ring.dropped.is_some_and(|dropped| dropped > 3));
+
+        let start = source.ring.start(1);
+        assert_eq!(start, Cursor { epoch: 1, group: 40, frame: 1 });
+        let preface = source.ring.preface(start);
+        assert_eq!(preface.iter().map(Frame::kind).collect::<Vec<_>>(), [Kind::Config, Kind::Boundary]);
+        assert_eq!(preface[0].to_config().unwrap(), codec(&[0x12, 0x10]));
+        assert_eq!(preface[1].to_boundary().unwrap().msn, 40, "the one in force there, and not the newest");
+    }
+
     #[test]
     fn every_reader_sees_the_end() {
         let mut source = Source::new(2, 10);

@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use media::{StreamId, TrackId};
 use prometheus_client::metrics::counter::Counter;
 use relay::wire::{Condition, Message, UnitPlace, UnitResume, WEBRTC};
-use relay::{AppendError, Facts, Frame, Kind, StreamRecord, StreamRegistry, StreamWriter, Taken, TrackWriter};
+use relay::{
+    AppendError, Facts, Frame, Kind, StreamRecord, StreamRegistry, StreamWriter, Taken, TrackWriter,
+};
 
 use super::task::{Follow, Step};
 
@@ -90,9 +92,9 @@ impl LogCopy {
                 let mut writer = self.streams.open(self.id.clone(), record.session)?;
                 let mut tracks = writer.open(record.clone());
                 tracks.extend(writer.claim());
-                let tracks = tracks.into_iter().map(|writer| {
-                    (writer.record().id, Lane { writer: Some(writer), next: None })
-                });
+                let tracks = tracks
+                    .into_iter()
+                    .map(|writer| (writer.record().id, Lane { writer: Some(writer), next: None }));
                 self.open = Some(Open { writer, record, tracks: tracks.collect() });
             }
         }

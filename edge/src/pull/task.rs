@@ -151,7 +151,12 @@ async fn follow<F: Follow>(shared: &Shared, pull: &Pull, copy: &mut F, hops: Hop
     }
 }
 
-async fn read<F: Follow>(shared: &Shared, pull: &Pull, copy: &mut F, mut subscription: Subscription) -> Ended {
+async fn read<F: Follow>(
+    shared: &Shared,
+    pull: &Pull,
+    copy: &mut F,
+    mut subscription: Subscription,
+) -> Ended {
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

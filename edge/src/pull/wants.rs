@@ -56,7 +56,8 @@ impl Tell<'_> {
 
     async fn tracks(&self) {
         let tracks = self.stream.tracks().iter();
-        let on_demand = tracks.filter(|track| track.record().derived.is_some_and(|derived| derived.on_demand));
+        let on_demand =
+            tracks.filter(|track| track.record().derived.is_some_and(|derived| derived.on_demand));
         let on_demand: Vec<_> = on_demand.collect();
         // All tracks of a stream are woken together.
         let Some(any) = on_demand.first() else { return std::future::pending().await };

@@ -129,18 +129,20 @@ impl Packetizer {
 async fn read<T>(track: &Track, mut packetizer: Packetizer, to: &mpsc::Sender<T>, tell: impl Fn(Told) -> T) {
     // A rung that is made on demand is made as long as it is read.
     let _wanted = track.demand().hold();
-    let mut cursor = track.oldest();
-    let mut start = track.start();
-    let mut entries = Vec::new();
+    let mut cursor = track.start();
+    // Who begins, or jumps, may jump over what its decoder has to know.
+    let mut entries = track.preface(cursor);
     loop {
         let appended = track.appended();
-        // What lies before the start may hold the decoder's configuration, so a reader who begins does not jump over it.
-        let may_jump = cursor >= start;
-        let read = track.read(&mut cursor, may_jump, &mut entries);
+        let read = track.read(&mut cursor, true, &mut entries);
+        if read == Read::Jumped
+            && let Some(first) = entries.first()
+        {
+            let place = Cursor { group: first.group(), frame: first.index(), ..cursor };
+            entries.splice(..0, track.preface(place));
+        }
         for entry in entries.drain(..) {
-            let place = Cursor { group: entry.group(), frame: entry.index(), ..start };
             let told = match entry.kind() {
-                Kind::Unit if place < start => continue,
                 Kind::Unit => packetizer.packetize(&entry).map(|frame| frame.map(Told::Frame)),
                 Kind::Config => packetizer.configure(&entry).map(|()| None),
                 Kind::Boundary => Ok(anchor(&entry).map(Told::Anchor)),
@@ -160,8 +162,8 @@ async fn read<T>(track: &Track, mut packetizer: Packetizer, to: &mpsc::Sender<T>
             Read::Frames | Read::Jumped => {}
             Read::Idle => appended.await,
             Read::Lost => {
-                start = track.start();
-                cursor = track.oldest();
+                cursor = track.start();
+                entries = track.preface(cursor);
             }
             Read::Ended => return,
         }
@@ -187,3 +189,6 @@ pub(super) fn choose(tracks: &[Arc<Track>]) -> (Vec<Rendition>, Option<Rendition
     let audio = of_kind(TrackKind::Audio).next();
     (video.into_iter().map(Rendition::new).collect(), audio.map(Rendition::new))
 }
+
+#[cfg(test)]
+mod tests;

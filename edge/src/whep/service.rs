@@ -210,12 +210,13 @@ impl Whep {
         watching: Option<Watching>,
         offer: &Offer,
     ) -> Result<Response<Bytes>, Response<Bytes>> {
-        let video = stream.tracks().iter().filter(|track| track.record().suits_webrtc()).find_map(|track| {
-            match &track.record().codec {
-                CodecConfig::H264(config) => profile_level_id(config.avcc()),
-                _ => None,
-            }
-        });
+        let video =
+            stream.tracks().iter().filter(|track| track.record().suits_webrtc()).find_map(
+                |track| match &track.record().codec {
+                    CodecConfig::H264(config) => profile_level_id(config.avcc()),
+                    _ => None,
+                },
+            );
         let audio = stream
             .tracks()
             .iter()
