@@ -109,8 +109,11 @@ fn watch(watched: Duration) -> Result<[Samples; 2]> {
         publish_until(&mut publisher, until + DEFAULT_PART)?;
         anyhow::Ok(viewers.map(|viewer| viewer.join().expect("a viewer does not panic")))
     })?;
-    let [there, here] = seen.map(|seen| Ok(runtime.block_on(seen.context("nothing suits WebRTC")?)?));
-    let (there, here): (Sights, Sights) = (there?, here?);
+    let sights = seen.map(|seen| -> Result<Sights> {
+        Ok(runtime.block_on(seen.context("there is nothing that WebRTC can show")?)?)
+    });
+    let [there, here] = sights;
+    let (there, here) = (there?, here?);
     let mut units = Samples::default();
     for (unit, at) in here {
         let Some(first) = there.get(&unit) else { continue };
