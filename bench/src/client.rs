@@ -43,6 +43,15 @@ impl Client {
         self.answer().await.with_context(|| format!("GET {path}"))
     }
 
+    pub(crate) async fn post(&mut self, path: &str, kind: &str, body: &str) -> Result<Answer> {
+        let length = body.len();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        self.stream.get_mut().write_all(request.as_bytes()).await?;
+        self.answer().await.with_context(|| format!("POST {path}"))
+    }
+
     /// Sends a request, and does not wait.
     pub(crate) async fn ask(&mut self, path: &str) -> Result<()> {
         self.text.clear();

@@ -11,6 +11,7 @@
 //!   latency ────────┘ the release binary, real ffmpeg, real Chromium
 //!   ladder            the release encoder beside ffmpeg
 //!   rungs             the release binary with an encoder, beside itself without
+//!   whep              the release binary with a crowd of viewers by WebRTC
 //!   soak              the release binary for an hour, under a load that comes and goes; only when it is named
 //!
 //! CPU time, not wall time, wherever the question allows it: other work on the machine then disturbs little. What is
@@ -38,6 +39,7 @@ mod seal;
 mod soak;
 mod synthetic;
 mod table;
+mod whep;
 
 use std::process::ExitCode;
 
@@ -103,6 +105,11 @@ const BENCHMARKS: &[Benchmark] = &[
         name: "rungs",
         about: "what a ladder costs the server beside its encoder, how late its renditions are, and how soon it is back",
         run: rungs::run,
+    },
+    Benchmark {
+        name: "whep",
+        about: "viewers by WebRTC: CPU time per packet beside the bare seal and send, memory, joins, delay",
+        run: whep::run,
     },
     Benchmark {
         name: "requests",

@@ -137,7 +137,7 @@ pub(crate) struct Tidecast {
     _data_dir: TempDir,
 }
 
-const PUBLISH_KEY: &str = "benchmark-0123456789abcdef";
+pub(crate) const PUBLISH_KEY: &str = "benchmark-0123456789abcdef";
 
 /// A cluster's files, and a node's in it, as `tidecast cluster` makes them.
 pub(crate) struct Cluster {

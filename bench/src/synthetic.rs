@@ -37,6 +37,13 @@ pub(crate) struct Message {
     pub(crate) body: Bytes,
 }
 
+impl Message {
+    /// Of video: whether it is a keyframe.
+    pub(crate) fn is_key(&self) -> bool {
+        self.unit.is_multiple_of(GOP_FRAMES)
+    }
+}
+
 /// The messages of an endless stream, without the two that carry the decoder configurations.
 pub(crate) struct Messages {
     video: u64,

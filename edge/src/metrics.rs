@@ -18,8 +18,7 @@ use crate::audience::Audience;
 pub struct Metrics {
     pub(crate) connections: Gauge,
     pub(crate) panics: Counter,
-    pub(crate) whep_viewers: Gauge,
-    pub(crate) whep_panics: Counter,
+    pub(crate) whep: crate::whep::Metrics,
     pub(crate) audience: Audience,
     refused: Family<Labels, Counter>,
 }
@@ -84,12 +83,7 @@ impl Metrics {
             "HTTP connections that ended in a bug of ours",
             metrics.panics.clone(),
         );
-        registry.register(
-            "whep_panics",
-            "Viewers by WebRTC that were dropped because of a bug of ours",
-            metrics.whep_panics.clone(),
-        );
-        registry.register("whep_viewers", "Viewers by WebRTC", metrics.whep_viewers.clone());
+        metrics.whep.register(registry);
         registry.register_collector(Box::new(Viewers(catalog, metrics.audience.clone())));
         metrics
     }

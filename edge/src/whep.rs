@@ -5,6 +5,7 @@
 //!
 //! A viewer is a cursor into the rings of its stream: nothing is queued for it, and one that is slow loses frames of its own.
 
+mod metrics;
 mod place;
 mod programme;
 mod programmes;
@@ -14,5 +15,6 @@ mod service;
 mod shard;
 mod viewer;
 
+pub(crate) use metrics::Metrics;
 pub use programmes::Programmes;
 pub use service::{StartError, VIEWERS_MAX, Whep};

@@ -1,5 +1,7 @@
 //! The registry every role adds its metrics to, and what the process tells about itself.
 
+pub(crate) mod port;
+
 use std::fmt;
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -201,6 +201,7 @@ impl Roles {
         let whip_metrics = whip::Metrics::register(&mut metrics);
         let edge_metrics = edge::Metrics::register(&mut metrics, catalog.clone());
         let (port, webrtc) = bind_webrtc(config, Programmes::Own(streams.clone()), &edge_metrics)?;
+        crate::metrics::port::register(&mut metrics, port.clone());
         let whip_settings =
             whip::Settings { limits: whip::PUBLISHERS, ice_servers: config.webrtc.ice_servers.clone() };
         let whip = Whip::new(port, gate.clone(), &whip_settings, guesses, whip_metrics, whip_drain.clone())?;
@@ -278,7 +279,8 @@ impl Roles {
         let pulled = PullMetrics::register(&mut metrics);
         let audience = http.audience().clone();
         let puller = Puller::new(client, catalog.clone(), streams.clone(), audience, pulled);
-        let (_, webrtc) = bind_webrtc(config, Programmes::Pulled(puller.clone()), &http)?;
+        let (port, webrtc) = bind_webrtc(config, Programmes::Pulled(puller.clone()), &http)?;
+        crate::metrics::port::register(&mut metrics, port);
         let offer = Offer::Pulled { catalog: catalog.clone(), puller: puller.clone() };
         let relay = bind_relay(config, Some(&identity), handed, &catalog, &streams, offer, &mut metrics)?;
         let site = || {

@@ -89,7 +89,9 @@ fn an_rtmp_stream_is_watched_by_webrtc() -> Result<()> {
     let state: serde_json::Value =
         serde_json::from_slice(&server.viewer_http().get_ok("/state/live/cam")?.body)?;
     ensure!(state["viewers"] == 1, "{state}");
+    ensure!(server.metric("whep_rendition_viewers{rendition=\"v\"}")? == 1.0);
     let pinned: Pinned = browser.wait_for("pinned", STEP_MAX)?;
+    ensure!(server.metric("whep_rendition_viewers{rendition=\"v180\"}")? == 1.0);
     let Pinned { status, width, switched_ms, freezes, lost } = pinned;
     println!("another rendition after {switched_ms:.0} ms, with {freezes} freezes");
     ensure!((status, width, lost) == (204, 320, 0), "{status}: {width} pixels wide, {lost} packets lost");
@@ -106,7 +108,28 @@ fn an_rtmp_stream_is_watched_by_webrtc() -> Result<()> {
     publisher.stop()?;
     let Ended {} = browser.wait_for("ended", STEP_MAX)?;
     poll::until("nobody watches", STEP_MAX, || Ok((server.metric("whep_viewers")? == 0.0).then_some(())))?;
+    counts_add_up(&server)?;
     server.stop()
+}
+
+/// Of one viewer, who came, was turned to another rendition, and was told goodbye.
+fn counts_add_up(server: &Tidecast) -> Result<()> {
+    for (name, count) in [
+        ("whep_answered_total", 1.0),
+        ("whep_connected_total", 1.0),
+        ("whep_handshakes_failed_total", 0.0),
+        ("whep_rendition_changes_total{reason=\"pinned\"}", 1.0),
+        ("whep_ended_total{reason=\"by_us\"}", 1.0),
+        ("whep_rendition_viewers{rendition=\"v180\"}", 0.0),
+    ] {
+        let counted = server.metric(name)?;
+        ensure!(counted == count, "{name} is {counted}");
+    }
+    // It reports once a second, and was sent some 600 pictures in fewer system calls than packets.
+    ensure!(server.metric("whep_estimate_bits_per_second_count")? > 5.0);
+    let (sent, sends) = (server.metric("webrtc_sent_total")?, server.metric("webrtc_sends_total")?);
+    ensure!(sent > 1_000.0 && sends < sent, "{sent} datagrams in {sends} sends");
+    Ok(())
 }
 
 /// From camera to screen over WebRTC alone, Opus as it came.

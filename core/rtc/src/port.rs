@@ -13,14 +13,13 @@ mod routes;
 mod tcp;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::BytesMut;
 use net::Acceptor;
 use quinn_udp::{Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
-use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
 pub use self::candidates::{Candidate, Protocol};
@@ -115,7 +114,8 @@ impl Port {
             connections: tcp::Connections::default(),
             counters: Counters::default(),
         });
-        Ok((Self { shared: Arc::clone(&shared) }, PortDriver::new(shared, acceptor)))
+        let driver = PortDriver::new(Arc::clone(&shared), acceptor)?;
+        Ok((Self { shared }, driver))
     }
 
     /// What to announce, the best first.
@@ -271,7 +271,7 @@ fn udp_socket(address: SocketAddr) -> io::Result<UdpSocket> {
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    UdpSocket::from_std(socket.into())
+    Ok(socket.into())
 }
 
 #[cfg(test)]

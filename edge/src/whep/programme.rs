@@ -111,6 +111,10 @@ impl Programme {
         self.video.iter().position(|rendition| rendition.name() == name)
     }
 
+    pub(super) fn name_of(&self, number: usize) -> Option<&str> {
+        self.video.get(number).map(Rendition::name)
+    }
+
     pub(super) fn history(&self, source: Source) -> Option<&History> {
         let renditions = self.video.iter().chain(&self.audio);
         renditions.map(|rendition| &rendition.history).find(|history| history.source() == source)

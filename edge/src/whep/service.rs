@@ -12,7 +12,6 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use media::{CodecConfig, Timescale};
 use net::{Limits, Places};
-use prometheus_client::metrics::gauge::Gauge;
 use relay::Stream;
 use rtc::dtls::Identity;
 use rtc::outbound::{HeaderExtensions, LineSettings, PlayoutDelay, Rtx};
@@ -25,12 +24,12 @@ use rtc::signalling::{
 use serde::Deserialize;
 use tracing::{info, warn};
 
+use super::metrics::Metrics;
 use super::programmes::Programmes;
 use super::shard::{self, Command, Handle};
 use super::viewer::Join;
 use crate::audience::{Audience, Present};
 use crate::endpoint::Endpoint;
-use crate::metrics::Metrics;
 use crate::pull::Watching;
 
 /// Under which everything here is.
@@ -64,7 +63,7 @@ struct Shared {
     sessions: Sessions,
     links: Vec<HeaderValue>,
     places: Places,
-    viewers: Gauge,
+    metrics: Metrics,
     audience: Audience,
     numbers: AtomicU64,
 }
@@ -126,17 +125,20 @@ impl Whep {
         threads: NonZeroUsize,
         limits: Limits,
         ice_servers: &[String],
-        metrics: &Metrics,
+        metrics: &crate::Metrics,
     ) -> Result<Self, StartError> {
         let identity = Arc::new(Identity::generate()?);
         let sessions = Sessions::default();
         let shards = (0..threads.get()).map(|number| {
-            let (sessions, viewers) = (sessions.clone(), metrics.whep_viewers.clone());
-            let gone = move |viewer| forget(&sessions, viewer, &viewers);
-            shard::spawn(number, port.clone(), Arc::new(gone), metrics.clone())
+            let (sessions, metrics) = (sessions.clone(), metrics.whep.clone());
+            let gone = {
+                let metrics = metrics.clone();
+                move |viewer| forget(&sessions, viewer, &metrics)
+            };
+            shard::spawn(number, port.clone(), Arc::new(gone), metrics)
         });
         let shards = shards.collect::<Result<_, _>>()?;
-        let (viewers, audience) = (metrics.whep_viewers.clone(), metrics.audience.clone());
+        let (metrics, audience) = (metrics.whep.clone(), metrics.audience.clone());
         let numbers = AtomicU64::new(1);
         let (places, links) = (Places::new(limits), signalling::links(ice_servers)?);
         let shared = Shared {
@@ -147,7 +149,7 @@ impl Whep {
             sessions,
             links,
             places,
-            viewers,
+            metrics,
             audience,
             numbers,
         };
@@ -227,6 +229,7 @@ impl Whep {
             return Err(refusal(StatusCode::NOT_ACCEPTABLE, words));
         }
         let place = self.shared.places.take(viewer).map_err(|full| {
+            self.shared.metrics.refused(full);
             let words = match full {
                 net::Full::Total => "there is no room for more viewers",
                 net::Full::Address => "there is no room for more viewers of this address",
@@ -300,12 +303,13 @@ impl Whep {
             };
             table.by_id.insert(id.clone(), session);
             table.ids.insert(number, id.clone());
-            self.shared.viewers.inc();
+            self.shared.metrics.viewers.inc();
         }
         if handle.commands.try_send(Command::Join { join: Box::new(join), stream: stream.clone() }).is_err() {
-            forget(&self.shared.sessions, number, &self.shared.viewers);
+            forget(&self.shared.sessions, number, &self.shared.metrics);
             return Err(busy());
         }
+        self.shared.metrics.answered.inc();
         info!(viewer = number, peer.addr = %viewer, stream.id = %stream.id(), "viewer by WebRTC");
         let (app, name) = (stream.id().app(), stream.id().stream());
         Ok(signalling::created(&format!("{PREFIX}{app}/{name}/{id}"), &etag, &self.shared.links, answer.text))
@@ -379,11 +383,11 @@ fn lock(sessions: &Mutex<Table>) -> MutexGuard<'_, Table> {
     sessions.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn forget(sessions: &Mutex<Table>, viewer: u64, viewers: &Gauge) {
+fn forget(sessions: &Mutex<Table>, viewer: u64, metrics: &Metrics) {
     let mut table = lock(sessions);
     if let Some(id) = table.ids.remove(&viewer) {
         table.by_id.remove(&id);
-        viewers.dec();
+        metrics.viewers.dec();
     }
 }
 

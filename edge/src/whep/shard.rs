@@ -14,10 +14,10 @@ use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use tracing::{debug, error, info};
 
+use super::metrics::Metrics;
 use super::programme::{Programme, Which};
 use super::rendition::{READ_AHEAD_MAX, Told};
 use super::viewer::{Join, Viewer};
-use crate::metrics::Metrics;
 
 /// Datagrams that a shard has not read. A viewer sends some twenty in a second; what does not fit is dropped and counted by the port.
 const INBOX_MAX: usize = 4_096;
@@ -89,7 +89,7 @@ pub(super) fn spawn(number: usize, port: Port, gone: Gone, metrics: Metrics) -> 
             port,
             to,
             gone,
-            metrics,
+            metrics: Arc::new(metrics),
             programmes: HashMap::new(),
             viewers: HashMap::new(),
             deadlines: BTreeSet::new(),
@@ -104,7 +104,7 @@ struct Shard {
     port: Port,
     to: mpsc::Sender<FromStream>,
     gone: Gone,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     programmes: HashMap<SessionId, Programme>,
     viewers: HashMap<u64, Placed>,
     deadlines: BTreeSet<(Instant, u64)>,
@@ -115,9 +115,9 @@ struct Shard {
 struct Placed {
     viewer: Viewer,
     programme: SessionId,
-    /// The renditions that are read for it.
+    /// The renditions that are read for it: what it is to be sent, and what it is sent.
     reads: [Option<usize>; 2],
-    /// Under which it is in the deadlines.
+    /// Under which it is in the deadlines: no later than the viewer's own.
     deadline: Option<Instant>,
 }
 
@@ -179,7 +179,7 @@ impl Shard {
             .entry(session)
             .or_insert_with(|| Programme::new(stream, &self.to, FromStream::End { session }));
         programme.viewers.push(number);
-        let viewer = Viewer::new(join, programme, now);
+        let viewer = Viewer::new(join, programme, self.metrics.clone(), now);
         let placed = Placed { viewer, programme: session, reads: [None; 2], deadline: None };
         self.viewers.insert(number, placed);
         self.drive(number, None, now);
@@ -259,24 +259,26 @@ impl Shard {
             placed.viewer.drive(input, programme, &self.port, &mut self.scratch, now)
         }));
         let Ok(driven) = driven else {
-            self.metrics.whep_panics.inc();
+            self.metrics.panics.inc();
             error!(viewer = number, "viewer by WebRTC dropped: its session panicked; this is a bug");
             return self.forget(number, &Closed::ByUs);
         };
         match driven {
             Ok(()) => {
-                let deadline = placed.viewer.deadline();
-                if placed.deadline != deadline {
-                    if let Some(before) = placed.deadline {
+                // One that moves to later, as it does with each frame, is put there when the earlier one has come.
+                if let Some(deadline) = placed.viewer.deadline()
+                    && placed.deadline.is_none_or(|before| deadline < before)
+                {
+                    if let Some(before) = placed.deadline.replace(deadline) {
                         self.deadlines.remove(&(before, number));
                     }
-                    if let Some(deadline) = deadline {
-                        self.deadlines.insert((deadline, number));
-                    }
-                    placed.deadline = deadline;
+                    self.deadlines.insert((deadline, number));
                 }
                 let reads = placed.viewer.renditions();
-                if reads != std::mem::replace(&mut placed.reads, reads) {
+                let before = std::mem::replace(&mut placed.reads, reads);
+                if reads != before {
+                    let name = |number: Option<usize>| number.and_then(|number| programme.name_of(number));
+                    self.metrics.moved(name(before[1]), name(reads[1]));
                     let session = placed.programme;
                     self.read(session);
                 }
@@ -300,10 +302,12 @@ impl Shard {
             Closed::ByUs | Closed::ByPeer => debug!(viewer = number, %closed, "left"),
             _ => info!(viewer = number, %closed, "viewer lost"),
         }
+        self.metrics.ended(closed);
         if let Some(deadline) = placed.deadline {
             self.deadlines.remove(&(deadline, number));
         }
         if let Some(programme) = self.programmes.get_mut(&placed.programme) {
+            self.metrics.moved(placed.reads[1].and_then(|number| programme.name_of(number)), None);
             programme.viewers.retain(|viewer| *viewer != number);
             // Its readers end with it, and rungs on demand linger by themselves.
             if programme.viewers.is_empty() {

@@ -1,5 +1,6 @@
 //! One viewer: its transport, what it is sent, and where in the stream it is. Sends through the port, and waits for nothing.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rtc::estimate::{Chooser, Estimator, Limits};
@@ -16,6 +17,7 @@ use rtc_rtcp::transport_feedbacks::transport_layer_cc::TransportLayerCc;
 use rtc_rtcp::transport_feedbacks::transport_layer_nack::{NackPair, TransportLayerNack};
 use tracing::{debug, warn};
 
+use super::metrics::{Change, Metrics};
 use super::place::{Next, Place};
 use super::programme::Programme;
 use super::ring::Found;
@@ -50,6 +52,7 @@ pub(super) struct Join {
 }
 
 pub(super) struct Viewer {
+    metrics: Arc<Metrics>,
     peer: Peer,
     lease: Lease,
     video: Media,
@@ -69,6 +72,8 @@ pub(super) struct Viewer {
     /// Datagrams of the second that began then.
     heard: (Instant, u32),
     turn: Turn,
+    /// What it said is to be followed at once; most only adds to what is known of its path.
+    is_pressing: bool,
     /// By then it must be looked at, whatever comes.
     deadline: Option<Instant>,
 }
@@ -101,7 +106,7 @@ impl Media {
 }
 
 impl Viewer {
-    pub(super) fn new(join: Join, programme: &Programme, now: Instant) -> Self {
+    pub(super) fn new(join: Join, programme: &Programme, metrics: Arc<Metrics>, now: Instant) -> Self {
         let ladder = programme.ladder();
         let max = ladder.last().copied().unwrap_or_default().mul_add(2.0, 1e6);
         let limits = Limits { initial: INITIAL.min(max), min: MIN, max };
@@ -110,6 +115,7 @@ impl Viewer {
         let is_seldom = programme.keyframes_apart_s() > KEYFRAMES_APART_MAX_S;
         let begins = if is_seldom { programme.rung_for(chosen) } else { chosen };
         Self {
+            metrics,
             peer: join.peer,
             lease: join.lease,
             video: Media::of(join.video),
@@ -124,6 +130,7 @@ impl Viewer {
             silent_since: None,
             heard: (now, 0),
             turn: Turn { began: now, packets: 0 },
+            is_pressing: false,
             deadline: None,
         }
     }
@@ -149,6 +156,9 @@ impl Viewer {
     /// By its number; `None` leaves it to us again.
     pub(super) fn pin(&mut self, rendition: Option<usize>, programme: &Programme) {
         self.is_pinned = rendition.is_some();
+        if self.is_pinned {
+            self.metrics.changed(Change::Pinned);
+        }
         self.place.want(rendition.unwrap_or_else(|| programme.number_at(self.chooser.rung())));
     }
 
@@ -164,10 +174,17 @@ impl Viewer {
         scratch: &mut Vec<u8>,
         now: Instant,
     ) -> Result<(), Closed> {
+        self.is_pressing = input.is_none();
         if let Some(input) = self.admitted(input, now) {
             self.peer.handle_input(input, now);
         }
         let mut until = self.outputs(programme, port, now)?;
+        if !self.is_pressing
+            && let Some(deadline) = self.deadline.filter(|deadline| now < *deadline)
+        {
+            self.deadline = Some(until.min(deadline));
+            return Ok(());
+        }
         let Some(path) = self.peer.path() else {
             self.deadline = Some(until);
             return Ok(());
@@ -203,9 +220,15 @@ impl Viewer {
                 Output::Wait { until } => return Ok(until),
                 Output::Event(Event::Valid(path)) => self.lease.bind_address(path.remote),
                 Output::Event(Event::Retired { ufrag }) => self.lease.remove_ufrag(&ufrag),
-                Output::Event(Event::Path(path)) => debug!(peer.addr = %path.remote, "path"),
+                Output::Event(Event::Path(path)) => {
+                    debug!(peer.addr = %path.remote, "path");
+                    self.is_pressing = true;
+                }
                 // It may try again, and what ends the session says why.
-                Output::Event(Event::HandshakeFailed(error)) => debug!(%error, "a handshake failed"),
+                Output::Event(Event::HandshakeFailed(error)) => {
+                    debug!(%error, "a handshake failed");
+                    self.metrics.handshakes_failed.inc();
+                }
                 Output::Event(Event::Connected(keys)) => self.connected(keys),
                 Output::Event(Event::Rtcp(packets)) => {
                     packets.iter().for_each(|packet| self.heard(packet.as_ref(), programme, now));
@@ -216,6 +239,8 @@ impl Viewer {
     }
 
     fn connected(&mut self, keys: Keys) {
+        self.is_pressing = true;
+        self.metrics.connected.inc();
         let mut sealers = Sealers::new(keys);
         for media in [&mut self.video, &mut self.audio] {
             if let Media::Waiting(settings) = media {
@@ -233,10 +258,14 @@ impl Viewer {
     fn heard(&mut self, packet: &dyn Packet, programme: &Programme, now: Instant) {
         let any = packet.as_any();
         if let Some(nack) = any.downcast_ref::<TransportLayerNack>() {
+            self.is_pressing = true;
             let rtt = self.estimator.estimate(now).rtt;
             for line in [&mut self.video, &mut self.audio].into_iter().filter_map(Media::line) {
                 if line.ssrc() == nack.media_ssrc {
                     let lost = nack.nacks.iter().flat_map(NackPair::packet_list);
+                    let lost = lost.inspect(|_| {
+                        self.metrics.nacked.inc();
+                    });
                     line.nack(lost, rtt, now, |source| programme.history(source));
                 }
             }
@@ -246,7 +275,13 @@ impl Viewer {
                 .line()
                 .and_then(|line| report.reports.iter().find_map(|report| line.reception(report, now)));
             if let Some(told) = told {
+                self.metrics.loss.observe(told.fraction_lost);
                 self.estimator.reception(told, now);
+                let estimate = self.estimator.estimate(now);
+                self.metrics.estimate.observe(estimate.bits_per_second);
+                if let Some(rtt) = estimate.rtt {
+                    self.metrics.round_trip.observe(rtt.as_secs_f64());
+                }
                 self.choose(programme, now);
             }
         } else if let Some(feedback) = any.downcast_ref::<TransportLayerCc>() {
@@ -256,6 +291,7 @@ impl Viewer {
             self.estimator.remb(f64::from(remb.bitrate), now);
             self.choose(programme, now);
         } else if any.is::<PictureLossIndication>() || any.is::<FullIntraRequest>() {
+            self.metrics.keyframe_requests.inc();
             programme.want_keyframe();
         }
     }
@@ -266,6 +302,8 @@ impl Viewer {
             && !self.is_pinned
         {
             debug!(rung, estimate = estimate as u64, "another rendition");
+            self.is_pressing = true;
+            self.metrics.changed(Change::Estimate);
             self.place.want(programme.number_at(rung));
         }
     }
@@ -289,6 +327,7 @@ impl Viewer {
         let Some(line) = self.video.line() else { return Ok(None) };
         while let Some(batch) = line.poll_resend(now, &mut self.transport, scratch)? {
             self.turn.packets += batch.packets;
+            self.metrics.resent.inc_by(batch.packets as u64);
             send(port, path, &batch);
             self.estimator.sent(&batch, now);
         }
@@ -318,7 +357,10 @@ impl Viewer {
                     programme.want_keyframe();
                     return Ok(Some(self.wait(programme, now)));
                 }
-                Next::Lost => debug!("too far behind: it goes on with a newer keyframe"),
+                Next::Lost => {
+                    self.metrics.skipped.inc();
+                    debug!("too far behind: it goes on with a newer keyframe");
+                }
             }
         }
     }
@@ -334,6 +376,7 @@ impl Viewer {
         let wanted = self.place.wanted();
         if wanted > 0 && !programme.is_interrupted() {
             debug!(rendition = wanted, "it stands still: a larger one instead");
+            self.metrics.changed(Change::Silence);
             self.place.want(wanted - 1);
         }
         now + SILENT_MAX

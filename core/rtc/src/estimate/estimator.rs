@@ -49,8 +49,6 @@ pub struct Estimator {
     loss: LossController,
     /// Number behind the newest packet that the receiver has told of.
     next_number: u64,
-    /// Reused from feedback to feedback.
-    reports: Vec<PacketReport>,
     feedback_at: Option<Instant>,
     remb: Option<(Instant, f64)>,
     reported_rtt: Option<(Instant, Duration)>,
@@ -66,7 +64,6 @@ impl Estimator {
             queue: StandingQueue::new(now),
             loss: LossController::new(initial, min, max),
             next_number: 0,
-            reports: Vec::new(),
             feedback_at: None,
             remb: None,
             reported_rtt: None,
@@ -83,15 +80,26 @@ impl Estimator {
 
     /// The viewer tells when packets arrived.
     pub fn feedback(&mut self, feedback: &TransportLayerCc, now: Instant) {
+        let reports = self.reports(feedback, now);
+        if !reports.is_empty() {
+            self.feedback_at = Some(now);
+            self.gcc.on_reports(now, &reports);
+            self.queue.on_reports(now, &reports);
+        }
+    }
+
+    /// What is new in it.
+    fn reports(&mut self, feedback: &TransportLayerCc, now: Instant) -> Vec<PacketReport> {
         if claimed_packets(feedback) > FEEDBACK_PACKETS_MAX {
-            return;
+            return Vec::new();
         }
         let acknowledgements = convert_twcc(feedback);
         // Behind the newest arrival nothing is known yet: it may be on its way, or the last chunk has room for more
         // packets than the feedback tells of.
         let known = acknowledgements.iter().rposition(|ack| ack.arrived).map_or(0, |newest| newest + 1);
 
-        self.reports.clear();
+        // Not kept: what the first feedback of a viewer who has just joined tells of is thirty times the usual.
+        let mut reports = Vec::with_capacity(known);
         for ack in acknowledgements.iter().take(known) {
             // What was told of before has been counted, as lost if it came late.
             let number = self.departures.number(ack.sequence_number);
@@ -101,7 +109,7 @@ impl Estimator {
             if ack.arrived {
                 self.feedback_rtt = Some(now.saturating_duration_since(departed.at));
             }
-            self.reports.push(PacketReport {
+            reports.push(PacketReport {
                 ssrc: 0,
                 id: number,
                 rtp_sequence_number: 0,
@@ -114,11 +122,7 @@ impl Estimator {
                 ecn: ack.ecn,
             });
         }
-        if !self.reports.is_empty() {
-            self.feedback_at = Some(now);
-            self.gcc.on_reports(now, &self.reports);
-            self.queue.on_reports(now, &self.reports);
-        }
+        reports
     }
 
     /// The viewer's own estimate (draft-alvestrand-rmcat-remb): no more than it says.

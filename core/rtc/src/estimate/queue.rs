@@ -52,9 +52,9 @@ impl StandingQueue {
 
     /// What one feedback told of, in the order it was sent.
     pub(super) fn on_reports(&mut self, now: Instant, reports: &[PacketReport]) {
-        let mut least = f64::INFINITY;
+        let (mut least, mut received) = (f64::INFINITY, 0);
         for report in reports.iter().filter(|report| report.arrived) {
-            self.received.add(now, report.size);
+            received += report.size;
             if let Some(arrival) = report.arrival {
                 let sent = report.departure.saturating_duration_since(self.epoch);
                 least = least.min(arrival.as_secs_f64() - sent.as_secs_f64());
@@ -63,6 +63,7 @@ impl StandingQueue {
         if least.is_infinite() {
             return;
         }
+        self.received.add(now, received);
         if now.saturating_duration_since(self.base_since) > BASE_AGE {
             self.base = [f64::INFINITY, self.base[0]];
             self.base_since = now;

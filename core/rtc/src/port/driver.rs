@@ -1,18 +1,21 @@
-//! The receiving task.
+//! Who receives: a thread for UDP, a task for each connection.
 
 use std::future::pending;
 use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use net::{Accepted, Acceptor};
 use quinn_udp::{RecvMeta, UdpSockRef};
 use tokio::io::Interest;
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::error;
 
 use super::routes::Dropped;
 use super::{Counters, DATAGRAM_BYTES_MAX, Path, Shared, Transport, tcp};
@@ -22,84 +25,105 @@ const BATCH: usize = 16;
 /// The longest message, with GRO.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
+/// Between two looks at a busy socket. What comes meanwhile waits in the kernel, and is then handed over together: to wake two
+/// threads for each report of each viewer costs as much as to send them half of their pictures (bench `whep`).
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
 /// After an error, of which the only likely one is that the kernel has no memory.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Receives for a [`Port`](super::Port).
 pub struct PortDriver {
     shared: Arc<Shared>,
+    /// The same socket, for the thread that reads it.
+    socket: UdpSocket,
     acceptor: Option<Acceptor>,
 }
 
 impl PortDriver {
-    pub(super) fn new(shared: Arc<Shared>, acceptor: Option<Acceptor>) -> Self {
-        Self { shared, acceptor }
+    pub(super) fn new(shared: Arc<Shared>, acceptor: Option<Acceptor>) -> io::Result<Self> {
+        let socket = shared.socket.try_clone()?;
+        Ok(Self { shared, socket, acceptor })
     }
 
     /// Until `drain`: to be cancelled when the last session has said goodbye.
-    pub async fn run(mut self, drain: CancellationToken) {
-        let mut buffer = vec![0; BATCH * MESSAGE_BYTES_MAX];
+    pub async fn run(self, drain: CancellationToken) {
+        let Self { shared, socket, mut acceptor } = self;
+        let receiver = Receiver { shared: Arc::clone(&shared), socket };
+        let (ends, ended) = oneshot::channel::<()>();
+        // Its own: others are busy with more than packets, and to come by way of one of them is a hop more.
+        let started = thread::Builder::new().name("webrtc-port".to_owned()).spawn({
+            let drain = drain.clone();
+            move || {
+                if let Err(error) = receiver.run(drain) {
+                    error!(%error, "the WebRTC port can no longer be read");
+                }
+                drop(ends);
+            }
+        });
+        if let Err(error) = started {
+            error!(%error, "no thread for the WebRTC port: nothing comes in by UDP");
+        }
         // Aborted with it.
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
-                () = drain.cancelled() => return,
-                accepted = accept(&mut self.acceptor, &self.shared.counters) => {
-                    self.shared.counters.tcp_accepted.add(1);
-                    let shared = Arc::clone(&self.shared);
+                () = drain.cancelled() => {
+                    let _ended = ended.await;
+                    return;
+                }
+                accepted = accept(&mut acceptor, &shared.counters) => {
+                    shared.counters.tcp_accepted.add(1);
+                    let shared = Arc::clone(&shared);
                     connections.spawn(async move {
                         tcp::serve(shared, accepted.socket, accepted.peer).await;
                         drop(accepted.place);
                     });
-                    continue;
                 }
-                Some(_) = connections.join_next() => continue,
-                ready = self.shared.socket.readable() => if let Err(error) = ready {
-                    // tokio's driver is gone: the runtime shuts down.
-                    warn!(%error, "the WebRTC port can no longer be read");
-                    return;
-                }
+                Some(_) = connections.join_next() => {}
             }
-            if self.receive(&mut buffer).is_err() {
+        }
+    }
+}
+
+struct Receiver {
+    shared: Arc<Shared>,
+    socket: UdpSocket,
+}
+
+impl Receiver {
+    fn run(self, drain: CancellationToken) -> io::Result<()> {
+        let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+        runtime.block_on(self.receive(drain))
+    }
+
+    async fn receive(self, drain: CancellationToken) -> io::Result<()> {
+        let socket = tokio::net::UdpSocket::from_std(self.socket)?;
+        let mut buffer = vec![0; BATCH * MESSAGE_BYTES_MAX];
+        let mut looked = Instant::now();
+        loop {
+            tokio::select! {
+                () = drain.cancelled() => return Ok(()),
+                ready = socket.readable() => ready?,
+            }
+            let since = looked.elapsed();
+            if since < LOOK_EVERY {
+                wait(LOOK_EVERY - since);
+            }
+            looked = Instant::now();
+            if self.shared.receive_all(&socket, &mut buffer).is_err() {
                 sleep(PAUSE).await;
             }
         }
     }
+}
 
-    /// One batch: the rest waits in the kernel until the other tasks of this thread have had their turn.
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<()> {
-        let mut metas = [RecvMeta::default(); BATCH];
-        let received = self.shared.socket.try_io(Interest::READABLE, || {
-            let mut chunks = buffer.chunks_exact_mut(MESSAGE_BYTES_MAX);
-            let mut slices: [IoSliceMut<'_>; BATCH] =
-                std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
-            self.shared.state.recv(UdpSockRef::from(&self.shared.socket), &mut slices, &mut metas)
-        });
-        match received {
-            Ok(messages) => {
-                for (meta, message) in metas[..messages].iter().zip(buffer.chunks_exact(MESSAGE_BYTES_MAX)) {
-                    self.dispatch(meta, message);
-                }
-                Ok(())
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn dispatch(&self, meta: &RecvMeta, message: &[u8]) {
-        let bound = self.shared.bound;
-        let asked = meta.dst_ip.filter(|_| bound.ip().is_unspecified()).unwrap_or(bound.ip());
-        let path = Path {
-            local: SocketAddr::new(asked.to_canonical(), bound.port()),
-            remote: SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port()),
-            transport: Transport::Udp,
-        };
-        for datagram in message[..meta.len].chunks(meta.stride.max(1)) {
-            self.shared.counters.received.add(1);
-            self.shared.deliver(path, datagram);
-        }
-    }
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing else is on this thread, and a timer of tokio's may wait twice as long"
+)]
+fn wait(duration: Duration) {
+    thread::sleep(duration);
 }
 
 /// Never, without a listener.
@@ -111,6 +135,45 @@ async fn accept(acceptor: &mut Option<Acceptor>, counters: &Counters) -> Accepte
 }
 
 impl Shared {
+    /// What has come by now.
+    fn receive_all(&self, socket: &tokio::net::UdpSocket, buffer: &mut [u8]) -> io::Result<()> {
+        let mut metas = [RecvMeta::default(); BATCH];
+        loop {
+            let received = socket.try_io(Interest::READABLE, || {
+                let mut chunks = buffer.chunks_exact_mut(MESSAGE_BYTES_MAX);
+                let mut slices: [IoSliceMut<'_>; BATCH] =
+                    std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
+                self.state.recv(UdpSockRef::from(&self.socket), &mut slices, &mut metas)
+            });
+            let messages = match received {
+                Ok(messages) => messages,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            for (meta, message) in metas[..messages].iter().zip(buffer.chunks_exact(MESSAGE_BYTES_MAX)) {
+                self.dispatch(meta, message);
+            }
+            // Most likely all: the next look tells.
+            if messages < BATCH {
+                return Ok(());
+            }
+        }
+    }
+
+    fn dispatch(&self, meta: &RecvMeta, message: &[u8]) {
+        let bound = self.bound;
+        let asked = meta.dst_ip.filter(|_| bound.ip().is_unspecified()).unwrap_or(bound.ip());
+        let path = Path {
+            local: SocketAddr::new(asked.to_canonical(), bound.port()),
+            remote: SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port()),
+            transport: Transport::Udp,
+        };
+        for datagram in message[..meta.len].chunks(meta.stride.max(1)) {
+            self.counters.received.add(1);
+            self.deliver(path, datagram);
+        }
+    }
+
     pub(super) fn deliver(&self, path: Path, datagram: &[u8]) {
         // Nobody can be answered at port 0; trying would be EINVAL, after which quinn-udp does without GSO for all.
         let result = if datagram.len() > DATAGRAM_BYTES_MAX || path.remote.port() == 0 {

@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tokio::net::UdpSocket;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 

@@ -118,11 +118,11 @@ fn what_the_last_chunk_has_room_for_is_not_lost() {
         packet_chunks: vec![PacketStatusChunk::StatusVectorChunk(vector)],
         ..Default::default()
     };
-    estimator.feedback(&feedback, now + Duration::from_millis(60));
-    let told: Vec<(u64, bool)> = estimator.reports.iter().map(|report| (report.id, report.arrived)).collect();
+    let reports = estimator.reports(&feedback, now + Duration::from_millis(60));
+    let told: Vec<(u64, bool)> = reports.iter().map(|report| (report.id, report.arrived)).collect();
     assert_eq!(told, [(0, true), (1, false), (2, true)]);
     assert_eq!(estimator.next_number, 3);
     assert_eq!(estimator.estimate(now).rtt, Some(Duration::from_millis(60)));
-    estimator.feedback(&feedback, now + Duration::from_millis(90));
-    assert!(estimator.reports.is_empty(), "the same again is no news");
+    let again = estimator.reports(&feedback, now + Duration::from_millis(90));
+    assert!(again.is_empty(), "the same again is no news");
 }
