@@ -335,8 +335,8 @@ def viewers():
 
 def wire():
     """Frames of core/relay/src/wire: a child that hears everything from the record to the end."""
-    def frame(kind, payload=b"", flags=0, track=0, number=0, dts=0, duration=0):
-        head = struct.pack("<IBBHIIqiI", 32 + len(payload), kind, flags, track, 0, number, dts, 0, duration)
+    def frame(kind, payload=b"", flags=0, track=0, number=0, dts=0, duration=0, group=0):
+        head = struct.pack("<IBBHIIqiI", 32 + len(payload), kind, flags, track, group, number, dts, 0, duration)
         return head + payload
 
     def rendition(name, target, sample_entry, config):
@@ -353,9 +353,25 @@ def wire():
     seed("wire_frames", "everything", b"\xff" + index + live)
     seed("wire_frames", "in-pieces", b"\x06" + index + live)
     seed("wire_frames", "resumed", b"\xff" + frame(16, record) + frame(17, flags=0x20) + frame(20) + live)
+    def track(number, every, flags, name, sample_entry, config):
+        config = sample_entry + bytes.fromhex(config)
+        fields = struct.pack("<HIIII", number, 512, 0, 3_000_000, 2_500_000)
+        fields += struct.pack("<BHBII", every, 0, flags, 130_000, 128_000)
+        return fields + struct.pack("<I", len(name)) + name + struct.pack("<I", len(config)) + config
+    opus = b"OpusHead\x01\x02\x38\x01\x80\xbb\x00\x00\x00\x00\x00".hex()
+    stream = b"00000000000000ab" + struct.pack("<IIdIIH", 3, 1536, 29.97, 4, 28_000, 2)
+    stream += track(0, 0, 0, b"v", b"avc1", AVCC) + track(2, 1, 3, b"ao", b"Opus", opus)
+    boundary = struct.pack("<QIqQ", 20, 1, 1_800_000_000_000, 1)
+    units = frame(24, stream) + frame(25, struct.pack("<dq", 2.0, 0)) + frame(2, b"avc1" + bytes.fromhex(AVCC), group=7)
+    units += frame(3, boundary, flags=1, number=1, dts=180_000, group=7)
+    units += frame(1, b"picture", flags=1, number=2, dts=180_000, duration=3_000, group=7)
+    units += frame(25, struct.pack("<dq", 2.0, 1_800_000_000_123)) + frame(4, track=2, dts=96_000) + frame(22) + frame(23)
+    seed("wire_frames", "units", b"\xff" + units)
+    seed("wire_frames", "units-in-pieces", b"\x06" + units)
     resume = "00000000000000ab;v:20.1,a:20.1"
     for name, lines in [
-        ("edge", ["1", "2", "edge2", resume]), ("versions", ["9, 1", "2", "edge2, shield"]),
+        ("edge", ["1", "2", "edge2", resume]), ("units", ["1", "2", "edge2", "00000000000000ab.3;0:7.3,2:7.0"]),
+        ("wants", ["1", "2", "edge2", "keyframe&tracks=2,5"]), ("versions", ["9, 1", "2", "edge2, shield"]),
         ("loop", ["1", "2", "edge1, shield"]), ("old", ["0", "1", "edge2"]),
     ]:
         seed("wire_hello", name, "\n".join(lines).encode())

@@ -14,9 +14,9 @@ use hls::{Bandwidth, Catalog, Part, RenditionHeader, SegmentStart, StreamHeader,
 use media::cmaf::init_segment;
 use media::codec::{aac, h264};
 use media::{CodecConfig, SessionId, StreamId};
-use origin::{Found, NotFound, Offer, Relay, RelayMetrics};
+use origin::{Found, FoundLog, NotFound, Offer, Relay, RelayMetrics};
 use relay::wire::{Hops, Slices};
-use relay::{CLUSTER_NAME, Identity, WireMetrics};
+use relay::{CLUSTER_NAME, Identity, StreamRegistry, WireMetrics};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
@@ -99,7 +99,9 @@ impl Side {
             let socket = net::bind((Ipv4Addr::LOCALHOST, 0).into(), relay::server::SOCKET)?;
             let listener = relay::server::Listener::new(socket, &identity, WireMetrics::default());
             addr.send(listener.local_addr()?)?;
-            let relay = Relay::new(&identity, served.clone(), Here(served), RelayMetrics::default());
+            let streams = StreamRegistry::default();
+            let here = Here(served.clone(), streams.clone());
+            let relay = Relay::new(&identity, served, streams, here, RelayMetrics::default());
             Ok(async move { listener.run(relay, CancellationToken::new()).await })
         })?;
         let writer = server.runtime.block_on(async { open(&catalog) })?;
@@ -304,13 +306,18 @@ fn reading(addr: SocketAddr, child: &Identity, children: usize, hello: String) -
     Ok(received)
 }
 
-/// Only what is in the catalog.
-pub(crate) struct Here(pub(crate) Catalog);
+/// Only what is in the catalog and in the registry.
+pub(crate) struct Here(pub(crate) Catalog, pub(crate) StreamRegistry);
 
 impl Offer for Here {
     async fn find(&self, id: &StreamId, _: Hops) -> Result<Found, NotFound> {
         let index = self.0.get(id).ok_or(NotFound::Absent)?;
         Ok(Found { index, keep: Box::new(()) })
+    }
+
+    async fn find_log(&self, id: &StreamId, _: Hops) -> Result<FoundLog, NotFound> {
+        let stream = self.1.get(id).ok_or(NotFound::Absent)?;
+        Ok(FoundLog { stream, keep: Box::new(()) })
     }
 
     async fn state(&self, _: Option<&StreamId>, _: Hops) -> Option<Bytes> {

@@ -11,6 +11,7 @@ use net::TooManyGuesses;
 use relay::{Facts, Sample, StreamRegistry};
 use serde::Serialize;
 
+use crate::audience::Audience;
 use crate::state::{Entry, PublishPorts};
 
 /// What the connect page needs of the node that takes publishers. `server` plugs in the real one; a node without
@@ -95,6 +96,7 @@ impl Report {
         id: &StreamId,
         registry: &StreamRegistry,
         catalog: &Catalog,
+        audience: &Audience,
         backstage: &dyn Backstage,
         ports: PublishPorts,
         listed: bool,
@@ -102,7 +104,7 @@ impl Report {
         let facts = registry.get(id).map(|stream| stream.facts()).unwrap_or_default();
         let Facts { frame_rate, warnings, health, .. } = facts.as_ref();
         Self {
-            stream: Entry::of(id, registry, catalog),
+            stream: Entry::of(id, registry, catalog, audience),
             ports,
             listed,
             frame_rate: frame_rate.map(tenths),

@@ -2,6 +2,7 @@
 //! and the pages; among them the one that tells a broadcaster how the stream is.
 
 mod alternates;
+mod audience;
 mod connect;
 mod drain;
 mod endpoint;
@@ -18,6 +19,7 @@ mod unlisted;
 mod whep;
 
 pub use alternates::Alternates;
+pub use audience::Audience;
 pub use connect::{Backstage, Refused};
 pub use endpoint::Endpoint;
 pub use listener::{Listener, SOCKET};
@@ -29,4 +31,4 @@ pub use site::Site;
 pub use site::fuzzing;
 pub use trust::Trust;
 pub use unlisted::Unlisted;
-pub use whep::{StartError, VIEWERS_MAX, Whep};
+pub use whep::{Programmes, StartError, VIEWERS_MAX, Whep};

@@ -12,11 +12,14 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
+use crate::audience::Audience;
+
 #[derive(Clone, Default)]
 pub struct Metrics {
     pub(crate) connections: Gauge,
     pub(crate) panics: Counter,
     pub(crate) whep: crate::whep::Metrics,
+    pub(crate) audience: Audience,
     refused: Family<Labels, Counter>,
 }
 
@@ -81,8 +84,13 @@ impl Metrics {
             metrics.panics.clone(),
         );
         metrics.whep.register(registry);
-        registry.register_collector(Box::new(Viewers(catalog)));
+        registry.register_collector(Box::new(Viewers(catalog, metrics.audience.clone())));
         metrics
+    }
+
+    /// Who watches by WebRTC.
+    pub fn audience(&self) -> &Audience {
+        &self.audience
     }
 
     pub(crate) fn refused(&self, reason: Reason) {
@@ -96,7 +104,7 @@ impl Metrics {
 }
 
 /// Viewers of each live stream, counted when somebody asks.
-struct Viewers(Catalog);
+struct Viewers(Catalog, Audience);
 
 impl fmt::Debug for Viewers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -106,11 +114,16 @@ impl fmt::Debug for Viewers {
 
 impl Collector for Viewers {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let help = "Viewers, estimated from their playlist requests";
+        let help = "Viewers; those by HLS are estimated from their playlist requests";
         let mut family = encoder.encode_descriptor("stream_viewers", help, None, MetricType::Gauge)?;
+        // Where nobody watches by HLS an edge has no index.
+        let mut viewers = self.1.all();
         for stream in self.0.streams().iter().filter(|stream| stream.state() == State::Live) {
-            let labels = [("app", stream.id().app()), ("stream", stream.id().stream())];
-            ConstGauge::new(i64::from(stream.status().viewers)).encode(family.encode_family(&labels)?)?;
+            *viewers.entry(stream.id().clone()).or_default() += stream.status().viewers;
+        }
+        for (id, viewers) in viewers {
+            let labels = [("app", id.app()), ("stream", id.stream())];
+            ConstGauge::new(i64::from(viewers)).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
     }

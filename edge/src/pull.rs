@@ -1,24 +1,28 @@
 //! Streams of another node: pulled when the first viewer asks, once whatever the audience, and let go when nobody watches.
 //!
 //! ```text
-//!   viewer ─▶ Puller::join ─▶ Pull (one per stream) ◀─ task: Subscription ─▶ Mirror ─▶ hls::Catalog ─▶ viewer
+//!   viewer ─▶ Puller::join     ─▶ Pull (one per stream) ◀─ task: Subscription ─▶ Mirror  ─▶ hls::Catalog   ─▶ viewer
+//!   viewer ─▶ Puller::join_log ─▶ Pull (one per stream) ◀─ task: Subscription ─▶ LogCopy ─▶ StreamRegistry ─▶ viewer
 //! ```
+//!
+//! Parts for HLS and access units for WebRTC are pulled apart from each other, as their viewers come and go.
 //!
 //! A viewer waits for the index of a cold stream, bounded; names that the upstream does not have are remembered for a
 //! second, so that asking for them costs it nothing. When the upstream is lost, what is here is served on, and playlists
 //! only until they would be too old to follow.
 
 mod backfill;
+mod log;
 mod mirror;
+mod pulls;
 mod states;
 mod task;
+mod wants;
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use hls::Catalog;
 use media::StreamId;
@@ -26,34 +30,25 @@ use net::Throttle;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use relay::Upstream;
 use relay::wire::Hops;
-use tokio::sync::watch;
+use relay::{Stream, StreamRegistry, Upstream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::log::LogCopy;
+use self::mirror::Mirror;
+use self::pulls::{Phase, Pulls};
 use self::states::States;
+use crate::audience::Audience;
+
+pub use self::pulls::Watching;
 
 /// A viewer of a cold stream waits no longer for its index.
 const JOIN_MAX: Duration = Duration::from_secs(5);
 
-/// A stream is kept so long after its last request: longer than the twelve seconds between an ordinary player's.
-const LINGER: Duration = Duration::from_secs(20);
-
-/// How long an unknown name is not asked for again.
-const ABSENT_FOR: Duration = Duration::from_secs(1);
-
-/// Unknown names remembered; when there are more, all are forgotten. A flood of names then costs the upstream what
-/// [`COLD_MAX`] allows.
-const ABSENT_MAX: usize = 4096;
-
 /// Streams waited for at once. Beyond it viewers are told to come back.
 const COLD_MAX: usize = 64;
-
-/// A playlist is served without its upstream for so many target durations: players give up on it then anyway, and
-/// had better ask another edge.
-const STALE_TARGET_DURATIONS: u32 = 3;
 
 /// How often ended sessions are looked at for forgetting.
 const EXPIRE_EVERY: Duration = Duration::from_secs(2);
@@ -67,51 +62,19 @@ pub struct Puller {
 struct Shared {
     upstream: Upstream,
     catalog: Catalog,
-    /// Replaced as a whole, so that requests take no lock.
-    pulls: ArcSwap<HashMap<StreamId, Arc<Pull>>>,
-    /// Taken by whoever replaces `pulls`.
-    changes: Mutex<()>,
-    absent: Mutex<HashMap<StreamId, Instant>>,
-    /// Pulls that have no index yet.
+    /// Copies of the logs of the upstream.
+    streams: StreamRegistry,
+    /// Viewers by WebRTC.
+    audience: Audience,
+    parts: Pulls,
+    logs: Pulls,
+    /// Pulls that can be served from not yet.
     cold: AtomicUsize,
     states: States,
     tasks: TaskTracker,
     drain: CancellationToken,
     failures: Throttle,
     metrics: PullMetrics,
-}
-
-/// One stream being pulled.
-struct Pull {
-    id: StreamId,
-    phase: watch::Sender<Phase>,
-    /// Requests being answered from it.
-    readers: AtomicUsize,
-    /// When the last of them was answered.
-    left: Mutex<Instant>,
-    closed: AtomicBool,
-    /// Since when the upstream does not answer.
-    lost: Mutex<Option<Instant>>,
-    /// Zero until it is announced.
-    target_duration_s: AtomicU32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// Its index is not complete.
-    Cold,
-    Ready,
-    /// The upstream does not have it.
-    Absent,
-    /// It has ended.
-    Over,
-    /// Nobody watched it any more.
-    LetGo,
-}
-
-/// Keeps a stream pulled while it lives.
-pub struct Watching {
-    pull: Arc<Pull>,
 }
 
 /// Why a viewer does not get a stream.
@@ -130,6 +93,8 @@ pub struct PullMetrics {
     reconnects: Counter,
     bodies: Counter,
     received: Counter,
+    units: Counter,
+    wants: Counter,
     states: Counter,
 }
 
@@ -146,20 +111,30 @@ impl PullMetrics {
         pull.register("breaks", "Subscriptions that broke off", metrics.reconnects.clone());
         pull.register("bodies", "Bodies fetched because a viewer asked", metrics.bodies.clone());
         pull.register("parts", "Parts received, with their bytes or without", metrics.received.clone());
+        pull.register("units", "Access units received", metrics.units.clone());
+        pull.register("wants", "Times that the upstream was told what viewers want", metrics.wants.clone());
         pull.register("states", "States of streams fetched", metrics.states.clone());
         metrics
     }
 }
 
 impl Puller {
-    pub fn new(upstream: Upstream, catalog: Catalog, metrics: PullMetrics) -> Self {
+    /// Parts go into `catalog`, and access units into `streams`. `audience`: who watches them.
+    pub fn new(
+        upstream: Upstream,
+        catalog: Catalog,
+        streams: StreamRegistry,
+        audience: Audience,
+        metrics: PullMetrics,
+    ) -> Self {
         let shared = Shared {
             states: States::new(upstream.clone(), metrics.clone()),
             upstream,
             catalog,
-            pulls: ArcSwap::default(),
-            changes: Mutex::default(),
-            absent: Mutex::default(),
+            streams,
+            audience,
+            parts: Pulls::default(),
+            logs: Pulls::default(),
             cold: AtomicUsize::new(0),
             tasks: TaskTracker::new(),
             drain: CancellationToken::new(),
@@ -183,26 +158,49 @@ impl Puller {
         self.shared.tasks.wait().await;
     }
 
-    /// Waits until `id` can be served, at most [`JOIN_MAX`]. `hops` are the nodes that ask on behalf of the viewer.
+    /// Waits until parts of `id` can be served, at most [`JOIN_MAX`]. `hops` are the nodes that ask on behalf of the viewer.
     ///
     /// # Errors
     /// [`JoinError`].
     pub async fn join(&self, id: &StreamId, hops: Hops) -> Result<Watching, JoinError> {
-        let watching = self.watch(id, hops)?;
-        let mut phase = watching.pull.phase.subscribe();
-        let settled = timeout(JOIN_MAX, phase.wait_for(|phase| *phase != Phase::Cold)).await;
-        match settled.map(|phase| phase.map(|phase| *phase)) {
-            Ok(Ok(Phase::Ready)) => Ok(watching),
-            Ok(Ok(Phase::Absent | Phase::Over)) => Err(JoinError::Absent),
-            // Not in time, or it was let go in this very moment.
-            Ok(Ok(Phase::Cold | Phase::LetGo) | Err(_)) | Err(_) => Err(JoinError::Unreachable),
-        }
+        let shared = &self.shared;
+        let begin = |watching: &Watching| {
+            let bodies = shared.metrics.bodies.clone();
+            let mirror = Mirror::new(id.clone(), shared.catalog.clone(), shared.upstream.clone(), bodies);
+            let pull = watching.pull().clone();
+            shared.tasks.spawn(task::run(shared.clone(), |shared| &shared.parts, pull, mirror, hops));
+        };
+        ready(shared.watch(&shared.parts, id, begin)?).await
+    }
+
+    /// As [`Puller::join`], for access units: the log of the stream, as if it were of this node.
+    ///
+    /// # Errors
+    /// [`JoinError`].
+    pub async fn join_log(&self, id: &StreamId, hops: Hops) -> Result<(Arc<Stream>, Watching), JoinError> {
+        let shared = &self.shared;
+        let begin = |watching: &Watching| {
+            let copy = LogCopy::new(id.clone(), shared.streams.clone(), shared.metrics.units.clone());
+            let pull = watching.pull().clone();
+            let follow = task::run(shared.clone(), |shared| &shared.logs, pull, copy, hops.clone());
+            let wants = wants::forward(shared.clone(), id.clone(), hops);
+            shared.tasks.spawn(async move {
+                tokio::select! {
+                    () = follow => {}
+                    () = wants => {}
+                }
+            });
+        };
+        let watching = ready(shared.watch(&shared.logs, id, begin)?).await?;
+        // Not there if it ended in this very moment.
+        let stream = shared.streams.get(id).ok_or(JoinError::Absent)?;
+        Ok((stream, watching))
     }
 
     /// The state of a stream or of all, as the upstream tells it, with the viewers of this edge. `None` if nobody knows.
     pub(crate) async fn state(&self, id: Option<&StreamId>, hops: Hops) -> Option<serde_json::Value> {
         let mut state = self.shared.states.get(id, hops).await?;
-        states::localize(&mut state, &self.shared.catalog);
+        states::localize(&mut state, &self.shared.catalog, &self.shared.audience);
         Some(state)
     }
 
@@ -214,126 +212,47 @@ impl Puller {
     pub(crate) fn catalog(&self) -> &Catalog {
         &self.shared.catalog
     }
+}
 
+impl Shared {
     /// The pull of `id`, begun if there is none.
-    fn watch(&self, id: &StreamId, hops: Hops) -> Result<Watching, JoinError> {
-        let shared = &self.shared;
-        if let Some(watching) = shared.find(id) {
+    fn watch(
+        &self,
+        pulls: &Pulls,
+        id: &StreamId,
+        begin: impl FnOnce(&Watching),
+    ) -> Result<Watching, JoinError> {
+        if let Some(watching) = pulls.find(id) {
             return Ok(watching);
         }
-        if shared.is_absent(id) {
+        if pulls.is_absent(id) {
             return Err(JoinError::Absent);
         }
-        let _changing = shared.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        // Somebody else may have begun it meanwhile.
-        if let Some(watching) = shared.find(id) {
-            return Ok(watching);
-        }
-        if shared.cold.load(Ordering::Acquire) >= COLD_MAX || shared.drain.is_cancelled() {
+        let may_open = || {
+            let one_more = |cold| (cold < COLD_MAX).then_some(cold + 1);
+            let cold = self.cold.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
+            cold.is_ok()
+        };
+        if self.drain.is_cancelled() {
             return Err(JoinError::Unreachable);
         }
-        let pull = Arc::new(Pull::new(id.clone()));
-        let watching = pull.watch().expect("a new pull is open");
-        let mut pulls = HashMap::clone(&shared.pulls.load());
-        pulls.insert(id.clone(), pull.clone());
-        shared.pulls.store(Arc::new(pulls));
-        shared.cold.fetch_add(1, Ordering::AcqRel);
-        shared.metrics.pulls.inc();
-        shared.tasks.spawn(task::run(shared.clone(), pull, hops));
+        let (watching, is_new) = pulls.find_or_open(id, may_open).ok_or(JoinError::Unreachable)?;
+        if is_new {
+            self.metrics.pulls.inc();
+            begin(&watching);
+        }
         Ok(watching)
     }
 }
 
-impl Shared {
-    fn find(&self, id: &StreamId) -> Option<Watching> {
-        self.pulls.load().get(id)?.watch()
-    }
-
-    fn is_absent(&self, id: &StreamId) -> bool {
-        let absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
-        absent.get(id).is_some_and(|since| since.elapsed() < ABSENT_FOR)
-    }
-
-    fn remember_absent(&self, id: &StreamId) {
-        let mut absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
-        if absent.len() >= ABSENT_MAX {
-            absent.retain(|_, since| since.elapsed() < ABSENT_FOR);
-        }
-        if absent.len() >= ABSENT_MAX {
-            absent.clear();
-        }
-        absent.insert(id.clone(), Instant::now());
-    }
-
-    /// Takes `pull` off the list; whoever asks next begins another.
-    fn remove(&self, pull: &Arc<Pull>) {
-        let _changing = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        pull.closed.store(true, Ordering::SeqCst);
-        let mut pulls = HashMap::clone(&self.pulls.load());
-        if pulls.get(&pull.id).is_some_and(|listed| Arc::ptr_eq(listed, pull)) {
-            pulls.remove(&pull.id);
-            self.pulls.store(Arc::new(pulls));
-        }
-    }
-}
-
-impl Pull {
-    fn new(id: StreamId) -> Self {
-        Self {
-            id,
-            phase: watch::Sender::new(Phase::Cold),
-            readers: AtomicUsize::new(0),
-            left: Mutex::new(Instant::now()),
-            closed: AtomicBool::new(false),
-            lost: Mutex::default(),
-            target_duration_s: AtomicU32::new(0),
-        }
-    }
-
-    fn watch(self: &Arc<Self>) -> Option<Watching> {
-        // Counted first: a task that closes the pull looks at the count after it closed.
-        let watching = Watching::new(self.clone());
-        if self.closed.load(Ordering::SeqCst) { None } else { Some(watching) }
-    }
-
-    /// Closes the pull if nobody reads it and nobody did for a while.
-    fn close_if_unwatched(&self) -> bool {
-        let left = *self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.readers.load(Ordering::SeqCst) > 0 || left.elapsed() < LINGER {
-            return false;
-        }
-        self.closed.store(true, Ordering::SeqCst);
-        if self.readers.load(Ordering::SeqCst) > 0 {
-            // Somebody came in between, and may have found it open.
-            self.closed.store(false, Ordering::SeqCst);
-            return false;
-        }
-        true
-    }
-
-    fn set_lost(&self, since: Option<Instant>) {
-        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        *lost = since.map(|since| lost.unwrap_or(since));
-    }
-}
-
-impl Watching {
-    fn new(pull: Arc<Pull>) -> Self {
-        pull.readers.fetch_add(1, Ordering::SeqCst);
-        Self { pull }
-    }
-
-    /// The upstream was lost so long ago that a playlist from here would lead nowhere.
-    pub(crate) fn is_stale(&self) -> bool {
-        let lost = *self.pull.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        let target_duration = Duration::from_secs(self.pull.target_duration_s.load(Ordering::Relaxed).into());
-        lost.is_some_and(|since| since.elapsed() > target_duration * STALE_TARGET_DURATIONS)
-    }
-}
-
-impl Drop for Watching {
-    fn drop(&mut self) {
-        *self.pull.left.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        self.pull.readers.fetch_sub(1, Ordering::SeqCst);
+/// Waits until it can be served, at most [`JOIN_MAX`].
+async fn ready(watching: Watching) -> Result<Watching, JoinError> {
+    let mut phase = watching.pull().phase.subscribe();
+    let settled = timeout(JOIN_MAX, phase.wait_for(|phase| *phase != Phase::Cold)).await;
+    match settled.map(|phase| phase.map(|phase| *phase)) {
+        Ok(Ok(Phase::Ready)) => Ok(watching),
+        Ok(Ok(Phase::Absent | Phase::Over)) => Err(JoinError::Absent),
+        // Not in time, or it was let go in this very moment.
+        Ok(Ok(Phase::Cold | Phase::LetGo) | Err(_)) | Err(_) => Err(JoinError::Unreachable),
     }
 }

@@ -23,6 +23,7 @@ use relay::StreamRegistry;
 use serde::Serialize;
 
 use crate::alternates::Alternates;
+use crate::audience::Audience;
 use crate::connect::{self, Backstage};
 use crate::endpoint::Endpoint;
 use crate::listener::Respond;
@@ -52,6 +53,8 @@ const TOKEN_BYTES_MAX: usize = 1_024;
 pub struct Site {
     registry: StreamRegistry,
     catalog: Catalog,
+    /// Viewers by WebRTC.
+    audience: Audience,
     ports: PublishPorts,
     unlisted: Unlisted,
     /// `None` if there is no other node.
@@ -75,6 +78,7 @@ impl Site {
         Self {
             registry,
             catalog,
+            audience: Audience::default(),
             ports: PublishPorts { rtmp: rtmp_port, rtmps: None },
             unlisted: Unlisted::default(),
             alternates: None,
@@ -96,15 +100,25 @@ impl Site {
     /// The state of a stream or of all, as JSON, for a node that has its streams from here.
     pub fn state_json(&self, id: Option<&StreamId>) -> Bytes {
         let json = match id {
-            Some(id) => serde_json::to_vec(&state::Entry::of(id, &self.registry, &self.catalog)),
+            Some(id) => {
+                serde_json::to_vec(&state::Entry::of(id, &self.registry, &self.catalog, &self.audience))
+            }
             None => serde_json::to_vec(&state::List::of(
                 &self.registry,
                 &self.catalog,
+                &self.audience,
                 &self.unlisted,
                 self.ports,
             )),
         };
         json.expect("a state has only strings, numbers and lists").into()
+    }
+
+    /// Counts those who watch by WebRTC.
+    #[must_use]
+    pub fn with_audience(mut self, audience: Audience) -> Self {
+        self.audience = audience;
+        self
     }
 
     /// Sends publishers to this port, where they are encrypted.
@@ -263,11 +277,13 @@ impl Site {
             }
             ["trust", rest @ ..] if self.trust.is_some() => self.trust(rest, headers),
             ["state"] => {
-                let list = state::List::of(&self.registry, &self.catalog, &self.unlisted, self.ports);
-                json(&list, headers)
+                let (registry, catalog) = (&self.registry, &self.catalog);
+                json(&state::List::of(registry, catalog, &self.audience, &self.unlisted, self.ports), headers)
             }
             ["state", app, stream] => match StreamId::new(app, stream) {
-                Ok(id) => json(&state::Entry::of(&id, &self.registry, &self.catalog), headers),
+                Ok(id) => {
+                    json(&state::Entry::of(&id, &self.registry, &self.catalog, &self.audience), headers)
+                }
                 Err(error) => no_name(error),
             },
             _ => match player_demo::get(path) {
@@ -331,7 +347,8 @@ impl Site {
             Some(Ok(true)) => {
                 let listed = !self.unlisted.holds(id);
                 let (registry, catalog) = (&self.registry, &self.catalog);
-                let report = connect::Report::of(id, registry, catalog, backstage, self.ports, listed);
+                let report =
+                    connect::Report::of(id, registry, catalog, &self.audience, backstage, self.ports, listed);
                 let (body, etag) = serialized(&report);
                 cached(body, "application/json", &etag, headers)
             }

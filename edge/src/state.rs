@@ -5,6 +5,7 @@ use media::{CodecConfig, StreamId};
 use relay::{Stream, StreamRegistry};
 use serde::Serialize;
 
+use crate::audience::Audience;
 use crate::unlisted::Unlisted;
 
 /// `GET /state`: the streams that are starting or live, but for those that are unlisted.
@@ -83,19 +84,25 @@ impl List {
     pub(crate) fn of(
         registry: &StreamRegistry,
         catalog: &Catalog,
+        audience: &Audience,
         unlisted: &Unlisted,
         ports: PublishPorts,
     ) -> Self {
         let published = registry.streams();
         let listed = published.values().map(|stream| stream.id()).filter(|id| !unlisted.holds(id));
-        let mut streams: Vec<_> = listed.map(|id| Entry::of(id, registry, catalog)).collect();
+        let mut streams: Vec<_> = listed.map(|id| Entry::of(id, registry, catalog, audience)).collect();
         streams.sort_by(|a, b| (&a.app, &a.stream).cmp(&(&b.app, &b.stream)));
         Self { streams, ports }
     }
 }
 
 impl Entry {
-    pub(crate) fn of(id: &StreamId, registry: &StreamRegistry, catalog: &Catalog) -> Self {
+    pub(crate) fn of(
+        id: &StreamId,
+        registry: &StreamRegistry,
+        catalog: &Catalog,
+        audience: &Audience,
+    ) -> Self {
         let published = registry.get(id);
         let index = catalog.get(id);
         let status = index.as_ref().map(|index| index.status());
@@ -137,7 +144,7 @@ impl Entry {
             audio,
             bitrate: facts.as_ref().map(|facts| facts.bits_per_second),
             keyframe_interval: facts.as_ref().and_then(|facts| facts.keyframe_interval_s),
-            viewers: current.map_or(0, |status| status.viewers),
+            viewers: audience.with_hls(id, index.as_deref().filter(|_| current.is_some())),
             part_target: current.map(|status| f64::from(status.part_target_ms) / 1000.0),
             target_latency: current.map(|status| f64::from(status.part_hold_back_ms) / 1000.0),
             warnings: facts.map(|facts| facts.warnings.clone()).unwrap_or_default(),

@@ -1,6 +1,6 @@
 //! WebRTC to viewers (WHEP).
 //!
-//!   HTTP ─▶ service.rs ─▶ shard.rs, a thread with some of the viewers:
+//!   HTTP ─▶ service.rs, programmes.rs ─▶ shard.rs, a thread with some of the viewers:
 //!   the log ─▶ rendition.rs, packets ─▶ ring.rs ─▶ viewer.rs, for each: place.rs, `rtc::outbound` ─▶ the WebRTC port
 //!
 //! A viewer is a cursor into the rings of its stream: nothing is queued for it, and one that is slow loses frames of its own.
@@ -8,6 +8,7 @@
 mod metrics;
 mod place;
 mod programme;
+mod programmes;
 mod rendition;
 mod ring;
 mod service;
@@ -15,4 +16,5 @@ mod shard;
 mod viewer;
 
 pub(crate) use metrics::Metrics;
+pub use programmes::Programmes;
 pub use service::{StartError, VIEWERS_MAX, Whep};

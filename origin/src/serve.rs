@@ -1,14 +1,17 @@
-//! What other nodes get of this one: streams part by part, bodies by URL, and the states that pages poll.
+//! What other nodes get of this one: streams part by part or unit by unit, bodies by URL, and the states that pages poll.
 //!
 //! ```text
 //!   StreamIndex ─▶ hls::Feed ─▶ Telling (here) ─▶ relay::wire ─▶ relay::server ─▶ child
+//!   the live log ─────────────▶ Units (here) ───▶
 //! ```
 
 mod children;
 mod telling;
+mod units;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hls::http::{Head, respond};
@@ -19,19 +22,31 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use media::StreamId;
 use net::Throttle;
-use relay::Identity;
 use relay::server::{Body, Service, full};
 use relay::wire::{
-    Hello, HelloError, Hops, NodeId, PATH_PREFIX, RelayLoop, Resume, Slices, WIRE, chosen_version,
+    Hello, HelloError, Hops, NodeId, PATH_PREFIX, RelayLoop, Resume, Slices, UnitResume, WEBRTC, WIRE, Wants,
+    WantsError, chosen_version,
 };
+use relay::{Identity, Stream, StreamRegistry};
+use tokio::time::timeout;
 use tracing::info;
 
 pub use self::children::RelayMetrics;
 use self::telling::Telling;
+use self::units::Units;
+
+/// For a stream that has just begun to have its tracks. Less than a child waits for an answer.
+const OPENING_MAX: Duration = Duration::from_secs(3);
 
 /// A stream for a child, and what must live as long as the child reads it.
 pub struct Found {
     pub index: Arc<StreamIndex>,
+    pub keep: Box<dyn Send>,
+}
+
+/// The log of a stream for a child, and what must live as long as the child reads it.
+pub struct FoundLog {
+    pub stream: Arc<Stream>,
     pub keep: Box<dyn Send>,
 }
 
@@ -52,6 +67,9 @@ pub enum NotFound {
 pub trait Offer: Send + Sync + 'static {
     fn find(&self, id: &StreamId, hops: Hops) -> impl Future<Output = Result<Found, NotFound>> + Send;
 
+    /// As [`Offer::find`], for who wants access units.
+    fn find_log(&self, id: &StreamId, hops: Hops) -> impl Future<Output = Result<FoundLog, NotFound>> + Send;
+
     /// The state of a stream or of all, as JSON; `None` if nobody knows it now.
     fn state(&self, id: Option<&StreamId>, hops: Hops) -> impl Future<Output = Option<Bytes>> + Send;
 }
@@ -60,6 +78,7 @@ pub trait Offer: Send + Sync + 'static {
 pub struct Relay<O> {
     node: NodeId,
     catalog: Catalog,
+    streams: StreamRegistry,
     offer: O,
     metrics: RelayMetrics,
     refusals: Throttle,
@@ -68,6 +87,7 @@ pub struct Relay<O> {
 /// What a path below the prefix names. The number of its steps tells which.
 enum Target<'a> {
     Stream(StreamId),
+    Log(StreamId),
     State(Option<StreamId>),
     /// A body; the rest of a viewer's path.
     Media(&'a str),
@@ -84,23 +104,46 @@ enum Refusal {
     Path,
     #[error("only GET is answered here")]
     Method,
+    #[error(transparent)]
+    Wants(#[from] WantsError),
+    /// The child knows an owner of the publication after ours: we are not to be believed any more.
+    #[error("this node knows epoch {ours} of the stream, the other {theirs}")]
+    Superseded { ours: u32, theirs: u32 },
 }
 
 impl<O: Offer> Relay<O> {
-    pub fn new(identity: &Identity, catalog: Catalog, offer: O, metrics: RelayMetrics) -> Self {
-        Self { node: identity.node().clone(), catalog, offer, metrics, refusals: Throttle::sparse() }
+    /// `catalog` and `streams` are where `offer` finds things.
+    pub fn new(
+        identity: &Identity,
+        catalog: Catalog,
+        streams: StreamRegistry,
+        offer: O,
+        metrics: RelayMetrics,
+    ) -> Self {
+        let node = identity.node().clone();
+        Self { node, catalog, streams, offer, metrics, refusals: Throttle::sparse() }
     }
 
     async fn answer(&self, child: &NodeId, request: &Request<()>) -> Result<Response<Body>, Refusal> {
+        let hops = Hello::read(request.headers(), FORMAT_VERSION)?.hops;
+        hops.check(&self.node).map_err(NotFound::from)?;
+        let target = Target::parse(request.uri().path()).ok_or(Refusal::Path)?;
+        let query = request.uri().query();
+        if let (Target::Log(id), &Method::POST) = (&target, request.method()) {
+            self.want(id, &query.unwrap_or_default().parse()?)?;
+            return Ok(Response::new(full(Bytes::new())));
+        }
         if request.method() != Method::GET {
             return Err(Refusal::Method);
         }
-        let hops = Hello::read(request.headers(), FORMAT_VERSION)?.hops;
-        hops.check(&self.node).map_err(NotFound::from)?;
-        match Target::parse(request.uri().path()).ok_or(Refusal::Path)? {
+        match target {
             Target::Stream(id) => {
                 let found = self.offer.find(&id, hops).await?;
-                Ok(Response::new(self.subscription(child, found, request.uri().query())))
+                Ok(Response::new(self.subscription(child, found, query)))
+            }
+            Target::Log(id) => {
+                let found = self.offer.find_log(&id, hops).await?;
+                Ok(Response::new(self.units(child, found, query).await?))
             }
             Target::State(id) => {
                 let state = self.offer.state(id.as_ref(), hops).await.ok_or(NotFound::Unreachable)?;
@@ -134,6 +177,37 @@ impl<O: Offer> Relay<O> {
         let feed = Feed::new(found.index, from);
         Telling::new(feed, self.metrics.child(child), found.keep).into_body()
     }
+
+    async fn units(&self, child: &NodeId, found: FoundLog, query: Option<&str>) -> Result<Body, Refusal> {
+        let resume = query.and_then(|query| query.strip_prefix("from=")?.parse::<UnitResume>().ok());
+        let mut record = found.stream.record();
+        let opened = timeout(OPENING_MAX, record.wait_for(Option::is_some)).await;
+        let ours = match opened {
+            Ok(Ok(record)) => record.as_ref().map(|record| (record.session, record.epoch)),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        let (session, ours) = ours.ok_or(NotFound::Absent)?;
+        if let Some(resume) = &resume
+            && resume.session == session
+            && resume.epoch > ours
+        {
+            return Err(Refusal::Superseded { ours, theirs: resume.epoch });
+        }
+        let child = self.metrics.child(child);
+        Ok(Units::new(found.stream, resume.as_ref(), child, found.keep).into_body())
+    }
+
+    /// What viewers of a child want is wanted here.
+    fn want(&self, id: &StreamId, wants: &Wants) -> Result<(), NotFound> {
+        let stream = self.streams.get(id).ok_or(NotFound::Absent)?;
+        if wants.keyframe {
+            stream.want_keyframe();
+        }
+        for track in stream.tracks().iter().filter(|track| wants.tracks.contains(&track.record().id)) {
+            track.demand().touch();
+        }
+        Ok(())
+    }
 }
 
 impl<O: Offer> Service for Relay<O> {
@@ -161,6 +235,7 @@ impl<'a> Target<'a> {
         match *steps.as_slice() {
             ["state"] => Some(Self::State(None)),
             [app, stream] => Some(Self::Stream(StreamId::new(app, stream).ok()?)),
+            [WEBRTC, app, stream] => Some(Self::Log(StreamId::new(app, stream).ok()?)),
             ["state", app, stream] => Some(Self::State(Some(StreamId::new(app, stream).ok()?))),
             // Playlists are rendered by whoever serves them.
             [.., file] if steps.len() == 5 && !file.ends_with(".m3u8") => Some(Self::Media(rest)),
@@ -172,7 +247,8 @@ impl<'a> Target<'a> {
 impl Refusal {
     fn into_response(self) -> Response<Body> {
         let status = match &self {
-            Self::Hello(HelloError::Malformed(_)) => StatusCode::BAD_REQUEST,
+            Self::Hello(HelloError::Malformed(_)) | Self::Wants(_) => StatusCode::BAD_REQUEST,
+            Self::Superseded { .. } => StatusCode::CONFLICT,
             Self::Hello(_) => StatusCode::NOT_ACCEPTABLE,
             Self::NotFound(NotFound::Absent) | Self::Path => StatusCode::NOT_FOUND,
             Self::NotFound(NotFound::Loop(_)) => StatusCode::LOOP_DETECTED,

@@ -490,7 +490,7 @@ impl Effective {
             ("relay.listen", relay.listen),
         ];
         // An edge takes no publishers.
-        let of_ingest = |key: &str| key.starts_with("rtmp") || key == "webrtc.listen";
+        let of_ingest = |key: &str| key.starts_with("rtmp");
         listeners.retain(|(key, _)| *roles == RoleSet::All || !of_ingest(key));
         let encrypts = self.config.certificate_source().is_some();
         listeners.retain(|(key, _)| encrypts || !["https.listen", "rtmps.listen"].contains(key));

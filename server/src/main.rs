@@ -168,9 +168,11 @@ fn announce(roles: &Roles) -> anyhow::Result<()> {
             https.origin()
         );
     }
-    if let Some(webrtc) = bound.webrtc {
-        let pages = bound.pages();
+    let (pages, webrtc) = (bound.pages(), bound.webrtc);
+    if bound.rtmp.is_some() {
         info!(webrtc.listen = %webrtc, "WHIP: publish to {pages}/whip/{{app}}/{{stream}} with the publish key as bearer token");
+    } else {
+        info!(webrtc.listen = %webrtc, "WHEP: WebRTC players watch at {pages}/whep/{{app}}/{{stream}}");
     }
     let watch = format!("{}/watch/{{app}}/{{stream}}", bound.pages());
     match (&bound.rtmp, roles.upstream()) {

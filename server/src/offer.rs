@@ -4,13 +4,15 @@ use bytes::Bytes;
 use edge::{JoinError, Puller, Site};
 use hls::Catalog;
 use media::StreamId;
-use origin::{Found, NotFound};
+use origin::{Found, FoundLog, NotFound};
+use relay::StreamRegistry;
 use relay::wire::Hops;
 
 pub(crate) enum Offer {
     /// The site makes the states of streams.
     Own {
         catalog: Catalog,
+        streams: StreamRegistry,
         site: Site,
     },
     Pulled {
@@ -32,6 +34,20 @@ impl origin::Offer for Offer {
         };
         let index = catalog.get(id).ok_or(NotFound::Absent)?;
         Ok(Found { index, keep })
+    }
+
+    async fn find_log(&self, id: &StreamId, hops: Hops) -> Result<FoundLog, NotFound> {
+        match self {
+            Self::Own { streams, .. } => {
+                let stream = streams.get(id).ok_or(NotFound::Absent)?;
+                Ok(FoundLog { stream, keep: Box::new(()) })
+            }
+            Self::Pulled { puller, .. } => match puller.join_log(id, hops).await {
+                Ok((stream, watching)) => Ok(FoundLog { stream, keep: Box::new(watching) }),
+                Err(JoinError::Absent) => Err(NotFound::Absent),
+                Err(JoinError::Unreachable) => Err(NotFound::Unreachable),
+            },
+        }
     }
 
     async fn state(&self, id: Option<&StreamId>, hops: Hops) -> Option<Bytes> {

@@ -1,8 +1,8 @@
 //! Composes the roles of this process and binds their ports.
 //!
-//!   rtmp ─▶ ingest ─▶ live log ─▶ origin ─▶ segment index ─▶ edge ─▶ http
-//!                       ▲  │                      ▲     └─▶ relay ─▶ other nodes
-//!                    transcode   upstream ─▶ pull ┘
+//!   rtmp ─▶ ingest ─▶ live log ─▶ origin ─▶ segment index ─▶ edge ─▶ http, WebRTC
+//!                       ▲  │   ▲                  ▲     └─▶ relay ─▶ other nodes
+//!                    transcode └ upstream ─▶ pull ┘
 //!
 //! A drain ends no session: publishers are told to connect again, viewers get what they are being sent, and the next
 //! process goes on with what was open.
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use anyhow::Context;
-use edge::{PullMetrics, Puller, Site, Whep};
+use edge::{Programmes, PullMetrics, Puller, Site, Whep};
 use hls::Catalog;
 use ingest::rtmp::{self, Server as Rtmp};
 use ingest::whip::{self, Whip};
@@ -55,7 +55,20 @@ enum Source {
     /// Published here.
     Own(Box<Own>),
     /// Of another node.
-    Pulled { puller: Puller, upstream: UpstreamUrl },
+    Pulled(Box<Pulled>),
+}
+
+struct Pulled {
+    puller: Puller,
+    upstream: UpstreamUrl,
+    webrtc: WebRtc,
+}
+
+/// The one port for everybody who speaks WebRTC, and those who watch by it.
+struct WebRtc {
+    driver: PortDriver,
+    listen: SocketAddr,
+    whep: Whep,
 }
 
 /// The roles around the live log.
@@ -63,10 +76,7 @@ struct Own {
     gate: Gate,
     rtmp: Rtmp,
     whip: Whip,
-    whep: Whep,
-    /// Of the one port for everybody who speaks WebRTC.
-    webrtc: PortDriver,
-    webrtc_listen: SocketAddr,
+    webrtc: WebRtc,
     /// When the sessions on it have said goodbye.
     whip_drain: CancellationToken,
     origin: Origin,
@@ -87,7 +97,7 @@ pub(crate) struct Addresses {
     pub(crate) https: Option<Encrypted>,
     pub(crate) rtmp: Option<SocketAddr>,
     /// UDP and TCP.
-    pub(crate) webrtc: Option<SocketAddr>,
+    pub(crate) webrtc: SocketAddr,
     pub(crate) rtmps: Option<SocketAddr>,
     pub(crate) relay: Option<SocketAddr>,
     pub(crate) admin: SocketAddr,
@@ -187,31 +197,11 @@ impl Roles {
             }
             None => rtmp,
         };
-        let settings = PortSettings {
-            listen: config.webrtc.listen,
-            public: config.webrtc.public.clone(),
-            // For whose network lets no UDP through.
-            tcp: true,
-        };
-        let (port, webrtc) = Port::bind(&settings)
-            .with_context(|| format!("webrtc.listen: cannot take UDP and TCP {}", config.webrtc.listen))?;
-        crate::metrics::port::register(&mut metrics, port.clone());
-        let webrtc_port = port.candidates().first().map_or(0, |candidate| candidate.address.port());
-        let webrtc_listen = SocketAddr::new(config.webrtc.listen.ip(), webrtc_port);
         let whip_drain = CancellationToken::new();
         let whip_metrics = whip::Metrics::register(&mut metrics);
         let edge_metrics = edge::Metrics::register(&mut metrics, catalog.clone());
-        let per_address = config.http.connections_per_address;
-        let whep_limits = Limits { total: edge::VIEWERS_MAX, per_address };
-        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        let whep = Whep::start(
-            streams.clone(),
-            port.clone(),
-            threads,
-            whep_limits,
-            &config.webrtc.ice_servers,
-            &edge_metrics,
-        )?;
+        let (port, webrtc) = bind_webrtc(config, Programmes::Own(streams.clone()), &edge_metrics)?;
+        crate::metrics::port::register(&mut metrics, port.clone());
         let whip_settings =
             whip::Settings { limits: whip::PUBLISHERS, ice_servers: config.webrtc.ice_servers.clone() };
         let whip = Whip::new(port, gate.clone(), &whip_settings, guesses, whip_metrics, whip_drain.clone())?;
@@ -221,11 +211,12 @@ impl Roles {
         let rtmps = rtmps.filter(|_| certificates.as_ref().is_some_and(|own| own.trust().is_none()));
         let site = || {
             let site = Site::new(streams.clone(), catalog.clone(), rtmp_port).with_rtmps(rtmps);
-            site.with_unlisted(config.streams.unlisted.clone())
+            site.with_audience(edge_metrics.audience().clone())
+                .with_unlisted(config.streams.unlisted.clone())
                 .with_alternates(config.http.alternates.clone())
         };
-        let offer = Offer::Own { catalog: catalog.clone(), site: site() };
-        let relay = bind_relay(config, identity.as_ref(), handed, &catalog, offer, &mut metrics)?;
+        let offer = Offer::Own { catalog: catalog.clone(), streams: streams.clone(), site: site() };
+        let relay = bind_relay(config, identity.as_ref(), handed, &catalog, &streams, offer, &mut metrics)?;
         let backstage = Arc::new(backstage);
         let viewers = Viewers::bind(
             config,
@@ -236,10 +227,10 @@ impl Roles {
                     .with_prefer(config.player.prefer)
                     .with_backstage(backstage.clone())
                     .with_endpoint(Arc::new(Publishing(whip.clone())))
-                    .with_endpoint(Arc::new(whep.clone()))
+                    .with_endpoint(Arc::new(webrtc.whep.clone()))
             },
             viewer_places(config, connections),
-            edge_metrics,
+            edge_metrics.clone(),
         )?;
         Ok(Self {
             viewers,
@@ -249,9 +240,7 @@ impl Roles {
                 gate,
                 rtmp,
                 whip,
-                whep,
                 webrtc,
-                webrtc_listen,
                 whip_drain,
                 origin: Origin::new(streams.clone(), catalog.clone()),
                 transcoding,
@@ -283,19 +272,29 @@ impl Roles {
         })?;
         let upstream = config.upstream.clone().context("upstream is not set")?;
         let catalog = catalog(config, &mut metrics);
+        let streams = StreamRegistry::new(relay::Metrics::register(&mut metrics));
         let connections = descriptors::share();
         let http = edge::Metrics::register(&mut metrics, catalog.clone());
         let client = Upstream::new(upstream.clone(), &identity, hls::FORMAT_VERSION);
-        let puller = Puller::new(client, catalog.clone(), PullMetrics::register(&mut metrics));
+        let pulled = PullMetrics::register(&mut metrics);
+        let audience = http.audience().clone();
+        let puller = Puller::new(client, catalog.clone(), streams.clone(), audience, pulled);
+        let (port, webrtc) = bind_webrtc(config, Programmes::Pulled(puller.clone()), &http)?;
+        crate::metrics::port::register(&mut metrics, port);
         let offer = Offer::Pulled { catalog: catalog.clone(), puller: puller.clone() };
-        let relay = bind_relay(config, Some(&identity), handed, &catalog, offer, &mut metrics)?;
-        let site = || Site::remote(puller.clone()).with_alternates(config.http.alternates.clone());
+        let relay = bind_relay(config, Some(&identity), handed, &catalog, &streams, offer, &mut metrics)?;
+        let site = || {
+            Site::remote(puller.clone())
+                .with_alternates(config.http.alternates.clone())
+                .with_prefer(config.player.prefer)
+                .with_endpoint(Arc::new(webrtc.whep.clone()))
+        };
         let places = viewer_places(config, connections);
         Ok(Self {
             viewers: Viewers::bind(config, certificates.as_ref(), handed, site, places, http)?,
             certificates,
             relay,
-            source: Source::Pulled { puller, upstream },
+            source: Source::Pulled(Box::new(Pulled { puller, upstream, webrtc })),
             admin: Admin::bind(config.admin.listen, handed, metrics)?,
         })
     }
@@ -304,7 +303,7 @@ impl Roles {
     pub(crate) fn upstream(&self) -> String {
         match &self.source {
             Source::Own(_) => String::new(),
-            Source::Pulled { upstream, .. } => upstream.to_string(),
+            Source::Pulled(pulled) => pulled.upstream.to_string(),
         }
     }
 
@@ -315,15 +314,15 @@ impl Roles {
             https: https.map(|(certificates, addr)| Encrypted::new(certificates, addr)),
             rtmps: match &self.source {
                 Source::Own(own) => own.rtmp.encrypted_addr().context("rtmps.listen")?,
-                Source::Pulled { .. } => None,
+                Source::Pulled(_) => None,
             },
             rtmp: match &self.source {
                 Source::Own(own) => Some(own.rtmp.local_addr().context("rtmp.listen")?),
-                Source::Pulled { .. } => None,
+                Source::Pulled(_) => None,
             },
             webrtc: match &self.source {
-                Source::Own(own) => Some(own.webrtc_listen),
-                Source::Pulled { .. } => None,
+                Source::Own(own) => own.webrtc.listen,
+                Source::Pulled(pulled) => pulled.webrtc.listen,
             },
             relay: match &self.relay {
                 Some(relay) => Some(relay.listener.local_addr().context("relay.listen")?),
@@ -348,7 +347,8 @@ impl Roles {
         let roles = async {
             let gate = match self.source {
                 Source::Own(own) => {
-                    let Own { gate, rtmp, whip, whep, webrtc, whip_drain, origin, transcoding, .. } = *own;
+                    let Own { gate, rtmp, whip, webrtc, whip_drain, origin, transcoding, .. } = *own;
+                    let WebRtc { driver, whep, .. } = webrtc;
                     let (transcoded, streams) = (own.transcoded, own.streams);
                     let keeper = ingest::keep(gate.clone(), drain.clone());
                     let work_stop = CancellationToken::new();
@@ -363,7 +363,7 @@ impl Roles {
                     };
                     let others = async {
                         let publishers = async { tokio::join!(rtmp.run(drain.clone()), sessions) };
-                        let packets = webrtc.run(webrtc_stop.clone());
+                        let packets = driver.run(webrtc_stop.clone());
                         tokio::join!(keeper, publishers, packets, origin.run(drain.clone()), relay, http);
                         // Not before: with a job go its rungs, and viewers would be told that they are over.
                         work_stop.cancel();
@@ -372,8 +372,14 @@ impl Roles {
                     Some(gate)
                 }
                 // Streams go on until their viewers were answered.
-                Source::Pulled { puller, .. } => {
-                    tokio::join!(puller.run(pull_stop.clone()), relay, http);
+                Source::Pulled(pulled) => {
+                    let Pulled { puller, webrtc: WebRtc { driver, whep, .. }, .. } = *pulled;
+                    let goodbye = async {
+                        drain.cancelled().await;
+                        whep.drain();
+                    };
+                    let packets = driver.run(pull_stop.clone());
+                    tokio::join!(puller.run(pull_stop.clone()), packets, goodbye, relay, http);
                     None
                 }
             };
@@ -397,18 +403,43 @@ fn viewer_places(config: &Config, connections: descriptors::Share) -> Places {
     Places::new(Limits { total: connections.viewers, per_address: config.http.connections_per_address })
 }
 
+/// The port of WebRTC, and the viewers of `programmes` on it.
+fn bind_webrtc(
+    config: &Config,
+    programmes: Programmes,
+    metrics: &edge::Metrics,
+) -> anyhow::Result<(Port, WebRtc)> {
+    let settings = PortSettings {
+        listen: config.webrtc.listen,
+        public: config.webrtc.public.clone(),
+        // For whose network lets no UDP through.
+        tcp: true,
+    };
+    let (port, driver) = Port::bind(&settings)
+        .with_context(|| format!("webrtc.listen: cannot take UDP and TCP {}", config.webrtc.listen))?;
+    let bound = port.candidates().first().map_or(0, |candidate| candidate.address.port());
+    let listen = SocketAddr::new(config.webrtc.listen.ip(), bound);
+    let limits = Limits { total: edge::VIEWERS_MAX, per_address: config.http.connections_per_address };
+    let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let ice_servers = &config.webrtc.ice_servers;
+    let whep = Whep::start(programmes, port.clone(), threads, limits, ice_servers, metrics)?;
+    Ok((port, WebRtc { driver, listen, whep }))
+}
+
 /// The relay's listener, on a node that is in a cluster.
 fn bind_relay(
     config: &Config,
     identity: Option<&Identity>,
     handed: &mut Handed,
     catalog: &Catalog,
+    streams: &StreamRegistry,
     offer: Offer,
     metrics: &mut Registry,
 ) -> anyhow::Result<Option<RelayRole>> {
     let Some(identity) = identity else { return Ok(None) };
     let connections = WireMetrics::register(metrics);
-    let relay = Relay::new(identity, catalog.clone(), offer, RelayMetrics::register(metrics));
+    let metrics = RelayMetrics::register(metrics);
+    let relay = Relay::new(identity, catalog.clone(), streams.clone(), offer, metrics);
     let socket = handed.listen("relay", config.relay.listen, relay::server::SOCKET)?;
     let listener = relay::server::Listener::new(socket, identity, connections);
     Ok(Some(RelayRole { listener, relay }))

@@ -3,7 +3,8 @@
 //   node whep.mjs ORIGIN STREAM SECONDS SCREENSHOT [RENDITION]
 //
 // Events: watched (after SECONDS: how soon it was there, and what getStats counted); pinned (with RENDITION: after it was
-// asked for); returned (with RENDITION: once the picture stood still and moved again); ended (the server said goodbye).
+// asked for); stood, returned (with RENDITION: once the picture stood still for a second, and once it moved again); ended (the
+// server said goodbye).
 
 import { launchWith, tell, visit } from "./page.mjs";
 
@@ -43,7 +44,9 @@ async function scenario() {
   });
   if (rendition !== undefined) {
     tell("pinned", await page.evaluate((name) => window.whep.pin(name), rendition));
-    tell("returned", await page.evaluate(() => window.whep.standstill()));
+    await page.evaluate(() => window.whep.stands());
+    tell("stood", {});
+    tell("returned", await page.evaluate(() => window.whep.moves()));
   }
   await page.waitForFunction(() => window.whep.isOver(), null, { timeout: STEP_TIMEOUT });
   tell("ended", {});
@@ -82,6 +85,7 @@ async function watch(url) {
     return { now: performance.now(), video: inbound("video"), audio: inbound("audio"), width: video.videoWidth, profile };
   };
   const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+  let stood = null;
   window.whep = {
     stats,
     isOver: () => peer.connectionState !== "connected",
@@ -104,20 +108,20 @@ async function watch(url) {
         lost: after.packetsLost - before.packetsLost,
       };
     },
-    /** Until the picture stood still for a second, and moved again. */
-    standstill: async () => {
-      let [frames, moved] = [(await stats()).video.framesDecoded, performance.now()];
-      for (let stood = 0; ; ) {
+    /** Until the picture has stood still for a second. */
+    stands: async () => {
+      let [frames, moved] = [-1, performance.now()];
+      while (performance.now() - moved <= 1_000) {
+        const { video } = await stats();
+        if (video.framesDecoded !== frames) [frames, moved] = [video.framesDecoded, performance.now()];
         await pause(50);
-        const { video: now } = await stats();
-        if (now.framesDecoded === frames) {
-          stood = performance.now() - moved;
-        } else if (stood > 1_000) {
-          return { stood_ms: stood, state: peer.connectionState };
-        } else {
-          [frames, moved, stood] = [now.framesDecoded, performance.now(), 0];
-        }
       }
+      stood = { frames, moved };
+    },
+    /** Until it moves again. */
+    moves: async () => {
+      while ((await stats()).video.framesDecoded === stood.frames) await pause(50);
+      return { stood_ms: performance.now() - stood.moved, state: peer.connectionState };
     },
   };
   return { post_ms: answered - asked, shown_ms: (await shown) - start };

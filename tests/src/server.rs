@@ -36,8 +36,8 @@ pub struct Tidecast {
     https: Option<SocketAddr>,
     rtmps: Option<SocketAddr>,
     admin: SocketAddr,
-    /// UDP; an edge takes no publishers.
-    webrtc: Option<SocketAddr>,
+    /// UDP and TCP.
+    webrtc: SocketAddr,
     /// Of a node that is in a cluster.
     pub(crate) relay: Option<SocketAddr>,
 }
@@ -197,6 +197,7 @@ impl Tidecast {
         let (http, admin) = (needed("http.listen")?, needed("admin.listen")?);
         let relay = process.lines().iter().find_map(|line| address(line, "relay.listen"));
         let webrtc = process.lines().iter().find_map(|line| address(line, "webrtc.listen"));
+        let webrtc = webrtc.context("no line with webrtc.listen")?;
         let (https, rtmps) = (address(&ready, "https.listen"), address(&ready, "rtmps.listen"));
         let rtmp = address(&ready, "rtmp.listen");
         Ok(Self { rtmp, http, https, rtmps, webrtc, admin, relay, process, setup, data_dir })
@@ -237,7 +238,7 @@ impl Tidecast {
 
     #[must_use]
     pub fn webrtc_address(&self) -> SocketAddr {
-        self.webrtc.expect("an edge takes no publishers")
+        self.webrtc
     }
 
     /// What viewers ask.

@@ -1,5 +1,5 @@
-//! The watch page by WebRTC in real Chromium: where it is wanted and works, where it does not get through, and where there is
-//! none.
+//! The watch page by WebRTC in real Chromium: where it is wanted and works, where it does not get through, and where it is not
+//! preferred.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -191,7 +191,7 @@ fn where_nothing_gets_through_hls_plays_and_it_is_remembered_until_something_doe
 }
 
 #[test]
-fn where_there_is_nothing_to_prefer_the_page_plays_by_hls_and_by_webrtc_for_who_asks() -> Result<()> {
+fn where_hls_is_preferred_webrtc_plays_for_who_asks_at_an_edge_too() -> Result<()> {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let cluster = Cluster::new()?;
     let origin = cluster.origin(Setup::default().set("transcode.ladder", "180:200k"))?;
@@ -199,9 +199,10 @@ fn where_there_is_nothing_to_prefer_the_page_plays_by_hls_and_by_webrtc_for_who_
     let publisher = publish(&origin)?;
     wait_for_ladder(&origin)?;
 
-    // Who asks, by the link, where there is none; who does not ask; who asks.
+    // Who asks, by the link; who does not; who asks where the stream was published.
     for (server, query, player, posts, switch) in [
-        (&edge, "?via=webrtc", "hls.js", 1, Some("true")),
+        (&edge, "?via=webrtc", "webrtc", 1, Some("true")),
+        (&edge, "", "hls.js", 0, Some("false")),
         (&origin, "", "hls.js", 0, Some("false")),
         (&origin, "?via=webrtc", "webrtc", 1, Some("true")),
     ] {

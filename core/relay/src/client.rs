@@ -6,19 +6,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use media::StreamId;
 use rustls::pki_types::ServerName;
 use tokio::time::timeout;
 
 use crate::tls::{CLUSTER_NAME, Identity, words};
-use crate::wire::{Decoder, Hello, Hops, Message, NodeId, PATH_PREFIX, RelayLoop, Resume, WireError};
+use crate::wire::{Decoder, Hello, Hops, Message, NodeId, PATH_PREFIX, RelayLoop, WireError};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -129,19 +128,28 @@ impl Upstream {
         &self.url
     }
 
-    /// Reads a stream from its index on, or from where `resume` says. `hops` are those who asked this node.
+    /// Reads a stream from its beginning, or from where `resume` says. `path` is below the wire's prefix, and `hops` are those
+    /// who asked this node.
     ///
     /// # Errors
     /// [`UpstreamError`].
     pub async fn subscribe(
         &self,
-        stream: &StreamId,
-        resume: Option<&Resume>,
+        path: &str,
+        resume: Option<&str>,
         hops: Hops,
     ) -> Result<Subscription, UpstreamError> {
         let query = resume.map(|resume| format!("?from={resume}")).unwrap_or_default();
-        let body = self.request(&format!("{stream}{query}"), hops).await?.into_body();
+        let body = self.request(Method::GET, &format!("{path}{query}"), hops).await?.into_body();
         Ok(Subscription { body, decoder: Decoder::default() })
+    }
+
+    /// Tells the upstream something that has no answer.
+    ///
+    /// # Errors
+    /// [`UpstreamError`].
+    pub async fn tell(&self, path: &str, hops: Hops) -> Result<(), UpstreamError> {
+        self.answer(Method::POST, path, hops).await.map(drop)
     }
 
     /// One answer, in the slices it came in. `path` is below the wire's prefix.
@@ -149,8 +157,12 @@ impl Upstream {
     /// # Errors
     /// [`UpstreamError`].
     pub async fn get(&self, path: &str, hops: Hops) -> Result<Vec<Bytes>, UpstreamError> {
+        self.answer(Method::GET, path, hops).await
+    }
+
+    async fn answer(&self, method: Method, path: &str, hops: Hops) -> Result<Vec<Bytes>, UpstreamError> {
         let answer = async {
-            let body = self.request(path, hops).await?.into_body();
+            let body = self.request(method, path, hops).await?.into_body();
             self.collect(body).await
         };
         timeout(ANSWER_TIMEOUT, answer)
@@ -158,7 +170,12 @@ impl Upstream {
             .map_err(|_| UpstreamError::TimedOut { url: self.url.clone() })?
     }
 
-    async fn request(&self, path: &str, hops: Hops) -> Result<Response<Incoming>, UpstreamError> {
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        hops: Hops,
+    ) -> Result<Response<Incoming>, UpstreamError> {
         let hops = hops.through(&self.node)?;
         let uri = Uri::builder()
             .scheme(Scheme::HTTPS)
@@ -166,6 +183,7 @@ impl Upstream {
             .path_and_query(format!("{PATH_PREFIX}{path}"))
             .build();
         let mut request = Request::new(Empty::new());
+        *request.method_mut() = method;
         *request.uri_mut() = uri.map_err(|error| self.unreachable(&error))?;
         let mut headers = HeaderMap::new();
         Hello { hops, format: self.format }.write(&mut headers);

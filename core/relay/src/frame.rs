@@ -6,7 +6,7 @@
 //! ```
 //! Little endian; `length` counts header and payload. Times are in ticks of the track's timescale.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use media::{AccessUnit, CodecConfig, TrackId, codec};
 
 /// Bytes before a frame's payload.
@@ -17,6 +17,10 @@ const FLAG_GAP: u8 = 1 << 1;
 
 /// Bytes of a boundary record's payload.
 const BOUNDARY_BYTES: usize = 28;
+
+/// No time of an honest node is further from zero: 396 years of ticks at 90 kHz. Sums and differences of such times, and
+/// their products with a timescale in 128 bits, are in range everywhere.
+const TIME_MAX: i64 = 1 << 50;
 
 /// What a frame's payload is. The numbers are the wire's; readers skip kinds they do not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,10 +54,11 @@ pub struct Boundary {
 }
 
 /// One entry of the log. Cloning shares the bytes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     kind: Kind,
     flags: u8,
+    track: TrackId,
     group: u32,
     frame: u32,
     dts: i64,
@@ -71,6 +76,10 @@ pub enum FrameError {
     Payload { kind: Kind, bytes: usize },
     #[error("{0}")]
     Config(#[from] codec::ConfigError),
+    #[error("a frame of {bytes} bytes has no header, or one that says something else")]
+    Header { bytes: usize },
+    #[error("a frame of {dts} ticks is of another age")]
+    Time { dts: i64 },
 }
 
 /// Where a frame stands in the log.
@@ -79,6 +88,12 @@ pub(crate) struct Place {
     pub(crate) track: TrackId,
     pub(crate) group: u32,
     pub(crate) frame: u32,
+}
+
+impl Kind {
+    pub(crate) fn from_number(number: u8) -> Option<Self> {
+        [Self::Unit, Self::Config, Self::Boundary, Self::End].into_iter().find(|kind| *kind as u8 == number)
+    }
 }
 
 impl Frame {
@@ -136,6 +151,7 @@ impl Frame {
         Self {
             kind,
             flags,
+            track: place.track,
             group: place.group,
             frame: place.frame,
             dts,
@@ -145,8 +161,40 @@ impl Frame {
         }
     }
 
+    /// Header and payload, as another node wrote them. `wire` holds nothing else.
+    ///
+    /// # Errors
+    /// [`FrameError`] unless it is a frame of the log whose payload can be read.
+    pub(crate) fn parse(wire: Bytes) -> Result<Self, FrameError> {
+        let bytes = wire.len();
+        let header = wire.get(..HEADER_BYTES).ok_or(FrameError::Header { bytes })?;
+        let mut rest = header;
+        let length = rest.get_u32_le() as usize;
+        let kind = Kind::from_number(rest.get_u8()).filter(|_| length == bytes);
+        let kind = kind.ok_or(FrameError::Header { bytes })?;
+        let (flags, track) = (rest.get_u8(), TrackId(rest.get_u16_le()));
+        let (group, frame) = (rest.get_u32_le(), rest.get_u32_le());
+        let (dts, composition_offset, duration) = (rest.get_i64_le(), rest.get_i32_le(), rest.get_u32_le());
+        if !(-TIME_MAX..=TIME_MAX).contains(&dts) {
+            return Err(FrameError::Time { dts });
+        }
+        let parsed = Self { kind, flags, track, group, frame, dts, composition_offset, duration, wire };
+        match kind {
+            Kind::Unit => {}
+            Kind::Config => drop(parsed.to_config()?),
+            Kind::Boundary => drop(parsed.to_boundary()?),
+            Kind::End if bytes == HEADER_BYTES => {}
+            Kind::End => return Err(FrameError::Payload { kind, bytes: bytes - HEADER_BYTES }),
+        }
+        Ok(parsed)
+    }
+
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    pub fn track(&self) -> TrackId {
+        self.track
     }
 
     pub fn group(&self) -> u32 {
@@ -159,6 +207,12 @@ impl Frame {
 
     pub fn dts(&self) -> i64 {
         self.dts
+    }
+
+    /// Where its unit or gap ends; of others where they are.
+    pub(crate) fn ends_at(&self) -> i64 {
+        let lasts = matches!(self.kind, Kind::Unit | Kind::Boundary);
+        self.dts + if lasts { i64::from(self.duration) } else { 0 }
     }
 
     /// Decoding can start at this unit.
@@ -193,11 +247,11 @@ impl Frame {
             payload.try_into().map_err(|_| FrameError::Payload { kind: self.kind, bytes: payload.len() })?;
         let mut rest = record.as_slice();
         Ok(Boundary {
-            msn: bytes::Buf::get_u64_le(&mut rest),
-            part: bytes::Buf::get_u32_le(&mut rest),
+            msn: rest.get_u64_le(),
+            part: rest.get_u32_le(),
             start: self.dts,
-            program_date_time_ms: bytes::Buf::get_i64_le(&mut rest),
-            discontinuity_sequence: bytes::Buf::get_u64_le(&mut rest),
+            program_date_time_ms: rest.get_i64_le(),
+            discontinuity_sequence: rest.get_u64_le(),
             independent: self.flags & FLAG_KEY != 0,
             gap: (self.flags & FLAG_GAP != 0).then_some(self.duration),
         })
@@ -248,6 +302,33 @@ mod tests {
         assert_eq!(wire[24..28], 90_i32.to_le_bytes());
         assert_eq!(wire[28..32], 3000_u32.to_le_bytes());
         assert_eq!(&wire[32..], b"nal");
+    }
+
+    #[test]
+    fn what_another_node_wrote_is_read_back_and_what_cannot_be_is_refused() {
+        let unit = AccessUnit { dts: 9, pts: 9, duration: 3, key: true, data: Bytes::from_static(b"nal") };
+        let boundary = Boundary {
+            msn: 1,
+            part: 2,
+            start: 9,
+            program_date_time_ms: 7,
+            discontinuity_sequence: 0,
+            independent: true,
+            gap: None,
+        };
+        let frames = [Frame::unit(PLACE, &unit), Frame::boundary(PLACE, &boundary), Frame::end(PLACE, 12)];
+        for frame in frames {
+            assert_eq!(Frame::parse(frame.wire().clone()).as_ref(), Ok(&frame));
+            // One byte more or less is another frame's, and of no payload but a unit's own that much.
+            let short = frame.wire().slice(..frame.wire().len() - 1);
+            assert!(matches!(Frame::parse(short), Err(FrameError::Header { .. })));
+        }
+        let late = Frame::end(PLACE, TIME_MAX + 1);
+        assert_eq!(Frame::parse(late.wire().clone()), Err(FrameError::Time { dts: TIME_MAX + 1 }));
+        let mut long = BytesMut::from(&Frame::end(PLACE, 12).wire()[..]);
+        long.put_u8(0);
+        long[0] += 1;
+        assert!(matches!(Frame::parse(long.freeze()), Err(FrameError::Payload { .. })));
     }
 
     #[test]

@@ -31,6 +31,6 @@ pub use record::{
     StreamRecord, TrackRecord,
 };
 pub use registry::{StreamRegistry, Streams, Taken};
-pub use ring::{Cursor, GROUP_BYTES_MAX, RING_BYTES_MAX, Read, Ring};
+pub use ring::{AppendError, Cursor, GROUP_BYTES_MAX, RING_BYTES_MAX, Read, Ring};
 pub use stream::{Stream, StreamWriter, Track, TrackWriter};
 pub use tls::{CLUSTER_NAME, Identity, IdentityError};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use media::codec::Chroma;
 use media::{CodecConfig, SessionId, TrackId};
 
 /// Most bytes of parts that an origin keeps for one stream. Ingest stamps a window that fits, and the origin
@@ -38,6 +39,23 @@ pub struct TrackRecord {
     pub reorder_delay: u32,
     /// Made of another track of this stream, by a transcode worker. `None` for what the publisher sends.
     pub derived: Option<Derived>,
+}
+
+impl TrackRecord {
+    /// Whether WebRTC shows it as it is: H.264 of 8 bits and 4:2:0 whose pictures come in the order they are shown, or
+    /// Opus of at most two channels.
+    pub fn suits_webrtc(&self) -> bool {
+        match &self.codec {
+            CodecConfig::H264(config) => {
+                self.reorder_delay == 0
+                    && config.reorder_frames_max().is_none_or(|frames| frames == 0)
+                    && config.bit_depth() == 8
+                    && config.chroma() == Chroma::Yuv420
+            }
+            CodecConfig::Opus(_) => self.codec.channels().is_some_and(|channels| channels <= 2),
+            CodecConfig::H265(_) | CodecConfig::Av1(_) | CodecConfig::Aac(_) => false,
+        }
+    }
 }
 
 /// A track that a worker makes, if there is one. It may have no media for a while, or never.

@@ -8,11 +8,11 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
 
 use crate::demand::Demand;
-use crate::frame::{Boundary, Frame};
+use crate::frame::{Boundary, Frame, Kind};
 use crate::metrics::Metrics;
 use crate::record::{Facts, Live, StreamRecord, TrackRecord};
 use crate::registry::StreamRegistry;
-use crate::ring::{Cursor, Read, Ring};
+use crate::ring::{AppendError, Cursor, Read, Ring};
 
 /// A stream that is being published, for those who read it.
 pub struct Stream {
@@ -22,6 +22,7 @@ pub struct Stream {
     tracks: OnceLock<Vec<Arc<Track>>>,
     facts: ArcSwap<Facts>,
     boundaries: watch::Receiver<u64>,
+    appended: Arc<Notify>,
     /// Writers of derived tracks that no worker has taken.
     unclaimed: Mutex<Vec<TrackWriter>>,
     /// Of viewers who wait for a keyframe; any number of them is one.
@@ -69,6 +70,12 @@ impl Stream {
         self.keyframe_wanted.notified()
     }
 
+    /// Waits for the next frame of any track: what a reader of several waits for. Of frames that come after this call none
+    /// is missed, so it goes before the reads that find nothing.
+    pub fn appended(&self) -> Notified<'_> {
+        self.appended.notified()
+    }
+
     /// Counts the boundaries and ends of all tracks: what a reader of whole parts waits for. The channel
     /// closes when every track has ended.
     pub fn boundaries(&self) -> watch::Receiver<u64> {
@@ -106,6 +113,11 @@ impl Track {
         self.ring.read().unwrap_or_else(PoisonError::into_inner).oldest(self.epoch)
     }
 
+    /// See [`Ring::preface`].
+    pub fn preface(&self, cursor: Cursor) -> Vec<Frame> {
+        self.ring.read().unwrap_or_else(PoisonError::into_inner).preface(cursor)
+    }
+
     /// Waits for the next frame: what a reader of single units waits for. Of frames that come after this call none is
     /// missed, so it goes before the read that finds nothing.
     pub fn appended(&self) -> Notified<'_> {
@@ -141,6 +153,7 @@ impl StreamWriter {
             tracks: OnceLock::new(),
             facts: ArcSwap::default(),
             boundaries: boundaries_reader,
+            appended: Arc::default(),
             unclaimed: Mutex::default(),
             keyframe_wanted: Notify::new(),
         });
@@ -183,7 +196,12 @@ impl StreamWriter {
         let opened = self.stream.tracks.set(tracks.clone()).is_ok();
         assert!(opened, "a log is opened once");
         let writers = tracks.into_iter();
-        let writers = writers.map(|track| TrackWriter { track, boundaries: self.boundaries.clone(), end: 0 });
+        let writers = writers.map(|track| TrackWriter {
+            track,
+            boundaries: self.boundaries.clone(),
+            appended: self.stream.appended.clone(),
+            end: 0,
+        });
         let (own, derived) = writers.partition(|writer| writer.track.record.derived.is_none());
         *self.stream.unclaimed.lock().unwrap_or_else(PoisonError::into_inner) = derived;
         self.record.send_replace(Some(Arc::new(record)));
@@ -197,6 +215,16 @@ impl StreamWriter {
                 *record = Some(Arc::new(StreamRecord { live: Some(live), ..StreamRecord::clone(opened) }));
             }
         });
+    }
+
+    /// See [`Stream::claim`].
+    pub fn claim(&self) -> Vec<TrackWriter> {
+        self.stream.claim()
+    }
+
+    /// What was told last.
+    pub fn facts(&self) -> Arc<Facts> {
+        self.stream.facts()
     }
 
     pub fn set_facts(&self, facts: Facts) {
@@ -215,6 +243,8 @@ impl Drop for StreamWriter {
 pub struct TrackWriter {
     track: Arc<Track>,
     boundaries: watch::Sender<u64>,
+    /// Of the stream.
+    appended: Arc<Notify>,
     /// Where the newest unit or gap ends.
     end: i64,
 }
@@ -249,9 +279,25 @@ impl TrackWriter {
         self.boundaries.send_modify(|count| *count += 1);
     }
 
-    fn write(&self, change: impl FnOnce(&mut Ring)) {
-        change(&mut self.track.ring.write().unwrap_or_else(PoisonError::into_inner));
+    /// A frame that another node wrote, under its own numbers.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing was written then.
+    pub fn push_copy(&mut self, frame: Frame) -> Result<(), AppendError> {
+        self.end = self.end.max(frame.ends_at());
+        let is_boundary = frame.kind() == Kind::Boundary;
+        self.write(|ring| ring.push_copy(frame))?;
+        if is_boundary {
+            self.boundaries.send_modify(|count| *count += 1);
+        }
+        Ok(())
+    }
+
+    fn write<T>(&self, change: impl FnOnce(&mut Ring) -> T) -> T {
+        let changed = change(&mut self.track.ring.write().unwrap_or_else(PoisonError::into_inner));
         self.track.appended.notify_waiters();
+        self.appended.notify_waiters();
+        changed
     }
 }
 

@@ -1,7 +1,9 @@
 //! What the upstream tells of one stream, put into this node's catalog: the same sessions, parts and announcements.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hls::{
     Announcement, Bandwidth, Catalog, HeldByOrigin, Part, Position, PushError, RenditionHeader,
@@ -14,6 +16,7 @@ use relay::Upstream;
 use relay::wire::{self, Message, Place, Record, Resume};
 
 use super::backfill::Bodies;
+use super::task::{Follow, Step};
 
 /// Init segments of one rendition that are remembered. Each change of the encoder's settings makes one, and a window
 /// holds few.
@@ -22,19 +25,11 @@ const INITS_MAX: usize = 32;
 /// Parts of one index. Two windows of 84 s in parts of 200 ms are 840 for each rendition.
 const INDEX_PARTS_MAX: usize = 100_000;
 
-/// What a message was for whoever waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
-    More,
-    /// The stream can be served.
-    Ready,
-    /// The session has ended.
-    Over,
-}
-
 /// Why messages make no stream. The other node is broken; the subscription ends.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum MirrorError {
+    #[error("a subscription to parts has something else")]
+    Foreign,
     #[error("{0} came too early")]
     TooEarly(&'static str),
     #[error("rendition {0} was never told")]
@@ -84,62 +79,6 @@ struct Open {
 impl Mirror {
     pub(super) fn new(id: StreamId, catalog: Catalog, upstream: Upstream, bodies: Counter) -> Self {
         Self { id, catalog, upstream, bodies, record: None, tracks: Vec::new(), index: None, open: None }
-    }
-
-    /// Where to go on, if there is anything here.
-    pub(super) fn resume(&self) -> Option<Resume> {
-        let session = self.open.as_ref()?.session;
-        let places = self.tracks.iter().map(|track| {
-            let Position { msn, part } = track.next?;
-            Some(Place { rendition: track.name.to_string(), msn, part })
-        });
-        Some(Resume { session, places: places.collect::<Option<_>>()? })
-    }
-
-    /// EXT-X-TARGETDURATION, once it is announced.
-    pub(super) fn target_duration_s(&self) -> Option<u32> {
-        Some(self.record.as_ref()?.live?.target_duration_s)
-    }
-
-    pub(super) fn is_open(&self) -> bool {
-        self.open.is_some()
-    }
-
-    pub(super) fn apply(&mut self, message: Message) -> Result<Step, MirrorError> {
-        match message {
-            Message::Record(record) => self.record(record),
-            Message::Index { resumed } => self.begin_index(resumed),
-            Message::Init { track, init } => {
-                let init = Init { bytes: init.bytes, hash: format!("{:016x}", init.hash) };
-                let inits = &mut self.track(track)?.inits;
-                inits.push_back(Arc::new(init));
-                let excess = inits.len().saturating_sub(INITS_MAX);
-                inits.drain(..excess);
-                Ok(Step::More)
-            }
-            Message::Part { track, part } => self.part(track, part),
-            Message::IndexComplete => self.complete_index(),
-            Message::TrackEnd { track } => {
-                let name = self.track(track)?.name.clone();
-                self.rendition(&name)?.end();
-                Ok(Step::More)
-            }
-            Message::Clock { .. } => Ok(Step::More),
-            Message::End => {
-                if let Some(open) = self.open.take() {
-                    open.writer.end();
-                }
-                Ok(Step::Over)
-            }
-        }
-    }
-
-    /// Leaves what is here, without an end, and so that nobody finds it any more.
-    pub(super) fn let_go(&mut self) {
-        if let Some(open) = self.open.take() {
-            self.catalog.forget(open.writer.index());
-            open.writer.abandon();
-        }
     }
 
     fn record(&mut self, record: Record) -> Result<Step, MirrorError> {
@@ -294,6 +233,76 @@ impl Mirror {
         let open = self.open.as_mut().filter(|open| open.session == session);
         let open = open.ok_or(MirrorError::TooEarly("a live part"))?;
         open.writer.rendition(name).ok_or(MirrorError::TooEarly("a part of another session"))
+    }
+}
+
+impl Follow for Mirror {
+    type Error = MirrorError;
+
+    fn path(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn resume(&self) -> Option<impl fmt::Display + Send + Sync> {
+        let session = self.open.as_ref()?.session;
+        let places = self.tracks.iter().map(|track| {
+            let Position { msn, part } = track.next?;
+            Some(Place { rendition: track.name.to_string(), msn, part })
+        });
+        Some(Resume { session, places: places.collect::<Option<_>>()? })
+    }
+
+    fn target_duration_s(&self) -> Option<u32> {
+        Some(self.record.as_ref()?.live?.target_duration_s)
+    }
+
+    fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    fn apply(&mut self, message: Message) -> Result<Step, MirrorError> {
+        match message {
+            Message::Record(record) => self.record(record),
+            Message::Index { resumed } => self.begin_index(resumed),
+            Message::Init { track, init } => {
+                let init = Init { bytes: init.bytes, hash: format!("{:016x}", init.hash) };
+                let inits = &mut self.track(track)?.inits;
+                inits.push_back(Arc::new(init));
+                let excess = inits.len().saturating_sub(INITS_MAX);
+                inits.drain(..excess);
+                Ok(Step::More)
+            }
+            Message::Part { track, part } => self.part(track, part),
+            Message::IndexComplete => self.complete_index(),
+            Message::TrackEnd { track } => {
+                let name = self.track(track)?.name.clone();
+                self.rendition(&name)?.end();
+                Ok(Step::More)
+            }
+            Message::Clock { .. } => Ok(Step::More),
+            Message::End => {
+                if let Some(open) = self.open.take() {
+                    open.writer.end();
+                }
+                Ok(Step::Over)
+            }
+            Message::Stream(_) | Message::Condition(_) | Message::Frame(_) => Err(MirrorError::Foreign),
+        }
+    }
+
+    /// What is here is served on, while it can be followed.
+    fn lost(&mut self) {}
+
+    fn is_given_up(&self, _: Duration, _: bool) -> bool {
+        false
+    }
+
+    /// Leaves what is here, without an end, and so that nobody finds it any more.
+    fn let_go(&mut self) {
+        if let Some(open) = self.open.take() {
+            self.catalog.forget(open.writer.index());
+            open.writer.abandon();
+        }
     }
 }
 

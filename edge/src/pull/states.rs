@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tracing::warn;
 
 use super::PullMetrics;
+use crate::audience::Audience;
 
 /// An answer is used so long without asking again.
 const FRESH_FOR: Duration = Duration::from_millis(900);
@@ -83,21 +84,21 @@ impl States {
 }
 
 /// Makes a state of the upstream one of this edge: its own viewers, and no port for publishers.
-pub(super) fn localize(state: &mut Value, catalog: &Catalog) {
+pub(super) fn localize(state: &mut Value, catalog: &Catalog, audience: &Audience) {
     if let Some(streams) = state.get_mut("streams").and_then(Value::as_array_mut) {
-        streams.iter_mut().for_each(|stream| count_here(stream, catalog));
+        streams.iter_mut().for_each(|stream| count_here(stream, catalog, audience));
         if let Some(list) = state.as_object_mut() {
             list.retain(|key, _| !["rtmp_port", "rtmps_port"].contains(&key.as_str()));
         }
         return;
     }
-    count_here(state, catalog);
+    count_here(state, catalog, audience);
 }
 
-fn count_here(state: &mut Value, catalog: &Catalog) {
+fn count_here(state: &mut Value, catalog: &Catalog, audience: &Audience) {
     let text = |name: &str| state.get(name).and_then(Value::as_str);
     let id = text("app").zip(text("stream")).and_then(|(app, stream)| StreamId::new(app, stream).ok());
-    let viewers = id.and_then(|id| catalog.get(&id)).map_or(0, |index| index.status().viewers);
+    let viewers = id.map_or(0, |id| audience.with_hls(&id, catalog.get(&id).as_deref()));
     if let Some(count) = state.get_mut("viewers") {
         *count = viewers.into();
     }

@@ -1,16 +1,17 @@
 //! The task of one pulled stream: subscribes, applies, and subscribes again after a break, until nobody watches.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use relay::wire::Hops;
+use relay::wire::{Hops, Message};
 use relay::{Subscription, UpstreamError};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{Instrument, info, info_span, warn};
 
-use super::mirror::{Mirror, Step};
-use super::{Phase, Pull, Shared};
+use super::Shared;
+use super::pulls::{Phase, Pull, Pulls};
 
 /// The first pause after a break; doubled from time to time, and each drawn between half and one and a half of it, so
 /// that the children of a node that fell do not come back all at once.
@@ -30,20 +31,63 @@ enum Ended {
     Broken { resumable: bool },
 }
 
-pub(super) async fn run(shared: Arc<Shared>, pull: Arc<Pull>, hops: Hops) {
-    let span = info_span!("pull", stream.id = %pull.id);
-    let mut mirror = Mirror::new(
-        pull.id.clone(),
-        shared.catalog.clone(),
-        shared.upstream.clone(),
-        shared.metrics.bodies.clone(),
-    );
-    let phase = follow(&shared, &pull, &mut mirror, hops).instrument(span).await;
-    if phase != Phase::LetGo {
-        shared.remember_absent(&pull.id);
+/// What is made of the messages of an upstream.
+pub(super) trait Follow: Send + 'static {
+    type Error: fmt::Display + Send;
+
+    /// Where it is subscribed to, below the wire's prefix.
+    fn path(&self) -> String;
+
+    /// Where to go on, if there is anything here.
+    fn resume(&self) -> Option<impl fmt::Display + Send + Sync>;
+
+    /// There is something here to be served.
+    fn is_open(&self) -> bool;
+
+    /// # Errors
+    /// If the other node is broken; the subscription ends.
+    fn apply(&mut self, message: Message) -> Result<Step, Self::Error>;
+
+    /// The upstream is gone, and may come back.
+    fn lost(&mut self);
+
+    /// Whether it ends, after the upstream was lost for so long, or if that does not have it any more.
+    fn is_given_up(&self, lost_for: Duration, is_absent: bool) -> bool;
+
+    /// Leaves what is here, so that nobody finds it any more.
+    fn let_go(&mut self);
+
+    /// EXT-X-TARGETDURATION, once it is announced.
+    fn target_duration_s(&self) -> Option<u32> {
+        None
     }
-    mirror.let_go();
-    shared.remove(&pull);
+}
+
+/// What a message was for whoever waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    More,
+    /// The stream can be served.
+    Ready,
+    /// The session has ended.
+    Over,
+}
+
+/// `pulls`: which of the lists of `shared` it is in.
+pub(super) async fn run<F: Follow>(
+    shared: Arc<Shared>,
+    pulls: fn(&Shared) -> &Pulls,
+    pull: Arc<Pull>,
+    mut copy: F,
+    hops: Hops,
+) {
+    let span = info_span!("pull", stream.id = %pull.id);
+    let phase = follow(&shared, &pull, &mut copy, hops).instrument(span).await;
+    if phase != Phase::LetGo {
+        pulls(&shared).remember_absent(&pull.id);
+    }
+    copy.let_go();
+    pulls(&shared).remove(&pull);
     // Whoever still waits was cold to the last.
     if pull.phase.send_replace(phase) == Phase::Cold {
         shared.cold.fetch_sub(1, Ordering::AcqRel);
@@ -52,19 +96,21 @@ pub(super) async fn run(shared: Arc<Shared>, pull: Arc<Pull>, hops: Hops) {
 }
 
 /// Returns how it ended.
-async fn follow(shared: &Shared, pull: &Pull, mirror: &mut Mirror, hops: Hops) -> Phase {
+async fn follow<F: Follow>(shared: &Shared, pull: &Pull, copy: &mut F, hops: Hops) -> Phase {
+    let path = copy.path();
     let (mut pause, mut resumable) = (PAUSE_MIN, true);
     loop {
-        let resume = mirror.resume().filter(|_| resumable);
+        let resume = copy.resume().filter(|_| resumable).map(|resume| resume.to_string());
         shared.metrics.subscriptions.inc();
         let subscribed = tokio::select! {
-            subscribed = shared.upstream.subscribe(&pull.id, resume.as_ref(), hops.clone()) => subscribed,
+            subscribed = shared.upstream.subscribe(&path, resume.as_deref(), hops.clone()) => subscribed,
             () = shared.drain.cancelled() => return Phase::LetGo,
         };
+        let mut is_absent = false;
         match subscribed {
             Ok(subscription) => {
                 let since = Instant::now();
-                match read(shared, pull, mirror, subscription).await {
+                match read(shared, pull, copy, subscription).await {
                     Ended::Over => return Phase::Over,
                     Ended::LetGo => return Phase::LetGo,
                     Ended::Broken { resumable: yes } => resumable = yes,
@@ -74,7 +120,7 @@ async fn follow(shared: &Shared, pull: &Pull, mirror: &mut Mirror, hops: Hops) -
                     pause = PAUSE_MIN;
                 }
             }
-            Err(UpstreamError::NotFound) if !mirror.is_open() => return Phase::Absent,
+            Err(UpstreamError::NotFound) if !copy.is_open() => return Phase::Absent,
             Err(error @ UpstreamError::Loop(_)) => {
                 warn!("{error}");
                 return Phase::Absent;
@@ -83,12 +129,17 @@ async fn follow(shared: &Shared, pull: &Pull, mirror: &mut Mirror, hops: Hops) -
                 if let Some(more) = shared.failures.pass(Instant::now()) {
                     warn!(more, "{error}");
                 }
-                if matches!(error, UpstreamError::Refused { .. }) && !mirror.is_open() {
+                if matches!(error, UpstreamError::Refused { .. }) && !copy.is_open() {
                     return Phase::Absent;
                 }
+                is_absent = matches!(error, UpstreamError::NotFound);
             }
         }
-        pull.set_lost(Some(Instant::now()));
+        let lost = pull.set_lost();
+        copy.lost();
+        if copy.is_given_up(lost.elapsed(), is_absent) {
+            return Phase::Over;
+        }
         tokio::select! {
             () = tokio::time::sleep(jittered(pause)) => {}
             () = shared.drain.cancelled() => return Phase::LetGo,
@@ -100,7 +151,12 @@ async fn follow(shared: &Shared, pull: &Pull, mirror: &mut Mirror, hops: Hops) -
     }
 }
 
-async fn read(shared: &Shared, pull: &Pull, mirror: &mut Mirror, mut subscription: Subscription) -> Ended {
+async fn read<F: Follow>(
+    shared: &Shared,
+    pull: &Pull,
+    copy: &mut F,
+    mut subscription: Subscription,
+) -> Ended {
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -119,13 +175,13 @@ async fn read(shared: &Shared, pull: &Pull, mirror: &mut Mirror, mut subscriptio
                 return Ended::Broken { resumable: true };
             }
         };
-        if matches!(message, relay::wire::Message::Part { .. }) {
+        if matches!(message, Message::Part { .. }) {
             shared.metrics.received.inc();
         }
-        match mirror.apply(message) {
+        match copy.apply(message) {
             Ok(Step::More) => {}
             Ok(Step::Ready) => {
-                pull.set_lost(None);
+                pull.set_found();
                 if pull.phase.send_replace(Phase::Ready) == Phase::Cold {
                     shared.cold.fetch_sub(1, Ordering::AcqRel);
                 }
@@ -136,7 +192,7 @@ async fn read(shared: &Shared, pull: &Pull, mirror: &mut Mirror, mut subscriptio
                 return Ended::Broken { resumable: false };
             }
         }
-        if let Some(target_duration_s) = mirror.target_duration_s() {
+        if let Some(target_duration_s) = copy.target_duration_s() {
             pull.target_duration_s.store(target_duration_s, Ordering::Relaxed);
         }
     }

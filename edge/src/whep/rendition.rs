@@ -129,18 +129,20 @@ impl Packetizer {
 async fn read<T>(track: &Track, mut packetizer: Packetizer, to: &mpsc::Sender<T>, tell: impl Fn(Told) -> T) {
     // A rung that is made on demand is made as long as it is read.
     let _wanted = track.demand().hold();
-    let mut cursor = track.oldest();
-    let mut start = track.start();
-    let mut entries = Vec::new();
+    let mut cursor = track.start();
+    // Who begins, or jumps, may jump over what its decoder has to know.
+    let mut entries = track.preface(cursor);
     loop {
         let appended = track.appended();
-        // What lies before the start may hold the decoder's configuration, so a reader who begins does not jump over it.
-        let may_jump = cursor >= start;
-        let read = track.read(&mut cursor, may_jump, &mut entries);
+        let read = track.read(&mut cursor, true, &mut entries);
+        if read == Read::Jumped
+            && let Some(first) = entries.first()
+        {
+            let place = Cursor { group: first.group(), frame: first.index(), ..cursor };
+            entries.splice(..0, track.preface(place));
+        }
         for entry in entries.drain(..) {
-            let place = Cursor { group: entry.group(), frame: entry.index(), ..start };
             let told = match entry.kind() {
-                Kind::Unit if place < start => continue,
                 Kind::Unit => packetizer.packetize(&entry).map(|frame| frame.map(Told::Frame)),
                 Kind::Config => packetizer.configure(&entry).map(|()| None),
                 Kind::Boundary => Ok(anchor(&entry).map(Told::Anchor)),
@@ -160,8 +162,8 @@ async fn read<T>(track: &Track, mut packetizer: Packetizer, to: &mpsc::Sender<T>
             Read::Frames | Read::Jumped => {}
             Read::Idle => appended.await,
             Read::Lost => {
-                start = track.start();
-                cursor = track.oldest();
+                cursor = track.start();
+                entries = track.preface(cursor);
             }
             Read::Ended => return,
         }
@@ -174,27 +176,11 @@ fn anchor(entry: &LogEntry) -> Option<ClockAnchor> {
     Some(ClockAnchor { pts: boundary.start, wall: Duration::from_millis(millis) })
 }
 
-/// Whether WebRTC shows a track as it is: H.264 of 8 bits and 4:2:0 whose pictures come in the order they are shown, or Opus of
-/// at most two channels.
-pub(super) fn suits(track: &Track) -> bool {
-    let record = track.record();
-    match &record.codec {
-        CodecConfig::H264(config) => {
-            record.reorder_delay == 0
-                && config.reorder_frames_max().is_none_or(|frames| frames == 0)
-                && config.bit_depth() == 8
-                && config.chroma() == media::codec::Chroma::Yuv420
-        }
-        CodecConfig::Opus(_) => record.codec.channels().is_some_and(|channels| channels <= 2),
-        CodecConfig::H265(_) | CodecConfig::Av1(_) | CodecConfig::Aac(_) => false,
-    }
-}
-
 /// The renditions of a stream that suit, the largest first, and its sound.
 pub(super) fn choose(tracks: &[Arc<Track>]) -> (Vec<Rendition>, Option<Rendition>) {
     let of_kind = |kind| {
         let of_kind = tracks.iter().filter(move |track| track.record().codec.kind() == kind);
-        of_kind.filter(|track| suits(track)).cloned()
+        of_kind.filter(|track| track.record().suits_webrtc()).cloned()
     };
     let mut video: Vec<_> = of_kind(TrackKind::Video).collect();
     let pixels = |track: &Arc<Track>| track.record().codec.dimensions().map(|(width, height)| width * height);
@@ -203,3 +189,6 @@ pub(super) fn choose(tracks: &[Arc<Track>]) -> (Vec<Rendition>, Option<Rendition
     let audio = of_kind(TrackKind::Audio).next();
     (video.into_iter().map(Rendition::new).collect(), audio.map(Rendition::new))
 }
+
+#[cfg(test)]
+mod tests;

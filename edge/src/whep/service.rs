@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use media::{CodecConfig, StreamId, Timescale};
+use media::{CodecConfig, Timescale};
 use net::{Limits, Places};
-use relay::{Stream, StreamRegistry};
+use relay::Stream;
 use rtc::dtls::Identity;
 use rtc::outbound::{HeaderExtensions, LineSettings, PlayoutDelay, Rtx};
 use rtc::peer::{Credentials, Peer, PeerSettings};
@@ -22,14 +22,15 @@ use rtc::signalling::{
     self, Condition, FRAGMENT, FRAGMENT_BYTES_MAX, Fragment, Place, SDP, refusal, try_again,
 };
 use serde::Deserialize;
-use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::metrics::Metrics;
-use super::rendition::suits;
+use super::programmes::Programmes;
 use super::shard::{self, Command, Handle};
 use super::viewer::Join;
+use crate::audience::{Audience, Present};
 use crate::endpoint::Endpoint;
+use crate::pull::Watching;
 
 /// Under which everything here is.
 const PREFIX: &str = "/whep/";
@@ -42,12 +43,6 @@ const JSON: &str = "application/json";
 /// Viewers by WebRTC of one process. Each is some tens of KiB, connected or not.
 pub const VIEWERS_MAX: usize = 10_000;
 
-/// For a stream that has just begun to have its tracks.
-const OPENING_MAX: Duration = Duration::from_secs(3);
-/// For a stream that the viewer wants to wait for (`?wait`): less than what proxies give a request.
-const WAIT_MAX: Duration = Duration::from_secs(25);
-/// For who comes to a stream that is not live, in seconds.
-const RETRY_AFTER_S: u32 = 3;
 /// For who finds no room, in seconds.
 const FULL_RETRY_S: u32 = 5;
 
@@ -61,7 +56,7 @@ pub struct Whep {
 }
 
 struct Shared {
-    registry: StreamRegistry,
+    programmes: Programmes,
     port: Port,
     identity: Arc<Identity>,
     shards: Vec<Handle>,
@@ -69,6 +64,7 @@ struct Shared {
     links: Vec<HeaderValue>,
     places: Places,
     metrics: Metrics,
+    audience: Audience,
     numbers: AtomicU64,
 }
 
@@ -92,6 +88,9 @@ struct Session {
     /// As they stand in the answer, without what names the attribute.
     candidates: Vec<String>,
     _place: Arc<net::Place>,
+    _present: Arc<Present>,
+    /// Of a stream of another node.
+    _watching: Option<Arc<Watching>>,
 }
 
 /// Why there are no sessions here. The operator must act.
@@ -115,13 +114,13 @@ struct Choice {
 }
 
 impl Whep {
-    /// Viewers of the streams of `registry`, in `threads` threads. `limits`: of sessions, also those that nobody has come to
+    /// Viewers of `programmes`, in `threads` threads. `limits`: of sessions, also those that nobody has come to
     /// yet (threat 5).
     ///
     /// # Errors
     /// [`StartError`]
     pub fn start(
-        registry: StreamRegistry,
+        programmes: Programmes,
         port: Port,
         threads: NonZeroUsize,
         limits: Limits,
@@ -139,9 +138,21 @@ impl Whep {
             shard::spawn(number, port.clone(), Arc::new(gone), metrics)
         });
         let shards = shards.collect::<Result<_, _>>()?;
-        let (metrics, numbers) = (metrics.whep.clone(), AtomicU64::new(1));
+        let (metrics, audience) = (metrics.whep.clone(), metrics.audience.clone());
+        let numbers = AtomicU64::new(1);
         let (places, links) = (Places::new(limits), signalling::links(ice_servers)?);
-        let shared = Shared { registry, port, identity, shards, sessions, links, places, metrics, numbers };
+        let shared = Shared {
+            programmes,
+            port,
+            identity,
+            shards,
+            sessions,
+            links,
+            places,
+            metrics,
+            audience,
+            numbers,
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -167,8 +178,8 @@ impl Whep {
                 let offer = offer_of(offer)?;
                 let waits =
                     request.uri().query().is_some_and(|query| query.split('&').any(|word| word == "wait"));
-                let stream = self.stream(id, waits).await?;
-                self.join(viewer, &stream, &offer)
+                let (stream, watching) = self.shared.programmes.find(id, waits).await?;
+                self.join(viewer, &stream, watching, &offer)
             }
             (Place::Session(session), &Method::PATCH) if signalling::is_of_kind(headers, JSON) => {
                 let choice: Choice = serde_json::from_slice(body).map_err(|error| {
@@ -194,39 +205,25 @@ impl Whep {
         }
     }
 
-    /// The stream, once its tracks are known.
-    async fn stream(&self, id: &StreamId, waits: bool) -> Result<Arc<Stream>, Response<Bytes>> {
-        let absent = || try_again(StatusCode::NOT_FOUND, "the stream is not live", RETRY_AFTER_S);
-        let mut streams = self.shared.registry.watch();
-        let patience = if waits { WAIT_MAX } else { Duration::ZERO };
-        // In vain if nobody publishes in time, and then it is looked for once more all the same.
-        let _came = timeout(patience, streams.wait_for(|streams| streams.contains_key(id))).await.is_ok();
-        let stream = self.shared.registry.get(id);
-        let stream = stream.ok_or_else(absent)?;
-        let mut record = stream.record();
-        match timeout(OPENING_MAX, record.wait_for(Option::is_some)).await.map(|opened| opened.map(drop)) {
-            Ok(Ok(())) => Ok(stream),
-            Ok(Err(_)) => Err(absent()),
-            Err(_) => Err(try_again(StatusCode::NOT_FOUND, "the stream is only starting", RETRY_AFTER_S)),
-        }
-    }
-
     fn join(
         &self,
         viewer: IpAddr,
         stream: &Arc<Stream>,
+        watching: Option<Watching>,
         offer: &Offer,
     ) -> Result<Response<Bytes>, Response<Bytes>> {
-        let video = stream.tracks().iter().filter(|track| suits(track)).find_map(|track| {
-            match &track.record().codec {
-                CodecConfig::H264(config) => profile_level_id(config.avcc()),
-                _ => None,
-            }
-        });
+        let video =
+            stream.tracks().iter().filter(|track| track.record().suits_webrtc()).find_map(
+                |track| match &track.record().codec {
+                    CodecConfig::H264(config) => profile_level_id(config.avcc()),
+                    _ => None,
+                },
+            );
         let audio = stream
             .tracks()
             .iter()
-            .any(|track| matches!(track.record().codec, CodecConfig::Opus(_)) && suits(track));
+            .map(|track| track.record())
+            .any(|record| matches!(record.codec, CodecConfig::Opus(_)) && record.suits_webrtc());
         if video.is_none() && !audio {
             let words = "nothing of this stream can be shown by WebRTC, and no rendition of it is made; watch it by HLS";
             return Err(refusal(StatusCode::NOT_ACCEPTABLE, words));
@@ -294,8 +291,16 @@ impl Whep {
             let section = first_section(&answer.text);
             let candidates = answer.text.lines().filter_map(|line| line.strip_prefix("a=candidate:"));
             let candidates = candidates.map(str::to_owned).collect();
-            let (etag, _place) = (etag.clone(), Arc::new(place));
-            let session = Session { viewer: number, shard, etag, section, candidates, _place };
+            let session = Session {
+                viewer: number,
+                shard,
+                etag: etag.clone(),
+                section,
+                candidates,
+                _place: Arc::new(place),
+                _present: Arc::new(self.shared.audience.enter(stream.id())),
+                _watching: watching.map(Arc::new),
+            };
             table.by_id.insert(id.clone(), session);
             table.ids.insert(number, id.clone());
             self.shared.metrics.viewers.inc();

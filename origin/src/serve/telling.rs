@@ -31,11 +31,9 @@ pub(super) struct Telling {
 
 impl Telling {
     pub(super) fn new(feed: Feed, mut child: Child, keep: Box<dyn Send>) -> Self {
-        let mut clock = interval_at(Instant::now() + CLOCK_EVERY, CLOCK_EVERY);
-        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         child.reads(feed.progress());
         debug!("subscribed");
-        Self { feed, clock, child, _keep: keep }
+        Self { feed, clock: clock(), child, _keep: keep }
     }
 
     pub(super) fn into_body(self) -> Body {
@@ -81,11 +79,18 @@ impl Telling {
     }
 }
 
-fn bytes(slices: &Slices) -> usize {
+/// Ticks when nothing else was told for so long.
+pub(super) fn clock() -> Interval {
+    let mut clock = interval_at(Instant::now() + CLOCK_EVERY, CLOCK_EVERY);
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    clock
+}
+
+pub(super) fn bytes(slices: &Slices) -> usize {
     bytes::Buf::remaining(slices)
 }
 
-fn now_ms() -> i64 {
+pub(super) fn now_ms() -> i64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,22 +1,29 @@
 //! What a child is told that should not be served.
 
+use futures_util::FutureExt;
 use hls::{RenditionHeader, StreamHeader};
 use http::HeaderMap;
 use http::request::Builder;
 use media::codec::aac;
-use media::{CodecConfig, SessionId};
+use media::{CodecConfig, SessionId, TrackId};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use relay::wire::{Decoder, FORMAT, HOPS, Message};
+use relay::{StreamRecord, TrackRecord};
 
 use super::*;
 
-/// Only what is in the catalog.
-struct Here(Catalog);
+/// Only what is in the catalog and in the registry.
+struct Here(Catalog, StreamRegistry);
 
 impl Offer for Here {
     async fn find(&self, id: &StreamId, _: Hops) -> Result<Found, NotFound> {
         let index = self.0.get(id).ok_or(NotFound::Absent)?;
         Ok(Found { index, keep: Box::new(()) })
+    }
+
+    async fn find_log(&self, id: &StreamId, _: Hops) -> Result<FoundLog, NotFound> {
+        let stream = self.1.get(id).ok_or(NotFound::Absent)?;
+        Ok(FoundLog { stream, keep: Box::new(()) })
     }
 
     async fn state(&self, id: Option<&StreamId>, _: Hops) -> Option<Bytes> {
@@ -36,8 +43,9 @@ fn relay() -> (Relay<Here>, Catalog) {
     let identity =
         Identity::from_pem(authority.as_bytes(), certificate.as_bytes(), key.serialize_pem().as_bytes());
     let catalog = Catalog::new(hls::Metrics::default());
-    let relay =
-        Relay::new(&identity.unwrap(), catalog.clone(), Here(catalog.clone()), RelayMetrics::default());
+    let streams = StreamRegistry::default();
+    let here = Here(catalog.clone(), streams.clone());
+    let relay = Relay::new(&identity.unwrap(), catalog.clone(), streams, here, RelayMetrics::default());
     (relay, catalog)
 }
 
@@ -103,6 +111,10 @@ async fn what_cannot_be_served_is_refused_in_words() {
         (hello("/x/1/live/cam1/0000000000000007/a/index.m3u8"), 404, "nothing is at this path"),
         (hello("/x/1/live/cam1/0000000000000007/a/0.0.m4s"), 404, "not found"),
         (hello(stream).method("POST"), 405, "only GET"),
+        (hello("/x/1/webrtc/live/cam1"), 404, "no such stream"),
+        (hello("/x/1/webrtc/live/cam1?keyframe").method("POST"), 404, "no such stream"),
+        (hello("/x/1/webrtc/live/cam1").method("POST"), 400, "neither keyframe nor tracks"),
+        (hello("/x/1/webrtc/live/cam1").method("PUT"), 405, "only GET"),
     ];
     for (request, status, words) in cases {
         let (told, headers, body) = ask(&relay, request).await;
@@ -155,4 +167,45 @@ async fn a_subscription_begins_with_its_index_ticks_and_ends() {
             "End",
         ]
     );
+}
+
+/// Wherever a viewer of it is.
+#[tokio::test]
+async fn what_viewers_of_a_child_want_is_wanted_here() {
+    let (relay, _) = relay();
+    let id = StreamId::new("live", "cam1").unwrap();
+    let session = SessionId::from_random(7);
+    let mut writer = relay.streams.open(id.clone(), session).unwrap();
+    let codec = CodecConfig::Aac(aac::Config::parse(Bytes::from_static(&[0x11, 0x90])).unwrap());
+    let track = |id| TrackRecord {
+        id: TrackId(id),
+        name: "a".into(),
+        codec: codec.clone(),
+        part_target_ms: 512,
+        reorder_delay: 0,
+        derived: None,
+    };
+    let record = StreamRecord {
+        session,
+        epoch: 3,
+        part_hold_back_ms: 1536,
+        frame_rate: None,
+        tracks: vec![track(0), track(5)],
+        live: None,
+    };
+    let _tracks = writer.open(record);
+    let stream = relay.streams.get(&id).unwrap();
+    let path = "/x/1/webrtc/live/cam1";
+    let post = |query: &str| hello(&format!("{path}?{query}")).method("POST");
+    assert_eq!(ask(&relay, post("tracks=5,77")).await.0, 200);
+    let wanted = stream.tracks().iter().map(|track| track.demand().look(std::time::Instant::now()));
+    let wanted: Vec<_> = wanted.collect();
+    assert!(matches!(wanted[..], [relay::Wanted::No, relay::Wanted::Until(_)]), "{wanted:?}");
+    assert!(stream.keyframe_wanted().now_or_never().is_none());
+    assert_eq!(ask(&relay, post("keyframe")).await.0, 200);
+    assert!(stream.keyframe_wanted().now_or_never().is_some());
+
+    // Whoever knows a later owner must not be told by this one, which does not know yet that it was replaced.
+    let (status, _, words) = ask(&relay, hello(&format!("{path}?from={session}.4;0:1.1"))).await;
+    assert_eq!(status, 409, "{words}");
 }

@@ -262,10 +262,10 @@ async fn an_upstream_that_refuses_is_quoted() {
     let authority = Authority::new();
     let (running, _) = run(&authority.node("origin"), Answer(StatusCode::NOT_ACCEPTABLE, b"speak slower\n"));
     let upstream = upstream(running.addr, &authority.node("edge1"));
-    let error = upstream.subscribe(&id(), None, Hops::default()).await.unwrap_err();
+    let error = upstream.subscribe(&id().to_string(), None, Hops::default()).await.unwrap_err();
     assert_eq!(error.to_string(), "the upstream refuses with 406 Not Acceptable: speak slower");
     let hops = Hops::default().through(&"edge1".parse().unwrap()).unwrap();
-    let error = upstream.subscribe(&id(), None, hops).await.unwrap_err();
+    let error = upstream.subscribe(&id().to_string(), None, hops).await.unwrap_err();
     assert!(matches!(error, UpstreamError::Loop(_)), "{error}");
 }
 
@@ -274,7 +274,7 @@ async fn an_upstream_of_another_cluster_is_not_asked() {
     let (ours, theirs) = (Authority::new(), Authority::new());
     let (running, metrics) = run(&theirs.node("origin"), Answer(StatusCode::OK, b""));
     let upstream = upstream(running.addr, &ours.node("edge1"));
-    let error = upstream.subscribe(&id(), None, Hops::default()).await.unwrap_err().to_string();
+    let error = upstream.subscribe(&id().to_string(), None, Hops::default()).await.unwrap_err().to_string();
     assert!(error.contains("another authority"), "{error}");
     assert_eq!(metrics.connections.get(), 0);
 }
@@ -285,7 +285,7 @@ async fn an_upstream_that_sends_no_frames_is_left() {
     let authority = Authority::new();
     let (running, _) = run(&authority.node("origin"), Answer(StatusCode::OK, &[0xFF; 64]));
     let upstream = upstream(running.addr, &authority.node("edge1"));
-    let mut subscription = upstream.subscribe(&id(), None, Hops::default()).await.unwrap();
+    let mut subscription = upstream.subscribe(&id().to_string(), None, Hops::default()).await.unwrap();
     let lost = subscription.next().await.unwrap_err().to_string();
     assert!(lost.contains("frame longer than allowed"), "{lost}");
 }
@@ -305,7 +305,7 @@ async fn a_silent_upstream_is_lost_after_half_a_second() {
     }
     let (running, _) = run(&authority.node("origin"), Silent);
     let upstream = upstream(running.addr, &authority.node("edge1"));
-    let mut subscription = upstream.subscribe(&id(), None, Hops::default()).await.unwrap();
+    let mut subscription = upstream.subscribe(&id().to_string(), None, Hops::default()).await.unwrap();
     assert_eq!(subscription.next().await.unwrap(), Message::IndexComplete);
     let since = Instant::now();
     assert!(matches!(subscription.next().await, Err(crate::client::Lost::Silent)));

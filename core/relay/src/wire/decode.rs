@@ -7,11 +7,11 @@ use media::{CodecConfig, SessionId};
 
 use super::{
     Derived, FLAG_GAP, FLAG_INDEPENDENT, FLAG_LAST_IN_SEGMENT, FLAG_LAST_OF_TRACK, FLAG_LISTED, FLAG_RESUMED,
-    FRAME_BYTES_MAX, Init, KIND_CLOCK, KIND_END, KIND_INDEX, KIND_INDEX_COMPLETE, KIND_INIT, KIND_PART,
-    KIND_RECORD, KIND_TRACK_END, Live, Message, PART_RECORD_BYTES, Part, RENDITIONS_MAX, Record, Rendition,
-    SMALL_FRAME_BYTES_MAX,
+    FRAME_BYTES_MAX, Init, KIND_CLOCK, KIND_CONDITION, KIND_INDEX, KIND_INDEX_COMPLETE, KIND_INIT, KIND_PART,
+    KIND_RECORD, KIND_STREAM, KIND_TRACK_END, Live, Message, PART_RECORD_BYTES, Part, RENDITIONS_MAX, Record,
+    Rendition, SMALL_FRAME_BYTES_MAX, record,
 };
-use crate::frame::{Frame, FrameError, HEADER_BYTES};
+use crate::frame::{Frame, FrameError, HEADER_BYTES, Kind};
 
 /// Why the bytes are no frames. The node that sent them is broken, or none of ours; the connection ends.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +23,9 @@ pub enum WireError {
     #[error("a frame of kind {kind} is malformed")]
     Malformed { kind: u8 },
     #[error("codec configuration: {0}")]
-    Codec(#[from] FrameError),
+    Codec(#[source] FrameError),
+    #[error("an entry of the log: {0}")]
+    Frame(#[source] FrameError),
 }
 
 /// Reassembles frames. Media is handed on in the slices it came in, and never copied.
@@ -45,6 +47,8 @@ struct Header {
     frame: u32,
     dts: i64,
     duration: u32,
+    /// As it came.
+    wire: [u8; HEADER_BYTES],
 }
 
 impl Decoder {
@@ -90,9 +94,14 @@ impl Decoder {
         if kind == KIND_PART {
             return Ok(Message::Part { track, part: self.part(header)? });
         }
+        if Kind::from_number(kind).is_some() {
+            return Frame::parse(self.take_frame(header)).map(Message::Frame).map_err(WireError::Frame);
+        }
         let mut payload = self.take_bytes(payload_bytes);
         Ok(match kind {
-            KIND_RECORD => Message::Record(record(payload)?),
+            KIND_RECORD => Message::Record(parts_record(payload)?),
+            KIND_STREAM => Message::Stream(Box::new(record::decode(payload)?)),
+            KIND_CONDITION => Message::Condition(record::decode_condition(payload)?),
             KIND_INDEX => Message::Index { resumed: header.flags & FLAG_RESUMED != 0 },
             KIND_INIT => {
                 let hash = payload.try_get_u64_le().map_err(|_| WireError::Malformed { kind })?;
@@ -178,6 +187,14 @@ impl Decoder {
         joined.freeze()
     }
 
+    /// Header and payload in an allocation of exactly their size, as they may be kept for long; the payload was received.
+    fn take_frame(&mut self, header: Header) -> Bytes {
+        let mut frame = BytesMut::with_capacity(HEADER_BYTES + header.payload_bytes);
+        frame.extend_from_slice(&header.wire);
+        self.take_slices(header.payload_bytes).iter().for_each(|slice| frame.extend_from_slice(slice));
+        frame.freeze()
+    }
+
     /// Of what was received, which is at least as much.
     fn take_array<const N: usize>(&mut self) -> [u8; N] {
         let mut array = [0; N];
@@ -200,19 +217,20 @@ impl Header {
         let (_composition_offset, duration) = (rest.get_i32_le(), rest.get_u32_le());
         let payload_bytes = length.checked_sub(HEADER_BYTES).ok_or(WireError::TooShort { bytes: length })?;
         // An unknown kind may be as long as anything; it is never buffered.
-        let max = if is_known(kind) && kind != KIND_PART { SMALL_FRAME_BYTES_MAX } else { FRAME_BYTES_MAX };
+        let is_media = kind == KIND_PART || kind == Kind::Unit as u8;
+        let max = if is_known(kind) && !is_media { SMALL_FRAME_BYTES_MAX } else { FRAME_BYTES_MAX };
         if length > max {
             return Err(WireError::TooLong { kind, bytes: length, max });
         }
-        Ok(Self { payload_bytes, kind, flags, track, frame, dts, duration })
+        Ok(Self { payload_bytes, kind, flags, track, frame, dts, duration, wire: bytes })
     }
 }
 
 fn is_known(kind: u8) -> bool {
-    (KIND_RECORD..=KIND_END).contains(&kind)
+    (KIND_RECORD..=KIND_CONDITION).contains(&kind) || Kind::from_number(kind).is_some()
 }
 
-fn record(mut payload: Bytes) -> Result<Record, WireError> {
+fn parts_record(mut payload: Bytes) -> Result<Record, WireError> {
     fields(&mut payload)?.ok_or(WireError::Malformed { kind: KIND_RECORD })
 }
 
@@ -240,7 +258,7 @@ fn fields(payload: &mut Bytes) -> Result<Option<Record>, WireError> {
             Some((part_target_ms, peak, average, name, field(payload)?))
         })();
         let Some((part_target_ms, peak, average, name, config)) = fields else { return Ok(None) };
-        let codec: CodecConfig = Frame::config_from(config)?;
+        let codec: CodecConfig = Frame::config_from(config).map_err(WireError::Codec)?;
         record.renditions.push(Rendition { name, part_target_ms, peak, average, derived: None, codec });
     }
     for rendition in &mut record.renditions {
@@ -254,7 +272,7 @@ fn fields(payload: &mut Bytes) -> Result<Option<Record>, WireError> {
     Ok(Some(record))
 }
 
-fn session(payload: &mut Bytes) -> Option<SessionId> {
+pub(super) fn session(payload: &mut Bytes) -> Option<SessionId> {
     /// Hexadecimal digits.
     const SESSION_BYTES: usize = 16;
     if payload.len() < SESSION_BYTES {
@@ -263,11 +281,11 @@ fn session(payload: &mut Bytes) -> Option<SessionId> {
     std::str::from_utf8(&payload.split_to(SESSION_BYTES)).ok()?.parse().ok()
 }
 
-fn u32(payload: &mut Bytes) -> Option<u32> {
+pub(super) fn u32(payload: &mut Bytes) -> Option<u32> {
     payload.try_get_u32_le().ok()
 }
 
-fn field(payload: &mut Bytes) -> Option<Bytes> {
+pub(super) fn field(payload: &mut Bytes) -> Option<Bytes> {
     let length = u32(payload)? as usize;
     (length <= payload.len()).then(|| payload.split_to(length))
 }

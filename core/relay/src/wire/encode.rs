@@ -1,12 +1,13 @@
 //! Messages into frames.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use media::TrackId;
+use media::{CodecConfig, TrackId};
 
 use super::{
     FLAG_GAP, FLAG_INDEPENDENT, FLAG_LAST_IN_SEGMENT, FLAG_LAST_OF_TRACK, FLAG_LISTED, FLAG_RESUMED,
-    FRAME_BYTES_MAX, Init, KIND_CLOCK, KIND_END, KIND_INDEX, KIND_INDEX_COMPLETE, KIND_INIT, KIND_PART,
-    KIND_RECORD, KIND_TRACK_END, Live, Message, PART_RECORD_BYTES, Part, Record, Slices,
+    FRAME_BYTES_MAX, Init, KIND_CLOCK, KIND_CONDITION, KIND_END, KIND_INDEX, KIND_INDEX_COMPLETE, KIND_INIT,
+    KIND_PART, KIND_RECORD, KIND_STREAM, KIND_TRACK_END, Live, Message, PART_RECORD_BYTES, Part, Record,
+    Slices, record,
 };
 use crate::frame::{self, Frame, HEADER_BYTES};
 
@@ -42,6 +43,12 @@ impl Message {
             Self::TrackEnd { track } => small(KIND_TRACK_END, Header { track, ..Header::default() }, &[]),
             Self::Clock { sent_ms } => small(KIND_CLOCK, Header { dts: sent_ms, ..Header::default() }, &[]),
             Self::End => small(KIND_END, Header::default(), &[]),
+            Self::Stream(stream) => small(KIND_STREAM, Header::default(), &record::encode(&stream)),
+            Self::Condition(condition) => {
+                let payload = record::encode_condition(condition);
+                small(KIND_CONDITION, Header::default(), &payload)
+            }
+            Self::Frame(frame) => frame.wire().clone().into(),
         }
     }
 }
@@ -114,10 +121,7 @@ fn payload(record: &Record) -> Bytes {
         out.put_u64_le(rendition.peak);
         out.put_u64_le(rendition.average);
         put_field(&mut out, rendition.name.as_bytes());
-        // As in the log, so that a codec is taught to one place.
-        let place = frame::Place { track: TrackId(0), group: 0, frame: 0 };
-        let config = Frame::config(place, 0, &rendition.codec);
-        put_field(&mut out, &config.wire()[HEADER_BYTES..]);
+        put_codec(&mut out, &rendition.codec);
     }
     let derived = record.renditions.iter().map(|rendition| rendition.derived);
     derived.clone().for_each(|derived| out.put_u8(derived.map_or(0, |derived| derived.every)));
@@ -125,7 +129,14 @@ fn payload(record: &Record) -> Bytes {
     out.freeze()
 }
 
-fn put_field(out: &mut BytesMut, field: &[u8]) {
+/// As in the log, so that a codec is taught to one place.
+pub(super) fn put_codec(out: &mut BytesMut, codec: &CodecConfig) {
+    let place = frame::Place { track: TrackId(0), group: 0, frame: 0 };
+    let config = Frame::config(place, 0, codec);
+    put_field(out, &config.wire()[HEADER_BYTES..]);
+}
+
+pub(super) fn put_field(out: &mut BytesMut, field: &[u8]) {
     out.put_u32_le(field.len() as u32);
     out.put_slice(field);
 }

@@ -47,7 +47,7 @@ fn decode(bytes: &[u8], size: usize) -> (Vec<Message>, Option<String>) {
     (messages, None)
 }
 
-/// The versions, the format and the hops of a child's request, and where it goes on, in a line each.
+/// The versions, the format and the hops of a child's request, and where it goes on or what it wants, in a line each.
 pub fn hello(bytes: &[u8]) -> bool {
     let mut lines = bytes.split(|&byte| byte == b'\n');
     let mut headers = HeaderMap::new();
@@ -56,11 +56,16 @@ pub fn hello(bytes: &[u8]) -> bool {
             headers.insert(name, value);
         }
     }
-    if let Some(Ok(resume)) =
-        lines.next().and_then(|line| str::from_utf8(line).ok()).map(str::parse::<Resume>)
-    {
+    let query = lines.next().and_then(|line| str::from_utf8(line).ok()).unwrap_or_default();
+    if let Ok(resume) = query.parse::<Resume>() {
         assert_eq!(resume.to_string().parse().as_ref(), Ok(&resume));
         assert!(!resume.places.is_empty());
+    }
+    if let Ok(resume) = query.parse::<UnitResume>() {
+        assert_eq!(resume.to_string().parse().as_ref(), Ok(&resume));
+    }
+    if let Ok(wants) = query.parse::<Wants>() {
+        assert_eq!(wants.to_string().parse().as_ref(), Ok(&wants));
     }
     match Hello::read(&headers, 2) {
         Ok(hello) => {

@@ -1,8 +1,9 @@
-//! The wire between nodes: what a child reads when it subscribes to the CMAF parts of a stream. Pure.
+//! The wire between nodes: what a child reads when it subscribes to the CMAF parts of a stream, or to its access units. Pure.
 //!
-//! One long HTTP response is a run of frames, each behind the 32-byte header of `frame.rs`. The kinds from 16 on are
-//! those of this track set; a reader skips kinds it does not know by their length, so that nodes of different
-//! versions can work together. `track` is the rendition's place in the record.
+//! One long HTTP response is a run of frames, each behind the 32-byte header of `frame.rs`; a reader skips kinds it does not
+//! know by their length, so that nodes of different versions can work together.
+//!
+//! Parts, below `/x/1/{app}/{stream}`; `track` is the rendition's place in the record:
 //!
 //! ```text
 //!   Record  Index  { Init | Part (listed, or with its bytes) }*  IndexComplete  { Record | Init | Part | TrackEnd | Clock }*  End
@@ -10,17 +11,34 @@
 //!
 //! The index is every part that can be fetched, oldest first; a child serves no playlist before it is complete. Bytes
 //! that it lists but does not carry are fetched when a viewer asks, below the same path.
+//!
+//! Access units of what WebRTC can show, below `/x/1/webrtc/{app}/{stream}`; `track` is the track's number, and each frame is
+//! what lies in the log, untouched:
+//!
+//! ```text
+//!   Stream  Condition  { Stream | Condition | Frame | Clock }*  End
+//! ```
+//!
+//! A track begins with the newest keyframe, behind the configuration and the boundary in force there, or where the child says
+//! it was; a child that falls behind finds itself at a newer keyframe, in the same way. What its viewers want, it tells by a
+//! POST of [`Wants`] to the same path.
 
 mod decode;
 mod encode;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod hello;
+mod record;
 mod resume;
 mod slices;
+mod units;
+mod wants;
 
 use bytes::Bytes;
 use media::{CodecConfig, SessionId};
+
+use crate::frame::Frame;
+use crate::record::StreamRecord;
 
 pub use decode::{Decoder, WireError};
 pub use hello::{
@@ -28,6 +46,8 @@ pub use hello::{
 };
 pub use resume::{Place, Resume, ResumeError};
 pub use slices::Slices;
+pub use units::{UnitPlace, UnitResume};
+pub use wants::{Wants, WantsError};
 
 /// Versions of this wire that we speak, oldest first.
 pub const VERSIONS: &[u32] = &[1];
@@ -36,7 +56,7 @@ pub const VERSIONS: &[u32] = &[1];
 /// listed without its bytes.
 pub const FRAME_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// Longest frame of any kind but a part: a record of every rendition with its codec configuration.
+/// Longest frame of any kind but a part or a unit: a record of every rendition with its codec configuration.
 pub const SMALL_FRAME_BYTES_MAX: usize = 256 * 1024;
 
 /// Renditions of one stream. A ladder has six.
@@ -44,6 +64,9 @@ pub const RENDITIONS_MAX: usize = 32;
 
 /// Every path of the wire begins so; the number is the version of the paths.
 pub const PATH_PREFIX: &str = "/x/1/";
+
+/// Before a stream's name: its access units, of the tracks that WebRTC can show.
+pub const WEBRTC: &str = "webrtc";
 
 const KIND_RECORD: u8 = 16;
 const KIND_INDEX: u8 = 17;
@@ -53,6 +76,8 @@ const KIND_INDEX_COMPLETE: u8 = 20;
 const KIND_TRACK_END: u8 = 21;
 const KIND_CLOCK: u8 = 22;
 const KIND_END: u8 = 23;
+const KIND_STREAM: u8 = 24;
+const KIND_CONDITION: u8 = 25;
 
 /// The part begins with a unit that can be decoded alone.
 const FLAG_INDEPENDENT: u8 = 1 << 0;
@@ -96,6 +121,19 @@ pub enum Message {
     },
     /// The session is over for good.
     End,
+    /// Of a subscription to access units, the record: first, and again when it changes.
+    Stream(Box<StreamRecord>),
+    Condition(Condition),
+    /// An entry of a track's log.
+    Frame(Frame),
+}
+
+/// How the publisher does, as far as viewers are served by it. Told when it changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Condition {
+    pub keyframe_interval_s: Option<f64>,
+    /// Since when no media has come, in milliseconds since the Unix epoch.
+    pub interrupted_since_ms: Option<i64>,
 }
 
 /// What a child renders from. Sent first, and again when the announcement comes or rises.

@@ -1,11 +1,14 @@
 use bytes::{Buf, BufMut, BytesMut};
 use http::HeaderMap;
 use media::codec::aac;
+use media::{AccessUnit, TrackId};
 use proptest::prelude::*;
 
 use super::hello::{FORMAT, HOPS, HOPS_MAX, WIRE};
 use super::*;
-use crate::frame::HEADER_BYTES;
+use crate::frame::{Boundary, HEADER_BYTES};
+use crate::record::{self, Bandwidth, TrackRecord};
+use crate::ring::Ring;
 
 fn record() -> Record {
     let codec = CodecConfig::Aac(aac::Config::parse(Bytes::from_static(&[0x11, 0x90])).unwrap());
@@ -60,7 +63,72 @@ fn everything() -> Vec<Message> {
         Message::Clock { sent_ms: 1_800_000_000_123 },
         Message::TrackEnd { track: 1 },
         Message::End,
+        Message::Stream(Box::new(stream())),
+        Message::Stream(Box::new(StreamRecord {
+            live: None,
+            frame_rate: None,
+            tracks: Vec::new(),
+            ..stream()
+        })),
+        Message::Condition(Condition { keyframe_interval_s: Some(8.3), interrupted_since_ms: None }),
+        Message::Condition(Condition {
+            keyframe_interval_s: None,
+            interrupted_since_ms: Some(1_800_000_000_123),
+        }),
     ]
+    .into_iter()
+    .chain(frames().map(Message::Frame))
+    .collect()
+}
+
+fn stream() -> StreamRecord {
+    let codec = record().renditions.swap_remove(0).codec;
+    let bandwidth = Bandwidth { peak: 150_000, average: 128_000 };
+    let derived =
+        record::Derived { from: TrackId(1), every: 2, bandwidth, on_demand: true, for_webrtc: true };
+    let track = |id, derived| TrackRecord {
+        id: TrackId(id),
+        name: "a".into(),
+        codec: codec.clone(),
+        part_target_ms: 512,
+        reorder_delay: 7,
+        derived,
+    };
+    StreamRecord {
+        session: SessionId::from_random(0xAB),
+        epoch: 3,
+        part_hold_back_ms: 1536,
+        frame_rate: Some(29.97),
+        tracks: vec![track(0, None), track(9, Some(derived))],
+        live: Some(record::Live {
+            target_duration_s: 4,
+            window_ms: 28_000,
+            bandwidth: vec![bandwidth, Bandwidth::default()],
+        }),
+    }
+}
+
+/// One of each kind, as they lie in a ring.
+fn frames() -> impl Iterator<Item = Frame> {
+    let codec = record().renditions.swap_remove(0).codec;
+    let mut ring = Ring::new(TrackId(7), codec.timescale());
+    ring.open_group(5, -3);
+    ring.push_config(-3, &codec);
+    ring.push_boundary(&Boundary {
+        msn: 1,
+        part: 2,
+        start: -3,
+        program_date_time_ms: 1_800_000_000_123,
+        discontinuity_sequence: 1,
+        independent: true,
+        gap: Some(9),
+    });
+    let data = Bytes::from_static(b"much longer unit");
+    ring.push_unit(&AccessUnit { dts: -3, pts: 5, duration: 1024, key: true, data });
+    ring.push_end(1021);
+    let mut frames = Vec::new();
+    ring.read(&mut ring.oldest(1), false, &mut frames);
+    frames.into_iter()
 }
 
 fn bytes_of(messages: Vec<Message>) -> Vec<u8> {
@@ -104,7 +172,7 @@ proptest! {
 
     /// Threat: bytes of a broken or hostile node.
     #[test]
-    fn any_bytes_are_messages_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..400), kind in 14_u8..26) {
+    fn any_bytes_are_messages_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..400), kind in 0_u8..28) {
         let _ = decode(&mut Decoder::default(), bytes.clone().into());
         let mut framed = BytesMut::new();
         framed.put_u32_le((HEADER_BYTES + bytes.len()) as u32);
@@ -112,6 +180,18 @@ proptest! {
         framed.put_slice(&[0; HEADER_BYTES - 5]);
         framed.put_slice(&bytes);
         let _ = decode(&mut Decoder::default(), framed.freeze());
+    }
+
+    #[test]
+    fn any_text_is_a_resume_of_units_or_wants_or_neither(
+        text in "\\PC{0,40}|[0-9a-f]{16}\\.[0-9]{0,11};[0-9]{0,6}:[0-9]{0,11}\\.[0-9]{0,11}|keyframe&?(tracks=[0-9,]{0,9})?",
+    ) {
+        if let Ok(resume) = text.parse::<UnitResume>() {
+            prop_assert_eq!(resume.to_string().parse(), Ok(resume));
+        }
+        if let Ok(wants) = text.parse::<Wants>() {
+            prop_assert_eq!(wants.to_string().parse(), Ok(wants));
+        }
     }
 
     #[test]

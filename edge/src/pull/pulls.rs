@@ -1,0 +1,192 @@
+//! Which streams are being pulled for one kind of viewers, and who watches them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use media::StreamId;
+use tokio::sync::watch;
+
+/// A stream is kept so long after its last request: longer than the twelve seconds between an ordinary player's.
+const LINGER: Duration = Duration::from_secs(20);
+
+/// How long an unknown name is not asked for again.
+const ABSENT_FOR: Duration = Duration::from_secs(1);
+
+/// Unknown names remembered; when there are more, all are forgotten. A flood of names then costs the upstream what the bound
+/// of streams that are waited for allows.
+const ABSENT_MAX: usize = 4096;
+
+/// A playlist is served without its upstream for so many target durations: players give up on it then anyway, and
+/// had better ask another edge.
+const STALE_TARGET_DURATIONS: u32 = 3;
+
+#[derive(Default)]
+pub(super) struct Pulls {
+    /// Replaced as a whole, so that requests take no lock.
+    open: ArcSwap<HashMap<StreamId, Arc<Pull>>>,
+    /// Taken by whoever replaces `open`.
+    changes: Mutex<()>,
+    absent: Mutex<HashMap<StreamId, Instant>>,
+}
+
+/// One stream being pulled.
+pub(super) struct Pull {
+    pub(super) id: StreamId,
+    pub(super) phase: watch::Sender<Phase>,
+    /// Requests being answered from it, or sessions of viewers.
+    readers: AtomicUsize,
+    /// When the last of them was over.
+    left: Mutex<Instant>,
+    closed: AtomicBool,
+    /// Since when the upstream does not answer.
+    lost: Mutex<Option<Instant>>,
+    /// Zero until it is announced.
+    pub(super) target_duration_s: AtomicU32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It cannot be served yet.
+    Cold,
+    Ready,
+    /// The upstream does not have it.
+    Absent,
+    /// It has ended.
+    Over,
+    /// Nobody watched it any more.
+    LetGo,
+}
+
+/// Keeps a stream pulled while it lives.
+pub struct Watching {
+    pull: Arc<Pull>,
+}
+
+impl Pulls {
+    pub(super) fn find(&self, id: &StreamId) -> Option<Watching> {
+        self.open.load().get(id)?.watch()
+    }
+
+    /// And whether it was just opened; `None` if it is not there and may not be.
+    pub(super) fn find_or_open(
+        &self,
+        id: &StreamId,
+        may_open: impl FnOnce() -> bool,
+    ) -> Option<(Watching, bool)> {
+        let _changing = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        // Somebody else may have opened it meanwhile.
+        if let Some(watching) = self.find(id) {
+            return Some((watching, false));
+        }
+        if !may_open() {
+            return None;
+        }
+        let pull = Arc::new(Pull::new(id.clone()));
+        let watching = pull.watch().expect("a new pull is open");
+        let mut pulls = HashMap::clone(&self.open.load());
+        pulls.insert(id.clone(), pull);
+        self.open.store(Arc::new(pulls));
+        Some((watching, true))
+    }
+
+    /// Takes `pull` off the list; whoever asks next begins another.
+    pub(super) fn remove(&self, pull: &Arc<Pull>) {
+        let _changing = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        pull.closed.store(true, Ordering::SeqCst);
+        let mut pulls = HashMap::clone(&self.open.load());
+        if pulls.get(&pull.id).is_some_and(|listed| Arc::ptr_eq(listed, pull)) {
+            pulls.remove(&pull.id);
+            self.open.store(Arc::new(pulls));
+        }
+    }
+
+    pub(super) fn is_absent(&self, id: &StreamId) -> bool {
+        let absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
+        absent.get(id).is_some_and(|since| since.elapsed() < ABSENT_FOR)
+    }
+
+    pub(super) fn remember_absent(&self, id: &StreamId) {
+        let mut absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
+        if absent.len() >= ABSENT_MAX {
+            absent.retain(|_, since| since.elapsed() < ABSENT_FOR);
+        }
+        if absent.len() >= ABSENT_MAX {
+            absent.clear();
+        }
+        absent.insert(id.clone(), Instant::now());
+    }
+}
+
+impl Pull {
+    fn new(id: StreamId) -> Self {
+        Self {
+            id,
+            phase: watch::Sender::new(Phase::Cold),
+            readers: AtomicUsize::new(0),
+            left: Mutex::new(Instant::now()),
+            closed: AtomicBool::new(false),
+            lost: Mutex::default(),
+            target_duration_s: AtomicU32::new(0),
+        }
+    }
+
+    fn watch(self: &Arc<Self>) -> Option<Watching> {
+        // Counted first: a task that closes the pull looks at the count after it closed.
+        let watching = Watching::new(self.clone());
+        if self.closed.load(Ordering::SeqCst) { None } else { Some(watching) }
+    }
+
+    /// Closes the pull if nobody reads it and nobody did for a while.
+    pub(super) fn close_if_unwatched(&self) -> bool {
+        let left = *self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.readers.load(Ordering::SeqCst) > 0 || left.elapsed() < LINGER {
+            return false;
+        }
+        self.closed.store(true, Ordering::SeqCst);
+        if self.readers.load(Ordering::SeqCst) > 0 {
+            // Somebody came in between, and may have found it open.
+            self.closed.store(false, Ordering::SeqCst);
+            return false;
+        }
+        true
+    }
+
+    /// The upstream does not answer. Returns since when.
+    pub(super) fn set_lost(&self) -> Instant {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        *lost.get_or_insert_with(Instant::now)
+    }
+
+    /// The upstream answers.
+    pub(super) fn set_found(&self) {
+        *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl Watching {
+    fn new(pull: Arc<Pull>) -> Self {
+        pull.readers.fetch_add(1, Ordering::SeqCst);
+        Self { pull }
+    }
+
+    pub(super) fn pull(&self) -> &Arc<Pull> {
+        &self.pull
+    }
+
+    /// The upstream was lost so long ago that a playlist from here would lead nowhere.
+    pub(crate) fn is_stale(&self) -> bool {
+        let lost = *self.pull.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let target_duration = Duration::from_secs(self.pull.target_duration_s.load(Ordering::Relaxed).into());
+        lost.is_some_and(|since| since.elapsed() > target_duration * STALE_TARGET_DURATIONS)
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        *self.pull.left.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.pull.readers.fetch_sub(1, Ordering::SeqCst);
+    }
+}
