@@ -40,7 +40,9 @@ impl Order {
             tracks: tracks.to_vec(),
         };
         let orders = record.tracks.iter().filter(|track| track.derived.is_none()).flat_map(|from| {
-            let made = |track: &&TrackRecord| track.derived.is_some_and(|derived| derived.from == from.id);
+            let made = |track: &&TrackRecord| {
+                track.derived.is_some_and(|derived| !derived.layer && derived.from == from.id)
+            };
             let tracks: Vec<_> = record.tracks.iter().filter(made).cloned().collect();
             let together = match from.codec.kind() {
                 TrackKind::Video => tracks.len(),
