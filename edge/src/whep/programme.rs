@@ -62,12 +62,19 @@ impl Programme {
         };
         let bits = self.video.iter().map(|video| {
             let track = video.track.record();
-            let rung = track.derived.map(|derived| derived.bandwidth.average);
-            // Before it is measured, only the publisher's own is unknown.
+            let rung =
+                track.derived.filter(|derived| !derived.layer).map(|derived| derived.bandwidth.average);
+            // Before it is measured, only what the publisher sends is unknown.
             rung.or_else(|| announced(track.id)).map_or(UNKNOWN, f64::from)
         });
         let mut rising: Vec<_> = bits.collect();
         rising.reverse();
+        // A large picture in which nothing moves may have measured less than a smaller one that is configured.
+        let mut most: f64 = 0.0;
+        for bits in &mut rising {
+            most = most.max(*bits);
+            *bits = most;
+        }
         rising
     }
 
@@ -84,7 +91,7 @@ impl Programme {
     /// Number of what has keyframes every two seconds and is as large as can be: the next rung, if `number` is none.
     pub(super) fn rung_for(&self, number: usize) -> usize {
         let rungs = (number..).zip(self.video.iter().skip(number));
-        let mut rungs = rungs.filter(|(_, video)| video.track.record().derived.is_some());
+        let mut rungs = rungs.filter(|(_, video)| !video.track.record().is_sent());
         rungs.next().map_or(number, |(rung, _)| rung)
     }
 
@@ -93,7 +100,7 @@ impl Programme {
         self.stream.facts().interrupted_since_ms.is_some()
     }
 
-    /// Of the publisher. Its rungs have theirs where it has.
+    /// Of the publisher. Its layers and rungs have theirs where it has.
     pub(super) fn want_keyframe(&self) {
         self.stream.want_keyframe();
     }

@@ -190,13 +190,17 @@ pub(super) fn suits(track: &Track) -> bool {
     }
 }
 
-/// The renditions of a stream that suit, the largest first, and its sound.
+/// The renditions of a stream that suit, the largest first, and its sound. Of a publisher that sends layers these are what it
+/// sends, and nothing that would have to be encoded.
 pub(super) fn choose(tracks: &[Arc<Track>]) -> (Vec<Rendition>, Option<Rendition>) {
     let of_kind = |kind| {
         let of_kind = tracks.iter().filter(move |track| track.record().codec.kind() == kind);
         of_kind.filter(|track| suits(track)).cloned()
     };
     let mut video: Vec<_> = of_kind(TrackKind::Video).collect();
+    if video.iter().any(|track| track.record().derived.is_some_and(|derived| derived.layer)) {
+        video.retain(|track| track.record().is_sent());
+    }
     let pixels = |track: &Arc<Track>| track.record().codec.dimensions().map(|(width, height)| width * height);
     // The publisher's own is the first of equals: the sort is stable, and its track the first.
     video.sort_by_key(|track| std::cmp::Reverse(pixels(track)));
