@@ -1,0 +1,75 @@
+// A viewer by WHEP (WebRTC), for scripts that open one in a page.
+
+/** Runs inside the page: begins to watch, and returns once a picture is shown. */
+export async function watch(url) {
+  const start = performance.now();
+  const peer = new RTCPeerConnection();
+  const media = new MediaStream();
+  peer.ontrack = ({ track }) => media.addTrack(track);
+  peer.addTransceiver("video", { direction: "recvonly" });
+  peer.addTransceiver("audio", { direction: "recvonly" });
+  await peer.setLocalDescription(await peer.createOffer());
+  const asked = performance.now();
+  const answer = await fetch(url, {
+    method: "POST",
+    headers: { "Content-Type": "application/sdp" },
+    body: peer.localDescription.sdp,
+  });
+  const text = await answer.text();
+  if (answer.status !== 201) throw new Error(`${answer.status}: ${text}`);
+  const answered = performance.now();
+  const session = new URL(answer.headers.get("Location"), url);
+  const video = document.createElement("video");
+  video.autoplay = true;
+  video.srcObject = media;
+  document.body.replaceChildren(video);
+  const shown = new Promise((resolve) => video.requestVideoFrameCallback(() => resolve(performance.now())));
+  await peer.setRemoteDescription({ type: "answer", sdp: text });
+
+  const stats = async () => {
+    const all = [...(await peer.getStats()).values()];
+    const inbound = (kind) => all.find((stat) => stat.type === "inbound-rtp" && stat.kind === kind);
+    const profile = all.find((stat) => stat.type === "transport")?.srtpCipher;
+    return { now: performance.now(), video: inbound("video"), audio: inbound("audio"), width: video.videoWidth, profile };
+  };
+  const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+  window.whep = {
+    stats,
+    isOver: () => peer.connectionState !== "connected",
+    /** Until the picture has another width. */
+    pin: async (name) => {
+      const { width, video: before } = await stats();
+      const asked = performance.now();
+      const { status } = await fetch(session, {
+        method: "PATCH",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify({ rendition: name }),
+      });
+      while (video.videoWidth === width && performance.now() - asked < 20_000) await pause(20);
+      const { video: after } = await stats();
+      return {
+        status,
+        width: video.videoWidth,
+        switched_ms: performance.now() - asked,
+        freezes: after.freezeCount - before.freezeCount,
+        lost: after.packetsLost - before.packetsLost,
+      };
+    },
+    /** Until the picture stood still for a second, and moved again. */
+    standstill: async () => {
+      let [frames, moved] = [(await stats()).video.framesDecoded, performance.now()];
+      for (let stood = 0; ; ) {
+        await pause(50);
+        const { video: now } = await stats();
+        if (now.framesDecoded === frames) {
+          stood = performance.now() - moved;
+        } else if (stood > 1_000) {
+          return { stood_ms: stood, state: peer.connectionState };
+        } else {
+          [frames, moved, stood] = [now.framesDecoded, performance.now(), 0];
+        }
+      }
+    },
+  };
+  return { post_ms: answered - asked, shown_ms: (await shown) - start };
+}
