@@ -1,9 +1,9 @@
 // Publishes the browser's camera by WHIP in three sizes at once (simulcast), and watches it by WHEP and on the watch page.
 //
-//   node simulcast.mjs ORIGIN STREAM KEY SCREENSHOT RENDITION...
+//   node simulcast.mjs ORIGIN STREAM KEY SCREENSHOT RENDITION:WIDTH...
 //
 // Events: published (the layers as the browser sends them, once it sends all, and what was answered); watched (the viewer by WHEP
-// has a picture); pinned (for each RENDITION that the viewer asks for, its width and what was lost on the way); played (what
+// has a picture); pinned_… (for each RENDITION that the viewer asks for, its width and what was lost on the way); played (what
 // the watch page shows by HLS); off and on (what the viewer of the largest sees after the browser has turned that off, as on
 // a line that has become bad, and on again); ended.
 
@@ -16,7 +16,7 @@ const [origin, stream, key, screenshot, ...renditions] = process.argv.slice(2);
 
 const browser = await launchWith([
   "--use-fake-ui-for-media-stream",
-  "--use-fake-device-for-media-stream=fps=20",
+  "--use-fake-device-for-media-stream=fps=15",
   "--allow-loopback-in-peer-connection",
 ]);
 try {
@@ -36,14 +36,16 @@ async function scenario() {
   const { page, goto } = await visit(browser, `${origin}/`);
   await goto();
   tell("watched", await page.evaluate(watch, `${origin}/whep/${stream}`));
-  for (const rendition of renditions) {
-    tell("pinned", await page.evaluate((name) => window.whep.pin(name), rendition));
+  for (const pair of renditions) {
+    const [rendition, width] = pair.split(":");
+    const pinned = await page.evaluate(([name, width]) => window.whep.pin(name, width), [rendition, Number(width)]);
+    tell(`pinned_${rendition}`, { ...pinned, layers: await studio.page.evaluate(() => window.whip.layers()) });
   }
   tell("played", await play());
   await studio.page.evaluate(() => window.whip.turn(false));
-  tell("off", await page.evaluate(show, 480));
+  tell("off", await page.evaluate(show, 640));
   await studio.page.evaluate(() => window.whip.turn(true));
-  tell("on", await page.evaluate(show, 960));
+  tell("on", await page.evaluate(show, 1280));
   tell("ended", await studio.page.evaluate(() => window.whip.end()));
 }
 
@@ -79,7 +81,7 @@ async function show(width) {
 /** Runs inside the publishing page. */
 async function publish({ url, key }) {
   const media = await navigator.mediaDevices.getUserMedia({
-    video: { width: 960, height: 540, frameRate: 20 },
+    video: { width: 1280, height: 720, frameRate: 15 },
     audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false },
   });
   const peer = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
@@ -106,12 +108,20 @@ async function publish({ url, key }) {
   const sdp = await answer.text();
   if (answer.status !== 201) throw new Error(`${answer.status}: ${sdp}`);
   const session = new URL(answer.headers.get("location"), url).href;
-  await peer.setRemoteDescription({ type: "answer", sdp });
+  // On a machine with other work the browser finds its line to be a bad one, and turns layers off.
+  const steady = "$1;x-google-start-bitrate=3000;x-google-min-bitrate=3000";
+  await peer.setRemoteDescription({ type: "answer", sdp: sdp.replace(/^(a=fmtp:102 .*profile-level-id=\w+)/m, steady) });
 
   const layers = async () => {
     const all = [...(await peer.getStats()).values()];
     const sent = all.filter(({ type, kind, framesSent }) => type === "outbound-rtp" && kind === "video" && framesSent > 0);
-    return sent.map(({ rid, frameWidth, pliCount, nackCount }) => ({ rid, width: frameWidth, plis: pliCount, nacks: nackCount }));
+    return sent.map(({ rid, frameWidth, framesPerSecond, targetBitrate, pliCount }) => ({
+      rid,
+      width: frameWidth,
+      rate: framesPerSecond ?? 0,
+      target: targetBitrate ?? 0,
+      plis: pliCount,
+    }));
   };
   const [begun, pause] = [performance.now(), (ms) => new Promise((resolve) => setTimeout(resolve, ms))];
   while ((await layers()).length < 3 && performance.now() - begun < 30_000) await pause(50);

@@ -36,16 +36,17 @@ export async function watch(url) {
   window.whep = {
     stats,
     isOver: () => peer.connectionState !== "connected",
-    /** Until the picture has another width. */
-    pin: async (name) => {
+    /** Until the picture has this width, or another one than before. */
+    pin: async (name, expected) => {
       const { width, video: before } = await stats();
+      const isThere = () => (expected ? video.videoWidth === expected : video.videoWidth !== width);
       const asked = performance.now();
       const { status } = await fetch(session, {
         method: "PATCH",
         headers: { "Content-Type": "application/json" },
         body: JSON.stringify({ rendition: name }),
       });
-      while (video.videoWidth === width && performance.now() - asked < 20_000) await pause(20);
+      while (!isThere() && performance.now() - asked < 20_000) await pause(20);
       const { video: after } = await stats();
       return {
         status,

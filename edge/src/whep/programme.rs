@@ -9,7 +9,7 @@ use rtc::outbound::{ClockAnchor, History};
 use rtc::packetize::{Frame, Source};
 use tokio::sync::mpsc;
 
-use super::rendition::{Reader, Rendition, Told, choose};
+use super::rendition::{Reader, Rendition, Told, choose, pixels};
 use super::ring::Ring;
 
 /// What a publisher's own is taken to need before it was measured, in bit/s.
@@ -113,9 +113,16 @@ impl Programme {
         &self.sound
     }
 
-    /// Number of the rendition of this name.
+    /// Number of the rendition of this name. A player that has read the playlist may ask for one that is not shown by WebRTC,
+    /// where the publisher sends layers: it is given the largest that is not larger.
     pub(super) fn number_of(&self, name: &str) -> Option<usize> {
-        self.video.iter().position(|rendition| rendition.name() == name)
+        let exact = self.video.iter().position(|rendition| rendition.name() == name);
+        exact.or_else(|| {
+            let asked = self.stream.tracks().iter().find(|track| &*track.record().name == name)?;
+            let pixels = pixels(asked).filter(|_| !self.video.is_empty())?;
+            let fits = self.video.iter().position(|rendition| self::pixels(&rendition.track) <= Some(pixels));
+            Some(fits.unwrap_or(self.video.len() - 1))
+        })
     }
 
     pub(super) fn history(&self, source: Source) -> Option<&History> {
