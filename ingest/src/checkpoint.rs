@@ -376,7 +376,7 @@ mod tests {
                 bandwidth,
                 on_demand: true,
                 for_webrtc: true,
-                layer: false,
+                layer: true,
             }),
             ..track(2, CodecConfig::H264(avcc()), 501)
         };

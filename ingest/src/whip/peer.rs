@@ -24,11 +24,10 @@ use bytes::BytesMut;
 use rtc::port::Path;
 use tracing::debug;
 use webrtc_core::dtls::extension::extension_use_srtp::SrtpProtectionProfile;
-use webrtc_core::interceptor::{Registry, Slot};
+use webrtc_core::interceptor::{NackGeneratorBuilder, Registry, Slot};
 use webrtc_core::peer_connection::certificate::RTCCertificate;
 use webrtc_core::peer_connection::configuration::interceptor_registry::{
-    configure_nack, configure_rtcp_reports, configure_simulcast_extension_headers,
-    configure_twcc_receiver_only,
+    configure_rtcp_reports, configure_simulcast_extension_headers, configure_twcc_receiver_only,
 };
 use webrtc_core::peer_connection::configuration::media_engine::{
     MIME_TYPE_H264, MIME_TYPE_OPUS, MIME_TYPE_RTX, MediaEngine,
@@ -63,6 +62,10 @@ const FAILED: Duration = Duration::from_secs(25);
 
 /// Addresses of a peer that are remembered: its interfaces, before and after a change of network.
 const PATHS_MAX: usize = 16;
+
+/// How often a packet is asked for again, 100 ms apart: longer than it is waited for (`reorder.rs`) it is of no use, and
+/// without end it would be asked for until 512 others have come, which takes a small layer half a minute.
+const NACKS_MAX: u16 = 4;
 
 /// Datagrams of a client's first flight, repeated once or twice. One has two or three where it knows of DTLS 1.3.
 const HELLO_MAX: usize = 16;
@@ -478,8 +481,13 @@ fn connect(
     now: Instant,
 ) -> Result<RTCPeerConnection, PeerError> {
     let mut media = media_engine(offer)?;
-    let registry = configure_nack(Registry::new(), &mut media);
-    let registry = configure_twcc_receiver_only(configure_rtcp_reports(registry), &mut media)?;
+    for parameter in ["", "pli"] {
+        let feedback = RTCPFeedback { typ: "nack".to_owned(), parameter: parameter.to_owned() };
+        media.register_feedback(feedback, RtpCodecKind::Video);
+    }
+    let nacks_sent = NackGeneratorBuilder::new().with_max_nacks_per_packet(NACKS_MAX).build();
+    let registry = configure_rtcp_reports(Registry::new().with(Slot::NackGenerator, nacks_sent));
+    let registry = configure_twcc_receiver_only(registry, &mut media)?;
     let mut registry = registry.with(Slot::Custom(Tap::SLOT), Tap::new(nacks.clone()));
     if offer.video.as_ref().is_some_and(|video| !video.rids.is_empty()) {
         configure_simulcast_extension_headers(&mut media)?;

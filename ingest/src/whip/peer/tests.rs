@@ -9,7 +9,7 @@ use rtc::port::Transport;
 use webrtc_core::crypto::{SignatureScheme, default_provider};
 use webrtc_core::media_stream::MediaStreamTrack;
 use webrtc_core::peer_connection::certificate::CertificateParams;
-use webrtc_core::peer_connection::configuration::interceptor_registry::configure_twcc;
+use webrtc_core::peer_connection::configuration::interceptor_registry::{configure_nack, configure_twcc};
 use webrtc_core::rtcp::transport_feedbacks::transport_layer_cc::TransportLayerCc;
 use webrtc_core::rtp;
 use webrtc_core::rtp::codec::h264::H264Payloader;
@@ -313,6 +313,18 @@ fn aes_gcm_is_taken_where_there_is_any() {
     scene.line = Box::new(|rng| rng.u32(..100) < 20);
     scene.run(Duration::from_secs(12));
     assert!(scene.is_connected() && scene.peer.has_fallen_back, "over a bad line too");
+}
+
+/// What does not come again is not asked for without end: it is given up long before.
+#[test]
+fn a_packet_is_asked_for_a_few_times_only() {
+    let mut scene = Scene::new(19);
+    scene.run(Duration::from_secs(3));
+    (0..10).for_each(|_| scene.picture());
+    // Numbers of packets that nobody has.
+    scene.sequence = scene.sequence.wrapping_add(20);
+    (0..60).for_each(|_| scene.picture());
+    assert_eq!(scene.peer.nacks(), 20 * u64::from(NACKS_MAX));
 }
 
 #[test]
