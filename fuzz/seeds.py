@@ -471,6 +471,10 @@ def whip():
              "a=rtpmap:102 H264/90000\r\na=fmtp:102 packetization-mode=1;profile-level-id=42e01f\r\n"
              "a=rtcp-fb:102 nack pli\r\na=rtpmap:103 rtx/90000\r\na=fmtp:103 apt=102\r\na=rid:h send\r\na=simulcast:send h\r\n")
     seed("whip_offer", "browser", (head + audio + video).encode())
+    extensions = "".join(f"a=extmap:{number} urn:ietf:params:rtp-hdrext:sdes:{name}\r\n" for number, name in
+                         [(4, "mid"), (10, "rtp-stream-id"), (11, "repaired-rtp-stream-id")])
+    layers = "a=rid:q send\r\na=rid:f send pt=102\r\na=simulcast:send q;~f\r\n"
+    seed("whip_offer", "layers", (head + audio + video + extensions + layers).replace("a=simulcast:send h\r\n", "").encode())
     seed("whip_offer", "no-h264", (head + audio + video.replace("H264", "VP9")).encode())
     ice = "a=ice-ufrag:EsAw\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\n"
     seed("whip_fragment", "trickle", (ice + "m=audio 9 RTP/AVP 0\r\na=mid:0\r\na=end-of-candidates\r\n").encode())
@@ -488,6 +492,15 @@ def whip():
         packets += struct.pack(">BHIBB", flags, own % 65536, timestamp, 20, len(payload)) + payload
         number += flags & 1 == 0
     seed("whip_rtp", "both", packets)
+    # The same picture in two layers: the first byte says so, and bit 3 which of them it is.
+    packets = b""
+    for frame in range(4):
+        for layer, timestamp in [(0, frame * 3000), (8, 70_000 + frame * 3000)]:
+            nals = [stap, b"\x65" + idr] if frame == 0 else [b"\x41" + idr]
+            for number, payload in enumerate(nals):
+                flags = 0x40 | layer | (2 if number == len(nals) - 1 else 0) | (4 if frame == 1 else 0)
+                packets += struct.pack(">BHIBB", flags, 10 * frame + number if frame == 0 else frame + 1, timestamp, 16, len(payload)) + payload
+    seed("whip_rtp", "layers", packets)
 
 
 def recent_ffmpeg():

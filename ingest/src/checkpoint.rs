@@ -156,6 +156,8 @@ struct SavedDerived {
     on_demand: bool,
     #[serde(default)]
     for_webrtc: bool,
+    #[serde(default)]
+    layer: bool,
 }
 
 impl From<&Checkpoint> for Saved {
@@ -172,8 +174,8 @@ impl From<&Checkpoint> for Saved {
                 bandwidth_average: bandwidth.average,
                 derived: track.derived.map(|derived| {
                     let name = track.name.to_string();
-                    let Derived { from, every, on_demand, for_webrtc, .. } = derived;
-                    SavedDerived { from: from.0, every, name, on_demand, for_webrtc }
+                    let Derived { from, every, on_demand, for_webrtc, layer, .. } = derived;
+                    SavedDerived { from: from.0, every, name, on_demand, for_webrtc, layer }
                 }),
             }
         });
@@ -215,6 +217,7 @@ impl Saved {
                 bandwidth,
                 on_demand: derived.on_demand,
                 for_webrtc: derived.for_webrtc,
+                layer: derived.layer,
             });
             tracks.push(TrackRecord {
                 id: TrackId(number),
@@ -373,6 +376,7 @@ mod tests {
                 bandwidth,
                 on_demand: true,
                 for_webrtc: true,
+                layer: true,
             }),
             ..track(2, CodecConfig::H264(avcc()), 501)
         };

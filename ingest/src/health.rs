@@ -12,6 +12,9 @@ use crate::cutter::Counts;
 /// A keyframe distance above this, in seconds, makes every join slow.
 pub(crate) const KEYFRAME_INTERVAL_GOOD_S: f64 = 4.0;
 
+/// The same of a publisher that is asked for keyframes, every four seconds at the least, and takes a moment to answer.
+const KEYFRAME_INTERVAL_ASKED_S: f64 = 5.0;
+
 /// Media this much later than it could be is a connection that does not keep up, in milliseconds.
 const LATE_MS: i64 = 1_500;
 
@@ -203,7 +206,8 @@ impl Health {
 
     fn warnings(&self, sound: Sound, now: &Circumstances) -> Vec<String> {
         [
-            now.keyframe_interval_s.and_then(keyframes_far_apart),
+            now.keyframe_interval_s
+                .and_then(|interval_s| keyframes_far_apart(interval_s, now.packets.is_some())),
             self.late(),
             self.picture_missing(now),
             self.frames_missing(now),
@@ -402,8 +406,9 @@ fn rare_codec(now: &Circumstances) -> Option<String> {
     })
 }
 
-fn keyframes_far_apart(interval_s: f64) -> Option<String> {
-    (interval_s > KEYFRAME_INTERVAL_GOOD_S).then(|| {
+fn keyframes_far_apart(interval_s: f64, is_asked: bool) -> Option<String> {
+    let good_s = if is_asked { KEYFRAME_INTERVAL_ASKED_S } else { KEYFRAME_INTERVAL_GOOD_S };
+    (interval_s > good_s).then(|| {
         format!(
             "A keyframe comes only every {interval_s:.1} s, so new viewers wait for the picture. Set the keyframe \
              interval to 2 s (in OBS: Settings → Output → Streaming)."

@@ -18,6 +18,7 @@ mod health;
 mod hold;
 mod keeper;
 mod ladder;
+mod layers;
 mod log;
 mod meter;
 mod metrics;

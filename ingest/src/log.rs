@@ -1,12 +1,15 @@
-//! The open log of a publication: runs units through the cutter and writes what comes out.
+//! The open log of a publication: runs units through the cutter and writes what comes out. Layers go beside the cutter.
+
+mod layer;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use media::{CodecConfig, MediaTime, Timescale, TrackKind};
+use media::{AccessUnit, CodecConfig, MediaTime, Timescale, TrackKind};
 use relay::{Boundary, Live, STORE_BYTES_MAX, StreamRecord, StreamWriter, TrackWriter};
 
+use self::layer::Layer;
 use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::cutter::{Counts, Cutter, Entry, Lane, Numbers};
 use crate::grid::Grid;
@@ -30,6 +33,8 @@ pub(crate) struct Log {
     group: u32,
     /// The publisher's own, the lead first, as in the stream record.
     tracks: Vec<Output>,
+    /// In the order of the stream record.
+    layers: Vec<Layer>,
     announced_bits_per_second: Option<u32>,
     stage: Stage,
     keyframes: u32,
@@ -133,15 +138,21 @@ impl Log {
 
     fn new(cutter: Cutter, keep: Keep, stage: Stage, writer: &mut StreamWriter) -> Self {
         let lead = keep.record.tracks.first().map_or(TrackKind::Video, |track| track.codec.kind());
-        let scales: Vec<_> = keep.record.tracks.iter().map(|track| track.codec.timescale()).collect();
-        let tracks = writer.open(keep.record.clone()).into_iter().zip(scales);
+        let writers = writer.open(keep.record.clone()).into_iter();
+        let (tracks, layers): (Vec<_>, Vec<_>) =
+            writers.partition(|writer| writer.record().derived.is_none());
+        let output = |writer: TrackWriter| {
+            let weight = Weight::new(writer.record().codec.timescale());
+            Output { writer, weight }
+        };
         Self {
             cutter,
             lead,
             lead_frame: u32::try_from(keep.grid.frame).unwrap_or(u32::MAX),
             keep,
             group: 0,
-            tracks: tracks.map(|(writer, scale)| Output { writer, weight: Weight::new(scale) }).collect(),
+            tracks: tracks.into_iter().map(output).collect(),
+            layers: layers.into_iter().map(Layer::new).collect(),
             announced_bits_per_second: None,
             stage,
             keyframes: 0,
@@ -172,7 +183,7 @@ impl Log {
     /// Whether renditions are made of the video.
     pub(crate) fn has_ladder(&self) -> bool {
         let mut tracks = self.keep.record.tracks.iter();
-        tracks.any(|track| track.derived.is_some() && track.codec.kind() == TrackKind::Video)
+        tracks.any(|track| !track.is_sent() && track.codec.kind() == TrackKind::Video)
     }
 
     /// The configuration in force of the track of this kind, if there is one.
@@ -214,6 +225,18 @@ impl Log {
         self.write(&mut entries, writer);
         self.entries = entries;
         placed
+    }
+
+    /// See [`Layer::pixels`].
+    pub(crate) fn layer_pixels(&self) -> Vec<u64> {
+        self.layers.iter().map(Layer::pixels).collect()
+    }
+
+    pub(crate) fn push_layer(&mut self, track: usize, mut unit: AccessUnit, config: Option<&CodecConfig>) {
+        unit.duration = self.lead_frame;
+        if let Some(layer) = self.layers.get_mut(track) {
+            layer.push(&unit, config, self.group);
+        }
     }
 
     /// Nothing comes: gaps up to `now_ms` on the stream clock.
@@ -259,8 +282,11 @@ impl Log {
                     let output = self.output(lane);
                     output.weight.boundary(boundary.start, boundary.part == 0);
                     output.writer.push_boundary(&boundary);
-                    if lane == Lane::Lead && boundary.part == 0 {
-                        self.restamp(writer);
+                    if lane == Lane::Lead {
+                        self.layers.iter_mut().for_each(|layer| layer.boundary(&boundary));
+                        if boundary.part == 0 {
+                            self.restamp(writer);
+                        }
                     }
                 }
                 Entry::Unit { lane, unit } => {
@@ -306,9 +332,12 @@ impl Log {
         if let Some(lead) = bandwidth.first_mut() {
             lead.peak = lead.peak.saturating_add(missing);
         }
-        let derived = self.keep.record.tracks.iter().filter_map(|track| track.derived);
-        bandwidth.extend(derived.map(|derived| derived.bandwidth));
-        let peak = bandwidth.iter().map(|track| u64::from(track.peak)).sum();
+        let made = self.keep.record.tracks.iter().filter(|track| !track.is_sent());
+        let made: Vec<_> = made.filter_map(|track| Some(track.derived?.bandwidth)).collect();
+        // Layers are in no playlist, so that nobody keeps them.
+        let peak = bandwidth.iter().chain(&made).map(|track| u64::from(track.peak)).sum();
+        bandwidth.extend(self.layers.iter().map(Layer::bandwidth));
+        bandwidth.extend(made);
         let window_ms = window_target_durations(target_duration_s, peak) * target_duration_s * 1000;
         let live = Live { target_duration_s, window_ms, bandwidth };
         let tracks: Vec<_> = live.bandwidth.iter().map(|track| track.peak).collect();
@@ -323,8 +352,10 @@ impl Log {
         if self.keyframes <= RESTAMP_KEYFRAMES {
             return;
         }
-        for (stamped, track) in live.bandwidth.iter_mut().zip(&self.tracks) {
-            let measured = track.weight.bandwidth();
+        let own = self.tracks.iter().map(|track| track.weight.bandwidth());
+        for (stamped, measured) in
+            live.bandwidth.iter_mut().zip(own.chain(self.layers.iter().map(Layer::bandwidth)))
+        {
             stamped.peak = stamped.peak.max(measured.peak);
             stamped.average = measured.average;
         }

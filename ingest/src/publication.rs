@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use media::codec::{Access, Chroma};
 use media::flv;
-use media::{AccessUnit, AudioConfig, SessionId, Timescale, TrackKind, VideoConfig};
+use media::{AccessUnit, AudioConfig, MediaTime, SessionId, Timescale, TrackKind, VideoConfig};
 use relay::Stream;
 use tracing::{Span, field, info, warn};
 
@@ -20,6 +20,7 @@ use crate::error::PublishError;
 use crate::gate::{Claims, Shared, Slot};
 use crate::health::{Circumstances, Health, KEYFRAME_INTERVAL_GOOD_S, Packets};
 use crate::hold::{Held, Hold};
+use crate::layers::Layers;
 use crate::log::Placed;
 use crate::meter::Meter;
 use crate::session::{Session, unix_ms};
@@ -50,6 +51,8 @@ pub struct Announced {
     pub bits_per_second: Option<u32>,
     /// Rounded: 30 for 29.97.
     pub frames_per_second: Option<u32>,
+    /// In how many sizes the video comes at once (simulcast); 0 if it does not say.
+    pub layers: usize,
 }
 
 /// One coded picture on its way to the log.
@@ -77,6 +80,7 @@ pub struct Publication {
     audio_tracks: flv::Tracks,
     video: Option<VideoTrack>,
     audio: Option<AudioTrack>,
+    layers: Layers,
     warnings: Warnings,
     /// The timeline broke, and the lead has had no unit since.
     broken: bool,
@@ -134,6 +138,7 @@ impl Publication {
             audio_tracks: flv::Tracks::default(),
             video: None,
             audio: None,
+            layers: Layers::default(),
             warnings: Warnings::default(),
             broken: false,
             meter: None,
@@ -344,6 +349,29 @@ impl Publication {
         }
     }
 
+    /// The configuration of what follows of one layer of the video, by the publisher's number.
+    pub fn layer_config(&mut self, number: usize, config: VideoConfig) {
+        self.layers.config(number, config);
+    }
+
+    /// One picture of a layer, stamped by the clock of [`Publication::video_unit`]. Viewers by WebRTC are sent it, where the
+    /// session has a track for it; nothing else is made of it, so nothing that is wrong with it ends the publication.
+    pub fn layer_unit(&mut self, number: usize, stamp: u32, data: Bytes, now: Instant) {
+        let (Stage::Writing, Some(millis)) = (&self.stage, self.clock.place(stamp)) else { return };
+        let slot = self.slot.clone();
+        let mut claims = slot.lock();
+        let Ok(session) = claims.owned(self.claim, now) else { return };
+        let Some((track, config)) = self.layers.track(number, &session.layer_pixels()) else { return };
+        let Some(access) = config.access(&data) else { return };
+        let (key, config) = (access == Access::Key, config.clone());
+        let is_untold = key && self.layers.take_untold(number);
+        let config = is_untold.then(|| config.into());
+        let dts = MediaTime::new(millis, Timescale::MILLIS).ticks_in(Timescale::VIDEO);
+        // The log knows how long a picture lasts.
+        let unit = AccessUnit { dts, pts: dts, duration: 0, key, data };
+        session.push_layer(track, unit, config.as_ref());
+    }
+
     /// Whether there is no picture to wait for, so that any sound is a keyframe.
     fn is_sound_alone(&self) -> bool {
         let expected = match self.stage {
@@ -378,6 +406,7 @@ impl Publication {
                 self.health.open(session.frame_rate());
                 self.anchors_told = 0;
                 self.clock = Clock::joining(zero, taken_ms);
+                self.layers.join();
                 self.stage = Stage::Writing;
                 Span::current().record("session", field::display(session.id()));
                 claims.take_over(self.claim);
@@ -471,6 +500,8 @@ impl Publication {
         Span::current().record("session", field::display(self.fresh));
         let session = claims.owned(self.claim, now)?;
         self.health.open(opening.frame_rate);
+        let layers = self.layers.open(self.announced.layers, &opening.tracks);
+        opening.tracks.extend(layers);
         let derived = self.shared.ladder.derive(self.slot.id(), &opening.tracks, opening.frame_rate);
         opening.tracks.extend(derived);
         session.open(opening, self.announced.bits_per_second, zero, now);

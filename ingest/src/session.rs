@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use media::{AudioConfig, CodecConfig, SessionId, TrackKind, VideoConfig};
+use media::{AccessUnit, AudioConfig, CodecConfig, SessionId, TrackKind, VideoConfig};
 use relay::{Facts, StreamWriter};
 
 use crate::checkpoint::{Checkpoint, Checkpoints};
@@ -159,6 +159,18 @@ impl Session {
             self.writer.set_facts(self.facts.clone());
         }
         placed
+    }
+
+    /// Of each of its tracks for layers, how many pixels it had in the beginning.
+    pub(crate) fn layer_pixels(&self) -> Vec<u64> {
+        self.open.as_ref().map_or_else(Vec::new, |open| open.log.layer_pixels())
+    }
+
+    /// A unit of a layer, by the number of its track, with its decoder configuration, if that is another one than before.
+    pub(crate) fn push_layer(&mut self, track: usize, unit: AccessUnit, config: Option<&CodecConfig>) {
+        if let Some(open) = &mut self.open {
+            open.log.push_layer(track, unit, config);
+        }
     }
 
     pub(crate) fn lead(&self) -> TrackKind {

@@ -97,6 +97,13 @@ impl Clock {
         self.accept(kind, millis, true)
     }
 
+    /// Where a stamp stands on the clock that the newest one was mapped by; `None` if it is far from that. Moves nothing.
+    pub(crate) fn place(&self, stamp: u32) -> Option<i64> {
+        let newest = self.unwrapped?;
+        let step = i64::from(stamp.wrapping_sub(newest as u32) as i32);
+        Some(newest + step + self.offset?).filter(|_| step.abs() <= JUMP_MS)
+    }
+
     /// Whatever stamp comes next is now. For a publisher that has fallen behind the clock for good.
     pub(crate) fn catch_up(&mut self, taken: i64) {
         (self.offset, self.offset_previous, self.taken) = (None, None, Some(taken));
@@ -246,6 +253,18 @@ mod tests {
             assert_eq!(rebased, 0, "top {top:#x}");
             assert_eq!(times, (0..100).map(|n| n * 33).collect::<Vec<_>>(), "top {top:#x}");
         }
+    }
+
+    #[test]
+    fn what_is_beside_the_newest_stamp_is_placed_by_it() {
+        let (mut clock, now) = (Clock::default(), Instant::now());
+        assert_eq!(clock.place(7), None);
+        clock.map(TrackKind::Video, u32::MAX - 9, now);
+        assert_eq!(clock.place(u32::MAX), Some(9));
+        assert_eq!(clock.place(30), Some(40));
+        assert_eq!(clock.place(u32::MAX - 1_009), Some(-1_000));
+        assert_eq!(clock.place(20_000), None);
+        assert_eq!(clock.map(TrackKind::Video, u32::MAX, now).millis, 9, "nothing was moved");
     }
 
     #[test]

@@ -163,6 +163,9 @@ impl Packaging {
                     lane.give_up(&error, &mut self.writer);
                 }
             }
+            if self.writer.index().is_watched() {
+                stream.segments().touch();
+            }
             // Cloned: the publisher must not wait for a lock while playlists are rendered.
             let current = record.borrow().clone();
             self.announce(current.as_ref());

@@ -8,6 +8,9 @@
 //   KEY=… node studio.mjs taken_over ORIGIN SCREENSHOT_FOLDER
 //   Events: yielded (the newer publisher of a name stays).
 //
+//   KEY=… node studio.mjs layers ORIGIN SCREENSHOT_FOLDER
+//   Events: layered (three sizes are sent, and offered to the viewer).
+//
 //   KEY=… node studio.mjs words ORIGIN SCREENSHOT_FOLDER
 //   Events: denied (no permission); insecure (no https); no_udp (HTTP works, and nothing else).
 
@@ -24,7 +27,7 @@ const [scenario, origin, folder] = process.argv.slice(2);
 const key = process.env.KEY;
 
 try {
-  await { live, taken_over: takenOver, words }[scenario]();
+  await { live, taken_over: takenOver, layers, words }[scenario]();
 } catch (error) {
   tell("failed", { message: String(error?.stack ?? error) });
   process.exitCode = 1;
@@ -129,6 +132,38 @@ async function takenOver() {
   const [older, newer] = studios;
   await older.page.locator("#state-words", { hasText: "Somebody else is live under this name." }).waitFor({ timeout: STEP_TIMEOUT });
   tell("yielded", { older: older.posts(), newer: newer.posts(), phase: await newer.page.evaluate(() => document.documentElement.dataset.phase) });
+  await browser.close();
+}
+
+async function layers() {
+  const browser = await launchWith([...ARGUMENTS, DEVICE, "--use-fake-ui-for-media-stream"]);
+  const { page, problems } = await open(browser, `${origin}/studio#key=${key}&stream=${STREAM}`);
+  await turnOn(page);
+  // Of a smaller picture browsers make two.
+  await page.getByLabel("Quality").selectOption("high");
+  await page.waitForFunction(() => document.querySelector("#preview").videoHeight === 720, null, { timeout: STEP_TIMEOUT });
+  await page.getByLabel("Sent in").selectOption("three");
+  await page.getByRole("button", { name: "Go live" }).click();
+  await inPhase(page, "live");
+  const sent = async () => {
+    const all = [...(await window.peers.at(-1).getStats()).values()];
+    const video = all.filter(({ type, kind, framesSent }) => type === "outbound-rtp" && kind === "video" && framesSent > 0);
+    return video.map(({ frameWidth }) => frameWidth).sort((a, b) => a - b);
+  };
+  const begun = performance.now();
+  while ((await page.evaluate(sent)).length < 3 && performance.now() - begun < STEP_TIMEOUT) await page.waitForTimeout(100);
+  tell("layered", {
+    ...(await inspect(page, "studio-layers")),
+    problems,
+    widths: await page.evaluate(sent),
+    limits: await page.evaluate(() => {
+      const sender = window.peers.at(-1).getSenders().find(({ track }) => track.kind === "video");
+      return sender.getParameters().encodings.map(({ maxBitrate }) => maxBitrate);
+    }),
+    locked: await page.getByLabel("Sent in").isDisabled(),
+  });
+  await page.getByRole("button", { name: "Stop" }).click();
+  await inPhase(page, "idle");
   await browser.close();
 }
 

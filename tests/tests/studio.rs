@@ -158,6 +158,36 @@ fn a_studio_that_is_taken_over_from_does_not_take_the_name_back() -> Result<()> 
     server.stop()
 }
 
+#[derive(Deserialize)]
+struct Layered {
+    axe: Axe,
+    problems: Vec<String>,
+    widths: Vec<u32>,
+    limits: Vec<u32>,
+    /// The choice, while it is on the air.
+    locked: bool,
+}
+
+#[test]
+fn the_studio_sends_three_sizes_where_that_is_chosen() -> Result<()> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let server = Tidecast::start(Profile::Default)?;
+    let (origin, folder) = (server.page_url(""), output_dir()?);
+    let arguments = ["layers", &origin, &folder.to_string_lossy()];
+    let browser = Browser::run_with("studio.mjs", &arguments, &[("KEY", PUBLISH_KEY)])?;
+    let layered: Layered = browser.wait_for("layered", STEP_MAX)?;
+    ensure!(
+        layered.axe.is_empty() && layered.problems.is_empty(),
+        "{:?} {:?}",
+        layered.axe,
+        layered.problems
+    );
+    ensure!(layered.widths == [320, 640, 1280], "{:?}", layered.widths);
+    ensure!(layered.limits == [208_333, 625_000, 2_500_000], "{:?}", layered.limits);
+    ensure!(layered.locked);
+    server.stop()
+}
+
 #[test]
 fn the_studio_says_in_words_why_it_cannot_go_live() -> Result<()> {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);

@@ -75,6 +75,7 @@ fn video_track(
             bandwidth: Bandwidth { peak, average: rung.bitrate },
             on_demand,
             for_webrtc: false,
+            layer: false,
         }),
         reorder_delay: 0,
         ..from.clone()
@@ -100,6 +101,7 @@ fn audio_track(sound: &AudioRendition, from: &TrackRecord) -> Option<TrackRecord
             // What is in playlists costs next to nothing, and all rungs of the picture are heard with it.
             on_demand: for_webrtc,
             for_webrtc,
+            layer: false,
         }),
         ..from.clone()
     })

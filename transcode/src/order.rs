@@ -40,7 +40,9 @@ impl Order {
             tracks: tracks.to_vec(),
         };
         let orders = record.tracks.iter().filter(|track| track.derived.is_none()).flat_map(|from| {
-            let made = |track: &&TrackRecord| track.derived.is_some_and(|derived| derived.from == from.id);
+            let made = |track: &&TrackRecord| {
+                track.derived.is_some_and(|derived| !derived.layer && derived.from == from.id)
+            };
             let tracks: Vec<_> = record.tracks.iter().filter(made).cloned().collect();
             let together = match from.codec.kind() {
                 TrackKind::Video => tracks.len(),
@@ -111,5 +113,50 @@ impl Order {
 
     fn numbered(&self, numbers: &Range<u16>) -> impl Iterator<Item = (u16, &TrackRecord)> {
         (0..).zip(&self.tracks).filter(|(number, _)| numbers.contains(number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use media::SessionId;
+    use media::codec::h264;
+    use relay::{Bandwidth, Derived};
+
+    use super::*;
+
+    /// What the publisher sends in a smaller size itself is not to be made.
+    #[test]
+    fn layers_are_no_order() {
+        let track = |number, name: &str, layer: Option<bool>| TrackRecord {
+            id: TrackId(number),
+            name: name.into(),
+            codec: CodecConfig::H264(h264::Config::nominal(640, 360, 30.0, 700_000).unwrap()),
+            part_target_ms: 501,
+            reorder_delay: 0,
+            derived: layer.map(|layer| Derived {
+                from: TrackId(0),
+                every: 1,
+                bandwidth: Bandwidth::default(),
+                on_demand: false,
+                for_webrtc: layer,
+                layer,
+            }),
+        };
+        let orders = |tracks| {
+            let record = StreamRecord {
+                session: SessionId::from_random(1),
+                epoch: 1,
+                part_hold_back_ms: 1_503,
+                frame_rate: Some(30.0),
+                tracks,
+                live: None,
+            };
+            let names =
+                |order: Order| order.tracks.iter().map(|track| track.name.to_string()).collect::<Vec<_>>();
+            Order::all(&record).into_iter().map(names).collect::<Vec<_>>()
+        };
+        let layered = vec![track(0, "v", None), track(1, "s360", Some(true)), track(2, "v360", Some(false))];
+        assert_eq!(orders(layered), [["v360"]]);
+        assert_eq!(orders(vec![track(0, "v", None), track(1, "s360", Some(true))]), [[""; 0]; 0]);
     }
 }

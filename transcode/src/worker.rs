@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use media::SessionId;
+use media::{SessionId, TrackKind};
 use relay::{Stream, StreamRecord, StreamRegistry, TrackWriter};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -64,9 +64,19 @@ impl Worker {
                 continue;
             };
             let span = info_span!("job", kind = ?order.kind);
+            // Sound has a keyframe in each frame, and who watches on demand says so itself.
+            let reads_segments = order.kind == TrackKind::Video && !order.on_demand;
+            let reads = reads_segments.then(|| stream.segments().hold());
             let (encoders, budget) = (self.encoders.clone(), self.budget.clone());
             let task = Task::new(order, track.clone(), writers, encoders, budget, &self.metrics, stream.id());
-            jobs.spawn(stop.clone().run_until_cancelled_owned(task.run()).instrument(span));
+            let run = stop.clone().run_until_cancelled_owned(task.run());
+            jobs.spawn(
+                async move {
+                    let _reads = reads;
+                    run.await
+                }
+                .instrument(span),
+            );
         }
         jobs.close();
         jobs.wait().await;

@@ -334,6 +334,11 @@ impl StreamIndex {
         }
     }
 
+    /// Whether anybody has asked for a playlist in the last ten seconds, or another node follows.
+    pub fn is_watched(&self) -> bool {
+        self.publications.receiver_count() > 0 || self.viewers.is_any(self.age_s())
+    }
+
     fn age_s(&self) -> u32 {
         u32::try_from(self.opened_at.elapsed().as_secs()).unwrap_or(u32::MAX - 1)
     }

@@ -30,6 +30,12 @@ impl ViewerMeter {
         let _ = slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 
+    /// Whether a request came in the last ten seconds before `now_s`.
+    pub(crate) fn is_any(&self, now_s: u32) -> bool {
+        let oldest = u64::from(now_s).saturating_sub(WINDOW_S as u64);
+        self.seconds.iter().map(|slot| unpack(slot.load(Ordering::Relaxed))).any(|(stamp, _)| stamp > oldest)
+    }
+
     /// Over the last ten whole seconds before `now_s`. A younger stream is divided by ten, too: a viewer who joins loads
     /// several playlists within a moment, and must not be taken for a crowd.
     pub(crate) fn estimate(&self, now_s: u32) -> u32 {
@@ -73,9 +79,11 @@ mod tests {
     #[test]
     fn an_audience_that_left_is_forgotten_after_the_window() {
         let meter = ViewerMeter::default();
+        assert!(!meter.is_any(0));
         (0..20).for_each(|second| meter.record(second, 1000));
         assert_eq!(meter.estimate(20), 1);
         assert_eq!(meter.estimate(40), 0);
+        assert!(meter.is_any(29) && !meter.is_any(40));
     }
 
     /// A page that waited for the stream loads both playlists plain, then reloads: one viewer, not five.

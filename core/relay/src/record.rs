@@ -37,7 +37,7 @@ pub struct TrackRecord {
     /// How much earlier than in the log units are decoded in the boxes, in ticks: the encoder's reorder delay. The
     /// log has DTS = PTS at every IDR; with it, no composition offset in the boxes is negative.
     pub reorder_delay: u32,
-    /// Made of another track of this stream, by a transcode worker. `None` for what the publisher sends.
+    /// It shows what another track of this stream shows. `None` for what is the publisher's own.
     pub derived: Option<Derived>,
 }
 
@@ -56,9 +56,15 @@ impl TrackRecord {
             CodecConfig::H265(_) | CodecConfig::Av1(_) | CodecConfig::Aac(_) => false,
         }
     }
+
+    /// By the publisher itself: nobody has to make it.
+    pub fn is_sent(&self) -> bool {
+        self.derived.is_none_or(|derived| derived.layer)
+    }
 }
 
-/// A track that a worker makes, if there is one. It may have no media for a while, or never.
+/// A track that shows the same as another. A worker makes it, if there is one, or it is a layer that the publisher sends
+/// (simulcast). It may have no media for a while, or never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Derived {
     pub from: TrackId,
@@ -70,6 +76,9 @@ pub struct Derived {
     pub on_demand: bool,
     /// For viewers by WebRTC only: it is in no playlist.
     pub for_webrtc: bool,
+    /// Sent by the publisher beside the other, smaller (RFC 8853). No worker makes it, and its keyframes are where the
+    /// other has its own.
+    pub layer: bool,
 }
 
 /// What the first complete segment settles for the life of the session.

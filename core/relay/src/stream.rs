@@ -27,6 +27,8 @@ pub struct Stream {
     unclaimed: Mutex<Vec<TrackWriter>>,
     /// Of viewers who wait for a keyframe; any number of them is one.
     keyframe_wanted: Notify,
+    /// Of whoever reads it in segments.
+    segments: Arc<Demand>,
 }
 
 impl Stream {
@@ -74,6 +76,12 @@ impl Stream {
     /// is missed, so it goes before the reads that find nothing.
     pub fn appended(&self) -> Notified<'_> {
         self.appended.notified()
+    }
+
+    /// Who reads it in segments, which begin with keyframes: players of playlists, other nodes, workers that make renditions.
+    /// A viewer by WebRTC does not. For whoever asks the publisher for keyframes to look at.
+    pub fn segments(&self) -> &Arc<Demand> {
+        &self.segments
     }
 
     /// Counts the boundaries and ends of all tracks: what a reader of whole parts waits for. The channel
@@ -156,6 +164,7 @@ impl StreamWriter {
             appended: Arc::default(),
             unclaimed: Mutex::default(),
             keyframe_wanted: Notify::new(),
+            segments: Arc::new(Demand::new(Arc::default())),
         });
         Self { stream, registry, record, boundaries }
     }
@@ -172,8 +181,8 @@ impl StreamWriter {
         self.stream.session
     }
 
-    /// Opens the log: from here on the track set is fixed. One writer for each track of the record that is the
-    /// publisher's own; those of derived ones are to be [claimed](Stream::claim).
+    /// Opens the log: from here on the track set is fixed. One writer for each track of the record that the publisher
+    /// sends, layers included; the others are to be [claimed](Stream::claim).
     pub fn open(&mut self, record: StreamRecord) -> Vec<TrackWriter> {
         let wanted = Arc::new(Notify::new());
         let tracks: Vec<_> = record
@@ -202,7 +211,7 @@ impl StreamWriter {
             appended: self.stream.appended.clone(),
             end: 0,
         });
-        let (own, derived) = writers.partition(|writer| writer.track.record.derived.is_none());
+        let (own, derived) = writers.partition(|writer| writer.track.record.is_sent());
         *self.stream.unclaimed.lock().unwrap_or_else(PoisonError::into_inner) = derived;
         self.record.send_replace(Some(Arc::new(record)));
         own
@@ -387,8 +396,14 @@ mod tests {
             let reader = registry.get(&id).unwrap();
             let mut record = record(session);
             let bandwidth = Bandwidth::default();
-            let derived =
-                Some(Derived { from: TrackId(0), every: 1, bandwidth, on_demand: false, for_webrtc: false });
+            let derived = Some(Derived {
+                from: TrackId(0),
+                every: 1,
+                bandwidth,
+                on_demand: false,
+                for_webrtc: false,
+                layer: false,
+            });
             record.tracks.push(TrackRecord {
                 id: TrackId(1),
                 name: "a2".into(),

@@ -9,7 +9,7 @@ use rtc::outbound::{ClockAnchor, History};
 use rtc::packetize::{Frame, Source};
 use tokio::sync::mpsc;
 
-use super::rendition::{Reader, Rendition, Told, choose};
+use super::rendition::{Reader, Rendition, Told, choose, pixels};
 use super::ring::Ring;
 
 /// What a publisher's own is taken to need before it was measured, in bit/s.
@@ -62,12 +62,19 @@ impl Programme {
         };
         let bits = self.video.iter().map(|video| {
             let track = video.track.record();
-            let rung = track.derived.map(|derived| derived.bandwidth.average);
-            // Before it is measured, only the publisher's own is unknown.
+            let rung =
+                track.derived.filter(|derived| !derived.layer).map(|derived| derived.bandwidth.average);
+            // Before it is measured, only what the publisher sends is unknown.
             rung.or_else(|| announced(track.id)).map_or(UNKNOWN, f64::from)
         });
         let mut rising: Vec<_> = bits.collect();
         rising.reverse();
+        // A large picture in which nothing moves may have measured less than a smaller one that is configured.
+        let mut most: f64 = 0.0;
+        for bits in &mut rising {
+            most = most.max(*bits);
+            *bits = most;
+        }
         rising
     }
 
@@ -84,7 +91,7 @@ impl Programme {
     /// Number of what has keyframes every two seconds and is as large as can be: the next rung, if `number` is none.
     pub(super) fn rung_for(&self, number: usize) -> usize {
         let rungs = (number..).zip(self.video.iter().skip(number));
-        let mut rungs = rungs.filter(|(_, video)| video.track.record().derived.is_some());
+        let mut rungs = rungs.filter(|(_, video)| !video.track.record().is_sent());
         rungs.next().map_or(number, |(rung, _)| rung)
     }
 
@@ -93,7 +100,7 @@ impl Programme {
         self.stream.facts().interrupted_since_ms.is_some()
     }
 
-    /// Of the publisher. Its rungs have theirs where it has.
+    /// Of the publisher. Its layers and rungs have theirs where it has.
     pub(super) fn want_keyframe(&self) {
         self.stream.want_keyframe();
     }
@@ -106,9 +113,16 @@ impl Programme {
         &self.sound
     }
 
-    /// Number of the rendition of this name.
+    /// Number of the rendition of this name. A player that has read the playlist may ask for one that is not shown by WebRTC,
+    /// where the publisher sends layers: it is given the largest that is not larger.
     pub(super) fn number_of(&self, name: &str) -> Option<usize> {
-        self.video.iter().position(|rendition| rendition.name() == name)
+        let exact = self.video.iter().position(|rendition| rendition.name() == name);
+        exact.or_else(|| {
+            let asked = self.stream.tracks().iter().find(|track| &*track.record().name == name)?;
+            let pixels = pixels(asked).filter(|_| !self.video.is_empty())?;
+            let fits = self.video.iter().position(|rendition| self::pixels(&rendition.track) <= Some(pixels));
+            Some(fits.unwrap_or(self.video.len() - 1))
+        })
     }
 
     pub(super) fn name_of(&self, number: usize) -> Option<&str> {

@@ -176,18 +176,26 @@ fn anchor(entry: &LogEntry) -> Option<ClockAnchor> {
     Some(ClockAnchor { pts: boundary.start, wall: Duration::from_millis(millis) })
 }
 
-/// The renditions of a stream that suit, the largest first, and its sound.
+/// The renditions of a stream that suit, the largest first, and its sound. Of a publisher that sends layers these are what it
+/// sends, and nothing that would have to be encoded.
 pub(super) fn choose(tracks: &[Arc<Track>]) -> (Vec<Rendition>, Option<Rendition>) {
     let of_kind = |kind| {
         let of_kind = tracks.iter().filter(move |track| track.record().codec.kind() == kind);
         of_kind.filter(|track| track.record().suits_webrtc()).cloned()
     };
     let mut video: Vec<_> = of_kind(TrackKind::Video).collect();
-    let pixels = |track: &Arc<Track>| track.record().codec.dimensions().map(|(width, height)| width * height);
+    if video.iter().any(|track| track.record().derived.is_some_and(|derived| derived.layer)) {
+        video.retain(|track| track.record().is_sent());
+    }
     // The publisher's own is the first of equals: the sort is stable, and its track the first.
     video.sort_by_key(|track| std::cmp::Reverse(pixels(track)));
     let audio = of_kind(TrackKind::Audio).next();
     (video.into_iter().map(Rendition::new).collect(), audio.map(Rendition::new))
+}
+
+/// Of a picture, as it was when the session began.
+pub(super) fn pixels(track: &Track) -> Option<u64> {
+    track.record().codec.dimensions().map(|(width, height)| u64::from(width) * u64::from(height))
 }
 
 #[cfg(test)]

@@ -33,8 +33,9 @@ const HEARD_MAX: u32 = 400;
 /// A rendition without a frame for so long is given up for a larger one, if the publisher still sends.
 const SILENT_MAX: Duration = Duration::from_millis(1_500);
 
-/// Of a source with keyframes further apart than this a rung has more of them, so a viewer begins with one.
-const KEYFRAMES_APART_MAX_S: f64 = 4.0;
+/// Of a source with keyframes further apart than this a rung has more of them, so a viewer begins with one. A publisher that can be
+/// asked for keyframes has one each four seconds, and one more for whoever joins.
+const KEYFRAMES_APART_MAX_S: f64 = 5.0;
 
 /// What a path is taken to carry before it told, in bit/s: most carry more, and who is started too low sees a bad picture
 /// for eight seconds.
@@ -159,6 +160,7 @@ impl Viewer {
         if self.is_pinned {
             self.metrics.changed(Change::Pinned);
         }
+        programme.want_keyframe();
         self.place.want(rendition.unwrap_or_else(|| programme.number_at(self.chooser.rung())));
     }
 
@@ -304,7 +306,12 @@ impl Viewer {
             debug!(rung, estimate = estimate as u64, "another rendition");
             self.is_pressing = true;
             self.metrics.changed(Change::Estimate);
-            self.place.want(programme.number_at(rung));
+            let rendition = programme.number_at(rung);
+            // Its path does not carry what it is sent, and it cannot leave that before the next one.
+            if rendition > self.place.wanted() {
+                programme.want_keyframe();
+            }
+            self.place.want(rendition);
         }
     }
 

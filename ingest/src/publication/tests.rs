@@ -772,3 +772,46 @@ fn the_broadcaster_is_told_how_the_stream_is_and_its_last_minutes_survive_a_reco
     assert_eq!(spans[..8], [1, 1, 1, 1, 1, 1, 1, 6], "{spans:?}");
     assert!(spans.len() > 9 && samples[7].bits_per_second == 0, "{samples:?}");
 }
+
+/// Layers are tracks beside the video: stamped by the same clock, with its boundaries, and its key beside each of theirs.
+#[test]
+fn layers_have_tracks_beside_the_video() {
+    let server = Server::new();
+    let mut encoder = started(&server);
+    encoder.publication.announce(Announced { video: true, audio: true, layers: 2, ..Announced::default() });
+    let config = |width, height| {
+        VideoConfig::H264(media::codec::h264::Config::nominal(width, height, 25.0, 500_000).unwrap())
+    };
+    encoder.publication.layer_config(0, config(320, 180));
+    encoder.publication.layer_config(1, config(1280, 720));
+    while encoder.picture < 250 {
+        let (picture, millis) = (encoder.picture, encoder.picture * 40);
+        encoder.run_until((picture + 1) as f64 * 0.04).unwrap();
+        let key = picture % 50 == 0;
+        if picture == 150 {
+            encoder.publication.layer_config(0, config(240, 136));
+        }
+        for layer in [0, 1] {
+            let data = vec![0, 0, 0, 2, if key { 0x65 } else { 0x41 }, 0x80];
+            let now = encoder.started + Duration::from_millis(millis as u64);
+            encoder.publication.layer_unit(layer, millis as u32, data.into(), now);
+        }
+    }
+    let stream = server.registry.get(&server.id).unwrap();
+    let names: Vec<_> = stream.tracks().iter().map(|track| track.record().name.to_string()).collect();
+    assert_eq!(names, ["v", "a", "s180"], "the largest is the video itself");
+    let keys = |track| {
+        let units = frames(&server, track).into_iter().filter_map(|frame| frame.to_unit().ok());
+        units.filter(|unit| unit.key).map(|unit| unit.pts).collect::<Vec<_>>()
+    };
+    let (video, layer) = (keys(0), keys(2));
+    assert!(layer.len() >= 3 && video.ends_with(&layer), "{video:?}, {layer:?}");
+    let told = boundaries(&frames(&server, 2));
+    let own = boundaries(&frames(&server, 0));
+    assert!(told.len() > 8 && told.iter().all(|boundary| own.contains(boundary)), "{told:?}");
+    let changes = frames(&server, 2).iter().filter(|frame| frame.to_config().is_ok()).count();
+    assert_eq!(changes, 1, "it has another size from its next keyframe on");
+    let record = stream.record();
+    let live = record.borrow().as_ref().and_then(|record| record.live.clone()).unwrap();
+    assert_eq!(live.bandwidth.len(), 3);
+}

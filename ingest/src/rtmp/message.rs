@@ -162,6 +162,7 @@ fn announced(values: &[Value]) -> Option<Announced> {
             Some(Value::Number(rate)) if *rate >= 1.0 => Some(rate.round() as u32),
             _ => None,
         },
+        layers: 0,
     })
 }
 

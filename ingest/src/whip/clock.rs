@@ -3,14 +3,23 @@
 //! Every track counts from a random number, at its own rate. Until more is known, a track's first packet is when it
 //! arrived. Sender reports then tell one time of both (RFC 3550, §6.4.1): the sound is moved to where it belongs beside
 //! the picture. The picture is never moved, so that its frames stay as even as they were taken.
+//!
+//! Layers of the picture are encoded of the same frames, and each counts from a random number of its own. The first of them
+//! that comes is the picture of above; another is put beside it by sender reports, too, and is of no use before. Reports are
+//! exact to a millisecond or two. That is all the difference there is between the stamps of one frame in two layers: from
+//! there on both count the same clock.
 
 use std::time::Instant;
 
-use media::TrackKind;
+use super::offer::LAYERS_MAX;
+use super::reorder::Flow;
 
 /// Sound is moved only if it is further off than this, in milliseconds: it cannot be seen (ITU-R BT.1359 tolerates 45 ms
 /// of sound that leads), and stays within what `timeline.rs` counts samples over.
 const SKEW_MIN_MS: f64 = 15.0;
+
+/// The same of a layer that stands already where a report has put it.
+const LAYER_SKEW_MIN_MS: f64 = 8.0;
 
 /// A report that would move a track further than this, in milliseconds, is one of a broken clock.
 const SKEW_MAX_MS: f64 = 5_000.0;
@@ -25,7 +34,9 @@ const AHEAD_MAX_MS: f64 = 2_000.0;
 pub(super) struct Clock {
     /// Milliseconds of it are told from here on.
     start: Instant,
-    video: Track,
+    layers: [Track; LAYERS_MAX],
+    /// The layer that the others are put beside.
+    first: Option<usize>,
     audio: Track,
 }
 
@@ -36,6 +47,8 @@ struct Track {
     anchor: Option<Anchor>,
     /// The newest sender report: RTP time, unwrapped, and the sender's seconds.
     report: Option<(i64, f64)>,
+    /// Stands where it belongs beside the picture.
+    is_aligned: bool,
 }
 
 /// RTP time and what it is in milliseconds.
@@ -49,51 +62,58 @@ struct Anchor {
 
 impl Clock {
     pub(super) fn new(start: Instant) -> Self {
-        Self { start, video: Track::new(90_000.0), audio: Track::new(48_000.0) }
+        let layers = std::array::from_fn(|_| Track::new(90_000.0));
+        Self { start, layers, first: None, audio: Track::new(48_000.0) }
     }
 
     /// The stamp of what was taken at RTP time `timestamp` and arrived `now`, as a publisher that counts in milliseconds
-    /// would have written it; it wraps at 32 bits.
-    pub(super) fn stamp(&mut self, kind: TrackKind, timestamp: u32, arrived: Instant) -> u32 {
+    /// would have written it; it wraps at 32 bits. `None` of a layer that nobody has said yet when it was taken.
+    pub(super) fn stamp(&mut self, flow: Flow, timestamp: u32, arrived: Instant) -> Option<u32> {
         let arrived_ms = arrived.saturating_duration_since(self.start).as_secs_f64() * 1000.0;
-        let millis = self.track(kind).millis(timestamp, arrived_ms);
-        millis.round() as i64 as u32
+        let is_first = match flow {
+            Flow::Audio => true,
+            Flow::Video(layer) => *self.first.get_or_insert(layer) == layer,
+        };
+        let track = self.track(flow);
+        let millis = track.millis(timestamp, arrived_ms);
+        track.is_aligned |= is_first;
+        track.is_aligned.then_some(millis.round() as i64 as u32)
     }
 
     /// A sender report: at `ntp` (RFC 3550, §4: 32.32 bits of seconds) the track's clock showed `timestamp`.
-    pub(super) fn report(&mut self, kind: TrackKind, ntp: u64, timestamp: u32) {
+    pub(super) fn report(&mut self, flow: Flow, ntp: u64, timestamp: u32) {
         let seconds = ntp as f64 / (1_u64 << 32) as f64;
-        let track = self.track(kind);
+        let track = self.track(flow);
         let Some(anchor) = track.anchor else { return };
         track.report = Some((unwrap(timestamp, anchor.newest), seconds));
         self.align();
     }
 
-    /// Moves the sound to where the picture of the same moment is.
+    /// Moves the sound and the other layers to where the picture of the same moment is.
     fn align(&mut self) {
-        let (Some(video), Some(audio)) = (self.video.sender_offset_ms(), self.audio.sender_offset_ms())
-        else {
-            return;
-        };
-        let skew = video - audio;
-        if let Some(anchor) = &mut self.audio.anchor
-            && (SKEW_MIN_MS..SKEW_MAX_MS).contains(&skew.abs())
-        {
-            anchor.millis += skew;
+        let Some(first) = self.first else { return };
+        let Some(video) = self.layers[first].sender_offset_ms() else { return };
+        for (layer, track) in self.layers.iter_mut().enumerate() {
+            if layer != first {
+                let skew_min = if track.is_aligned { LAYER_SKEW_MIN_MS } else { 0.0 };
+                track.align(video, skew_min);
+            }
         }
+        self.audio.align(video, SKEW_MIN_MS);
     }
 
-    fn track(&mut self, kind: TrackKind) -> &mut Track {
-        match kind {
-            TrackKind::Video => &mut self.video,
-            TrackKind::Audio => &mut self.audio,
+    fn track(&mut self, flow: Flow) -> &mut Track {
+        match flow {
+            // The offer has no more.
+            Flow::Video(layer) => &mut self.layers[layer.min(LAYERS_MAX - 1)],
+            Flow::Audio => &mut self.audio,
         }
     }
 }
 
 impl Track {
     fn new(rate: f64) -> Self {
-        Self { rate, anchor: None, report: None }
+        Self { rate, anchor: None, report: None, is_aligned: false }
     }
 
     fn millis(&mut self, timestamp: u32, arrived_ms: f64) -> f64 {
@@ -104,7 +124,7 @@ impl Track {
                 anchor
             }
             _ => {
-                self.report = None;
+                (self.report, self.is_aligned) = (None, false);
                 let ticks = i64::from(timestamp);
                 Anchor { ticks, millis: arrived_ms, newest: ticks }
             }
@@ -117,6 +137,21 @@ impl Track {
     fn at(&self, anchor: &Anchor, timestamp: u32) -> f64 {
         let ticks = unwrap(timestamp, anchor.newest) - anchor.ticks;
         anchor.millis + ticks as f64 * 1000.0 / self.rate
+    }
+
+    /// `video`: what is added to the sender's time, in milliseconds, to get the picture's.
+    fn align(&mut self, video: f64, skew_min: f64) {
+        let Some(own) = self.sender_offset_ms() else { return };
+        let skew = video - own;
+        if skew.abs() >= SKEW_MAX_MS {
+            return;
+        }
+        self.is_aligned = true;
+        if let Some(anchor) = &mut self.anchor
+            && skew.abs() >= skew_min
+        {
+            anchor.millis += skew;
+        }
     }
 
     /// What is added to the sender's time, in milliseconds, to get ours.
@@ -156,7 +191,9 @@ mod tests {
         let first = u32::MAX - 90_000;
         let stamps: Vec<_> = (0..100)
             .map(|n| {
-                clock.stamp(TrackKind::Video, first.wrapping_add(n * 3_000), at(start, u64::from(n) * 33))
+                clock
+                    .stamp(Flow::Video(0), first.wrapping_add(n * 3_000), at(start, u64::from(n) * 33))
+                    .unwrap()
             })
             .collect();
         assert_eq!(stamps[0], 0);
@@ -169,10 +206,10 @@ mod tests {
     fn arrival_matters_for_the_first_only() {
         let start = Instant::now();
         let mut clock = Clock::new(start);
-        assert_eq!(clock.stamp(TrackKind::Video, 7, at(start, 50)), 50);
-        assert_eq!(clock.stamp(TrackKind::Video, 7 + 9_000, at(start, 400)), 150);
+        assert_eq!(clock.stamp(Flow::Video(0), 7, at(start, 50)), Some(50));
+        assert_eq!(clock.stamp(Flow::Video(0), 7 + 9_000, at(start, 400)), Some(150));
         // B-frames are stamped out of order.
-        assert_eq!(clock.stamp(TrackKind::Video, 7 + 4_500, at(start, 410)), 100);
+        assert_eq!(clock.stamp(Flow::Video(0), 7 + 4_500, at(start, 410)), Some(100));
     }
 
     #[test]
@@ -180,20 +217,20 @@ mod tests {
         let start = Instant::now();
         let mut clock = Clock::new(start);
         // The picture of second 0 took 200 ms to be encoded and sent, the sound of it 20 ms.
-        assert_eq!(clock.stamp(TrackKind::Audio, 1_000, at(start, 20)), 20);
-        assert_eq!(clock.stamp(TrackKind::Video, 500_000, at(start, 200)), 200);
-        clock.report(TrackKind::Video, ntp(1.0), 500_000 + 90_000);
+        assert_eq!(clock.stamp(Flow::Audio, 1_000, at(start, 20)), Some(20));
+        assert_eq!(clock.stamp(Flow::Video(0), 500_000, at(start, 200)), Some(200));
+        clock.report(Flow::Video(0), ntp(1.0), 500_000 + 90_000);
         assert_eq!(
-            clock.stamp(TrackKind::Audio, 1_000 + 48_000, at(start, 1_020)),
-            1_020,
+            clock.stamp(Flow::Audio, 1_000 + 48_000, at(start, 1_020)),
+            Some(1_020),
             "one report says nothing"
         );
-        clock.report(TrackKind::Audio, ntp(1.0), 1_000 + 48_000);
-        assert_eq!(clock.stamp(TrackKind::Audio, 1_000 + 96_000, at(start, 2_020)), 2_200);
-        assert_eq!(clock.stamp(TrackKind::Video, 500_000 + 180_000, at(start, 2_200)), 2_200);
+        clock.report(Flow::Audio, ntp(1.0), 1_000 + 48_000);
+        assert_eq!(clock.stamp(Flow::Audio, 1_000 + 96_000, at(start, 2_020)), Some(2_200));
+        assert_eq!(clock.stamp(Flow::Video(0), 500_000 + 180_000, at(start, 2_200)), Some(2_200));
         // Once is enough: what is left is below what can be seen.
-        clock.report(TrackKind::Audio, ntp(2.01), 1_000 + 96_000);
-        assert_eq!(clock.stamp(TrackKind::Audio, 1_000 + 96_000, at(start, 2_020)), 2_200);
+        clock.report(Flow::Audio, ntp(2.01), 1_000 + 96_000);
+        assert_eq!(clock.stamp(Flow::Audio, 1_000 + 96_000, at(start, 2_020)), Some(2_200));
     }
 
     /// Threat: a report whose clock is hours away.
@@ -201,17 +238,17 @@ mod tests {
     fn a_report_of_another_clock_moves_nothing() {
         let start = Instant::now();
         let mut clock = Clock::new(start);
-        clock.report(TrackKind::Audio, ntp(0.0), 5);
-        assert_eq!(clock.stamp(TrackKind::Audio, 1_000, start), 0);
-        assert_eq!(clock.stamp(TrackKind::Video, 1_000, start), 0);
-        clock.report(TrackKind::Video, ntp(0.0), 1_000);
+        clock.report(Flow::Audio, ntp(0.0), 5);
+        assert_eq!(clock.stamp(Flow::Audio, 1_000, start), Some(0));
+        assert_eq!(clock.stamp(Flow::Video(0), 1_000, start), Some(0));
+        clock.report(Flow::Video(0), ntp(0.0), 1_000);
         for seconds in [-3_600.0, 3_600.0] {
-            clock.report(TrackKind::Audio, ntp(seconds), 1_000);
-            assert_eq!(clock.stamp(TrackKind::Audio, 1_000 + 4_800, at(start, 100)), 100);
+            clock.report(Flow::Audio, ntp(seconds), 1_000);
+            assert_eq!(clock.stamp(Flow::Audio, 1_000 + 4_800, at(start, 100)), Some(100));
         }
-        clock.report(TrackKind::Audio, 0, 0);
-        clock.report(TrackKind::Audio, u64::MAX, u32::MAX);
-        assert_eq!(clock.stamp(TrackKind::Audio, 1_000 + 4_800, at(start, 100)), 100);
+        clock.report(Flow::Audio, 0, 0);
+        clock.report(Flow::Audio, u64::MAX, u32::MAX);
+        assert_eq!(clock.stamp(Flow::Audio, 1_000 + 4_800, at(start, 100)), Some(100));
     }
 
     /// A browser that changes its camera begins to count anew, and its reports are of the new count.
@@ -219,8 +256,29 @@ mod tests {
     fn another_clock_begins_when_it_comes() {
         let start = Instant::now();
         let mut clock = Clock::new(start);
-        assert_eq!(clock.stamp(TrackKind::Video, 1_000, start), 0);
-        assert_eq!(clock.stamp(TrackKind::Video, 2_000_000_000, at(start, 5_000)), 5_000);
-        assert_eq!(clock.stamp(TrackKind::Video, 2_000_000_000 + 9_000, at(start, 5_100)), 5_100);
+        assert_eq!(clock.stamp(Flow::Video(0), 1_000, start), Some(0));
+        assert_eq!(clock.stamp(Flow::Video(0), 2_000_000_000, at(start, 5_000)), Some(5_000));
+        assert_eq!(clock.stamp(Flow::Video(0), 2_000_000_000 + 9_000, at(start, 5_100)), Some(5_100));
+    }
+
+    /// Two layers of one frame, each with a count of its own, one of them later on its way.
+    #[test]
+    fn sender_reports_put_layers_beside_the_first() {
+        let start = Instant::now();
+        let mut clock = Clock::new(start);
+        assert_eq!(clock.stamp(Flow::Video(2), 1_000, at(start, 40)), Some(40));
+        assert_eq!(clock.stamp(Flow::Video(0), 4_000_000_000, at(start, 90)), None, "nobody knows");
+        clock.report(Flow::Video(0), ntp(0.5), 4_000_000_000 + 45_000);
+        assert_eq!(clock.stamp(Flow::Video(0), 4_000_003_000, at(start, 120)), None);
+        clock.report(Flow::Video(2), ntp(0.5), 1_000 + 45_000);
+        assert_eq!(clock.stamp(Flow::Video(0), 4_000_000_000 + 90_000, at(start, 1_100)), Some(1_040));
+        assert_eq!(clock.stamp(Flow::Video(2), 1_000 + 90_000, at(start, 1_045)), Some(1_040));
+        // What a report is inexact by does not make the frames uneven.
+        clock.report(Flow::Video(0), ntp(1.503), 4_000_000_000 + 135_000);
+        assert_eq!(clock.stamp(Flow::Video(0), 4_000_000_000 + 180_000, at(start, 2_100)), Some(2_040));
+        // It was turned off, and begins anew with another count.
+        assert_eq!(clock.stamp(Flow::Video(0), 77, at(start, 60_000)), None);
+        clock.report(Flow::Video(0), ntp(60.0), 77);
+        assert_eq!(clock.stamp(Flow::Video(0), 77 + 9_000, at(start, 60_150)), Some(60_140));
     }
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
+use relay::{Stream, Wanted};
 use rtc::port::{Datagram, Lease, Port};
 use rtc::signalling::{self, Condition, Fragment};
 use tokio::sync::{mpsc, oneshot};
@@ -11,6 +12,7 @@ use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use super::keyframes::{GROUP_AGE_ALONE_MAX, GROUP_AGE_MAX};
 use super::media::{Media, Unit};
 use super::metrics::{Metrics, Reason};
 use super::peer::{self, Event, Output, Peer};
@@ -20,6 +22,9 @@ use crate::{Packets, Publication, PublishError};
 
 /// From the answer to the end of ICE and DTLS; a handshake over a bad line takes two seconds (threat 7).
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(15);
+
+/// From the request for a keyframe until it is here: half a second, as it takes over a slow line.
+const ANSWER_TIME: Duration = Duration::from_millis(500);
 
 /// Datagrams handled before the clock is read again.
 const BATCH: usize = 64;
@@ -121,12 +126,12 @@ impl Conn {
                             peer::Closed::Failed => Err(ConnError::NotConnected),
                         };
                     }
-                    Output::Event(Event::Rtp(kind, packet)) => {
+                    Output::Event(Event::Rtp(flow, packet)) => {
                         self.metrics.bytes.inc_by(packet.payload.len() as u64);
-                        self.media.packet(kind, packet);
+                        self.media.packet(flow, packet);
                     }
-                    Output::Event(Event::Report { kind, ntp, timestamp }) => {
-                        self.media.report(kind, ntp, timestamp);
+                    Output::Event(Event::Report { flow, ntp, timestamp }) => {
+                        self.media.report(flow, ntp, timestamp);
                     }
                     Output::Wait { until } => break until,
                 }
@@ -135,6 +140,9 @@ impl Conn {
             for unit in units.drain(..) {
                 self.publish(unit, now, wall)?;
             }
+            let stream = self.publication.stream();
+            let age_max = stream.as_ref().map_or(GROUP_AGE_MAX, |stream| group_age_max(stream, now));
+            self.media.limit_groups(age_max);
             if self.media.keyframe_due(now) {
                 self.metrics.keyframe_requests.inc();
                 self.peer.request_keyframe(now);
@@ -150,7 +158,6 @@ impl Conn {
             }
             let due = [until, self.media.deadline()].into_iter().flatten().min();
             let wake = due.unwrap_or(now + CONNECT_TIME_MAX);
-            let stream = self.publication.stream();
             let keyframe_wanted = async {
                 match &stream {
                     Some(stream) => stream.keyframe_wanted().await,
@@ -181,8 +188,19 @@ impl Conn {
 
     fn publish(&mut self, unit: Unit, now: Instant, wall: SystemTime) -> Result<(), PublishError> {
         match unit {
-            Unit::VideoConfig(config) => self.publication.video_config(Unit::video_config(config)),
+            Unit::VideoConfig(config) => {
+                debug!(width = config.width(), height = config.height(), "picture");
+                self.publication.video_config(Unit::video_config(config))
+            }
             Unit::Video(stamp, sample) => self.publication.video_unit(stamp, Unit::video(sample), now, wall),
+            Unit::LayerConfig(layer, config) => {
+                self.publication.layer_config(layer, Unit::video_config(config));
+                Ok(())
+            }
+            Unit::Layer(layer, stamp, sample) => {
+                self.publication.layer_unit(layer, stamp, sample, now);
+                Ok(())
+            }
             Unit::Audio(stamp, packet) => {
                 self.publication.audio_frame(stamp, Unit::AUDIO_CODEC, packet, now, wall)
             }
@@ -245,5 +263,57 @@ impl Conn {
         let asked = self.peer.nacks();
         self.metrics.nacks.inc_by(asked - *nacks);
         *nacks = asked;
+    }
+}
+
+/// How old the newest group may become. Until the first playlist as if somebody read it in segments: from its keyframes
+/// follows how long those may be, for the life of the session, and no group may be longer than one whoever watches.
+fn group_age_max(stream: &Stream, now: Instant) -> Duration {
+    let record = stream.record();
+    let target_duration_s =
+        record.borrow().as_ref().and_then(|record| Some(record.live.as_ref()?.target_duration_s));
+    match target_duration_s {
+        Some(seconds) if stream.segments().look(now) == Wanted::No => {
+            let segment = Duration::from_secs(seconds.into()).saturating_sub(ANSWER_TIME);
+            segment.clamp(GROUP_AGE_MAX, GROUP_AGE_ALONE_MAX)
+        }
+        _ => GROUP_AGE_MAX,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use media::{SessionId, StreamId};
+    use relay::{LINGER, Live, StreamRecord, StreamRegistry};
+
+    use super::*;
+
+    /// Of all who watch, those by WebRTC alone leave the publisher's line in peace.
+    #[test]
+    fn groups_are_short_until_the_first_playlist_and_while_somebody_asks_for_it() {
+        let registry = StreamRegistry::default();
+        let id = StreamId::new("live", "cam").unwrap();
+        let mut writer = registry.open(id.clone(), SessionId::from_random(1)).unwrap();
+        let (stream, now) = (registry.get(&id).unwrap(), Instant::now());
+        let (short, long) = (GROUP_AGE_MAX, GROUP_AGE_ALONE_MAX);
+        assert_eq!(group_age_max(&stream, now), short, "it is starting");
+        writer.open(StreamRecord {
+            session: SessionId::from_random(1),
+            epoch: 1,
+            part_hold_back_ms: 1_500,
+            frame_rate: None,
+            tracks: Vec::new(),
+            live: None,
+        });
+        assert_eq!(group_age_max(&stream, now), short);
+        writer.go_live(Live { target_duration_s: 5, window_ms: 35_000, bandwidth: Vec::new() });
+        assert_eq!(group_age_max(&stream, now), long);
+        writer.go_live(Live { target_duration_s: 3, window_ms: 35_000, bandwidth: Vec::new() });
+        assert_eq!(group_age_max(&stream, now), Duration::from_millis(2_500), "no longer than a segment");
+        let worker = stream.segments().hold();
+        assert_eq!(group_age_max(&stream, now + LINGER * 2), short);
+        drop(worker);
+        assert_eq!(group_age_max(&stream, Instant::now()), short, "a player may come back");
+        assert_ne!(group_age_max(&stream, Instant::now() + LINGER * 2), short);
     }
 }

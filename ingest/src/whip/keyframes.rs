@@ -5,8 +5,11 @@ use std::time::{Duration, Instant};
 /// Between two requests, whoever wants them: a keyframe costs the publisher's line ten ordinary pictures.
 const REQUEST_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
-/// How old the newest group may become: what LL-HLS cuts its segments at. The origin reads every stream.
-const GROUP_AGE_MAX: Duration = Duration::from_secs(2);
+/// How old the newest group may become where it is read in segments: what LL-HLS cuts them at, and workers.
+pub(super) const GROUP_AGE_MAX: Duration = Duration::from_secs(2);
+
+/// The same where all who watch do so by WebRTC, if anybody does: who joins asks for one.
+pub(super) const GROUP_AGE_ALONE_MAX: Duration = Duration::from_secs(4);
 
 /// So many requests without an answer, and the publisher is one that sends keyframes when it likes to, as OBS does. It
 /// is asked only if nothing can be decoded, or a viewer waits.
@@ -20,11 +23,12 @@ pub(super) struct Keyframes {
     /// Somebody cannot go on without one.
     wanted: bool,
     unanswered: u32,
+    group_age_max: Duration,
 }
 
 impl Keyframes {
     pub(super) fn new() -> Self {
-        Self { group_began: None, requested: None, wanted: true, unanswered: 0 }
+        Self { group_began: None, requested: None, wanted: true, unanswered: 0, group_age_max: GROUP_AGE_MAX }
     }
 
     /// Media came, a keyframe or not.
@@ -41,7 +45,12 @@ impl Keyframes {
         self.wanted = true;
     }
 
-    /// When [`Keyframes::is_due`], if nothing else happens; `None` while there is no media.
+    /// How old the newest group may become from now on.
+    pub(super) fn limit(&mut self, group_age_max: Duration) {
+        self.group_age_max = group_age_max;
+    }
+
+    /// When [`Keyframes::take_due`], if nothing else happens; `None` while there is no media.
     pub(super) fn due(&self) -> Option<Instant> {
         let earliest = self.requested.map(|requested| requested + REQUEST_INTERVAL_MIN);
         let began = self.group_began;
@@ -50,7 +59,7 @@ impl Keyframes {
         } else if self.unanswered >= IGNORED_MAX {
             None
         } else {
-            began.map(|began| began + GROUP_AGE_MAX)
+            began.map(|began| began + self.group_age_max)
         };
         due.max(earliest.filter(|_| due.is_some()))
     }
@@ -106,6 +115,22 @@ mod tests {
         let times = requests(6, Some(300), &wants);
         assert!(times.windows(2).all(|two| two[1] - two[0] >= 1_000), "{times:?}");
         assert!((4..=6).contains(&times.len()), "{times:?}");
+    }
+
+    /// A keyframe is ten ordinary pictures: the publisher's line is spared where nobody cuts at them.
+    #[test]
+    fn who_is_watched_by_webrtc_alone_is_asked_half_as_often() {
+        let (start, mut keyframes) = (Instant::now(), Keyframes::new());
+        let later = |millis| start + Duration::from_millis(millis);
+        keyframes.picture(true, start);
+        keyframes.limit(GROUP_AGE_ALONE_MAX);
+        assert_eq!(keyframes.due(), Some(later(4_000)));
+        keyframes.limit(GROUP_AGE_MAX);
+        assert!(!keyframes.take_due(later(1_999)) && keyframes.take_due(later(2_000)));
+        keyframes.picture(true, later(2_050));
+        keyframes.limit(GROUP_AGE_ALONE_MAX);
+        keyframes.want();
+        assert!(keyframes.take_due(later(3_000)), "who joins does not wait for it");
     }
 
     /// OBS sends a keyframe when its settings say so. Until there was a first one it is asked all the same.

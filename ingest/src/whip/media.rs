@@ -1,69 +1,103 @@
 //! A publisher's media, from RTP to what a publication takes. Pure.
 //!
-//!   packet ─▶ reorder.rs ─▶ access_units.rs ─▶ clock.rs ─▶ [`Unit`]
+//!   packet ─▶ reorder.rs ─▶ access_units.rs ─▶ clock.rs ─▶ layers.rs ─▶ [`Unit`]
 //!                               └▶ keyframes.rs: when to ask for one
+//!
+//! Of several layers (simulcast) one at a time is the stream's picture, and all are told as layers besides.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use media::codec::{h264, opus};
 use media::flv::{AudioCodec, VideoCodec};
-use media::{AudioConfig, TrackKind, VideoConfig};
+use media::{AudioConfig, VideoConfig};
 
-use super::access_units::{AccessUnits, Made};
+use super::access_units::{AccessUnits, Made, Picture};
 use super::clock::Clock;
 use super::keyframes::Keyframes;
-use super::reorder::{Counts, Packet, Reorder};
+use super::layers::{Layers, Seen};
+use super::offer::LAYERS_MAX;
+use super::reorder::{Counts, Flow, Packet, Reorder};
 use crate::VideoUnit;
 
 /// Samples that an Opus decoder leaves out at the start, at 48 kHz: what libopus runs behind (RFC 7845, §4.2).
 const OPUS_PRE_SKIP: u16 = 312;
 
-/// What a publication is told, in this order.
+/// What a publication is told, in this order. Stamps are in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Unit {
     VideoConfig(h264::Config),
-    /// With its stamp in milliseconds.
     Video(u32, Bytes),
+    /// Of one of several layers.
+    LayerConfig(usize, h264::Config),
+    Layer(usize, u32, Bytes),
     Audio(u32, Bytes),
 }
 
 pub(super) struct Media {
-    video: Reorder,
+    /// One, or as many as there are layers.
+    video: Vec<Video>,
     audio: Reorder,
-    units: AccessUnits,
+    layers: Layers<Own>,
     clock: Clock,
     keyframes: Keyframes,
     made: Vec<Made>,
 }
 
+/// A picture of one layer, which may become the stream's.
+struct Own {
+    stamp: u32,
+    sample: Bytes,
+    /// Of a keyframe.
+    config: Option<h264::Config>,
+    is_changed: bool,
+}
+
+#[derive(Default)]
+struct Video {
+    reorder: Reorder,
+    units: AccessUnits,
+    config: Option<h264::Config>,
+}
+
 impl Media {
-    pub(super) fn new(start: Instant) -> Self {
+    /// `layers`: how many the offer has; 0 is one without a name.
+    pub(super) fn new(layers: usize, start: Instant) -> Self {
+        let count = layers.clamp(1, LAYERS_MAX);
         Self {
-            video: Reorder::default(),
+            video: std::iter::repeat_with(Video::default).take(count).collect(),
             audio: Reorder::default(),
-            units: AccessUnits::default(),
+            layers: Layers::new(count),
             clock: Clock::new(start),
             keyframes: Keyframes::new(),
             made: Vec::new(),
         }
     }
 
-    pub(super) fn packet(&mut self, kind: TrackKind, packet: Packet) {
+    pub(super) fn packet(&mut self, flow: Flow, packet: Packet) {
         // Some publishers keep their line open with packets that hold nothing; their numbers count all the same.
-        match kind {
-            TrackKind::Video => self.video.push(packet),
-            TrackKind::Audio => self.audio.push(packet),
+        match flow {
+            Flow::Video(layer) => {
+                if let Some(video) = self.video.get_mut(layer) {
+                    video.reorder.push(packet);
+                }
+            }
+            Flow::Audio => self.audio.push(packet),
         }
     }
 
-    pub(super) fn report(&mut self, kind: TrackKind, ntp: u64, timestamp: u32) {
-        self.clock.report(kind, ntp, timestamp);
+    pub(super) fn report(&mut self, flow: Flow, ntp: u64, timestamp: u32) {
+        self.clock.report(flow, ntp, timestamp);
     }
 
     /// A viewer cannot begin without a keyframe.
     pub(super) fn want_keyframe(&mut self) {
         self.keyframes.want();
+    }
+
+    /// How old the newest group may become before a keyframe is asked for.
+    pub(super) fn limit_groups(&mut self, age_max: Duration) {
+        self.keyframes.limit(age_max);
     }
 
     /// Whether to ask the publisher for a keyframe now; then it counts as asked.
@@ -73,48 +107,96 @@ impl Media {
 
     /// Adds what is complete to `units`.
     pub(super) fn poll(&mut self, now: Instant, units: &mut Vec<Unit>) {
-        while let Some(ordered) = self.video.poll(now) {
-            let arrived = ordered.packet.arrived;
-            self.units.push(ordered, &mut self.made);
-            for made in self.made.drain(..) {
-                match made {
-                    Made::Broken => {
-                        self.keyframes.picture(false, now);
-                        self.keyframes.want();
-                    }
-                    Made::Picture(picture) => {
-                        self.keyframes.picture(picture.key, now);
-                        units.extend(picture.config.map(Unit::VideoConfig));
-                        let stamp = self.clock.stamp(TrackKind::Video, picture.timestamp, arrived);
-                        units.push(Unit::Video(stamp, picture.sample));
-                    }
-                }
-            }
+        for layer in 0..self.video.len() {
+            self.poll_video(layer, now, units);
         }
         while let Some(ordered) = self.audio.poll(now) {
             let packet = ordered.packet;
             // What is lost is not filled: players fill it better, and the clock counts on from the next stamp.
             if !packet.payload.is_empty() {
-                let stamp = self.clock.stamp(TrackKind::Audio, packet.timestamp, packet.arrived);
-                units.push(Unit::Audio(stamp, packet.payload));
+                let stamp = self.clock.stamp(Flow::Audio, packet.timestamp, packet.arrived);
+                units.extend(stamp.map(|stamp| Unit::Audio(stamp, packet.payload)));
             }
+        }
+    }
+
+    fn poll_video(&mut self, layer: usize, now: Instant, units: &mut Vec<Unit>) {
+        let mut made = std::mem::take(&mut self.made);
+        while let Some(video) = self.video.get_mut(layer)
+            && let Some(ordered) = video.reorder.poll(now)
+        {
+            let arrived = ordered.packet.arrived;
+            video.units.push(ordered, &mut made);
+            for made in made.drain(..) {
+                match made {
+                    Made::Broken => {
+                        if self.layers.is_leading(layer) {
+                            self.keyframes.picture(false, now);
+                        }
+                        self.keyframes.want();
+                    }
+                    Made::Picture(picture) => self.picture(layer, picture, arrived, now, units),
+                }
+            }
+        }
+        self.made = made;
+    }
+
+    fn picture(
+        &mut self,
+        layer: usize,
+        picture: Picture,
+        arrived: Instant,
+        now: Instant,
+        units: &mut Vec<Unit>,
+    ) {
+        let Picture { timestamp, key, sample, config } = picture;
+        let is_layered = self.video.len() > 1;
+        let Some(video) = self.video.get_mut(layer) else { return };
+        let is_changed = config.is_some();
+        video.config = config.or(video.config.take());
+        let Some(config) = video.config.clone() else { return };
+        if is_layered && is_changed {
+            units.push(Unit::LayerConfig(layer, config.clone()));
+        }
+        if self.layers.is_leading(layer) {
+            self.keyframes.picture(key, now);
+        }
+        let Some(stamp) = self.clock.stamp(Flow::Video(layer), timestamp, arrived) else { return };
+        let (width, height) = (config.width(), config.height());
+        let seen = Seen { layer, key, pixels: u64::from(width) * u64::from(height), stamp };
+        let waited = self.layers.wants_keyframe();
+        if is_layered {
+            units.push(Unit::Layer(layer, stamp, sample.clone()));
+        }
+        let own = Own { stamp, sample, config: key.then_some(config), is_changed };
+        let mut taken = Vec::new();
+        self.layers.picture(seen, own, now, &mut taken);
+        for taken in taken {
+            let Own { stamp, sample, config, is_changed } = taken.picture;
+            units.extend(config.filter(|_| taken.is_first || is_changed).map(Unit::VideoConfig));
+            units.push(Unit::Video(stamp, sample));
+        }
+        if self.layers.wants_keyframe() && !waited {
+            self.keyframes.want();
         }
     }
 
     /// When there is something to do without any packet.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        [self.video.deadline(), self.audio.deadline(), self.keyframes.due()].into_iter().flatten().min()
+        let video = self.video.iter().filter_map(|video| video.reorder.deadline());
+        video.chain([self.audio.deadline(), self.keyframes.due()].into_iter().flatten()).min()
     }
 
-    /// Of both tracks.
+    /// Of all tracks.
     pub(super) fn counts(&self) -> Counts {
-        let (video, audio) = (self.video.counts(), self.audio.counts());
-        Counts {
-            received: video.received + audio.received,
-            lost: video.lost + audio.lost,
-            reordered: video.reordered + audio.reordered,
-            late: video.late + audio.late,
-        }
+        let video = self.video.iter().map(|video| video.reorder.counts());
+        video.fold(self.audio.counts(), |sum, of| Counts {
+            received: sum.received + of.received,
+            lost: sum.lost + of.lost,
+            reordered: sum.reordered + of.reordered,
+            late: sum.late + of.late,
+        })
     }
 }
 
@@ -144,8 +226,6 @@ impl Unit {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn packet(sequence: u16, timestamp: u32, payload: &'static [u8], arrived: Instant) -> Packet {
@@ -161,13 +241,11 @@ mod tests {
     #[test]
     fn sound_comes_out_in_order_with_stamps_20_ms_apart() {
         let start = Instant::now();
-        let (mut media, mut units) = (Media::new(start), Vec::new());
+        let (mut media, mut units) = (Media::new(0, start), Vec::new());
         for (sequence, at) in [(1, 0_u64), (3, 40), (2, 41), (5, 80)] {
             let timestamp = 1_000 + u32::from(sequence) * 960;
-            media.packet(
-                TrackKind::Audio,
-                packet(sequence, timestamp, b"opus", start + Duration::from_millis(at)),
-            );
+            media
+                .packet(Flow::Audio, packet(sequence, timestamp, b"opus", start + Duration::from_millis(at)));
         }
         media.poll(start + Duration::from_millis(80), &mut units);
         let stamp = |unit: &Unit| match unit {
@@ -185,9 +263,9 @@ mod tests {
     #[test]
     fn a_picture_that_nothing_can_be_made_of_asks_for_a_keyframe() {
         let start = Instant::now();
-        let (mut media, mut units) = (Media::new(start), Vec::new());
+        let (mut media, mut units) = (Media::new(0, start), Vec::new());
         assert_eq!(media.deadline(), None);
-        media.packet(TrackKind::Video, packet(1, 0, &[0x41, 1, 2, 3], start));
+        media.packet(Flow::Video(0), packet(1, 0, &[0x41, 1, 2, 3], start));
         media.poll(start, &mut units);
         assert!(units.is_empty());
         assert!(media.keyframe_due(start) && !media.keyframe_due(start));

@@ -1,12 +1,16 @@
 //! A publisher's SDP offer: what of it is taken, and what is not, in words. Pure.
 //!
 //!   text ─▶ [`Offer::parse`]: one video and one audio track, one codec each ─▶ [`Offer::reduced`] ─▶ `peer.rs`
+//!             └▶ layers.rs: in how many sizes the video comes
 //!
 //! What is chosen here is all that the peer connection gets to see, so that the answer cannot say anything else.
 
+mod layers;
 mod rewrite;
 
 use media::TrackKind;
+
+pub(super) use self::layers::{LAYERS_MAX, RidExtensions};
 
 /// Longest offer, in bytes. Chromium's has 6 kB with all its codecs.
 pub(super) const OFFER_BYTES_MAX: usize = 64 * 1024;
@@ -30,6 +34,8 @@ pub(super) enum OfferError {
     Several(Kind),
     #[error("the offer has {} in {offered}, but only {} is taken", .kind.name(), .kind.codec())]
     Codec { kind: Kind, offered: String },
+    #[error("the offer has video in {0} sizes, but no more than {LAYERS_MAX} are taken")]
+    Layers(usize),
     #[error("the offer's tracks are not bundled (RFC 9143); set bundlePolicy to max-bundle")]
     NotBundled,
 }
@@ -69,6 +75,9 @@ pub(super) struct Track {
     pub(super) rtx_payload_type: Option<u8>,
     /// Its format parameters as the publisher wrote them.
     pub(super) parameters: String,
+    /// The names of its layers (RFC 8851), if the publisher sends more than one, or one by its name.
+    pub(super) rids: Vec<String>,
+    pub(super) rid_extensions: Option<RidExtensions>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,6 +170,7 @@ impl Offer {
                         return Err(OfferError::Several(kind));
                     }
                 }
+                Err(error @ OfferError::Layers(_)) => return Err(error),
                 Err(error) => section.refused = Some(error.to_string()),
             }
         }
@@ -239,6 +249,8 @@ impl Section {
                 payload_type: format,
                 rtx_payload_type: None,
                 parameters: parameters.to_owned(),
+                rids: Vec::new(),
+                rid_extensions: None,
             })
         });
         let Some(mut track) = chosen else { return Err(OfferError::Codec { kind, offered: self.codecs() }) };
@@ -248,6 +260,10 @@ impl Section {
             is_rtx
                 && parameter(self.of_format("fmtp", format).unwrap_or_default(), "apt") == Some(apt.as_str())
         });
+        if let (TrackKind::Video, Some(extensions)) = (kind.0, RidExtensions::of(&self.lines)) {
+            track.rids = layers::rids(&self.lines, track.payload_type)?;
+            track.rid_extensions = (!track.rids.is_empty()).then_some(extensions);
+        }
         Ok(track)
     }
 

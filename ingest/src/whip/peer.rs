@@ -6,22 +6,28 @@
 //!
 //! `rtc` thinks in pairs of addresses, and our port has many: it is told one local address whatever was asked, and what
 //! it sends goes out the way the peer's last datagram came in.
+//!
+//! Of the SRTP profiles that a client offers `rtc` takes the first that it has, and browsers put AES-CM first, which costs five
+//! times as much for each packet. So a server has AES-128-GCM only to begin with. If the client has none of it, the connection
+//! is made anew with AES-CM, under the same ICE credentials, and told again what the client has said so far.
+//!
+//! Layers of one picture are one track for `rtc`, and told apart by their SSRC, which it learns from their first packets.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use media::TrackKind;
 use rtc::port::Path;
+use tracing::debug;
 use webrtc_core::dtls::extension::extension_use_srtp::SrtpProtectionProfile;
-use webrtc_core::interceptor::{Registry, Slot};
-use webrtc_core::media_stream::MediaStreamTrackId;
+use webrtc_core::interceptor::{NackGeneratorBuilder, Registry, Slot};
 use webrtc_core::peer_connection::certificate::RTCCertificate;
 use webrtc_core::peer_connection::configuration::interceptor_registry::{
-    configure_nack, configure_rtcp_reports, configure_twcc_receiver_only,
+    configure_rtcp_reports, configure_simulcast_extension_headers, configure_twcc_receiver_only,
 };
 use webrtc_core::peer_connection::configuration::media_engine::{
     MIME_TYPE_H264, MIME_TYPE_OPUS, MIME_TYPE_RTX, MediaEngine,
@@ -45,7 +51,8 @@ use webrtc_core::sansio::Protocol;
 use webrtc_core::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 
 use super::offer::{Offer, Track};
-use super::reorder::Packet;
+use super::reorder::{Flow, Packet};
+use super::repair::Repair;
 use super::tap::Tap;
 
 /// Without anything from the peer's chosen address for this long we no longer take it for connected, and after as long
@@ -56,15 +63,31 @@ const FAILED: Duration = Duration::from_secs(25);
 /// Addresses of a peer that are remembered: its interfaces, before and after a change of network.
 const PATHS_MAX: usize = 16;
 
+/// How often a packet is asked for again, 100 ms apart: longer than it is waited for (`reorder.rs`) it is of no use, and
+/// without end it would be asked for until 512 others have come, which takes a small layer half a minute.
+const NACKS_MAX: u16 = 4;
+
+/// Datagrams of a client's first flight, repeated once or twice. One has two or three where it knows of DTLS 1.3.
+const HELLO_MAX: usize = 16;
+
 /// RFC 7983, §7: what the first byte of a datagram says.
-const STUN: std::ops::RangeInclusive<u8> = 0..=3;
+const STUN: RangeInclusive<u8> = 0..=3;
+const DTLS: RangeInclusive<u8> = 20..=63;
+/// RFC 8489, §5: the type of an answer to a binding request.
+const STUN_SUCCESS: [u8; 2] = [1, 1];
 /// RFC 5246, §6.2.1: an alert record.
 const DTLS_ALERT: u8 = 21;
 
-/// Why there is no connection, or no answer to a restart. Ours or the publisher's, `rtc` does not say.
+/// Why there is no connection, or no answer to a restart.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct PeerError(#[from] webrtc_core::shared::error::Error);
+pub(super) enum PeerError {
+    /// Ours or the publisher's, `rtc` does not say.
+    #[error("{0}")]
+    Rtc(#[from] webrtc_core::shared::error::Error),
+    /// The publisher has no AES-GCM. It must publish anew.
+    #[error("ICE is not restarted for a client without AES-GCM")]
+    FellBack,
+}
 
 /// What the driver does next.
 #[derive(Debug)]
@@ -85,10 +108,10 @@ pub(super) enum Output {
 pub(super) enum Event {
     /// ICE and DTLS are done.
     Connected,
-    Rtp(TrackKind, Packet),
+    Rtp(Flow, Packet),
     /// RFC 3550, §6.4.1.
     Report {
-        kind: TrackKind,
+        flow: Flow,
         ntp: u64,
         timestamp: u32,
     },
@@ -122,16 +145,37 @@ pub(super) struct Peer {
     proven: Vec<SocketAddr>,
     pending: VecDeque<Output>,
     sources: Vec<Source>,
+    /// The names of the layers, in the order of the offer.
+    rids: Vec<String>,
     nacks: Arc<AtomicU64>,
     is_connected: bool,
+    /// Until it is known which SRTP profile there will be.
+    fallback: Option<Box<Fallback>>,
+    /// It was made anew with ICE credentials of ours, which `rtc` would use again for a restart.
+    has_fallen_back: bool,
+    /// What it has still to be told again.
+    said: Vec<(Path, BytesMut)>,
 }
 
-/// A track as `rtc` knows it.
+/// What makes the same connection once more.
+struct Fallback {
+    offer: Offer,
+    certificate: RTCCertificate,
+    ufrag: String,
+    password: String,
+    /// The client's newest ICE check: the one that says which path it has chosen.
+    check: Option<(Path, BytesMut)>,
+    /// Its DTLS, until we have an answer to it.
+    hello: Vec<(Path, BytesMut)>,
+}
+
+/// A stream of packets as `rtc` knows it.
 struct Source {
-    id: MediaStreamTrackId,
     receiver: RTCRtpReceiverId,
-    kind: TrackKind,
+    flow: Flow,
     ssrc: u32,
+    /// It said goodbye, and nothing has come since.
+    has_left: bool,
 }
 
 impl Peer {
@@ -146,31 +190,9 @@ impl Peer {
         now: Instant,
     ) -> Result<(Self, Answer), PeerError> {
         let nacks = Arc::<AtomicU64>::default();
-        let mut media = media_engine(offer)?;
-        let registry = configure_nack(Registry::new(), &mut media);
-        let registry = configure_twcc_receiver_only(configure_rtcp_reports(registry), &mut media)?;
-        let registry = registry.with(Slot::Custom(Tap::SLOT), Tap::new(nacks.clone()));
-        let role = if offer.is_passive { RTCDtlsRole::Client } else { RTCDtlsRole::Server };
-        let settings = SettingEngineBuilder::new()
-            .with_lite(true)
-            .with_include_loopback_candidate(true)
-            .with_answering_dtls_role(role)
-            .with_ice_timeouts(Some(DISCONNECTED), Some(FAILED), None)
-            .with_srtp_protection_profiles(vec![
-                SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
-                SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80,
-            ])
-            .build();
-        let configuration = RTCConfigurationBuilder::new()
-            .with_bundle_policy(RTCBundlePolicy::MaxBundle)
-            .with_certificates(vec![certificate])
-            .build();
-        let connection = RTCPeerConnectionBuilder::new()
-            .with_configuration(configuration)
-            .with_setting_engine(settings)
-            .with_media_engine(media)
-            .with_interceptor_registry(registry)
-            .build(now)?;
+        let profiles = if offer.is_passive { &PROFILES[..] } else { &PROFILES[..1] };
+        let connection = connect(offer, certificate.clone(), profiles, None, &nacks, now)?;
+        let rids = offer.video.as_ref().map(|video| video.rids.clone()).unwrap_or_default();
         let mut peer = Self {
             connection,
             local,
@@ -178,11 +200,25 @@ impl Peer {
             proven: Vec::new(),
             pending: VecDeque::new(),
             sources: Vec::new(),
+            rids,
             nacks,
             is_connected: false,
+            fallback: None,
+            has_fallen_back: false,
+            said: Vec::new(),
         };
         let answer = peer.answer(offer, now)?;
         peer.add_local_candidate()?;
+        if !offer.is_passive {
+            peer.fallback = Some(Box::new(Fallback {
+                offer: offer.clone(),
+                certificate,
+                ufrag: answer.ufrag.clone(),
+                password: answer.password.clone(),
+                check: None,
+                hello: Vec::new(),
+            }));
+        }
         Ok((peer, answer))
     }
 
@@ -191,10 +227,33 @@ impl Peer {
     /// # Errors
     /// [`PeerError`], as [`Peer::accept`].
     pub(super) fn restart(&mut self, offer: &Offer, now: Instant) -> Result<Answer, PeerError> {
+        if self.has_fallen_back {
+            return Err(PeerError::FellBack);
+        }
         let answer = self.answer(offer, now)?;
         self.proven.clear();
         self.add_local_candidate()?;
+        if let Some(fallback) = &mut self.fallback {
+            (fallback.offer, fallback.check) = (offer.clone(), None);
+            (fallback.ufrag, fallback.password) = (answer.ufrag.clone(), answer.password.clone());
+        }
         Ok(answer)
+    }
+
+    /// The client has no AES-GCM.
+    fn fall_back(&mut self, fallback: Fallback, now: Instant) -> Result<(), PeerError> {
+        let Fallback { offer, certificate, ufrag, password, check, hello } = fallback;
+        let credentials = Some((ufrag, password));
+        self.connection = connect(&offer, certificate, &PROFILES[1..], credentials, &self.nacks, now)?;
+        self.has_fallen_back = true;
+        self.answer(&offer, now)?;
+        self.add_local_candidate()?;
+        // The client's check is answered by one of ours. Only when that is answered, `rtc` hears which path was chosen.
+        if let Some((path, bytes)) = check.clone() {
+            self.hand_over(path, bytes, now);
+        }
+        self.said = check.into_iter().chain(hello).collect();
+        Ok(())
     }
 
     fn answer(&mut self, offer: &Offer, now: Instant) -> Result<Answer, PeerError> {
@@ -225,6 +284,27 @@ impl Peer {
             }
             self.paths.push_back(path);
         }
+        if let (Some(fallback), Some(first)) = (&mut self.fallback, bytes.first()) {
+            if STUN.contains(first) {
+                fallback.check = Some((path, bytes.clone()));
+            } else if DTLS.contains(first) && fallback.hello.len() < HELLO_MAX {
+                fallback.hello.push((path, bytes.clone()));
+            }
+        }
+        let is_check_answered = bytes.starts_with(&STUN_SUCCESS);
+        self.hand_over(path, bytes, now);
+        if is_check_answered {
+            for (path, bytes) in std::mem::take(&mut self.said) {
+                self.hand_over(path, bytes, now);
+            }
+        }
+        // What a handshake has come to is sent with the next timer otherwise, if it was an alert.
+        if self.fallback.is_some() {
+            let _ = self.connection.handle_timeout(now);
+        }
+    }
+
+    fn hand_over(&mut self, path: Path, bytes: BytesMut, now: Instant) {
         let transport = TransportContext {
             local_addr: self.local,
             peer_addr: path.remote,
@@ -238,13 +318,18 @@ impl Peer {
         let _ = self.connection.handle_timeout(now);
     }
 
-    /// Asks for a keyframe (RFC 4585, §6.3.1).
+    /// Asks for a keyframe (RFC 4585, §6.3.1), of all layers at once: so that all of them have one at the same time, at which
+    /// viewers can go from one to another.
     pub(super) fn request_keyframe(&mut self, now: Instant) {
-        let video = self.sources.iter().rev().find(|source| source.kind == TrackKind::Video);
-        let Some(&Source { receiver, ssrc: media_ssrc, .. }) = video else { return };
+        let layers = || self.sources.iter().filter(|source| matches!(source.flow, Flow::Video(_)));
+        let Some(receiver) = layers().next().map(|source| source.receiver) else { return };
+        let requests = layers().map(|source| {
+            let request = PictureLossIndication { sender_ssrc: 0, media_ssrc: source.ssrc };
+            Box::new(request) as Box<dyn webrtc_core::rtcp::Packet>
+        });
+        let requests = requests.collect();
         if let Some(mut receiver) = self.connection.rtp_receiver(receiver) {
-            let request = PictureLossIndication { sender_ssrc: 0, media_ssrc };
-            let _ = receiver.write_rtcp(now, vec![Box::new(request)]);
+            let _ = receiver.write_rtcp(now, requests);
         }
     }
 
@@ -278,6 +363,17 @@ impl Peer {
     fn written(&mut self, message: TaggedBytesMut) {
         let (to, bytes) = (message.transport.peer_addr, message.message);
         let Some(&first) = bytes.first() else { return };
+        // The alert is not for the client: it has said nothing wrong.
+        if first == DTLS_ALERT
+            && !self.is_connected
+            && let Some(fallback) = self.fallback.take()
+        {
+            if let Err(error) = self.fall_back(*fallback, message.now) {
+                debug!(%error, "no connection with AES-CM either");
+                self.pending.push_back(Output::Event(Event::Closed(Closed::Failed)));
+            }
+            return;
+        }
         // An ICE-lite agent speaks only to who has proven itself.
         if STUN.contains(&first) && !self.proven.contains(&to) && self.proven.len() < PATHS_MAX {
             self.proven.push(to);
@@ -295,6 +391,7 @@ impl Peer {
         match event {
             RTCPeerConnectionEvent::OnConnectionStateChangeEvent(state) => match state {
                 RTCPeerConnectionState::Connected if !std::mem::replace(&mut self.is_connected, true) => {
+                    self.fallback = None;
                     self.pending.push_back(Output::Event(Event::Connected));
                 }
                 RTCPeerConnectionState::Failed => {
@@ -304,15 +401,20 @@ impl Peer {
             },
             RTCPeerConnectionEvent::OnTrack(RTCTrackEvent::OnOpen(track)) => {
                 let receiver = self.connection.rtp_receiver(track.receiver_id);
-                let kind = match receiver.map(|receiver| receiver.track().kind()) {
-                    Some(RtpCodecKind::Video) => TrackKind::Video,
-                    Some(RtpCodecKind::Audio) => TrackKind::Audio,
-                    _ => return,
+                let layer = |rid: &str| self.rids.iter().position(|other| other == rid);
+                let flow = match receiver.map(|receiver| receiver.track().kind()) {
+                    Some(RtpCodecKind::Video) => match track.rid.as_deref() {
+                        Some(rid) => layer(rid).map(Flow::Video),
+                        None => Some(Flow::Video(0)),
+                    },
+                    Some(RtpCodecKind::Audio) => Some(Flow::Audio),
+                    _ => None,
                 };
-                // One of each kind was negotiated; a source that comes later has taken its place.
-                self.sources.retain(|source| source.kind != kind);
-                let (id, receiver, ssrc) = (track.track_id, track.receiver_id, track.ssrc);
-                self.sources.push(Source { id, receiver, kind, ssrc });
+                let Some(flow) = flow else { return };
+                // One of each was negotiated; a source that comes later has taken its place.
+                self.sources.retain(|source| source.flow != flow);
+                let (receiver, ssrc) = (track.receiver_id, track.ssrc);
+                self.sources.push(Source { receiver, flow, ssrc, has_left: false });
             }
             _ => {}
         }
@@ -321,9 +423,11 @@ impl Peer {
     fn read(&mut self, message: TaggedRTCMessage) {
         let (arrived, message) = (message.now, message.message);
         match message {
-            RTCMessage::RtpPacket(id, packet) => {
-                let Some(source) = self.sources.iter().find(|source| source.id == id) else { return };
+            RTCMessage::RtpPacket(_, packet) => {
                 let (header, payload) = (packet.header, packet.payload);
+                let source = self.sources.iter_mut().find(|source| source.ssrc == header.ssrc);
+                let Some(source) = source else { return };
+                source.has_left = false;
                 let packet = Packet {
                     sequence: header.sequence_number,
                     timestamp: header.timestamp,
@@ -331,7 +435,7 @@ impl Peer {
                     payload,
                     arrived,
                 };
-                self.pending.push_back(Output::Event(Event::Rtp(source.kind, packet)));
+                self.pending.push_back(Output::Event(Event::Rtp(source.flow, packet)));
             }
             RTCMessage::RtcpPacket(_, packets) => {
                 for packet in packets {
@@ -348,18 +452,70 @@ impl Peer {
 
     fn report(&mut self, report: &SenderReport) {
         let Some(source) = self.sources.iter().find(|source| source.ssrc == report.ssrc) else { return };
-        let (kind, ntp, timestamp) = (source.kind, report.ntp_time, report.rtp_time);
-        self.pending.push_back(Output::Event(Event::Report { kind, ntp, timestamp }));
+        let (flow, ntp, timestamp) = (source.flow, report.ntp_time, report.rtp_time);
+        self.pending.push_back(Output::Event(Event::Report { flow, ntp, timestamp }));
     }
 
-    /// RFC 3550, §6.6. A browser that turns off one track says it for that one.
+    /// RFC 3550, §6.6. A browser that turns off one track, or one layer, says it for that one, which may come back.
     fn bye(&mut self, gone: &[u32]) {
-        let before = self.sources.len();
-        self.sources.retain(|source| !gone.contains(&source.ssrc));
-        if before > 0 && self.sources.is_empty() {
+        for source in self.sources.iter_mut().filter(|source| gone.contains(&source.ssrc)) {
+            source.has_left = true;
+        }
+        if !self.sources.is_empty() && self.sources.iter().all(|source| source.has_left) {
             self.pending.push_back(Output::Event(Event::Closed(Closed::ByPeer)));
         }
     }
+}
+
+/// What we would rather have first: it is a client's order that counts.
+const PROFILES: [SrtpProtectionProfile; 2] =
+    [SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm, SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80];
+
+/// A connection for this offer. `credentials`: ICE's, of a connection that it takes the place of.
+fn connect(
+    offer: &Offer,
+    certificate: RTCCertificate,
+    profiles: &[SrtpProtectionProfile],
+    credentials: Option<(String, String)>,
+    nacks: &Arc<AtomicU64>,
+    now: Instant,
+) -> Result<RTCPeerConnection, PeerError> {
+    let mut media = media_engine(offer)?;
+    for parameter in ["", "pli"] {
+        let feedback = RTCPFeedback { typ: "nack".to_owned(), parameter: parameter.to_owned() };
+        media.register_feedback(feedback, RtpCodecKind::Video);
+    }
+    let nacks_sent = NackGeneratorBuilder::new().with_max_nacks_per_packet(NACKS_MAX).build();
+    let registry = configure_rtcp_reports(Registry::new().with(Slot::NackGenerator, nacks_sent));
+    let registry = configure_twcc_receiver_only(registry, &mut media)?;
+    let mut registry = registry.with(Slot::Custom(Tap::SLOT), Tap::new(nacks.clone()));
+    if offer.video.as_ref().is_some_and(|video| !video.rids.is_empty()) {
+        configure_simulcast_extension_headers(&mut media)?;
+    }
+    if let Some(repair) = offer.video.as_ref().and_then(Repair::of) {
+        registry = registry.with(Slot::Custom(Repair::SLOT), repair);
+    }
+    let role = if offer.is_passive { RTCDtlsRole::Client } else { RTCDtlsRole::Server };
+    let mut settings = SettingEngineBuilder::new()
+        .with_lite(true)
+        .with_include_loopback_candidate(true)
+        .with_answering_dtls_role(role)
+        .with_ice_timeouts(Some(DISCONNECTED), Some(FAILED), None)
+        .with_srtp_protection_profiles(profiles.to_vec());
+    if let Some((ufrag, password)) = credentials {
+        settings = settings.with_ice_credentials(ufrag, password);
+    }
+    let configuration = RTCConfigurationBuilder::new()
+        .with_bundle_policy(RTCBundlePolicy::MaxBundle)
+        .with_certificates(vec![certificate])
+        .build();
+    let connection = RTCPeerConnectionBuilder::new()
+        .with_configuration(configuration)
+        .with_setting_engine(settings.build())
+        .with_media_engine(media)
+        .with_interceptor_registry(registry)
+        .build(now)?;
+    Ok(connection)
 }
 
 /// What was chosen of the offer, and nothing else.
@@ -381,7 +537,7 @@ fn media_engine(offer: &Offer) -> Result<MediaEngine, PeerError> {
     let mut register = |kind, payload_type, rtp_codec| {
         media.register_codec(RTCRtpCodecParameters { rtp_codec, payload_type }, kind)
     };
-    if let Some(Track { payload_type, rtx_payload_type, parameters }) = &offer.video {
+    if let Some(Track { payload_type, rtx_payload_type, parameters, .. }) = &offer.video {
         // NACK, PLI and transport-cc are added by the interceptors that speak them.
         let video = codec(MIME_TYPE_H264, 90_000, 0, parameters, &[]);
         register(RtpCodecKind::Video, *payload_type, video)?;

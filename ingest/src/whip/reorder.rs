@@ -17,6 +17,14 @@ pub(super) const PACKETS_MAX: usize = 1_024;
 /// A step of more than this, in either direction, is another sequence and not a gap: a source that was started anew.
 const STEP_MAX: i64 = 3_000;
 
+/// What a packet is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// One layer of the picture, by its place in the offer; where there are none, the first.
+    Video(usize),
+    Audio,
+}
+
 /// What of an RTP packet its track needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Packet {

@@ -223,9 +223,11 @@ impl Whip {
         let candidates: Vec<_> = candidates.iter().zip(0..).map(|(one, rank)| candidate(one, rank)).collect();
         let (peer, answer) = Peer::accept(&offer, local, shared.certificate.clone(), now)
             .map_err(|error| format!("the offer cannot be answered: {error}"))?;
+        let layers = offer.video.as_ref().map_or(0, |video| video.rids.len());
         publication.announce(Announced {
             video: offer.video.is_some(),
             audio: offer.audio.is_some(),
+            layers,
             ..Announced::default()
         });
         if offer.audio.is_some() {
@@ -249,7 +251,7 @@ impl Whip {
             peer,
             ufrag: answer.ufrag,
             session,
-            media: Media::new(now),
+            media: Media::new(layers, now),
             publication,
             candidates,
             metrics: shared.metrics.clone(),

@@ -64,6 +64,11 @@ export class Broadcast {
     this.sender?.hint(hint);
   }
 
+  /** From the next session on: the sizes are in the offer. */
+  layer(layered: boolean): void {
+    this.wishes = { ...this.wishes, layered };
+  }
+
   async limit(bitrateMax: number): Promise<void> {
     this.wishes = { ...this.wishes, bitrateMax };
     await this.sender?.limit(bitrateMax);

@@ -54,7 +54,10 @@ export function totals(stats: Iterable<Stat>, at: number): Totals {
   const all = [...stats];
   const sent = all.filter(({ type }) => type === "outbound-rtp");
   const heard = all.filter(({ type }) => type === "remote-inbound-rtp");
-  const video = sent.find(({ kind }) => kind === "video");
+  const layers = sent.filter(({ kind }) => kind === "video");
+  const most = (member: "frameWidth" | "framesSent") => Math.max(0, ...layers.map((layer) => layer[member] ?? 0));
+  // Of several sizes the largest that is sent is what viewers see first.
+  const video = layers.find(({ frameWidth }) => (frameWidth ?? 0) === most("frameWidth")) ?? layers[0];
   const pair = all.find(({ type, nominated, state }) => type === "candidate-pair" && nominated && state === "succeeded");
   const codec = all.find(({ id }) => id === video?.codecId);
   const sum = (list: Stat[], member: "bytesSent" | "packetsSent" | "packetsLost") =>
@@ -64,7 +67,8 @@ export function totals(stats: Iterable<Stat>, at: number): Totals {
     bytes: sum(sent, "bytesSent"),
     packets: sum(sent, "packetsSent"),
     packetsLost: sum(heard, "packetsLost"),
-    frames: video?.framesSent ?? 0,
+    // Of the one that has sent most, so that it never goes back.
+    frames: most("framesSent"),
     // ICE asks all the time; RTCP only where the server reports.
     roundTrip: pair?.currentRoundTripTime ?? heard.find(({ roundTripTime }) => roundTripTime !== undefined)?.roundTripTime ?? null,
     width: video?.frameWidth ?? 0,

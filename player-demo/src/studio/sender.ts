@@ -9,7 +9,17 @@ export interface Wishes {
   hint: Hint;
   /** Bits per second for the picture, at most. */
   bitrateMax: number;
+  /** Send it in three sizes at once (simulcast). */
+  layered: boolean;
 }
+
+/** Of each size: by what the sides are divided, and the share of the bits. Browsers want the smallest first, and leave out the
+ * smallest of small pictures. */
+const LAYERS = [
+  { rid: "q", scale: 4, share: 1 / 12 },
+  { rid: "h", scale: 2, share: 1 / 4 },
+  { rid: "f", scale: 1, share: 1 },
+];
 
 /** This browser has no encoder of H.264. */
 export class NoCodec extends Error {}
@@ -21,7 +31,7 @@ export class Sender {
   /** @throws {NoCodec} */
   constructor(media: MediaStream, wishes: Wishes) {
     for (const track of media.getTracks()) {
-      const encodings = track.kind === "video" ? [{ maxBitrate: wishes.bitrateMax }] : [{}];
+      const encodings = track.kind === "video" ? encodingsOf(wishes) : [{}];
       const transceiver = this.peer.addTransceiver(track, { direction: "sendonly", streams: [media], sendEncodings: encodings });
       if (track.kind === "video") preferH264(transceiver);
       this.transceivers.set(track.kind, transceiver);
@@ -66,13 +76,21 @@ export class Sender {
     const sender = this.transceivers.get("video")?.sender;
     const parameters = sender?.getParameters();
     if (!sender || !parameters?.encodings[0]) return;
-    parameters.encodings[0].maxBitrate = bitrateMax;
+    for (const encoding of parameters.encodings) {
+      const share = LAYERS.find(({ rid }) => rid === encoding.rid)?.share ?? 1;
+      encoding.maxBitrate = Math.round(bitrateMax * share);
+    }
     await sender.setParameters(parameters);
   }
 
   close(): void {
     this.peer.close();
   }
+}
+
+function encodingsOf({ bitrateMax, layered }: Wishes): RTCRtpEncodingParameters[] {
+  if (!layered) return [{ maxBitrate: bitrateMax }];
+  return LAYERS.map(({ rid, scale, share }) => ({ rid, scaleResolutionDownBy: scale, maxBitrate: Math.round(bitrateMax * share) }));
 }
 
 /** The server passes H.264 through and knows nothing else; retransmission goes with it. */

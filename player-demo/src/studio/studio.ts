@@ -31,6 +31,8 @@ const goButton = byId("go", HTMLButtonElement);
 const stopButton = byId("stop", HTMLButtonElement);
 const qualitySelect = byId("quality", HTMLSelectElement);
 const hintSelect = byId("hint", HTMLSelectElement);
+const sizesSelect = byId("sizes", HTMLSelectElement);
+const isLayered = () => sizesSelect.value === "three";
 const hint = () => (hintSelect.value === "detail" ? "detail" : "motion") satisfies Hint;
 
 const wake = new Wake();
@@ -48,7 +50,7 @@ const stage = new Stage({
     }
   },
 });
-const broadcast = new Broadcast({ hint: hint(), bitrateMax: stage.quality.bitrateMax }, onPhase);
+const broadcast = new Broadcast({ hint: hint(), bitrateMax: stage.quality.bitrateMax, layered: isLayered() }, onPhase);
 const air = new OnAir(() => broadcast.stats());
 
 function complain(text: string): void {
@@ -69,6 +71,7 @@ function onPhase(phase: Phase): void {
   root.dataset.air = on ? "on" : "off";
   root.dataset.phase = phase.name;
   showButtons(on);
+  sizesSelect.disabled = on;
   document.title = on ? `${text}: ${name.stream} · Tidecast` : "Studio · Tidecast";
   wake.hold(on);
   if (phase.name === "live" && !wasOn) air.begin(name);
@@ -114,6 +117,7 @@ qualitySelect.addEventListener("change", () => {
   void stage.resize();
   void broadcast.limit(stage.quality.bitrateMax);
 });
+sizesSelect.addEventListener("change", () => broadcast.layer(isLayered()));
 hintSelect.addEventListener("change", () => broadcast.hint(hint()));
 // A tab that is closed by mistake ends nothing at once, but its picture is gone.
 window.addEventListener("beforeunload", (event) => {

@@ -112,6 +112,14 @@ test("figures are of the time between two looks", () => {
   assert.equal(totals([], 0).roundTrip, null);
 });
 
+test("of several sizes the largest is told, and no figure goes back when it is left out", () => {
+  const size = (id, frameWidth, framesSent) => ({ id, type: "outbound-rtp", kind: "video", timestamp: 0, bytesSent: 1000, packetsSent: 5, frameWidth, frameHeight: frameWidth / 2, framesSent });
+  const before = totals([size("q", 320, 90), size("f", 1280, 60)], 1000);
+  assert.deepEqual([before.width, before.frames, before.bytes], [1280, 90, 2000]);
+  assert.equal(between(before, totals([size("q", 320, 120)], 2000)), null, "a size that is gone takes its bytes with it");
+  assert.equal(between(before, totals([size("q", 320, 120), size("f", undefined, 60)], 2000)).frameRate, 30);
+});
+
 test("the bar is full at full scale, empty for silence, and half at -30 dB", () => {
   assert.equal(level(new Float32Array(64)), 0);
   assert.equal(level(new Float32Array(64).fill(1)), 1);

@@ -52,6 +52,15 @@ impl VideoConfig {
         }
     }
 
+    /// Displayed width and height in pixels.
+    pub fn dimensions(&self) -> (u32, u32) {
+        match self {
+            Self::H264(config) => (config.width(), config.height()),
+            Self::H265(config) => (config.width(), config.height()),
+            Self::Av1(config) => (config.width(), config.height()),
+        }
+    }
+
     pub fn chroma(&self) -> Chroma {
         match self {
             Self::H264(config) => config.chroma(),

@@ -12,6 +12,7 @@ use crate::record::{Bandwidth, Derived, Live, StreamRecord, TrackRecord};
 
 const ON_DEMAND: u8 = 1 << 0;
 const FOR_WEBRTC: u8 = 1 << 1;
+const LAYER: u8 = 1 << 2;
 
 pub(super) fn encode(record: &StreamRecord) -> Bytes {
     let mut out = BytesMut::with_capacity(256);
@@ -33,9 +34,7 @@ pub(super) fn encode(record: &StreamRecord) -> Bytes {
         // Nothing is derived of every zeroth picture, so zero says that it is the publisher's own.
         out.put_u8(track.derived.map_or(0, |derived| derived.every));
         out.put_u16_le(track.derived.map_or(0, |derived| derived.from.0));
-        let on_demand = track.derived.is_some_and(|derived| derived.on_demand);
-        let for_webrtc = track.derived.is_some_and(|derived| derived.for_webrtc);
-        out.put_u8(if on_demand { ON_DEMAND } else { 0 } | if for_webrtc { FOR_WEBRTC } else { 0 });
+        out.put_u8(track.derived.map_or(0, flags));
         put_bandwidth(&mut out, track.derived.map_or_else(Bandwidth::default, |derived| derived.bandwidth));
         put_field(&mut out, track.name.as_bytes());
         put_codec(&mut out, &track.codec);
@@ -81,8 +80,14 @@ fn track(payload: &mut Bytes) -> Option<Result<(TrackRecord, Bandwidth), WireErr
     let announced = bandwidth(payload)?;
     let (every, from) = (payload.try_get_u8().ok()?, TrackId(payload.try_get_u16_le().ok()?));
     let (flags, bandwidth) = (payload.try_get_u8().ok()?, bandwidth(payload)?);
-    let (on_demand, for_webrtc) = (flags & ON_DEMAND != 0, flags & FOR_WEBRTC != 0);
-    let derived = (every > 0).then_some(Derived { from, every, bandwidth, on_demand, for_webrtc });
+    let derived = (every > 0).then_some(Derived {
+        from,
+        every,
+        bandwidth,
+        on_demand: flags & ON_DEMAND != 0,
+        for_webrtc: flags & FOR_WEBRTC != 0,
+        layer: flags & LAYER != 0,
+    });
     let name = std::str::from_utf8(&field(payload)?).ok()?.into();
     let codec = Frame::config_from(field(payload)?).map_err(WireError::Codec);
     let track = codec.map(|codec| TrackRecord { id, name, codec, part_target_ms, reorder_delay, derived });
@@ -110,6 +115,11 @@ pub(super) fn decode_condition(mut payload: Bytes) -> Result<Condition, WireErro
 /// Of numbers that are above zero if they are known.
 fn positive(payload: &mut Bytes) -> Option<Option<f64>> {
     payload.try_get_f64_le().ok().map(|number| (number.is_finite() && number > 0.0).then_some(number))
+}
+
+fn flags(derived: Derived) -> u8 {
+    let flags = [(derived.on_demand, ON_DEMAND), (derived.for_webrtc, FOR_WEBRTC), (derived.layer, LAYER)];
+    flags.into_iter().filter_map(|(is_set, flag)| is_set.then_some(flag)).sum()
 }
 
 fn put_bandwidth(out: &mut BytesMut, bandwidth: Bandwidth) {

@@ -84,8 +84,14 @@ fn everything() -> Vec<Message> {
 fn stream() -> StreamRecord {
     let codec = record().renditions.swap_remove(0).codec;
     let bandwidth = Bandwidth { peak: 150_000, average: 128_000 };
-    let derived =
-        record::Derived { from: TrackId(1), every: 2, bandwidth, on_demand: true, for_webrtc: true };
+    let derived = record::Derived {
+        from: TrackId(1),
+        every: 2,
+        bandwidth,
+        on_demand: true,
+        for_webrtc: true,
+        layer: true,
+    };
     let track = |id, derived| TrackRecord {
         id: TrackId(id),
         name: "a".into(),

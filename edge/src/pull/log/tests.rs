@@ -23,6 +23,7 @@ fn record(session: u64, epoch: u32) -> StreamRecord {
         bandwidth: Bandwidth::default(),
         on_demand: true,
         for_webrtc: true,
+        layer: false,
     };
     let track = |id, name: &str, derived| TrackRecord {
         id: TrackId(id),

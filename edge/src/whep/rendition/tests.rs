@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use media::codec::h264;
 use media::{AccessUnit, SessionId, StreamId, TrackId};
-use relay::{StreamRecord, StreamRegistry, TrackRecord};
+use relay::{Bandwidth, Derived, StreamRecord, StreamRegistry, TrackRecord};
 
 use super::*;
+use crate::whep::programme::Programme;
 
 const SECOND: i64 = 90_000;
 
@@ -59,4 +60,51 @@ async fn a_late_viewer_of_a_rung_is_sent_the_parameter_sets_of_its_encoder() {
     let sets = frame.payload(0).unwrap();
     let holds = |set: &[u8]| sets.windows(set.len()).any(|part| part == set);
     assert!(holds(b"\x68\xce\x0f\xc9") && !holds(b"\x68\xce\x0f\xc8"), "{sets:02x?}");
+}
+
+fn track(id: u16, name: &str, width: u32, height: u32, layer: Option<bool>) -> TrackRecord {
+    let bandwidth = Bandwidth { peak: 1_500_000, average: 1_000_000 };
+    let derived =
+        |layer| Derived { from: TrackId(0), every: 1, bandwidth, on_demand: false, for_webrtc: layer, layer };
+    TrackRecord {
+        id: TrackId(id),
+        name: name.into(),
+        codec: CodecConfig::H264(h264::Config::nominal(width, height, 30.0, 1_000_000).unwrap()),
+        part_target_ms: 501,
+        reorder_delay: 0,
+        derived: layer.map(derived),
+    }
+}
+
+/// Nothing is encoded for viewers by WebRTC of what the publisher sends in several sizes itself.
+#[tokio::test]
+async fn layers_take_the_place_of_rungs() {
+    for (layers, expected) in [(true, vec!["v", "s360", "s180"]), (false, vec!["v", "v480", "v360"])] {
+        let registry = StreamRegistry::default();
+        let id = StreamId::new("live", "cam").unwrap();
+        let session = SessionId::from_random(1);
+        let mut writer = registry.open(id.clone(), session).unwrap();
+        let mut tracks = vec![track(0, "v", 1280, 720, None)];
+        if layers {
+            tracks.extend([track(1, "s180", 320, 180, Some(true)), track(2, "s360", 640, 360, Some(true))]);
+        }
+        tracks.extend([track(3, "v480", 854, 480, Some(false)), track(4, "v360", 640, 360, Some(false))]);
+        writer.open(StreamRecord {
+            session,
+            epoch: 1,
+            part_hold_back_ms: 1_503,
+            frame_rate: Some(30.0),
+            tracks,
+            live: None,
+        });
+        let stream = registry.get(&id).unwrap();
+        let (video, _) = choose(stream.tracks());
+        assert_eq!(video.iter().map(Rendition::name).collect::<Vec<_>>(), expected);
+        let programme = Programme::new(stream, &mpsc::channel(1).0, ());
+        let asked = |name| programme.number_of(name);
+        let by_name = if layers { [Some(1), Some(1)] } else { [Some(1), Some(2)] };
+        assert_eq!([asked("v480"), asked("v360")], by_name, "what a playlist names");
+        assert_eq!([asked("v"), asked("nothing")], [Some(0), None]);
+        assert!(programme.ladder().is_sorted());
+    }
 }

@@ -26,6 +26,12 @@ impl Offer {
             for line in section.lines.iter().filter(|line| !is_left_out(line) && !is_of_other(line, &kept)) {
                 line_to(&mut text, line);
             }
+            for rid in &track.rids {
+                line_to(&mut text, &format!("a=rid:{rid} send"));
+            }
+            if !track.rids.is_empty() {
+                line_to(&mut text, &format!("a=simulcast:send {}", track.rids.join(";")));
+            }
         }
         text
     }
@@ -93,7 +99,7 @@ impl Offer {
     }
 }
 
-/// What the peer connection need not know: candidates, since it asks nobody, and layers, of which one is taken.
+/// What the peer connection need not know: candidates, since it asks nobody. Layers are told it in our words.
 fn is_left_out(line: &str) -> bool {
     let names = ["candidate:", "end-of-candidates", "simulcast:", "rid:", "bundle-only"];
     let name = line.strip_prefix("a=").unwrap_or_default();

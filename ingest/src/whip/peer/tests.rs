@@ -5,12 +5,11 @@ use std::net::Ipv4Addr;
 
 use bytes::Bytes;
 use fastrand::Rng;
-use media::TrackKind;
 use rtc::port::Transport;
 use webrtc_core::crypto::{SignatureScheme, default_provider};
 use webrtc_core::media_stream::MediaStreamTrack;
 use webrtc_core::peer_connection::certificate::CertificateParams;
-use webrtc_core::peer_connection::configuration::interceptor_registry::configure_twcc;
+use webrtc_core::peer_connection::configuration::interceptor_registry::{configure_nack, configure_twcc};
 use webrtc_core::rtcp::transport_feedbacks::transport_layer_cc::TransportLayerCc;
 use webrtc_core::rtp;
 use webrtc_core::rtp::codec::h264::H264Payloader;
@@ -73,6 +72,11 @@ fn certificate() -> RTCCertificate {
 impl Scene {
     /// A publisher of one H.264 track that has our answer.
     fn new(seed: u64) -> Self {
+        Self::with_profiles(seed, &[PROFILES[1], PROFILES[0]])
+    }
+
+    /// That offers these SRTP profiles, in this order.
+    fn with_profiles(seed: u64, profiles: &[SrtpProtectionProfile]) -> Self {
         println!("seed {seed}");
         let now = Instant::now();
         let codec = RTCRtpCodec {
@@ -98,7 +102,9 @@ impl Scene {
         let registry = configure_rtcp_reports(configure_nack(Registry::new(), &mut media));
         let registry = configure_twcc(registry, &mut media).unwrap();
         let registry = registry.with(Slot::Custom(Tap::SLOT), Tap::new(Arc::default()));
+        let settings = SettingEngineBuilder::new().with_srtp_protection_profiles(profiles.to_vec()).build();
         let mut publisher = RTCPeerConnectionBuilder::new()
+            .with_setting_engine(settings)
             .with_media_engine(media)
             .with_interceptor_registry(registry)
             .build(now)
@@ -247,7 +253,7 @@ impl Scene {
     fn watched(&mut self) -> (usize, u64) {
         let (mut reorder, mut units, mut made) = (Reorder::default(), AccessUnits::default(), Vec::new());
         for event in self.events.drain(..) {
-            let Event::Rtp(TrackKind::Video, packet) = event else { continue };
+            let Event::Rtp(Flow::Video(0), packet) = event else { continue };
             let arrived = packet.arrived;
             reorder.push(packet);
             while let Some(ordered) = reorder.poll(arrived) {
@@ -270,7 +276,7 @@ fn a_publisher_connects_and_its_pictures_come_through() {
     (0..90).for_each(|_| scene.picture());
     scene.run(Duration::from_secs(1));
     let reported =
-        scene.events.iter().any(|event| matches!(event, Event::Report { kind: TrackKind::Video, .. }));
+        scene.events.iter().any(|event| matches!(event, Event::Report { flow: Flow::Video(0), .. }));
     assert!(reported, "no sender report");
     // Of all packets but the last few: without this a browser does not know what its line carries.
     assert!(scene.arrivals > 250, "{} arrivals reported", scene.arrivals);
@@ -289,6 +295,36 @@ fn three_packets_of_a_hundred_lost_are_repaired() {
     assert!(scene.peer.nacks() > 20, "{} asked for", scene.peer.nacks());
     let (pictures, lost) = scene.watched();
     assert!(pictures >= 295 && lost <= 2, "{pictures} of 300 pictures, {lost} packets lost");
+}
+
+/// A browser offers AES-CM first; AES-GCM costs a fifth of it. What has no AES-GCM gets AES-CM, on the same answer.
+#[test]
+fn aes_gcm_is_taken_where_there_is_any() {
+    for (profiles, expected) in [(&[PROFILES[1], PROFILES[0]][..], false), (&PROFILES[1..], true)] {
+        let mut scene = Scene::with_profiles(13, profiles);
+        scene.run(Duration::from_secs(3));
+        assert!(scene.is_connected(), "{profiles:?}");
+        assert_eq!(scene.peer.has_fallen_back, expected);
+        (0..30).for_each(|_| scene.picture());
+        scene.run(Duration::from_secs(1));
+        assert_eq!(scene.watched(), (30, 0));
+    }
+    let mut scene = Scene::with_profiles(17, &PROFILES[1..]);
+    scene.line = Box::new(|rng| rng.u32(..100) < 20);
+    scene.run(Duration::from_secs(12));
+    assert!(scene.is_connected() && scene.peer.has_fallen_back, "over a bad line too");
+}
+
+/// What does not come again is not asked for without end: it is given up long before.
+#[test]
+fn a_packet_is_asked_for_a_few_times_only() {
+    let mut scene = Scene::new(19);
+    scene.run(Duration::from_secs(3));
+    (0..10).for_each(|_| scene.picture());
+    // Numbers of packets that nobody has.
+    scene.sequence = scene.sequence.wrapping_add(20);
+    (0..60).for_each(|_| scene.picture());
+    assert_eq!(scene.peer.nacks(), 20 * u64::from(NACKS_MAX));
 }
 
 #[test]
