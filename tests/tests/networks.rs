@@ -139,10 +139,63 @@ fn judge(name: &str, samples: &[Sample]) -> Result<Verdict> {
 #[test]
 fn lost_packets() -> Result<()> {
     let scene = Scene::start(SEED, Link::good(), "gop-2", "180:200k")?;
-    judge("no loss", &scene.watch(Duration::from_secs(20))?)?;
+    judge("no loss", &scene.watch(Duration::from_secs(10))?)?;
     for percent in [1, 3, 5, 10] {
         scene.network.set(Link::good().lossy(f64::from(percent) / 100.0));
         judge(&format!("{percent} % lost"), &scene.watch(Duration::from_secs(30))?)?;
     }
+    scene.stop()
+}
+
+/// When the first picture after `back_ms` was shown, after that.
+fn returned(scene: &Scene, back_ms: f64) -> Result<f64> {
+    let is_back = |sample: &Sample| sample.shown_ms.is_some_and(|shown| shown > back_ms);
+    let sample = scene.browser.wait_until("sample", STEP_MAX, is_back)?;
+    println!("{sample:?}");
+    Ok(sample.shown_ms.context("it is shown")? - back_ms)
+}
+
+#[test]
+fn cuts() -> Result<()> {
+    let scene = Scene::start(SEED, Link::good(), "gop-2", "180:200k")?;
+    scene.watch(Duration::from_secs(5))?;
+    for _ in 0..3 {
+        scene.network.cut(Duration::from_millis(200));
+        let returned = returned(&scene, now_ms()? + 200.0)?;
+        judge(&format!("cut for 200 ms, back after {returned:.0}"), &scene.watch(Duration::from_secs(4))?)?;
+    }
+    for _ in 0..3 {
+        scene.network.cut(Duration::from_secs(5));
+        let returned = returned(&scene, now_ms()? + 5_000.0)?;
+        judge(&format!("cut for 5 s, back after {returned:.0} ms"), &scene.watch(Duration::from_secs(15))?)?;
+    }
+    scene.stop()
+}
+
+#[test]
+fn narrow() -> Result<()> {
+    let scene = Scene::start(SEED, Link::good().narrow(4_000_000), "bbb720p30", "360:500k")?;
+    judge("4 Mbit/s", &scene.watch(Duration::from_secs(15))?)?;
+    scene.network.set(Link::good().narrow(800_000));
+    let narrowed = now_ms()?;
+    let fallen = scene.browser.wait_until("sample", STEP_MAX, |sample: &Sample| sample.at_ms > narrowed && sample.width == 640)?;
+    println!("down after {:.0} ms", fallen.at_ms - narrowed);
+    judge("0.8 Mbit/s", &scene.watch(Duration::from_secs(40))?)?;
+    scene.network.set(Link::good().narrow(4_000_000));
+    let widened = now_ms()?;
+    let climbed = scene.browser.wait_until("sample", STEP_MAX, |sample: &Sample| sample.at_ms > widened && sample.width == 1280);
+    println!("up after {:?} ms", climbed.map(|climbed| climbed.at_ms - widened));
+    judge("4 Mbit/s again", &scene.watch(Duration::from_secs(20))?)?;
+    scene.stop()
+}
+
+#[test]
+fn vanishes() -> Result<()> {
+    let scene = Scene::start(SEED, Link::good(), "gop-2", "180:200k")?;
+    scene.watch(Duration::from_secs(2))?;
+    scene.network.cut(Duration::from_secs(600));
+    let gone = now_ms()?;
+    poll::until("nobody watches", STEP_MAX, || Ok((scene.server.metric("whep_viewers")? == 0.0).then_some(())))?;
+    println!("gone after {:.1} s", (now_ms()? - gone) / 1_000.0);
     scene.stop()
 }

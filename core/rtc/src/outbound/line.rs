@@ -10,6 +10,7 @@ use rtc_rtcp::source_description::{
     SdesType, SourceDescription, SourceDescriptionChunk, SourceDescriptionItem,
 };
 
+use super::cushion::Cushion;
 use super::header::{HeaderExtensions, PlayoutDelay, Template, Transport};
 use super::history::History;
 use super::report::{self, ClockAnchor, Reception, Reports};
@@ -73,6 +74,7 @@ pub struct Line {
     current: Option<(Arc<Frame>, usize)>,
     splices: Splices,
     resends: Resends,
+    cushion: Cushion,
     reports: Reports,
     /// For sender reports; RTX is not counted (RFC 4588, §5).
     packets_sent: u64,
@@ -95,6 +97,7 @@ impl Line {
             current: None,
             splices: Splices::default(),
             resends: Resends::new(),
+            cushion: Cushion::new(),
             reports: Reports::new(settings.clock_rate),
             packets_sent: 0,
             payload_bytes_sent: 0,
@@ -144,6 +147,8 @@ impl Line {
 
         let mut writer = Writer::new(scratch, transport);
         self.template.set_time(timestamp(&self.settings, frame), transport, now);
+        self.template.set_playout_delay(self.cushion.playout_delay(self.settings.playout_delay, now));
+        self.cushion.sent(self.sealer.next_index(), now);
         let mut payload_bytes = 0;
         for at in burst {
             let payload = frame.payload(at).unwrap_or_default();
@@ -180,6 +185,7 @@ impl Line {
                 break;
             }
             let Some(index) = sent_as(original, self.sealer.next_index()) else { continue };
+            self.cushion.asked_for(index, now);
             if !self.resends.is_due(index, rtt, now) {
                 continue;
             }
@@ -213,6 +219,7 @@ impl Line {
         {
             let Resend { frame, at, original } = &resend;
             template.set_time(timestamp(&self.settings, frame), transport, now);
+            template.set_playout_delay(self.cushion.playout_delay(self.settings.playout_delay, now));
             template.set_packet(frame.marker() && at + 1 == frame.packets(), transport);
             let osn: [u8; OSN_BYTES] = original.to_be_bytes();
             writer.push(template, sealer, &[&osn, resend.payload()])?;
