@@ -17,6 +17,8 @@ const WINDOW: Duration = Duration::from_millis(500);
 const BASE_AGE: Duration = Duration::from_secs(15);
 /// Share of what arrives that lets the queue drain (draft-ietf-rmcat-gcc, §5.5, as for its own decrease).
 const DRAIN: f64 = 0.85;
+/// How long it is remembered what was carried, once or twice over.
+const CARRIED_AGE: Duration = Duration::from_secs(10);
 /// Growth of the limit in a second without a queue (ibid.).
 const GROWTH: f64 = 1.08;
 
@@ -31,6 +33,9 @@ pub(super) struct StandingQueue {
     /// In bits per second; infinite until a queue stood.
     limit: f64,
     changed: Instant,
+    /// Most bits per second that were received without a queue in this and the last [`CARRIED_AGE`].
+    carried: [f64; 2],
+    carried_since: Instant,
 }
 
 impl StandingQueue {
@@ -43,6 +48,8 @@ impl StandingQueue {
             received: RateCalculator::new(WINDOW),
             limit: f64::INFINITY,
             changed: now,
+            carried: [0.0; 2],
+            carried_since: now,
         }
     }
 
@@ -50,18 +57,24 @@ impl StandingQueue {
         self.limit
     }
 
-    /// What one feedback told of, in the order it was sent.
-    pub(super) fn on_reports(&mut self, now: Instant, reports: &[PacketReport]) {
-        let mut least = f64::INFINITY;
+    /// What the path has just carried, so that no queue stood; nothing while one does.
+    pub(super) fn carried(&self) -> f64 {
+        self.carried[0].max(self.carried[1])
+    }
+
+    /// What one feedback told of, in the order it was sent. Returns how much later than at best its latest packet arrived.
+    pub(super) fn on_reports(&mut self, now: Instant, reports: &[PacketReport]) -> Duration {
+        let (mut least, mut most) = (f64::INFINITY, f64::NEG_INFINITY);
         for report in reports.iter().filter(|report| report.arrived) {
             self.received.add(now, report.size);
             if let Some(arrival) = report.arrival {
                 let sent = report.departure.saturating_duration_since(self.epoch);
-                least = least.min(arrival.as_secs_f64() - sent.as_secs_f64());
+                let delay = arrival.as_secs_f64() - sent.as_secs_f64();
+                (least, most) = (least.min(delay), most.max(delay));
             }
         }
         if least.is_infinite() {
-            return;
+            return Duration::ZERO;
         }
         if now.saturating_duration_since(self.base_since) > BASE_AGE {
             self.base = [f64::INFINITY, self.base[0]];
@@ -77,20 +90,37 @@ impl StandingQueue {
         if covers_window {
             self.adjust(now);
         }
+        Duration::try_from_secs_f64(most - self.base()).unwrap_or_default()
+    }
+
+    /// The best delay.
+    fn base(&self) -> f64 {
+        self.base[0].min(self.base[1])
     }
 
     fn adjust(&mut self, now: Instant) {
-        let base = self.base[0].min(self.base[1]);
-        let standing = self.recent.iter().fold(f64::INFINITY, |least, (_, delay)| least.min(*delay)) - base;
+        let standing =
+            self.recent.iter().fold(f64::INFINITY, |least, (_, delay)| least.min(*delay)) - self.base();
+        let received = self.received.rate_bits_per_second(now).unwrap_or_default();
         let since_change = now.saturating_duration_since(self.changed);
         if standing <= STANDING_MAX {
             self.limit *= GROWTH.powf(since_change.as_secs_f64().min(1.0));
             self.changed = now;
-        } else if since_change >= WINDOW
-            && let Some(received) = self.received.rate_bits_per_second(now)
-        {
-            self.limit = self.limit.min(received * DRAIN);
-            self.changed = now;
+            self.carries(received, now);
+        } else {
+            self.carried = [0.0; 2];
+            if since_change >= WINDOW && received > 0.0 {
+                self.limit = self.limit.min(received * DRAIN);
+                self.changed = now;
+            }
         }
+    }
+
+    fn carries(&mut self, received: f64, now: Instant) {
+        if now.saturating_duration_since(self.carried_since) > CARRIED_AGE {
+            self.carried = [0.0, self.carried[0]];
+            self.carried_since = now;
+        }
+        self.carried[0] = self.carried[0].max(received);
     }
 }
