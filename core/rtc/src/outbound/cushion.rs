@@ -17,10 +17,18 @@ const OCCASION: Duration = Duration::from_millis(300);
 const WINDOW: Duration = Duration::from_secs(20);
 const OCCASIONS_MAX: usize = 64;
 const _: () = assert!(OCCASIONS_MAX as u128 * OCCASION.as_millis() >= WINDOW.as_millis() * 9 / 10);
-/// Of so many occasions one may be later than what is kept, beside the first.
+/// A packet that arrives later than at best by more is one of a keyframe that takes its time, or of a path that is not steady.
+const UNSTEADY: Duration = Duration::from_millis(60);
+/// What a browser may keep pictures for by its own measure, where they do not arrive steadily. Where they do, it would show them
+/// some 30 ms later than at once, for nothing.
+const OWN_MEASURE_MAX: Duration = Duration::from_secs(1);
+/// Of so many occasions one may be later than what is kept.
 const EXCEPTIONS: usize = 32;
 /// From arriving to being decoded, and what the arrival of others varies by.
 const MARGIN: Duration = Duration::from_millis(20);
+/// What is told changes by a tenth of the time: browsers take it over at once, and stand still for the difference (libwebrtc,
+/// `VCMTiming::RenderTime`).
+const RAMP: u32 = 10;
 /// Most batches whose time is remembered: two seconds of 60 frames a second.
 const BATCHES_MAX: usize = 128;
 
@@ -30,12 +38,25 @@ pub(super) struct Cushion {
     sent: VecDeque<(u64, Instant)>,
     /// When one began, and how late the latest packet of it was. Oldest first.
     occasions: VecDeque<(Instant, Duration)>,
+    /// What is needed.
     delay: Duration,
+    /// What was told last, and when.
+    told: Duration,
+    told_at: Option<Instant>,
+    /// The last two occasions when pictures arrived unsteadily, the newest last.
+    unsteady: [Option<Instant>; 2],
 }
 
 impl Cushion {
     pub(super) fn new() -> Self {
-        Self { sent: VecDeque::with_capacity(BATCHES_MAX), occasions: VecDeque::new(), delay: Duration::ZERO }
+        Self {
+            sent: VecDeque::with_capacity(BATCHES_MAX),
+            occasions: VecDeque::new(),
+            delay: Duration::ZERO,
+            told: Duration::ZERO,
+            told_at: None,
+            unsteady: [None; 2],
+        }
     }
 
     /// The batch that begins with packet `index` leaves now.
@@ -68,21 +89,38 @@ impl Cushion {
         self.delay = self.needed();
     }
 
+    /// The viewer tells that a packet arrived so much later than at best.
+    pub(super) fn arrived(&mut self, late: Duration, now: Instant) {
+        let is_another = self.unsteady[1].is_none_or(|last| now.saturating_duration_since(last) >= OCCASION);
+        if late > UNSTEADY && is_another {
+            self.unsteady = [self.unsteady[1], Some(now)];
+        }
+    }
+
     /// What to tell with the next picture, of a line that tells `least` when nothing is lost.
     pub(super) fn playout_delay(&mut self, least: PlayoutDelay, now: Instant) -> PlayoutDelay {
         let is_old = |began: Instant| now.saturating_duration_since(began) > WINDOW;
-        if self.occasions.front().is_some_and(|(began, _)| is_old(*began)) {
+        while self.occasions.front().is_some_and(|(began, _)| is_old(*began)) {
             self.occasions.pop_front();
             self.delay = self.needed();
         }
-        PlayoutDelay { min: least.min.max(self.delay), max: least.max.max(self.delay) }
+        let step = self.told_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at)) / RAMP;
+        self.told_at = Some(now);
+        self.told = if self.told < self.delay {
+            self.delay.min(self.told + step)
+        } else {
+            self.delay.max(self.told.saturating_sub(step))
+        };
+        let is_unsteady = self.told > Duration::ZERO || self.unsteady[0].is_some_and(|first| !is_old(first));
+        let max = if is_unsteady { OWN_MEASURE_MAX } else { Duration::ZERO };
+        PlayoutDelay { min: least.min.max(self.told), max: least.max.max(max) }
     }
 
-    /// One occasion is no habit: it is over when the browser would have made up for it.
+    /// One occasion is enough: what is lost now may be lost again when it is sent again.
     fn needed(&self) -> Duration {
         let mut late: Vec<_> = self.occasions.iter().map(|(_, latest)| *latest).collect();
         late.sort_unstable_by(|one, other| other.cmp(one));
-        late.get(1 + late.len() / EXCEPTIONS).map_or(Duration::ZERO, |late| *late + MARGIN)
+        late.get(late.len() / EXCEPTIONS).map_or(Duration::ZERO, |late| *late + MARGIN)
     }
 }
 
@@ -111,18 +149,32 @@ mod tests {
         assert_eq!(cushion.playout_delay(AT_ONCE, start), AT_ONCE);
         // The second packet of its frame.
         cushion.asked_for(21, start + FRAME * 10 + ms(113));
-        assert_eq!(cushion.playout_delay(AT_ONCE, start), AT_ONCE, "once is not often");
+        let kept = |min| PlayoutDelay { min: ms(min), max: OWN_MEASURE_MAX };
+        assert_eq!(cushion.playout_delay(AT_ONCE, start + ms(500)), kept(50), "not at once");
+        assert_eq!(cushion.playout_delay(AT_ONCE, start + ms(2_000)), kept(133));
+        let least = PlayoutDelay { min: ms(150), max: ms(3_000) };
+        assert_eq!(cushion.playout_delay(least, start + ms(2_000)), least);
+        // Asked for twice.
         cushion.asked_for(60, start + FRAME * 30 + ms(80));
-        let both = PlayoutDelay { min: ms(100), max: ms(100) };
-        assert_eq!(cushion.playout_delay(AT_ONCE, start + ms(1_100)), both);
-        let least = PlayoutDelay { min: ms(50), max: ms(300) };
-        assert_eq!(cushion.playout_delay(least, start).max, ms(300));
-        // Asked for again, 100 ms later.
         cushion.asked_for(60, start + FRAME * 30 + ms(180));
-        assert_eq!(cushion.playout_delay(AT_ONCE, start + ms(1_200)).min, ms(133));
+        assert_eq!(cushion.playout_delay(AT_ONCE, start + ms(4_000)), kept(200));
 
-        let later = start + WINDOW + ms(500);
+        let later = start + WINDOW + ms(1_100);
         assert_eq!(cushion.playout_delay(AT_ONCE, later), AT_ONCE);
+    }
+
+    #[test]
+    fn who_is_not_reached_steadily_keeps_pictures_by_its_own_measure() {
+        let start = Instant::now();
+        let mut cushion = Cushion::new();
+        cushion.arrived(ms(200), start);
+        cushion.arrived(ms(210), start + ms(100));
+        cushion.arrived(ms(40), start + ms(1_000));
+        assert_eq!(cushion.playout_delay(AT_ONCE, start + ms(1_100)), AT_ONCE, "one occasion");
+        cushion.arrived(ms(200), start + ms(2_000));
+        let own = PlayoutDelay { min: Duration::ZERO, max: OWN_MEASURE_MAX };
+        assert_eq!(cushion.playout_delay(AT_ONCE, start + ms(2_100)), own);
+        assert_eq!(cushion.playout_delay(AT_ONCE, start + WINDOW + ms(1)), AT_ONCE);
     }
 
     #[test]

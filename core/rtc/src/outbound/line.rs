@@ -70,7 +70,7 @@ pub struct Line {
     template: Template,
     sealer: Sealer,
     rtx: Option<(Template, Sealer)>,
-    /// The frame being sent, and how many of its bursts are.
+    /// The frame being sent, and how many of its packets are.
     current: Option<(Arc<Frame>, usize)>,
     splices: Splices,
     resends: Resends,
@@ -139,10 +139,25 @@ impl Line {
         transport: &mut Transport,
         scratch: &'a mut Vec<u8>,
     ) -> Result<Option<Batch<'a>>, ExhaustedError> {
+        self.poll_some(SEGMENTS_MAX, now, transport, scratch)
+    }
+
+    /// The same for a path that would lose a whole burst: no more than so many packets of it.
+    ///
+    /// # Errors
+    /// [`ExhaustedError`]: the session must end.
+    pub fn poll_some<'a>(
+        &mut self,
+        packets_max: usize,
+        now: Instant,
+        transport: &mut Transport,
+        scratch: &'a mut Vec<u8>,
+    ) -> Result<Option<Batch<'a>>, ExhaustedError> {
         let Some((frame, next)) = &mut self.current else { return Ok(None) };
-        let Some(burst) = frame.bursts().get(*next).cloned() else { return Ok(None) };
-        *next += 1;
-        let last_burst = *next == frame.bursts().len();
+        let Some(burst) = frame.bursts().iter().find(|burst| burst.contains(next)) else { return Ok(None) };
+        let burst = *next..burst.end.min(*next + packets_max.max(1));
+        *next = burst.end;
+        let last_burst = *next == frame.packets();
         let last_packet = frame.packets() - 1;
 
         let mut writer = Writer::new(scratch, transport);
@@ -225,6 +240,11 @@ impl Line {
             writer.push(template, sealer, &[&osn, resend.payload()])?;
         }
         Ok(Some(writer.finish(transport)))
+    }
+
+    /// The viewer tells that a packet of the transport arrived so much later than at best.
+    pub fn arrived(&mut self, late: Duration, now: Instant) {
+        self.cushion.arrived(late, now);
     }
 
     /// From now on sender reports say what this anchor says; there are none before the first.
