@@ -1,6 +1,7 @@
 //! WebRTC on bad networks: real Chromium behind lost packets, bursts, cuts and bottlenecks. Every schedule has a seed, and says what
 //! came of it.
 
+use std::env;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
@@ -14,7 +15,6 @@ use serde::Deserialize;
 
 const STEP_MAX: Duration = Duration::from_secs(90);
 const STREAM: &str = "live/cam";
-const SEED: u64 = 1;
 
 /// What was counted since the page was opened.
 #[derive(Debug, Clone, Deserialize)]
@@ -37,7 +37,6 @@ struct Sample {
     concealed: u64,
     samples: u64,
     protocol: String,
-    state: String,
 }
 
 #[derive(Deserialize)]
@@ -73,11 +72,6 @@ impl Scene {
         Ok(Self { network, server, publisher, browser })
     }
 
-    /// The first sample from `at_ms` on.
-    fn sample_at(&self, at_ms: f64) -> Result<Sample> {
-        self.browser.wait_until("sample", STEP_MAX, |sample: &Sample| sample.at_ms >= at_ms)
-    }
-
     /// Watches for so long, and returns the samples of that time.
     fn watch(&self, duration: Duration) -> Result<Vec<Sample>> {
         let begin = now_ms()?;
@@ -90,7 +84,7 @@ impl Scene {
     fn stop(self) -> Result<()> {
         drop(self.browser);
         self.publisher.stop()?;
-        for line in self.server.log().iter().filter(|line| line.contains("whep") || line.contains("viewer")) {
+        for line in self.server.log().iter().filter(|line| line.contains("whep::viewer")) {
             println!("{line}");
         }
         self.server.stop()
@@ -102,20 +96,22 @@ fn now_ms() -> Result<f64> {
     Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64() * 1_000.0)
 }
 
-/// What a time of watching came to.
-#[derive(Debug)]
-struct Verdict {
-    watched_s: f64,
-    frozen_share: f64,
-}
-
-fn judge(name: &str, samples: &[Sample]) -> Result<Verdict> {
+/// Says what a time of watching came to. Returns the share of it that the picture was frozen, as the browser counts it.
+fn judge(name: &str, samples: &[Sample]) -> Result<f64> {
     let (first, last) = samples.first().zip(samples.last()).context("no samples")?;
     let watched_s = (last.at_ms - first.at_ms) / 1_000.0;
     let frozen_s = last.frozen_s - first.frozen_s;
     let widths = samples.iter().map(|sample| sample.width);
     let mut switches: Vec<_> = widths.collect();
     switches.dedup();
+    for pair in samples.windows(2).filter(|pair| pair[1].freezes > pair[0].freezes) {
+        println!(
+            "  frozen at {:.1} s for {:.0} ms, {} NACK",
+            (pair[1].at_ms - first.at_ms) / 1_000.0,
+            (pair[1].frozen_s - pair[0].frozen_s) * 1_000.0,
+            pair[1].nacks - pair[0].nacks,
+        );
+    }
     println!(
         "{name}: {watched_s:.0} s watched, {:.2} % frozen in {} freezes, {} frames, longest still {:.0} ms, {} PLI, {} NACK, \
          {} of {} packets lost, {} sent again, {:.0} kbit/s, {:.0} ms held, {:.1} % of the sound concealed, widths {switches:?}, {}",
@@ -133,69 +129,115 @@ fn judge(name: &str, samples: &[Sample]) -> Result<Verdict> {
         100.0 * (last.concealed - first.concealed) as f64 / (last.samples - first.samples) as f64,
         last.protocol,
     );
-    Ok(Verdict { watched_s, frozen_share: frozen_s / watched_s })
+    Ok(frozen_s / watched_s)
 }
 
-#[test]
-fn lost_packets() -> Result<()> {
-    let scene = Scene::start(SEED, Link::good(), "gop-2", "180:200k")?;
-    judge("no loss", &scene.watch(Duration::from_secs(10))?)?;
-    for percent in [1, 3, 5, 10] {
-        scene.network.set(Link::good().lossy(f64::from(percent) / 100.0));
-        judge(&format!("{percent} % lost"), &scene.watch(Duration::from_secs(30))?)?;
+/// What WebRTC promises its viewers on lines that lose packets, each way: freezes are no more than this share of the time.
+const LOSSES: [(u32, f64); 4] = [(1, 0.002), (3, 0.005), (5, 0.01), (10, 0.03)];
+/// What a machine may add that has other things to do; half of what is seen without repair in time.
+const BUSY: f64 = 0.03;
+
+fn loses(seed: u64, duration: Duration, losses: &[(u32, f64)], slack: f64) -> Result<()> {
+    let scene = Scene::start(seed, Link::good(), "gop-2", "180:200k")?;
+    judge("nothing lost", &scene.watch(Duration::from_secs(5))?)?;
+    let mut failures = Vec::new();
+    for (percent, frozen_max) in losses {
+        scene.network.set(Link::good().lossy(f64::from(*percent) / 100.0));
+        let frozen = judge(&format!("{percent} % lost"), &scene.watch(duration)?)?;
+        if frozen > frozen_max + slack {
+            failures.push(format!("{percent} % lost: frozen for {:.2} % of the time", frozen * 100.0));
+        }
     }
+    scene.stop()?;
+    ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    Ok(())
+}
+
+/// Cuts the line three times, and waits for the picture to be there again, in the same session.
+fn cuts(seed: u64, cut: Duration, back_max: Duration) -> Result<()> {
+    let scene = Scene::start(seed, Link::good(), "gop-2", "180:200k")?;
+    scene.watch(Duration::from_secs(3))?;
+    for _ in 0..3 {
+        scene.network.cut(cut);
+        let back_ms = now_ms()? + cut.as_secs_f64() * 1_000.0;
+        // What was under way is shown even while it is cut; this came later.
+        let is_back = |sample: &Sample| sample.shown_ms.is_some_and(|shown| shown > back_ms + 40.0);
+        let sample = scene.browser.wait_until("sample", STEP_MAX, is_back)?;
+        let after_ms = sample.shown_ms.context("it is shown")? - back_ms;
+        judge(
+            &format!("back {after_ms:.0} ms after a cut of {cut:?}"),
+            &scene.watch(Duration::from_secs(6))?,
+        )?;
+        ensure!(after_ms <= back_max.as_secs_f64() * 1_000.0, "{after_ms} ms");
+    }
+    ensure!(scene.server.metric("whep_viewers")? == 1.0, "another session");
     scene.stop()
 }
 
-/// When the first picture after `back_ms` was shown, after that.
-fn returned(scene: &Scene, back_ms: f64) -> Result<f64> {
-    let is_back = |sample: &Sample| sample.shown_ms.is_some_and(|shown| shown > back_ms);
-    let sample = scene.browser.wait_until("sample", STEP_MAX, is_back)?;
-    println!("{sample:?}");
-    Ok(sample.shown_ms.context("it is shown")? - back_ms)
-}
-
-#[test]
-fn cuts() -> Result<()> {
-    let scene = Scene::start(SEED, Link::good(), "gop-2", "180:200k")?;
-    scene.watch(Duration::from_secs(5))?;
-    for _ in 0..3 {
-        scene.network.cut(Duration::from_millis(200));
-        let returned = returned(&scene, now_ms()? + 200.0)?;
-        judge(&format!("cut for 200 ms, back after {returned:.0}"), &scene.watch(Duration::from_secs(4))?)?;
-    }
-    for _ in 0..3 {
-        scene.network.cut(Duration::from_secs(5));
-        let returned = returned(&scene, now_ms()? + 5_000.0)?;
-        judge(&format!("cut for 5 s, back after {returned:.0} ms"), &scene.watch(Duration::from_secs(15))?)?;
-    }
-    scene.stop()
-}
-
-#[test]
-fn narrow() -> Result<()> {
-    let scene = Scene::start(SEED, Link::good().narrow(4_000_000), "bbb720p30", "360:500k")?;
+/// 4 Mbit/s carry the source and 0.8 only its rung.
+fn narrows(seed: u64, duration: Duration) -> Result<()> {
+    let (wide, narrow) = (Link::good().narrow(4_000_000), Link::good().narrow(800_000));
+    let scene = Scene::start(seed, wide, "bbb720p30", "360:500k")?;
     judge("4 Mbit/s", &scene.watch(Duration::from_secs(15))?)?;
-    scene.network.set(Link::good().narrow(800_000));
-    let narrowed = now_ms()?;
-    let fallen = scene.browser.wait_until("sample", STEP_MAX, |sample: &Sample| sample.at_ms > narrowed && sample.width == 640)?;
-    println!("down after {:.0} ms", fallen.at_ms - narrowed);
-    judge("0.8 Mbit/s", &scene.watch(Duration::from_secs(40))?)?;
-    scene.network.set(Link::good().narrow(4_000_000));
-    let widened = now_ms()?;
-    let climbed = scene.browser.wait_until("sample", STEP_MAX, |sample: &Sample| sample.at_ms > widened && sample.width == 1280);
-    println!("up after {:?} ms", climbed.map(|climbed| climbed.at_ms - widened));
-    judge("4 Mbit/s again", &scene.watch(Duration::from_secs(20))?)?;
+    let turns = |link, width| -> Result<f64> {
+        scene.network.set(link);
+        let since = now_ms()?;
+        let is_turned = |sample: &Sample| sample.at_ms > since && sample.width == width;
+        let turned = scene.browser.wait_until("sample", STEP_MAX, is_turned)?;
+        Ok(turned.at_ms - since)
+    };
+    let fell_ms = turns(narrow, 640)?;
+    let samples = scene.watch(duration)?;
+    judge(&format!("down after {fell_ms:.0} ms, 0.8 Mbit/s"), &samples)?;
+    let switches = samples.windows(2).filter(|pair| pair[0].width != pair[1].width).count();
+    let climbed_ms = turns(wide, 1_280)?;
+    judge(&format!("up after {climbed_ms:.0} ms, 4 Mbit/s"), &scene.watch(Duration::from_secs(15))?)?;
+    scene.stop()?;
+    // A group of two seconds may have just begun.
+    ensure!(fell_ms <= 3_000.0, "down after {fell_ms} ms");
+    ensure!(switches as f64 <= 2.0 * duration.as_secs_f64() / 60.0, "{switches} switches");
+    Ok(())
+}
+
+/// Nothing is heard of a viewer any more, and no goodbye came.
+fn vanishes(seed: u64) -> Result<()> {
+    let scene = Scene::start(seed, Link::good(), "gop-2", "180:200k")?;
+    scene.watch(Duration::from_secs(2))?;
+    scene.network.cut(STEP_MAX * 2);
+    let since = now_ms()?;
+    poll::until("nobody watches", STEP_MAX, || {
+        Ok((scene.server.metric("whep_viewers")? == 0.0).then_some(()))
+    })?;
+    let after_s = (now_ms()? - since) / 1_000.0;
+    println!("forgotten after {after_s:.1} s");
+    ensure!(after_s <= 31.0, "{after_s} s");
     scene.stop()
 }
 
+/// `NETWORKS=all` (`make networks`), or the names of some, goes through schedules, most for `NETWORK_SECONDS` (60), on a machine that does nothing
+/// else. Without it there is a short one, which forgives what a busy machine does. `NETWORK_SEED` (1) is another chance.
 #[test]
-fn vanishes() -> Result<()> {
-    let scene = Scene::start(SEED, Link::good(), "gop-2", "180:200k")?;
-    scene.watch(Duration::from_secs(2))?;
-    scene.network.cut(Duration::from_secs(600));
-    let gone = now_ms()?;
-    poll::until("nobody watches", STEP_MAX, || Ok((scene.server.metric("whep_viewers")? == 0.0).then_some(())))?;
-    println!("gone after {:.1} s", (now_ms()? - gone) / 1_000.0);
-    scene.stop()
+fn little_is_seen_of_a_bad_network() -> Result<()> {
+    let number = |name, else_| env::var(name).map_or(Ok(else_), |text| text.parse::<u64>().context(text));
+    let (seed, seconds) = (number("NETWORK_SEED", 1)?, number("NETWORK_SECONDS", 60)?);
+    let Ok(names) = env::var("NETWORKS") else {
+        return loses(seed, Duration::from_secs(20), &LOSSES[2..3], BUSY);
+    };
+    let duration = Duration::from_secs(seconds);
+    let schedules: [(&str, &dyn Fn() -> Result<()>); 5] = [
+        ("losses", &|| loses(seed, duration, &LOSSES, 0.0)),
+        ("bursts", &|| cuts(seed, Duration::from_millis(200), Duration::from_secs(1))),
+        ("cuts", &|| cuts(seed, Duration::from_secs(5), Duration::from_secs(3))),
+        ("narrow", &|| narrows(seed, duration)),
+        ("vanished", &|| vanishes(seed)),
+    ];
+    // All of them, whatever comes of one.
+    let wanted =
+        schedules.iter().filter(|(name, _)| names == "all" || names.split(',').any(|one| one == *name));
+    let outcomes: Vec<_> = wanted.map(|(_, run)| run()).collect();
+    ensure!(!outcomes.is_empty(), "no schedule is called {names}");
+    let failures: Vec<_> =
+        outcomes.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
+    ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    Ok(())
 }
