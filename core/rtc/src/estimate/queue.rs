@@ -124,3 +124,43 @@ impl StandingQueue {
         self.carried[0] = self.carried[0].max(received);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Feedback every 50 ms of five packets that were `late_ms` longer on their way than at best.
+    fn feedbacks(queue: &mut StandingQueue, from: u32, count: u32, late_ms: u64) -> Duration {
+        let mut most = Duration::ZERO;
+        for number in from..from + count {
+            let departure = queue.epoch + Duration::from_millis(50) * number;
+            let late = Duration::from_millis(if number == 0 { 0 } else { late_ms });
+            let report = |id| PacketReport {
+                ssrc: 0,
+                id,
+                rtp_sequence_number: 0,
+                is_twcc: true,
+                twcc_sequence_number: 0,
+                size: 1_250,
+                arrived: true,
+                departure,
+                arrival: Some(Duration::from_millis(50) * number + late),
+                ecn: Default::default(),
+            };
+            let reports: Vec<_> = (0..5).map(report).collect();
+            most = queue.on_reports(departure + Duration::from_millis(20), &reports);
+        }
+        most
+    }
+
+    #[test]
+    fn what_was_carried_counts_until_a_queue_stands() {
+        let mut queue = StandingQueue::new(Instant::now());
+        assert_eq!(feedbacks(&mut queue, 0, 40, 60).as_millis(), 60);
+        assert!((0.8e6..1.3e6).contains(&queue.carried()), "{}", queue.carried());
+        assert!(queue.limit().is_infinite());
+        feedbacks(&mut queue, 40, 40, 250);
+        assert_eq!(queue.carried(), 0.0);
+        assert!(queue.limit() < 1e6);
+    }
+}

@@ -142,7 +142,7 @@ fn losses_by_chance_do_not_wear_the_estimate_down() {
             now += Duration::from_millis(50);
             // The last one arrives always, so that the others are known to be lost.
             let chunks = (0..5).map(|packet| {
-                let symbol = if packet < 4 && random.f64() < 0.0625 {
+                let symbol = if packet < 4 && random.f64() < 0.1 {
                     SymbolTypeTcc::PacketNotReceived
                 } else {
                     SymbolTypeTcc::PacketReceivedWithoutDelta
@@ -160,6 +160,6 @@ fn losses_by_chance_do_not_wear_the_estimate_down() {
             estimator.feedback(&feedback, now);
         }
         let estimate = estimator.estimate(now).bits_per_second;
-        assert!(estimate > 1.5e6, "{estimate} after a minute of 5 % loss");
+        assert!(estimate > 1e6, "{estimate} after a minute of 8 % loss");
     }
 }
