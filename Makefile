@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/target/tools/node/bin:$(PATH)
 PAGES := player-demo/dist/index.html
 PAGE_SOURCES := $(shell find player-demo/src -type f) $(wildcard player-demo/*.mjs player-demo/*.json player-demo/*.txt)
 
-.PHONY: help demo test build check fix bench soak chaos fuzz pages setup-build setup-check setup-demo setup-test setup-fuzz
+.PHONY: help demo test build check fix bench soak chaos networks fuzz pages setup-build setup-check setup-demo setup-test setup-fuzz
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -46,6 +46,11 @@ soak: setup-demo build ## an hour of publishers and viewers that come and go: do
 chaos: setup-test pages ## encoders are killed and stopped at random, CHAOS_SEEDS (20) schedules from CHAOS_FIRST (1) on: a quarter of an hour
 	cargo build --locked --package tidecast --package tidecast-encoder
 	CHAOS_SEEDS=$${CHAOS_SEEDS:-20} cargo test --locked --package tidecast-tests --test ladder -- --nocapture whatever_befalls
+
+# NETWORK_SEED=7 make networks: other packets are lost.
+networks: setup-test pages tests/browser/node_modules/.package-lock.json ## Chromium by WebRTC on networks that lose, cut and narrow, as root: a quarter of an hour, on a quiet machine
+	cargo build --locked --package tidecast --package tidecast-encoder
+	NETWORKS=all cargo test --locked --package tidecast-tests --test networks -- --nocapture
 
 fuzz: setup-fuzz pages ## libFuzzer at every parser of foreign bytes, FUZZ_SECONDS (120) each: half an hour
 	@scripts/fuzz.sh

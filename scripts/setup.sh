@@ -134,6 +134,7 @@ if [[ $level == demo || $level == test ]]; then
 fi
 if [[ $level == test ]]; then
     want chromium "to watch as a viewer does" chromium
+    want ip "to lay a bad network" iproute2
     want curl "to watch over HTTP/2" curl
 fi
 apt_install "${packages[@]}"

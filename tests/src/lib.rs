@@ -8,6 +8,7 @@
 //!   [`strict`]      an independent reader of playlists that forgives nothing
 //!   [`ffprobe`]     what a foreign demuxer sees in what was kept, and [`fmp4`] what is written there
 //!   [`browser`]     Chromium on the watch page
+//!   [`network`]     a bad one, for a browser to be in
 //!   [`tls`]         certificates, and viewers that look at them; [`pebble`], an authority that signs them
 //!
 //! A black box: nothing here knows the crates under test.
@@ -19,6 +20,7 @@ pub mod ffprobe;
 pub mod fmp4;
 pub mod http;
 pub mod media;
+pub mod network;
 pub mod pebble;
 pub mod poll;
 mod process;

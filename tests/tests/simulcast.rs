@@ -20,6 +20,7 @@ struct Published {
 }
 
 #[derive(Debug, Deserialize)]
+#[expect(dead_code, reason = "told when something is wrong")]
 struct Layer {
     rid: String,
     width: u32,
@@ -33,6 +34,7 @@ struct Layer {
 struct Begun {}
 
 #[derive(Debug, Deserialize)]
+#[expect(dead_code, reason = "told when something is wrong")]
 struct Pinned {
     status: u16,
     width: u32,

@@ -16,6 +16,12 @@ const JOIN_AGE_MAX: Duration = Duration::from_millis(2_500);
 /// For the keyframe of the new rendition, once the old one has had its own. A rung is this much behind its source if it is in trouble.
 const HOLD_MAX: Duration = Duration::from_millis(250);
 
+/// Who has found no keyframe by then may as well be sent what there is: the rung is in trouble.
+const FLIGHT_MAX: Duration = Duration::from_secs(4);
+
+/// A rendition that was given up may be there again: encoders are started anew, and machines are busy for a while.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
 /// A rendition without a frame for so long has stopped; nothing of it is waited for.
 const STOPPED_AFTER: Duration = Duration::from_millis(500);
 
@@ -24,6 +30,10 @@ pub(crate) struct Place {
     /// `None` before the first frame, and after it lost its place.
     spot: Option<Spot>,
     wanted: usize,
+    /// Since when it is sent what the path does not carry, which is not finished first.
+    flees_since: Option<Instant>,
+    /// What was wanted and had nothing to send, and since when something else is wanted.
+    given_up: Option<(usize, Instant)>,
     /// PTS of the newest frame that was sent.
     sent: Option<i64>,
     holds_since: Option<Instant>,
@@ -49,13 +59,44 @@ pub(crate) enum Next<'a, T> {
 
 impl Place {
     pub(crate) fn new(wanted: usize) -> Self {
-        Self { spot: None, wanted, sent: None, holds_since: None }
+        Self { spot: None, wanted, flees_since: None, given_up: None, sent: None, holds_since: None }
     }
 
     /// From the next keyframe on.
     pub(crate) fn want(&mut self, rendition: usize) {
         self.wanted = rendition;
+        self.flees_since = None;
+        self.given_up = None;
         self.holds_since = None;
+    }
+
+    /// It has nothing to send: the next larger one, until it is tried again.
+    pub(crate) fn give_up(&mut self, now: Instant) {
+        let given_up = self.wanted;
+        self.want(given_up.saturating_sub(1));
+        self.given_up = Some((given_up, now));
+    }
+
+    /// Turns back to what was given up, after a while: more than it would be is more than the path carries.
+    pub(crate) fn retry(&mut self, now: Instant) {
+        if let Some((given_up, since)) = self.given_up
+            && now.saturating_duration_since(since) >= RETRY_AFTER
+        {
+            self.flee_to(given_up, now);
+        }
+    }
+
+    /// From the next keyframe on, and what of the old one is before that and has not been sent is left out: the path does not carry
+    /// it, and it would come late.
+    pub(crate) fn flee_to(&mut self, rendition: usize, now: Instant) {
+        self.want(rendition);
+        self.flees_since = Some(now);
+    }
+
+    /// It is still sent what the path does not carry.
+    pub(crate) fn is_fleeing(&self, now: Instant) -> bool {
+        self.flees_since.is_some_and(|since| now.saturating_duration_since(since) < FLIGHT_MAX)
+            && self.spot.is_some_and(|spot| spot.rendition != self.wanted)
     }
 
     pub(crate) fn wanted(&self) -> usize {
@@ -80,7 +121,9 @@ impl Place {
                 .newest()
                 .is_none_or(|newest| now.saturating_duration_since(newest.arrived) > STOPPED_AFTER);
             match (&found, key) {
-                (Found::Entry(entry), Some((number, key))) if entry.pts >= key.pts => {
+                (Found::Entry(entry), Some((number, key)))
+                    if self.flees_since.is_some() || entry.pts >= key.pts =>
+                {
                     return self.send(self.wanted, number, key);
                 }
                 (Found::NotYet, Some((number, key))) if has_stopped => {
@@ -220,6 +263,27 @@ mod tests {
         assert_eq!(scene.told(), expected);
     }
 
+    /// A viewer that is behind, as its path is overrun, is not sent the rest of what overruns it.
+    #[test]
+    fn who_flees_from_a_rendition_leaves_out_what_waits() {
+        let mut scene = Scene::new(SOURCE);
+        (0..20).for_each(|number| scene.frame(SOURCE, number, Duration::ZERO));
+        scene.told();
+        scene.place.flee_to(RUNG, scene.at(20));
+        assert!(scene.place.is_fleeing(scene.at(20)) && !scene.place.is_fleeing(scene.at(20) + FLIGHT_MAX));
+        scene.frame(SOURCE, 20, Duration::ZERO);
+        assert_eq!(scene.told(), [(SOURCE, 20)], "until there is a keyframe");
+        // It is paced, and so is not sent these.
+        let place = std::mem::replace(&mut scene.place, Place::new(RUNG));
+        (21..26).for_each(|number| scene.frame(SOURCE, number, Duration::ZERO));
+        scene.frame(RUNG, 25, Duration::ZERO);
+        scene.told();
+        scene.place = place;
+        scene.send_all(scene.at(26));
+        assert_eq!(scene.told(), [(RUNG, 25)]);
+        assert!(!scene.place.is_fleeing(scene.at(26)));
+    }
+
     #[test]
     fn a_rung_in_trouble_holds_its_viewer_for_a_moment_only() {
         let mut scene = Scene::new(SOURCE);
@@ -247,6 +311,25 @@ mod tests {
         assert_eq!(scene.told(), frames(RUNG, 0..10));
         scene.frame(SOURCE, 25, Duration::ZERO);
         assert_eq!(scene.told(), [(SOURCE, 25)]);
+    }
+
+    /// Otherwise who has a narrow path would be sent what is too much for it ever after.
+    #[test]
+    fn what_was_given_up_is_tried_again() {
+        let mut scene = Scene::new(RUNG);
+        (0..10).for_each(|number| scene.frame(RUNG, number, Duration::ZERO));
+        scene.place.give_up(scene.at(10));
+        scene.frame(SOURCE, 25, Duration::ZERO);
+        scene.told();
+        scene.place.retry(scene.at(26));
+        assert_eq!(scene.place.wanted(), SOURCE);
+        scene.place.retry(scene.at(10) + RETRY_AFTER);
+        assert_eq!(scene.place.wanted(), RUNG);
+        scene.frame(SOURCE, 151, Duration::ZERO);
+        scene.told();
+        scene.frame(RUNG, 175, Duration::ZERO);
+        scene.frame(SOURCE, 176, Duration::ZERO);
+        assert_eq!(scene.told(), [(RUNG, 175)]);
     }
 
     #[test]

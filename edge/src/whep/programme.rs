@@ -58,7 +58,7 @@ impl Programme {
         let announced = |id| {
             let (tracks, live) = live?;
             let place = tracks.iter().position(|track| track.id == id)?;
-            live.bandwidth.get(place).map(|bandwidth| bandwidth.peak)
+            live.bandwidth.get(place).map(|bandwidth| bandwidth.average)
         };
         let bits = self.video.iter().map(|video| {
             let track = video.track.record();

@@ -18,14 +18,10 @@ use rtc_rtcp::transport_feedbacks::transport_layer_nack::{NackPair, TransportLay
 use tracing::{debug, warn};
 
 use super::metrics::{Change, Metrics};
+use super::pace::Pace;
 use super::place::{Next, Place};
 use super::programme::Programme;
 use super::ring::Found;
-
-/// Sent to one viewer at once. A joining one is sent up to two seconds and a half of video, which would overrun the queues of its network.
-const TURN_PACKETS: usize = 64;
-/// Between two turns.
-const TURN: Duration = Duration::from_millis(4);
 
 /// Datagrams of one viewer that are read in a second; browsers send some twenty, and more only under loss.
 const HEARD_MAX: u32 = 400;
@@ -40,6 +36,8 @@ const KEYFRAMES_APART_MAX_S: f64 = 5.0;
 /// What a path is taken to carry before it told, in bit/s: most carry more, and who is started too low sees a bad picture
 /// for eight seconds.
 const INITIAL: f64 = 5e6;
+/// Of what a rendition needs on average, for the moments when it needs more.
+const SLACK: f64 = 2.0;
 /// No path is taken to carry less.
 const MIN: f64 = 100e3;
 
@@ -72,9 +70,9 @@ pub(super) struct Viewer {
     silent_since: Option<Instant>,
     /// Datagrams of the second that began then.
     heard: (Instant, u32),
-    turn: Turn,
     /// What it said is to be followed at once; most only adds to what is known of its path.
     is_pressing: bool,
+    pace: Pace,
     /// By then it must be looked at, whatever comes.
     deadline: Option<Instant>,
 }
@@ -86,11 +84,6 @@ enum Media {
     /// Until there are keys.
     Waiting(Box<LineSettings>),
     Line(Box<Line>),
-}
-
-struct Turn {
-    began: Instant,
-    packets: usize,
 }
 
 impl Media {
@@ -111,7 +104,7 @@ impl Viewer {
         let ladder = programme.ladder();
         let max = ladder.last().copied().unwrap_or_default().mul_add(2.0, 1e6);
         let limits = Limits { initial: INITIAL.min(max), min: MIN, max };
-        let chooser = Chooser::new(ladder, limits.initial);
+        let (estimator, chooser) = (Estimator::new(limits, now), Chooser::new(ladder, limits.initial));
         let chosen = programme.number_at(chooser.rung());
         let is_seldom = programme.keyframes_apart_s() > KEYFRAMES_APART_MAX_S;
         let begins = if is_seldom { programme.rung_for(chosen) } else { chosen };
@@ -124,13 +117,13 @@ impl Viewer {
             place: Place::new(begins),
             next_sound: None,
             transport: Transport::new(now),
-            estimator: Estimator::new(limits, now),
+            pace: Pace::new(estimator.estimate(now).burst_bits_per_second, now),
+            estimator,
             chooser,
             is_pinned: false,
             then: (begins != chosen).then_some(chosen),
             silent_since: None,
             heard: (now, 0),
-            turn: Turn { began: now, packets: 0 },
             is_pressing: false,
             deadline: None,
         }
@@ -287,7 +280,10 @@ impl Viewer {
                 self.choose(programme, now);
             }
         } else if let Some(feedback) = any.downcast_ref::<TransportLayerCc>() {
-            self.estimator.feedback(feedback, now);
+            let late = self.estimator.feedback(feedback, now);
+            if let Some(line) = self.video.line() {
+                line.arrived(late, now);
+            }
             self.choose(programme, now);
         } else if let Some(remb) = any.downcast_ref::<ReceiverEstimatedMaximumBitrate>() {
             self.estimator.remb(f64::from(remb.bitrate), now);
@@ -299,20 +295,33 @@ impl Viewer {
     }
 
     fn choose(&mut self, programme: &Programme, now: Instant) {
-        let estimate = self.estimator.estimate(now).bits_per_second;
+        let told = self.estimator.estimate(now);
+        let estimate = told.bits_per_second;
+        let before = self.chooser.rung();
         if let Some(rung) = self.chooser.update(estimate, now)
             && !self.is_pinned
         {
             debug!(rung, estimate = estimate as u64, "another rendition");
             self.is_pressing = true;
             self.metrics.changed(Change::Estimate);
-            let rendition = programme.number_at(rung);
-            // Its path does not carry what it is sent, and it cannot leave that before the next one.
-            if rendition > self.place.wanted() {
+            let number = programme.number_at(rung);
+            if rung < before {
+                self.place.flee_to(number, now);
+                // It has no time for what is left of the group.
                 programme.want_keyframe();
+            } else {
+                self.place.want(number);
             }
-            self.place.want(rendition);
         }
+        self.place.retry(now);
+        let rung = self.place.rendition().map_or(0, |number| programme.number_at(number));
+        self.pace.set(if self.place.is_fleeing(now) {
+            // Until the switch, what is too much is not to fill the queue that the other would wait in.
+            estimate
+        } else {
+            // It is for bursts. Who gets more than the path carries, as it chose so or there is no less, gets it all the same.
+            told.burst_bits_per_second.max(self.chooser.needs(rung) * SLACK)
+        });
     }
 
     /// Sends what there is. When to go on, if there is more.
@@ -324,32 +333,33 @@ impl Viewer {
         scratch: &mut Vec<u8>,
         now: Instant,
     ) -> Result<Option<Instant>, ExhaustedError> {
-        if now.saturating_duration_since(self.turn.began) >= TURN {
-            self.turn = Turn { began: now, packets: 0 };
-        }
         if let Some(line) = self.audio.line() {
             let (next, transport) = (&mut self.next_sound, &mut self.transport);
             send_sound(line, next, transport, &mut self.estimator, programme, port, path, scratch, now)?;
         }
         let Some(line) = self.video.line() else { return Ok(None) };
         while let Some(batch) = line.poll_resend(now, &mut self.transport, scratch)? {
-            self.turn.packets += batch.packets;
             self.metrics.resent.inc_by(batch.packets as u64);
+            self.pace.sent(batch.bytes.len(), now);
             send(port, path, &batch);
             self.estimator.sent(&batch, now);
         }
         loop {
-            while let Some(batch) = line.poll(now, &mut self.transport, scratch)? {
+            if !line.is_idle()
+                && let Some(due) = self.pace.due(now)
+            {
+                return Ok(Some(due));
+            }
+            let batch = line.poll_some(self.pace.packets(), now, &mut self.transport, scratch)?;
+            if let Some(batch) = batch {
+                self.pace.sent(batch.bytes.len(), now);
                 send(port, path, &batch);
                 self.estimator.sent(&batch, now);
-                self.turn.packets += batch.packets;
-                if self.turn.packets >= TURN_PACKETS {
-                    return Ok(Some(self.turn.began + TURN));
-                }
+                continue;
             }
             match self.place.next(programme.rings(), now) {
                 Next::Send(entry) => {
-                    // It is idle: all before was sent.
+                    // It is idle: all before was sent. Whether this one may be is seen above.
                     let _busy = line.begin(entry.packets.clone());
                     self.silent_since = None;
                     if let Some(then) = self.then.take() {
@@ -384,7 +394,7 @@ impl Viewer {
         if wanted > 0 && !programme.is_interrupted() {
             debug!(rendition = wanted, "it stands still: a larger one instead");
             self.metrics.changed(Change::Silence);
-            self.place.want(wanted - 1);
+            self.place.give_up(now);
         }
         now + SILENT_MAX
     }

@@ -45,6 +45,11 @@ impl Chooser {
         self.rung
     }
 
+    /// What the rung needs, in bits per second.
+    pub fn needs(&self, rung: usize) -> f64 {
+        self.ladder.get(rung).copied().unwrap_or_default()
+    }
+
     /// The ladder has changed, and the viewer now gets `rung` of it: what was in the way before may no longer be.
     pub fn set_ladder(&mut self, ladder: Vec<f64>, rung: usize) {
         self.rung = rung.min(ladder.len().saturating_sub(1));
@@ -59,7 +64,7 @@ impl Chooser {
             self.trial = None;
             self.wait = CLIMB_WAIT;
         }
-        let needed = self.ladder.get(self.rung).copied().unwrap_or_default();
+        let needed = self.needs(self.rung);
         let changed = if estimate < needed { self.fall(estimate) } else { self.climb(estimate, now) };
         changed.then_some(self.rung)
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rtc_interceptor::{BandwidthEstimator, Gcc, LossController, PacketReport, convert_twcc};
 use rtc_rtcp::transport_feedbacks::transport_layer_cc::{PacketStatusChunk, TransportLayerCc};
 
+use super::bursts::Bursts;
 use super::departures::Departures;
 use super::queue::StandingQueue;
 use crate::outbound::{Batch, Reception};
@@ -24,6 +25,9 @@ const REPORTED_RTT_AGE_MAX: Duration = Duration::from_secs(10);
 /// browsers send four feedbacks a second or more, and this is four times 100 Mbit/s.
 const FEEDBACK_PACKETS_MAX: usize = 2 * 1024;
 
+/// For how long losses are counted before they are judged.
+const LOSS_WINDOW: Duration = Duration::from_millis(500);
+
 /// Bounds of an estimate, in bits per second.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
@@ -37,8 +41,17 @@ pub struct Limits {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimate {
     pub bits_per_second: f64,
+    /// What may be sent for a moment, of a keyframe.
+    pub burst_bits_per_second: f64,
     /// `None` until the viewer has told something.
     pub rtt: Option<Duration>,
+}
+
+/// Packets that feedback told of.
+struct Told {
+    since: Instant,
+    lost: usize,
+    packets: usize,
 }
 
 /// One viewer's.
@@ -46,7 +59,12 @@ pub struct Estimator {
     departures: Departures,
     gcc: Gcc,
     queue: StandingQueue,
+    bursts: Bursts,
+    told: Option<Told>,
+    /// By feedback of single packets; the other by reports, for who gives no such feedback.
+    feedback_loss: LossController,
     loss: LossController,
+    max: f64,
     /// Number behind the newest packet that the receiver has told of.
     next_number: u64,
     feedback_at: Option<Instant>,
@@ -62,7 +80,11 @@ impl Estimator {
             departures: Departures::default(),
             gcc: Gcc::new(initial, min, max),
             queue: StandingQueue::new(now),
+            bursts: Bursts::new(now),
+            told: None,
+            feedback_loss: LossController::new(initial, min, max),
             loss: LossController::new(initial, min, max),
+            max,
             next_number: 0,
             feedback_at: None,
             remb: None,
@@ -78,14 +100,18 @@ impl Estimator {
         }
     }
 
-    /// The viewer tells when packets arrived.
-    pub fn feedback(&mut self, feedback: &TransportLayerCc, now: Instant) {
+    /// The viewer tells when packets arrived. Returns how much later than at best the latest of them did.
+    pub fn feedback(&mut self, feedback: &TransportLayerCc, now: Instant) -> Duration {
         let reports = self.reports(feedback, now);
-        if !reports.is_empty() {
-            self.feedback_at = Some(now);
-            self.gcc.on_reports(now, &reports);
-            self.queue.on_reports(now, &reports);
+        if reports.is_empty() {
+            return Duration::ZERO;
         }
+        self.feedback_at = Some(now);
+        self.gcc.on_reports(now, &reports);
+        self.count_losses(&reports, now);
+        let late = self.queue.on_reports(now, &reports);
+        self.bursts.arrived(late, now);
+        late
     }
 
     /// What is new in it.
@@ -125,6 +151,17 @@ impl Estimator {
         reports
     }
 
+    /// Of some packets one lost is many, and the controller goes back up only where next to none is.
+    fn count_losses(&mut self, reports: &[PacketReport], now: Instant) {
+        let since = self.told.get_or_insert(Told { since: now, lost: 0, packets: 0 });
+        since.lost += reports.iter().filter(|report| !report.arrived).count();
+        since.packets += reports.len();
+        if now.saturating_duration_since(since.since) >= LOSS_WINDOW {
+            self.feedback_loss.update(now, since.lost, since.packets);
+            self.told = None;
+        }
+    }
+
     /// The viewer's own estimate (draft-alvestrand-rmcat-remb): no more than it says.
     pub fn remb(&mut self, bits_per_second: f64, now: Instant) {
         if bits_per_second.is_finite() && bits_per_second >= 0.0 {
@@ -144,7 +181,10 @@ impl Estimator {
 
     pub fn estimate(&self, now: Instant) -> Estimate {
         let is_fresh = |at: Instant, age_max| now.saturating_duration_since(at) <= age_max;
-        let by_feedback = self.gcc.target_bitrate().min(self.queue.limit());
+        // `Gcc` takes the time that a large keyframe needs for a path that is overrun, and goes down to a part of what was
+        // received, which is no more than what was sent. A path that carried it and has no queue carries it.
+        let by_delay = self.gcc.delay_based_bitrate().max(self.queue.carried().min(self.max));
+        let by_feedback = by_delay.min(self.feedback_loss.target()).min(self.queue.limit());
         let own = match self.feedback_at {
             None => self.loss.target(),
             Some(at) if is_fresh(at, FEEDBACK_AGE_MAX) => by_feedback,
@@ -153,8 +193,10 @@ impl Estimator {
         };
         let told = self.remb.filter(|(at, _)| is_fresh(*at, REMB_AGE_MAX));
         let reported = self.reported_rtt.filter(|(at, _)| is_fresh(*at, REPORTED_RTT_AGE_MAX));
+        let bits_per_second = told.map_or(own, |(_, remb)| own.min(remb));
         Estimate {
-            bits_per_second: told.map_or(own, |(_, remb)| own.min(remb)),
+            bits_per_second,
+            burst_bits_per_second: bits_per_second * self.bursts.factor(),
             rtt: reported.map(|(_, rtt)| rtt).or(self.feedback_rtt),
         }
     }

@@ -7,6 +7,7 @@
 //! ```
 //! Off the hot path: a batch costs one entry, feedback comes a few times a second.
 
+mod bursts;
 mod choose;
 mod departures;
 mod estimator;

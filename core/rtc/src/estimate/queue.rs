@@ -17,6 +17,8 @@ const WINDOW: Duration = Duration::from_millis(500);
 const BASE_AGE: Duration = Duration::from_secs(15);
 /// Share of what arrives that lets the queue drain (draft-ietf-rmcat-gcc, §5.5, as for its own decrease).
 const DRAIN: f64 = 0.85;
+/// How long it is remembered what was carried, once or twice over.
+const CARRIED_AGE: Duration = Duration::from_secs(10);
 /// Growth of the limit in a second without a queue (ibid.).
 const GROWTH: f64 = 1.08;
 
@@ -31,6 +33,9 @@ pub(super) struct StandingQueue {
     /// In bits per second; infinite until a queue stood.
     limit: f64,
     changed: Instant,
+    /// Most bits per second that were received without a queue in this and the last [`CARRIED_AGE`].
+    carried: [f64; 2],
+    carried_since: Instant,
 }
 
 impl StandingQueue {
@@ -43,6 +48,8 @@ impl StandingQueue {
             received: RateCalculator::new(WINDOW),
             limit: f64::INFINITY,
             changed: now,
+            carried: [0.0; 2],
+            carried_since: now,
         }
     }
 
@@ -50,18 +57,24 @@ impl StandingQueue {
         self.limit
     }
 
-    /// What one feedback told of, in the order it was sent.
-    pub(super) fn on_reports(&mut self, now: Instant, reports: &[PacketReport]) {
-        let (mut least, mut received) = (f64::INFINITY, 0);
+    /// What the path has just carried, so that no queue stood; nothing while one does.
+    pub(super) fn carried(&self) -> f64 {
+        self.carried[0].max(self.carried[1])
+    }
+
+    /// What one feedback told of, in the order it was sent. Returns how much later than at best its latest packet arrived.
+    pub(super) fn on_reports(&mut self, now: Instant, reports: &[PacketReport]) -> Duration {
+        let (mut least, mut most, mut received) = (f64::INFINITY, f64::NEG_INFINITY, 0);
         for report in reports.iter().filter(|report| report.arrived) {
             received += report.size;
             if let Some(arrival) = report.arrival {
                 let sent = report.departure.saturating_duration_since(self.epoch);
-                least = least.min(arrival.as_secs_f64() - sent.as_secs_f64());
+                let delay = arrival.as_secs_f64() - sent.as_secs_f64();
+                (least, most) = (least.min(delay), most.max(delay));
             }
         }
         if least.is_infinite() {
-            return;
+            return Duration::ZERO;
         }
         self.received.add(now, received);
         if now.saturating_duration_since(self.base_since) > BASE_AGE {
@@ -78,20 +91,77 @@ impl StandingQueue {
         if covers_window {
             self.adjust(now);
         }
+        Duration::try_from_secs_f64(most - self.base()).unwrap_or_default()
+    }
+
+    /// The best delay.
+    fn base(&self) -> f64 {
+        self.base[0].min(self.base[1])
     }
 
     fn adjust(&mut self, now: Instant) {
-        let base = self.base[0].min(self.base[1]);
-        let standing = self.recent.iter().fold(f64::INFINITY, |least, (_, delay)| least.min(*delay)) - base;
+        let standing =
+            self.recent.iter().fold(f64::INFINITY, |least, (_, delay)| least.min(*delay)) - self.base();
+        let received = self.received.rate_bits_per_second(now).unwrap_or_default();
         let since_change = now.saturating_duration_since(self.changed);
         if standing <= STANDING_MAX {
             self.limit *= GROWTH.powf(since_change.as_secs_f64().min(1.0));
             self.changed = now;
-        } else if since_change >= WINDOW
-            && let Some(received) = self.received.rate_bits_per_second(now)
-        {
-            self.limit = self.limit.min(received * DRAIN);
-            self.changed = now;
+            self.carries(received, now);
+        } else {
+            self.carried = [0.0; 2];
+            if since_change >= WINDOW && received > 0.0 {
+                self.limit = self.limit.min(received * DRAIN);
+                self.changed = now;
+            }
         }
+    }
+
+    fn carries(&mut self, received: f64, now: Instant) {
+        if now.saturating_duration_since(self.carried_since) > CARRIED_AGE {
+            self.carried = [0.0, self.carried[0]];
+            self.carried_since = now;
+        }
+        self.carried[0] = self.carried[0].max(received);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Feedback every 50 ms of five packets that were `late_ms` longer on their way than at best.
+    fn feedbacks(queue: &mut StandingQueue, from: u32, count: u32, late_ms: u64) -> Duration {
+        let mut most = Duration::ZERO;
+        for number in from..from + count {
+            let departure = queue.epoch + Duration::from_millis(50) * number;
+            let late = Duration::from_millis(if number == 0 { 0 } else { late_ms });
+            let report = |id| PacketReport {
+                ssrc: 0,
+                id,
+                rtp_sequence_number: 0,
+                is_twcc: true,
+                twcc_sequence_number: 0,
+                size: 1_250,
+                arrived: true,
+                departure,
+                arrival: Some(Duration::from_millis(50) * number + late),
+                ecn: Default::default(),
+            };
+            let reports: Vec<_> = (0..5).map(report).collect();
+            most = queue.on_reports(departure + Duration::from_millis(20), &reports);
+        }
+        most
+    }
+
+    #[test]
+    fn what_was_carried_counts_until_a_queue_stands() {
+        let mut queue = StandingQueue::new(Instant::now());
+        assert_eq!(feedbacks(&mut queue, 0, 40, 60).as_millis(), 60);
+        assert!((0.8e6..1.3e6).contains(&queue.carried()), "{}", queue.carried());
+        assert!(queue.limit().is_infinite());
+        feedbacks(&mut queue, 40, 40, 250);
+        assert_eq!(queue.carried(), 0.0);
+        assert!(queue.limit() < 1e6);
     }
 }

@@ -43,6 +43,8 @@ struct Path {
     /// Bursts still to leave, with when and their packets.
     bursts: Vec<(Instant, usize)>,
     switches: Vec<(Duration, usize)>,
+    /// How much larger a keyframe is than other pictures.
+    keyframes: f64,
 }
 
 impl Path {
@@ -66,6 +68,7 @@ impl Path {
             next_feedback: start,
             bursts: Vec::new(),
             switches: Vec::new(),
+            keyframes: 4.0,
         }
     }
 
@@ -92,12 +95,12 @@ impl Path {
         }
     }
 
-    /// A keyframe is four times the others, and they vary by a third; in pieces of 32 packets, 5 ms apart.
+    /// The others vary by a third. In pieces of 32 packets, 5 ms apart.
     fn frame(&mut self) {
         let key = self.frames.is_multiple_of(KEYFRAME_EVERY);
         self.frames += 1;
         let mean = LADDER[self.chooser.rung()] / f64::from(FRAMES_PER_SECOND) / 8.0 * 60.0 / 63.0;
-        let bytes = mean * if key { 4.0 } else { 0.67 + self.random.f64() * 0.66 };
+        let bytes = mean * if key { self.keyframes } else { 0.67 + self.random.f64() * 0.66 };
         let packets = (bytes / PACKET_BYTES as f64).ceil() as usize;
         for (piece, from) in (0..packets).step_by(32).enumerate() {
             let at = self.now + Duration::from_millis(5) * piece as u32;
@@ -219,6 +222,17 @@ fn jitter_is_not_taken_for_a_queue() {
     for seed in SEEDS {
         let mut path = Path::new(seed, 4e6, QUEUE, Duration::from_millis(60));
         path.run(120, 3_500e3);
+        assert_eq!(path.switches, []);
+    }
+}
+
+/// What publishers by RTMP send: a tenth of a second and more of the path for each keyframe.
+#[test]
+fn large_keyframes_are_not_taken_for_a_path_that_is_overrun() {
+    for seed in SEEDS {
+        let mut path = Path::new(seed, 5e6, QUEUE, Duration::ZERO);
+        path.keyframes = 10.0;
+        path.run(120, 4_500e3);
         assert_eq!(path.switches, []);
     }
 }

@@ -85,6 +85,7 @@ pub(super) struct Template {
     length: usize,
     transport_cc_at: Option<usize>,
     abs_send_time_at: Option<usize>,
+    playout_delay_at: Option<usize>,
 }
 
 impl Template {
@@ -104,7 +105,7 @@ impl Template {
         };
         let transport_cc_at = add(extensions.transport_cc, &[0; 2]);
         let abs_send_time_at = add(extensions.abs_send_time, &[0; 3]);
-        add(extensions.playout_delay, &playout_delay.bytes());
+        let playout_delay_at = add(extensions.playout_delay, &playout_delay.bytes());
         if length == FIXED_BYTES + 4 {
             length = FIXED_BYTES;
         } else {
@@ -114,7 +115,7 @@ impl Template {
             bytes[FIXED_BYTES..FIXED_BYTES + 2].copy_from_slice(&ONE_BYTE_PROFILE);
             bytes[FIXED_BYTES + 2..FIXED_BYTES + 4].copy_from_slice(&(words as u16).to_be_bytes());
         }
-        Self { bytes, length, transport_cc_at, abs_send_time_at }
+        Self { bytes, length, transport_cc_at, abs_send_time_at, playout_delay_at }
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -126,6 +127,12 @@ impl Template {
         self.bytes[4..8].copy_from_slice(&timestamp.to_be_bytes());
         if let Some(at) = self.abs_send_time_at {
             self.bytes[at..at + 3].copy_from_slice(&transport.abs_send_time(now));
+        }
+    }
+
+    pub(super) fn set_playout_delay(&mut self, delay: PlayoutDelay) {
+        if let Some(at) = self.playout_delay_at {
+            self.bytes[at..at + 3].copy_from_slice(&delay.bytes());
         }
     }
 
@@ -164,8 +171,10 @@ mod tests {
         assert_eq!(transport.next(), 0x1_0006);
 
         template.set_packet(false, &mut transport);
+        template.set_playout_delay(PlayoutDelay { min: Duration::ZERO, max: Duration::from_millis(150) });
         let header = Header::unmarshal(&mut template.bytes()).unwrap();
         assert_eq!((header.payload_type, header.marker), (102, false));
+        assert_eq!(header.get_extension(14).unwrap()[..], [0, 0, 15]);
         assert_eq!(header.get_extension(3).unwrap()[..], [0, 6]);
     }
 

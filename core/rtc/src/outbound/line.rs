@@ -10,6 +10,7 @@ use rtc_rtcp::source_description::{
     SdesType, SourceDescription, SourceDescriptionChunk, SourceDescriptionItem,
 };
 
+use super::cushion::Cushion;
 use super::header::{HeaderExtensions, PlayoutDelay, Template, Transport};
 use super::history::History;
 use super::report::{self, ClockAnchor, Reception, Reports};
@@ -69,10 +70,11 @@ pub struct Line {
     template: Template,
     sealer: Sealer,
     rtx: Option<(Template, Sealer)>,
-    /// The frame being sent, and how many of its bursts are.
+    /// The frame being sent, and how many of its packets are.
     current: Option<(Arc<Frame>, usize)>,
     splices: Splices,
     resends: Resends,
+    cushion: Cushion,
     reports: Reports,
     /// For sender reports; RTX is not counted (RFC 4588, §5).
     packets_sent: u64,
@@ -95,6 +97,7 @@ impl Line {
             current: None,
             splices: Splices::default(),
             resends: Resends::new(),
+            cushion: Cushion::new(),
             reports: Reports::new(settings.clock_rate),
             packets_sent: 0,
             payload_bytes_sent: 0,
@@ -136,14 +139,31 @@ impl Line {
         transport: &mut Transport,
         scratch: &'a mut Vec<u8>,
     ) -> Result<Option<Batch<'a>>, ExhaustedError> {
+        self.poll_some(SEGMENTS_MAX, now, transport, scratch)
+    }
+
+    /// The same for a path that would lose a whole burst: no more than so many packets of it.
+    ///
+    /// # Errors
+    /// [`ExhaustedError`]: the session must end.
+    pub fn poll_some<'a>(
+        &mut self,
+        packets_max: usize,
+        now: Instant,
+        transport: &mut Transport,
+        scratch: &'a mut Vec<u8>,
+    ) -> Result<Option<Batch<'a>>, ExhaustedError> {
         let Some((frame, next)) = &mut self.current else { return Ok(None) };
-        let Some(burst) = frame.bursts().get(*next).cloned() else { return Ok(None) };
-        *next += 1;
-        let last_burst = *next == frame.bursts().len();
+        let Some(burst) = frame.bursts().iter().find(|burst| burst.contains(next)) else { return Ok(None) };
+        let burst = *next..burst.end.min(*next + packets_max.max(1));
+        *next = burst.end;
+        let last_burst = *next == frame.packets();
         let last_packet = frame.packets() - 1;
 
         let mut writer = Writer::new(scratch, transport);
         self.template.set_time(timestamp(&self.settings, frame), transport, now);
+        self.template.set_playout_delay(self.cushion.playout_delay(self.settings.playout_delay, now));
+        self.cushion.sent(self.sealer.next_index(), now);
         let mut payload_bytes = 0;
         for at in burst {
             let payload = frame.payload(at).unwrap_or_default();
@@ -180,6 +200,7 @@ impl Line {
                 break;
             }
             let Some(index) = sent_as(original, self.sealer.next_index()) else { continue };
+            self.cushion.asked_for(index, now);
             if !self.resends.is_due(index, rtt, now) {
                 continue;
             }
@@ -213,11 +234,17 @@ impl Line {
         {
             let Resend { frame, at, original } = &resend;
             template.set_time(timestamp(&self.settings, frame), transport, now);
+            template.set_playout_delay(self.cushion.playout_delay(self.settings.playout_delay, now));
             template.set_packet(frame.marker() && at + 1 == frame.packets(), transport);
             let osn: [u8; OSN_BYTES] = original.to_be_bytes();
             writer.push(template, sealer, &[&osn, resend.payload()])?;
         }
         Ok(Some(writer.finish(transport)))
+    }
+
+    /// The viewer tells that a packet of the transport arrived so much later than at best.
+    pub fn arrived(&mut self, late: Duration, now: Instant) {
+        self.cushion.arrived(late, now);
     }
 
     /// From now on sender reports say what this anchor says; there are none before the first.

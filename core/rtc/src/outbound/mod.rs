@@ -10,6 +10,7 @@
 //! A [`Line`] is one media line (video or audio) of one viewer. Nothing here owns a socket or reads a clock, and the
 //! bytes of a batch lie in a buffer that the caller lends, so a thread needs one for all its viewers.
 
+mod cushion;
 mod header;
 mod history;
 mod line;

@@ -18,7 +18,8 @@ fn lost(fraction_lost: f64, rtt_ms: Option<u64>) -> Reception {
 fn the_viewers_own_estimate_is_a_ceiling_while_it_holds() {
     let now = Instant::now();
     let mut estimator = Estimator::new(LIMITS, now);
-    assert_eq!(estimator.estimate(now), Estimate { bits_per_second: 2e6, rtt: None });
+    let estimate = estimator.estimate(now);
+    assert_eq!((estimate.bits_per_second, estimate.rtt), (2e6, None));
     estimator.remb(700e3, now);
     assert_eq!(estimator.estimate(now).bits_per_second, 700e3);
     assert_eq!(estimator.estimate(now + Duration::from_secs(6)).bits_per_second, 2e6);
@@ -96,7 +97,8 @@ fn hostile_feedback_is_cheap_and_changes_nothing() {
     estimator.feedback(&unknown, now);
     estimator.feedback(&TransportLayerCc::default(), now);
     assert_eq!(estimator.feedback_at, None);
-    assert_eq!(estimator.estimate(now), Estimate { bits_per_second: 2e6, rtt: None });
+    let estimate = estimator.estimate(now);
+    assert_eq!((estimate.bits_per_second, estimate.rtt), (2e6, None));
 }
 
 /// The unused end of a status vector says "not received" of packets that were not even sent then.
@@ -125,4 +127,39 @@ fn what_the_last_chunk_has_room_for_is_not_lost() {
     assert_eq!(estimator.estimate(now).rtt, Some(Duration::from_millis(60)));
     let again = estimator.reports(&feedback, now + Duration::from_millis(90));
     assert!(again.is_empty(), "the same again is no news");
+}
+
+/// A share of losses that is repaired says nothing of how much the path carries, whatever small feedbacks say of it one by one.
+#[test]
+fn losses_by_chance_do_not_wear_the_estimate_down() {
+    for seed in 1..5 {
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut now = Instant::now();
+        let mut estimator = Estimator::new(LIMITS, now);
+        for turn in 0..1_200_u64 {
+            estimator.sent(&batch(turn * 5, 5, &[0; 5 * 1200]), now);
+            now += Duration::from_millis(50);
+            // The last one arrives always, so that the others are known to be lost.
+            let chunks = (0..5).map(|packet| {
+                let symbol = if packet < 4 && random.f64() < 0.1 {
+                    SymbolTypeTcc::PacketNotReceived
+                } else {
+                    SymbolTypeTcc::PacketReceivedWithoutDelta
+                };
+                let run =
+                    RunLengthChunk { run_length: 1, packet_status_symbol: symbol, ..Default::default() };
+                PacketStatusChunk::RunLengthChunk(run)
+            });
+            let feedback = TransportLayerCc {
+                base_sequence_number: (turn * 5) as u16,
+                packet_status_count: 5,
+                packet_chunks: chunks.collect(),
+                ..Default::default()
+            };
+            estimator.feedback(&feedback, now);
+        }
+        let estimate = estimator.estimate(now).bits_per_second;
+        assert!(estimate > 1e6, "{estimate} after a minute of 8 % loss");
+    }
 }

@@ -36,7 +36,7 @@ impl Viewer {
             extensions: HeaderExtensions {
                 transport_cc: Some(3),
                 abs_send_time: Some(2),
-                playout_delay: None,
+                playout_delay: Some(14),
             },
             playout_delay: PlayoutDelay::default(),
             clock_rate: Timescale::VIDEO,
@@ -126,6 +126,47 @@ fn a_keyframe_leaves_in_pieces_and_is_finished_before_the_next_frame() {
     assert_eq!(calls, [(32, Some(1)), (32, Some(33)), (16, Some(65))]);
     assert!(viewer.line.is_idle());
     viewer.line.begin(next).unwrap();
+}
+
+#[test]
+fn a_narrow_path_gets_a_burst_in_smaller_pieces_and_nothing_twice() {
+    let mut viewer = Viewer::new(None);
+    let mut video = Video::new(Source(1));
+    viewer.line.begin(video.frame_with(40, true)).unwrap();
+    let (mut packets, mut calls) = (Vec::new(), Vec::new());
+    while let Some(batch) =
+        viewer.line.poll_some(15, viewer.now, &mut viewer.transport, &mut viewer.scratch).unwrap()
+    {
+        calls.push(batch.packets);
+        packets.extend(opened(&mut viewer.peer, &batch));
+    }
+    assert_eq!(calls, [1, 15, 15, 2, 8]);
+    let first = packets[0].header.sequence_number;
+    assert_eq!(sequences(&packets), (first..first + 41).collect::<Vec<_>>());
+    assert!(packets.iter().rev().skip(1).all(|packet| !packet.header.marker));
+    assert!(packets[40].header.marker && viewer.line.is_idle());
+}
+
+/// The first packets of what was asked for again say how long the pictures behind them are to be kept.
+#[test]
+fn who_misses_packets_often_is_told_to_keep_pictures() {
+    let mut viewer = Viewer::new(Some(RTX));
+    let mut video = Video::new(Source(1));
+    let mut history = History::new(Source(1));
+    let mut told = Vec::new();
+    for number in 0..20_u16 {
+        let frame = video.frame(1);
+        history.push(Arc::clone(&frame), viewer.now);
+        let (packets, _) = viewer.send(&frame);
+        told.push(packets[0].header.get_extension(14).unwrap()[..].to_vec());
+        viewer.now += Duration::from_millis(100);
+        if number.is_multiple_of(5) {
+            viewer.nack([packets[0].header.sequence_number], &history);
+        }
+    }
+    // Twelve bits each: 120 ms at least, little by little, and 1 s at most.
+    assert_eq!(told[..4], [[0, 0, 0], [0, 0x10, 0x64], [0, 0x20, 0x64], [0, 0x30, 0x64]].map(Vec::from));
+    assert_eq!(told[12..], [[0, 0xC0, 0x64]; 8].map(Vec::from));
 }
 
 /// A rung switch, and frames left out: the receiver must see one stream, or it would ask for what never was.
