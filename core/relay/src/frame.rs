@@ -175,6 +175,10 @@ impl Frame {
         let (flags, track) = (rest.get_u8(), TrackId(rest.get_u16_le()));
         let (group, frame) = (rest.get_u32_le(), rest.get_u32_le());
         let (dts, composition_offset, duration) = (rest.get_i64_le(), rest.get_i32_le(), rest.get_u32_le());
+        // There is one behind each.
+        if frame == u32::MAX {
+            return Err(FrameError::Header { bytes });
+        }
         if !(-TIME_MAX..=TIME_MAX).contains(&dts) {
             return Err(FrameError::Time { dts });
         }

@@ -13,8 +13,13 @@ use super::ring::{Entry, Found, Ring};
 /// wait for the next.
 const JOIN_AGE_MAX: Duration = Duration::from_millis(2_500);
 
-/// For the keyframe of the new rendition, once the old one has had its own. A rung is this much behind its source if it is in trouble.
-const HOLD_MAX: Duration = Duration::from_millis(250);
+/// For the keyframe of the new rendition, once the old one has had its own. A rung is this much behind its source if it is in
+/// trouble, and a layer of a publisher whose line is; so where that was too short, it is twice as long at the next one.
+const HOLD: Duration = Duration::from_millis(250);
+const HOLD_MAX: Duration = Duration::from_secs(1);
+
+/// Nothing is held for a rendition of which there was no frame for so long. A still screen may be sent once in a second.
+const GONE_AFTER: Duration = Duration::from_millis(1_500);
 
 /// Who has found no keyframe by then may as well be sent what there is: the rung is in trouble.
 const FLIGHT_MAX: Duration = Duration::from_secs(4);
@@ -37,6 +42,8 @@ pub(crate) struct Place {
     /// PTS of the newest frame that was sent.
     sent: Option<i64>,
     holds_since: Option<Instant>,
+    /// For so long it is held at most.
+    hold: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +66,15 @@ pub(crate) enum Next<'a, T> {
 
 impl Place {
     pub(crate) fn new(wanted: usize) -> Self {
-        Self { spot: None, wanted, flees_since: None, given_up: None, sent: None, holds_since: None }
+        Self {
+            spot: None,
+            wanted,
+            flees_since: None,
+            given_up: None,
+            sent: None,
+            holds_since: None,
+            hold: HOLD,
+        }
     }
 
     /// From the next keyframe on.
@@ -67,13 +82,14 @@ impl Place {
         self.wanted = rendition;
         self.flees_since = None;
         self.given_up = None;
-        self.holds_since = None;
+        (self.holds_since, self.hold) = (None, HOLD);
     }
 
     /// It has nothing to send: the next larger one, until it is tried again.
     pub(crate) fn give_up(&mut self, now: Instant) {
-        let given_up = self.wanted;
-        self.want(given_up.saturating_sub(1));
+        // Of several, one after the other, the first is what the path carries.
+        let given_up = self.given_up.map_or(self.wanted, |(first, _)| first);
+        self.want(self.wanted.saturating_sub(1));
         self.given_up = Some((given_up, now));
     }
 
@@ -129,11 +145,12 @@ impl Place {
                 (Found::NotYet, Some((number, key))) if has_stopped => {
                     return self.send(self.wanted, number, key);
                 }
-                (Found::Entry(entry), None) if entry.key => {
-                    let until = *self.holds_since.get_or_insert(now) + HOLD_MAX;
+                (Found::Entry(entry), None) if entry.key && !is_gone(wanted, now) => {
+                    let until = *self.holds_since.get_or_insert(now) + self.hold;
                     if now < until {
                         return Next::Wait(Some(until));
                     }
+                    self.hold = (self.hold * 2).min(HOLD_MAX);
                 }
                 _ => {}
             }
@@ -166,6 +183,11 @@ impl Place {
         self.holds_since = None;
         Next::Send(entry)
     }
+}
+
+/// It had frames, and has none any more.
+fn is_gone<T>(rendition: &Ring<T>, now: Instant) -> bool {
+    rendition.newest().is_some_and(|newest| now.saturating_duration_since(newest.arrived) > GONE_AFTER)
 }
 
 #[cfg(test)]
@@ -297,7 +319,7 @@ mod tests {
         held.place.want(RUNG);
         held.frame(SOURCE, 25, Duration::ZERO);
         assert_eq!(held.told(), frames(SOURCE, 0..25));
-        assert_eq!(held.send_all(held.at(26)), Some(held.at(25) + HOLD_MAX));
+        assert_eq!(held.send_all(held.at(26)), Some(held.at(25) + HOLD));
         held.frame(RUNG, 25, FRAME);
         assert_eq!(held.told(), [(RUNG, 25)]);
     }
@@ -330,6 +352,47 @@ mod tests {
         scene.frame(RUNG, 175, Duration::ZERO);
         scene.frame(SOURCE, 176, Duration::ZERO);
         assert_eq!(scene.told(), [(RUNG, 175)]);
+    }
+
+    /// One process makes all rungs.
+    #[test]
+    fn of_all_that_were_given_up_the_first_is_tried_again() {
+        let (mut place, now) = (Place::new(2), Instant::now());
+        place.give_up(now);
+        place.give_up(now + FRAME);
+        assert_eq!(place.wanted(), 0);
+        place.retry(now + FRAME + RETRY_AFTER);
+        assert_eq!(place.wanted(), 2);
+    }
+
+    /// Its publisher's line is slow: each keyframe of it comes 360 ms after the other's.
+    #[test]
+    fn a_rendition_that_is_late_is_waited_for_longer_the_second_time() {
+        let mut scene = Scene::new(SOURCE);
+        let late = 9;
+        for number in 0..80 {
+            scene.frame(SOURCE, number, Duration::ZERO);
+            if let Some(before) = number.checked_sub(late) {
+                scene.frame(RUNG, before, late * FRAME);
+            }
+            if number == 20 {
+                scene.place.want(RUNG);
+            }
+            scene.send_all(scene.at(number));
+        }
+        assert_eq!(scene.told(), [frames(SOURCE, 0..50), frames(RUNG, 50..71)].concat());
+    }
+
+    /// What was pinned has stopped, and nobody is held at each keyframe for it.
+    #[test]
+    fn nothing_is_held_for_a_rendition_that_is_gone() {
+        let mut scene = Scene::new(SOURCE);
+        (0..10).for_each(|number| scene.frame(SOURCE, number, Duration::ZERO));
+        scene.frame(RUNG, 0, FRAME * 10);
+        scene.place.want(RUNG);
+        (10..101).for_each(|number| scene.frame(SOURCE, number, Duration::ZERO));
+        let held = scene.send_all(scene.at(100));
+        assert_eq!((held, scene.told().last()), (None, Some(&(SOURCE, 100))));
     }
 
     #[test]

@@ -184,11 +184,15 @@ pub(super) fn choose(tracks: &[Arc<Track>]) -> (Vec<Rendition>, Option<Rendition
         of_kind.filter(|track| track.record().suits_webrtc()).cloned()
     };
     let mut video: Vec<_> = of_kind(TrackKind::Video).collect();
-    if video.iter().any(|track| track.record().derived.is_some_and(|derived| derived.layer)) {
+    let has_layers = video.iter().any(|track| track.record().derived.is_some_and(|derived| derived.layer));
+    if has_layers {
         video.retain(|track| track.record().is_sent());
     }
-    // The publisher's own is the first of equals: the sort is stable, and its track the first.
-    video.sort_by_key(|track| std::cmp::Reverse(pixels(track)));
+    // The publisher's own is the first of equals: the sort is stable, and its track the first. Where there are layers it is the
+    // largest that comes, however small that was when the session began.
+    video.sort_by_key(|track| {
+        (has_layers && track.record().derived.is_some(), std::cmp::Reverse(pixels(track)))
+    });
     let audio = of_kind(TrackKind::Audio).next();
     (video.into_iter().map(Rendition::new).collect(), audio.map(Rendition::new))
 }

@@ -1,6 +1,6 @@
 //! A thread with some of the viewers. It owns them and their streams' frames, so nothing here is locked.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -93,6 +93,7 @@ pub(super) fn spawn(number: usize, port: Port, gone: Gone, metrics: Metrics) -> 
             programmes: HashMap::new(),
             viewers: HashMap::new(),
             deadlines: BTreeSet::new(),
+            changed: HashSet::new(),
             scratch: Vec::new(),
         };
         runtime.block_on(shard.run(commanded, datagrams, frames));
@@ -108,6 +109,8 @@ struct Shard {
     programmes: HashMap<SessionId, Programme>,
     viewers: HashMap<u64, Placed>,
     deadlines: BTreeSet<(Instant, u64)>,
+    /// Of these another rendition is wanted, or one is not any more: looked at once, however many viewers that comes of.
+    changed: HashSet<SessionId>,
     /// Packets of one batch.
     scratch: Vec<u8>,
 }
@@ -149,6 +152,9 @@ impl Shard {
                 () = due => {}
             }
             self.deadlines();
+            for session in std::mem::take(&mut self.changed) {
+                self.read(session);
+            }
         }
     }
 
@@ -280,7 +286,7 @@ impl Shard {
                     let name = |number: Option<usize>| number.and_then(|number| programme.name_of(number));
                     self.metrics.moved(name(before[1]), name(reads[1]));
                     let session = placed.programme;
-                    self.read(session);
+                    self.changed.insert(session);
                 }
             }
             Err(closed) => self.forget(number, &closed),
@@ -313,7 +319,7 @@ impl Shard {
             if programme.viewers.is_empty() {
                 self.programmes.remove(&placed.programme);
             } else {
-                self.read(placed.programme);
+                self.changed.insert(placed.programme);
             }
         }
         (self.gone)(number);

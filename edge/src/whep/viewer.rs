@@ -26,6 +26,9 @@ use super::ring::Found;
 /// Datagrams of one viewer that are read in a second; browsers send some twenty, and more only under loss.
 const HEARD_MAX: u32 = 400;
 
+/// Packets of one datagram that are listened to; browsers put some five into one.
+const REPORTS_MAX: usize = 8;
+
 /// A rendition without a frame for so long is given up for a larger one, if the publisher still sends.
 const SILENT_MAX: Duration = Duration::from_millis(1_500);
 
@@ -226,7 +229,10 @@ impl Viewer {
                 }
                 Output::Event(Event::Connected(keys)) => self.connected(keys),
                 Output::Event(Event::Rtcp(packets)) => {
-                    packets.iter().for_each(|packet| self.heard(packet.as_ref(), programme, now));
+                    packets
+                        .iter()
+                        .take(REPORTS_MAX)
+                        .for_each(|packet| self.heard(packet.as_ref(), programme, now));
                 }
                 Output::Event(Event::Closed(closed)) => return Err(closed),
             }

@@ -24,9 +24,11 @@ const STOPPED_AFTER: Duration = Duration::from_millis(500);
 /// if another has had so many meanwhile: a still screen may be sent once in a second.
 const STOPPED_AFTER_PICTURES: u64 = 3;
 
-/// For so long the old layer's pictures are held back for the new one's keyframe.
-const HOLD_MAX: Duration = Duration::from_millis(250);
-/// Most pictures held back, whatever time they say. At 60 a second there are 15.
+/// For so long the old layer's pictures are held back for the new one's keyframe, and twice as long at the next one where that was
+/// too short: it is larger, and comes later over a line that is slow or loses packets.
+const HOLD: Duration = Duration::from_millis(250);
+const HOLD_MAX: Duration = Duration::from_millis(500);
+/// Most pictures held back, whatever time they say. At 60 a second there are 30.
 const HELD_MAX: usize = 32;
 
 /// Stamps of one frame in two layers differ by at most so much, in milliseconds: see `clock.rs`.
@@ -55,6 +57,8 @@ pub(super) struct Layers<T> {
 #[derive(Debug)]
 struct Held<T> {
     since: Option<Instant>,
+    /// At most.
+    span: Duration,
     pictures: Vec<Taken<T>>,
 }
 
@@ -92,7 +96,7 @@ impl<T> Layers<T> {
     /// `count`: 1 where there are none.
     pub(super) fn new(count: usize) -> Self {
         let layers = std::iter::repeat_with(Layer::default).take(count.clamp(1, LAYERS_MAX)).collect();
-        let held = Held { since: None, pictures: Vec::new() };
+        let held = Held { since: None, span: HOLD, pictures: Vec::new() };
         Self { layers, pictures: 0, began: None, chosen: None, next: None, taken: None, held }
     }
 
@@ -113,7 +117,7 @@ impl<T> Layers<T> {
         let stamp = seen.stamp;
         if self.next == Some(seen.layer) && seen.key && self.is_next(stamp) {
             (self.chosen, self.next) = (self.next, None);
-            self.held.since = None;
+            (self.held.since, self.held.span) = (None, HOLD);
             taken.extend(self.held.pictures.drain(..).filter(|held| is_before(held.stamp, stamp)));
             taken.push(Taken { picture, is_first: true, stamp });
         } else if self.chosen == Some(seen.layer) {
@@ -121,7 +125,8 @@ impl<T> Layers<T> {
                 self.held.since.get_or_insert(now);
             }
             self.held.pictures.push(Taken { picture, is_first: false, stamp });
-            let waits = |since| now.saturating_duration_since(since) < HOLD_MAX;
+            let span = self.held.span;
+            let waits = |since| now.saturating_duration_since(since) < span;
             if self.next.is_none() || self.held.pictures.len() > HELD_MAX {
                 self.held.since = None;
             }
@@ -129,7 +134,9 @@ impl<T> Layers<T> {
                 return;
             }
             // What comes of the keyframe it was held for is late; the next one is held for anew.
-            self.held.since = None;
+            if self.held.since.take().is_some() {
+                self.held.span = (span * 2).min(HOLD_MAX);
+            }
             taken.append(&mut self.held.pictures);
         } else {
             return;
@@ -305,6 +312,27 @@ mod tests {
         assert!(scene.taken.windows(2).all(|two| two[0] < two[1]), "no picture twice");
     }
 
+    /// Each of its keyframes comes 360 ms after the smaller one's: it is larger, and the line is slow.
+    #[test]
+    fn a_layer_that_is_late_is_waited_for_longer_the_second_time() {
+        let (mut layers, start, mut changed) = (Layers::new(2), Instant::now(), None);
+        const LATE: u64 = 9;
+        for frame in 0..400_u64 {
+            let now = start + Duration::from_millis(frame * FRAME_MS);
+            let large = frame.checked_sub(LATE).filter(|frame| *frame >= 75);
+            for (layer, pixels, frame) in [(1, 100, Some(frame)), (0, 400, large)] {
+                let Some(frame) = frame else { continue };
+                let key = frame.is_multiple_of(50);
+                let seen = Seen { layer, key, pixels, stamp: (frame * FRAME_MS) as u32 };
+                let mut taken = Vec::new();
+                layers.picture(seen, (frame, layer), now, &mut taken);
+                changed = changed.or(taken.iter().find(|taken| taken.is_first && layer == 0).map(|_| frame));
+            }
+        }
+        // Steady from frame 209 on; of the keyframe at 250 it is too late.
+        assert_eq!(changed, Some(300));
+    }
+
     /// The new one's keyframe is lost on its way: the old one goes on as if nothing had been, and the next one serves.
     #[test]
     fn pictures_are_held_back_for_a_moment_only() {
@@ -320,7 +348,7 @@ mod tests {
                 let mut taken = Vec::new();
                 let seen = Seen { layer, key, pixels, stamp: (frame * FRAME_MS) as u32 + layer as u32 };
                 layers.picture(seen, (frame, layer), now, &mut taken);
-                assert!(taken.len() <= 8, "{} pictures at once", taken.len());
+                assert!(taken.len() <= 14, "{} pictures at once", taken.len());
                 told.extend(taken.into_iter().map(|taken| taken.picture));
             }
         }

@@ -67,6 +67,9 @@ const PATHS_MAX: usize = 16;
 /// without end it would be asked for until 512 others have come, which takes a small layer half a minute.
 const NACKS_MAX: u16 = 4;
 
+/// SSRCs of one publisher, over its whole session. A browser has one for each layer and one for its sound, and takes others now and then.
+const SOURCES_MAX: usize = 64;
+
 /// Datagrams of a client's first flight, repeated once or twice. One has two or three where it knows of DTLS 1.3.
 const HELLO_MAX: usize = 16;
 
@@ -145,6 +148,8 @@ pub(super) struct Peer {
     proven: Vec<SocketAddr>,
     pending: VecDeque<Output>,
     sources: Vec<Source>,
+    /// How many there have been.
+    opened: usize,
     /// The names of the layers, in the order of the offer.
     rids: Vec<String>,
     nacks: Arc<AtomicU64>,
@@ -200,6 +205,7 @@ impl Peer {
             proven: Vec::new(),
             pending: VecDeque::new(),
             sources: Vec::new(),
+            opened: 0,
             rids,
             nacks,
             is_connected: false,
@@ -411,6 +417,12 @@ impl Peer {
                     _ => None,
                 };
                 let Some(flow) = flow else { return };
+                // The connection keeps something for each for as long as it lives.
+                self.opened += 1;
+                if self.opened > SOURCES_MAX {
+                    self.pending.push_back(Output::Event(Event::Closed(Closed::Failed)));
+                    return;
+                }
                 // One of each was negotiated; a source that comes later has taken its place.
                 self.sources.retain(|source| source.flow != flow);
                 let (receiver, ssrc) = (track.receiver_id, track.ssrc);

@@ -64,6 +64,7 @@ pub struct Estimator {
     /// By feedback of single packets; the other by reports, for who gives no such feedback.
     feedback_loss: LossController,
     loss: LossController,
+    min: f64,
     max: f64,
     /// Number behind the newest packet that the receiver has told of.
     next_number: u64,
@@ -84,6 +85,7 @@ impl Estimator {
             told: None,
             feedback_loss: LossController::new(initial, min, max),
             loss: LossController::new(initial, min, max),
+            min,
             max,
             next_number: 0,
             feedback_at: None,
@@ -193,7 +195,8 @@ impl Estimator {
         };
         let told = self.remb.filter(|(at, _)| is_fresh(*at, REMB_AGE_MAX));
         let reported = self.reported_rtt.filter(|(at, _)| is_fresh(*at, REPORTED_RTT_AGE_MAX));
-        let bits_per_second = told.map_or(own, |(_, remb)| own.min(remb));
+        // A path that carried nothing would not have told.
+        let bits_per_second = told.map_or(own, |(_, remb)| own.min(remb)).max(self.min);
         Estimate {
             bits_per_second,
             burst_bits_per_second: bits_per_second * self.bursts.factor(),

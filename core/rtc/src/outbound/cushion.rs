@@ -77,7 +77,10 @@ impl Cushion {
         }
         match self.occasions.back_mut() {
             Some((began, latest)) if now.saturating_duration_since(*began) < OCCASION => {
-                *latest = late.max(*latest);
+                if late <= *latest {
+                    return;
+                }
+                *latest = late;
             }
             _ => {
                 if self.occasions.len() == OCCASIONS_MAX {

@@ -22,6 +22,8 @@ use super::{Counters, DATAGRAM_BYTES_MAX, Path, Shared, Transport, tcp};
 
 /// Messages taken from the kernel at once. With GRO each may be many datagrams of one sender.
 const BATCH: usize = 16;
+/// Batches in one look.
+const BATCHES_MAX: usize = 64;
 /// The longest message, with GRO.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
@@ -138,7 +140,8 @@ impl Shared {
     /// What has come by now.
     fn receive_all(&self, socket: &tokio::net::UdpSocket, buffer: &mut [u8]) -> io::Result<()> {
         let mut metas = [RecvMeta::default(); BATCH];
-        loop {
+        // Bounded: whoever floods the port must not keep it from its drain.
+        for _ in 0..BATCHES_MAX {
             let received = socket.try_io(Interest::READABLE, || {
                 let mut chunks = buffer.chunks_exact_mut(MESSAGE_BYTES_MAX);
                 let mut slices: [IoSliceMut<'_>; BATCH] =
@@ -155,9 +158,10 @@ impl Shared {
             }
             // Most likely all: the next look tells.
             if messages < BATCH {
-                return Ok(());
+                break;
             }
         }
+        Ok(())
     }
 
     fn dispatch(&self, meta: &RecvMeta, message: &[u8]) {

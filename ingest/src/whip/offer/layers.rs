@@ -9,6 +9,10 @@ pub(in crate::whip) const LAYERS_MAX: usize = 4;
 /// Longest name of one, in bytes: what a header extension of one byte holds (RFC 8285, §4.2).
 const RID_BYTES_MAX: usize = 16;
 
+/// Looked at of an offer, which comes before its key: one more than are taken, and some to choose from.
+const STREAMS_MAX: usize = LAYERS_MAX + 1;
+const ALTERNATIVES_MAX: usize = 4;
+
 const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 const RID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
 const REPAIRED_RID: &str = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id";
@@ -49,9 +53,9 @@ pub(super) fn rids(lines: &[String], payload_type: u8) -> Result<Vec<String>, Of
         is_name && values(lines, "rid").any(|value| is_declared(value, rid, payload_type))
     };
     let mut rids = Vec::<String>::new();
-    for alternatives in sent.split(';') {
+    for alternatives in sent.split(';').take(STREAMS_MAX) {
         // The first of alternatives is what the publisher would rather send, and `~` says that it does not do so yet.
-        let names = alternatives.split(',').map(|rid| rid.trim_start_matches('~'));
+        let names = alternatives.split(',').take(ALTERNATIVES_MAX).map(|rid| rid.trim_start_matches('~'));
         if let Some(rid) = names.into_iter().find(is_sent)
             && !rids.iter().any(|other| other == rid)
         {
@@ -73,7 +77,9 @@ fn is_declared(value: &str, rid: &str, payload_type: u8) -> bool {
     let mut words = value.splitn(3, ' ');
     let is_sent = words.next() == Some(rid) && words.next() == Some("send");
     let formats = words.next().and_then(|restrictions| parameter(restrictions, "pt"));
-    is_sent && formats.is_none_or(|formats| formats.split(',').any(|one| one.parse() == Ok(payload_type)))
+    // There are no more numbers for formats than these.
+    let is_one = |formats: &str| formats.split(',').take(128).any(|one| one.parse() == Ok(payload_type));
+    is_sent && formats.is_none_or(is_one)
 }
 
 #[cfg(test)]
