@@ -36,6 +36,8 @@ struct Measured {
     longest_freeze_ms: f64,
     dropped: Option<u64>,
     hls: Option<Hls>,
+    /// What the page plays by.
+    player: Option<String>,
     problems: Vec<String>,
 }
 
@@ -95,7 +97,10 @@ pub(crate) fn run(options: &Options) -> Result<Vec<Table>> {
 fn by_webrtc(joins: u64, seconds: u64) -> Result<Table> {
     let mut table = Table::new("RTMP to the watch page by WebRTC, ms", &["p50", "p95"]);
     let row = |Quantiles { p50, p95 }: Quantiles| [p50, p95].map(|value| value.unwrap_or(f64::NAN));
-    let measured = watch(Tidecast::start("default")?, "?via=webrtc", joins, seconds)?;
+    // The page does without WebRTC where that would be without sound, which an encoder makes; the rung is for that alone.
+    let measured = watch(Tidecast::start_with_ladder("180:150k")?, "?via=webrtc", joins, seconds)?;
+    let player = measured.player.as_deref().unwrap_or("nothing");
+    ensure!(player == "webrtc", "the page plays by {player}");
     let shown = Target { column: 0, limit: WEBRTC_MS_MAX };
     table.judge("the publisher's own: capture to display", &row(measured.latency_ms), shown);
     let first = Target { column: 0, limit: WEBRTC_FIRST_PICTURE_MS_MAX };

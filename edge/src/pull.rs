@@ -192,8 +192,10 @@ impl Puller {
             });
         };
         let watching = ready(shared.watch(&shared.logs, id, begin)?).await?;
-        // Not there if it ended in this very moment.
-        let stream = shared.streams.get(id).ok_or(JoinError::Absent)?;
+        // Not there if it has just ended, or is read anew after a fault: then it is there in a moment.
+        let is_ready = *watching.pull().phase.borrow() == Phase::Ready;
+        let why = if is_ready { JoinError::Unreachable } else { JoinError::Absent };
+        let stream = shared.streams.get(id).ok_or(why)?;
         Ok((stream, watching))
     }
 

@@ -102,7 +102,7 @@ enum Refusal {
     NotFound(#[from] NotFound),
     #[error("nothing is at this path of the relay")]
     Path,
-    #[error("only GET is answered here")]
+    #[error("only GET, and POST of what is wanted, are answered here")]
     Method,
     #[error(transparent)]
     Wants(#[from] WantsError),

@@ -5,7 +5,7 @@
 // A page paints the clock that page.mjs reads and sends it, by WHIP, or by an RTCPeerConnection to the page that watches. Both
 // take turns, so that whatever else the machine does disturbs them alike. Prints one line of JSON with "event": "measured".
 
-import { launchWith, quantile, tell, visit } from "./page.mjs";
+import { quantile, run, tell, visit } from "./page.mjs";
 
 const STEP_TIMEOUT = 40_000;
 /** For the sender's bit rate to climb. */
@@ -13,26 +13,18 @@ const SETTLED = 5_000;
 
 const [origin, stream, key, seconds, rounds] = process.argv.slice(2);
 
-const browser = await launchWith(["--allow-loopback-in-peer-connection"]);
-try {
-  const through = [];
-  const straight = [];
-  const problems = [];
+await run(async (browser) => {
+  const [through, straight, problems] = [[], [], []];
   for (let round = 0; round < Number(rounds); round++) {
-    through.push(...(await measure(problems, byServer)));
-    straight.push(...(await measure(problems, directly)));
+    through.push(...(await measure(browser, problems, byServer)));
+    straight.push(...(await measure(browser, problems, directly)));
   }
   const of = (latencies) => ({ p50: quantile(latencies, 0.5), p95: quantile(latencies, 0.95), frames: latencies.length });
   tell("measured", { through: of(through), straight: of(straight), problems });
-} catch (error) {
-  tell("failed", { message: String(error?.stack ?? error) });
-  process.exitCode = 1;
-} finally {
-  await browser.close();
-}
+}, ["--allow-loopback-in-peer-connection"]);
 
 /** Latencies of the pictures that a new viewer of a new sender sees. */
-async function measure(problems, connect) {
+async function measure(browser, problems, connect) {
   // No page, and so without a script of its own.
   const [sender, viewer] = [await visit(browser, `${origin}/state`), await visit(browser, `${origin}/state`)];
   await sender.goto();

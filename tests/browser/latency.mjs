@@ -33,7 +33,8 @@ await run(async (browser) => {
     seconds * 1000,
     { timeout: seconds * 1000 + FIRST_PICTURE_TIMEOUT },
   );
-  const { frames, dropped, hls } = await page.evaluate(() => ({
+  const { frames, dropped, hls, player } = await page.evaluate(() => ({
+    player: window.tidecast?.stats?.().player ?? null,
     frames: window.clock.frames,
     dropped: window.tidecast?.video.getVideoPlaybackQuality().droppedVideoFrames ?? null,
     hls: window.tidecast?.hls ? { latency_s: window.tidecast.hls.latency, target_latency_s: window.tidecast.hls.targetLatency } : null,
@@ -48,6 +49,7 @@ await run(async (browser) => {
     longest_freeze_ms: Math.round(Math.max(0, ...gaps)),
     dropped,
     hls,
+    player,
     problems,
   });
-});
+}, ["--allow-loopback-in-peer-connection"]);

@@ -5,23 +5,15 @@
 // Events: shown (the first picture); sample (every SAMPLE_MS: what was counted since the beginning); it goes on until it is
 // ended, or its session is.
 
-import { launchWith, tell, visit } from "./page.mjs";
+import { run, tell, visit } from "./page.mjs";
 
 const SAMPLE_MS = 200;
 
 const [origin, stream] = process.argv.slice(2);
 
-const browser = await launchWith([]);
-try {
-  await scenario();
-} catch (error) {
-  tell("failed", { message: String(error?.stack ?? error) });
-  process.exitCode = 1;
-} finally {
-  await browser.close();
-}
+await run(scenario);
 
-async function scenario() {
+async function scenario(browser) {
   const { page, goto } = await visit(browser, `${origin}/`);
   await goto();
   await page.exposeFunction("tellSample", (sample) => tell("sample", sample));

@@ -7,10 +7,6 @@ import { chromium } from "playwright-core";
 
 const ARGUMENTS = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"];
 
-export async function launch() {
-  return launchWith([]);
-}
-
 /** With more of Chromium's switches. */
 export async function launchWith(more) {
   const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
@@ -126,9 +122,9 @@ export function quantile(values, share) {
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))];
 }
 
-/** Runs `main` and reports a failure as an event, so that nobody waits for the next one in vain. */
-export async function run(main) {
-  const browser = await launch();
+/** Runs `main`, with more of Chromium's switches, and reports a failure as an event, so that nobody waits for the next one in vain. */
+export async function run(main, more = []) {
+  const browser = await launchWith(more);
   let status = 0;
   try {
     await main(browser);

@@ -7,28 +7,20 @@
 // the watch page shows by HLS); off and on (what the viewer of the largest sees after the browser has turned that off, as on
 // a line that has become bad, and on again); ended.
 
-import { launchWith, tell, visit } from "./page.mjs";
+import { run, tell, visit } from "./page.mjs";
 import { watch } from "./whep-viewer.mjs";
 
 const STEP_TIMEOUT = 60_000;
 
 const [origin, stream, key, screenshot, ...renditions] = process.argv.slice(2);
 
-const browser = await launchWith([
+await run(scenario, [
   "--use-fake-ui-for-media-stream",
   "--use-fake-device-for-media-stream=fps=15",
   "--allow-loopback-in-peer-connection",
 ]);
-try {
-  await scenario();
-} catch (error) {
-  tell("failed", { message: String(error?.stack ?? error) });
-  process.exitCode = 1;
-} finally {
-  await browser.close();
-}
 
-async function scenario() {
+async function scenario(browser) {
   const studio = await visit(browser, `${origin}/`);
   await studio.goto();
   tell("published", await studio.page.evaluate(publish, { url: `${origin}/whip/${stream}`, key }));

@@ -6,24 +6,16 @@
 // asked for); stood, returned (with RENDITION: once the picture stood still for a second, and once it moved again); ended (the
 // server said goodbye).
 
-import { launchWith, tell, visit } from "./page.mjs";
+import { run, tell, visit } from "./page.mjs";
 import { watch } from "./whep-viewer.mjs";
 
 const STEP_TIMEOUT = 60_000;
 
 const [origin, stream, seconds, screenshot, rendition] = process.argv.slice(2);
 
-const browser = await launchWith(["--allow-loopback-in-peer-connection"]);
-try {
-  await scenario();
-} catch (error) {
-  tell("failed", { message: String(error?.stack ?? error) });
-  process.exitCode = 1;
-} finally {
-  await browser.close();
-}
+await run(scenario, ["--allow-loopback-in-peer-connection"]);
 
-async function scenario() {
+async function scenario(browser) {
   const { page, goto } = await visit(browser, `${origin}/`);
   await goto();
   const times = await page.evaluate(watch, `${origin}/whep/${stream}`);

@@ -7,7 +7,7 @@
 // counted); restarted (with MORE = "restart": after an ICE restart); ended. With MORE = "tcp" the browser is not told of
 // UDP: what is left where a firewall drops it.
 
-import { launchWith, tell, visit } from "./page.mjs";
+import { run, tell, visit } from "./page.mjs";
 
 /** How long the stream is watched, for a browser's bitrate to climb. */
 const SECONDS = 12;
@@ -15,21 +15,13 @@ const STEP_TIMEOUT = 40_000;
 
 const [origin, stream, key, screenshot, more] = process.argv.slice(2);
 
-const browser = await launchWith([
+await run(scenario, [
   "--use-fake-ui-for-media-stream",
   "--use-fake-device-for-media-stream=fps=30",
   "--allow-loopback-in-peer-connection",
 ]);
-try {
-  await scenario();
-} catch (error) {
-  tell("failed", { message: String(error?.stack ?? error) });
-  process.exitCode = 1;
-} finally {
-  await browser.close();
-}
 
-async function scenario() {
+async function scenario(browser) {
   const studio = await visit(browser, `${origin}/`);
   await studio.goto();
   const published = await studio.page.evaluate(publish, { url: `${origin}/whip/${stream}`, key, tcp: more === "tcp" });

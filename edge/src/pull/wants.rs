@@ -14,7 +14,8 @@ use super::Shared;
 /// However many viewers want a keyframe, the upstream hears of it once in a second: no publisher is asked for more.
 const KEYFRAME_EVERY: Duration = Duration::from_secs(1);
 
-/// What is on demand is wanted again so often. An upstream that restarted knows of it no later.
+/// What is on demand is wanted again so often. An upstream that restarted knows of it after that, and one that is silent after some
+/// seconds more.
 const REPEAT_EVERY: Duration = Duration::from_secs(2);
 
 /// Viewers who come and go make no more requests than that.

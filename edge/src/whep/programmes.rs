@@ -15,7 +15,8 @@ use crate::pull::{JoinError, Puller, Watching};
 
 /// For a stream that has just begun to have its tracks.
 const OPENING_MAX: Duration = Duration::from_secs(3);
-/// For a stream that the viewer wants to wait for (`?wait`): less than what proxies give a request.
+/// For a stream that the viewer wants to wait for (`?wait`): with what another node takes to answer, about what proxies give a
+/// request.
 const WAIT_MAX: Duration = Duration::from_secs(25);
 /// How often another node is asked whether it has such a stream by now.
 const ASK_EVERY: Duration = Duration::from_secs(1);

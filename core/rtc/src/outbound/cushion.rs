@@ -29,7 +29,7 @@ const MARGIN: Duration = Duration::from_millis(20);
 /// What is told changes by a tenth of the time: browsers take it over at once, and stand still for the difference (libwebrtc,
 /// `VCMTiming::RenderTime`).
 const RAMP: u32 = 10;
-/// Most batches whose time is remembered: two seconds of 60 frames a second.
+/// Most batches whose time is remembered: two seconds of 60 frames a second, or less where keyframes leave in pieces.
 const BATCHES_MAX: usize = 128;
 
 #[derive(Debug)]
