@@ -27,10 +27,11 @@ test: setup-test tests/browser/node_modules/.package-lock.json ## everything CI 
 build: setup-build pages ## the release binaries, target/release/tidecast and, for renditions, tidecast-encoder
 	cargo build --release --locked --package tidecast --package tidecast-encoder
 
-check: setup-check pages ## fast: format, lints and types, no tests
+check: setup-check pages tests/browser/node_modules/.package-lock.json ## fast: format, lints and types, no tests
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	npm --prefix player-demo run --silent check
+	npm --prefix tests/browser run --silent check
 
 fix: setup-check pages ## format, and apply what clippy can apply
 	cargo fmt --all

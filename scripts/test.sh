@@ -49,6 +49,7 @@ skipped() { summary+=("$(printf '%-28s skipped: %s' "$1" "$2")"); }
 
 stage "pages: build" 5 "$MAKE" --no-print-directory pages
 stage "pages: types" 5 npm --prefix player-demo run --silent check
+stage "browser scripts: types" 5 npm --prefix tests/browser run --silent check
 stage "pages: unit tests" 5 npm --prefix player-demo run --silent test
 stage "format" 2 cargo fmt --all --check
 stage "clippy" 30 cargo clippy --workspace --all-targets --locked -- -D warnings

@@ -35,7 +35,7 @@ async function measure(browser, problems, connect) {
   const { page } = viewer;
   await page.waitForFunction(() => window.clock.frames.length > 0, null, { timeout: STEP_TIMEOUT });
   const from = (await page.evaluate(() => performance.now())) + SETTLED;
-  const to = from + seconds * 1000;
+  const to = from + Number(seconds) * 1000;
   await page.waitForFunction((until) => performance.now() > until, to, { timeout: to - from + SETTLED + STEP_TIMEOUT });
   const frames = await page.evaluate(() => window.clock.frames);
   await sender.page.evaluate(() => window.link.end());
@@ -99,7 +99,7 @@ function define() {
   const peer = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
   const gathered = () =>
     new Promise((resolve) => {
-      const look = () => peer.iceGatheringState === "complete" && resolve();
+      const look = () => peer.iceGatheringState === "complete" && resolve(null);
       peer.addEventListener("icegatheringstatechange", look);
       look();
     });
@@ -142,7 +142,7 @@ function define() {
     connected(peer) {
       return new Promise((resolve, reject) => {
         const look = () => {
-          if (peer.connectionState === "connected") resolve();
+          if (peer.connectionState === "connected") resolve(null);
           if (peer.connectionState === "failed") reject(new Error("not connected"));
         };
         peer.addEventListener("connectionstatechange", look);

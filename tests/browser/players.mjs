@@ -9,6 +9,7 @@
 //
 // The viewer measures: a picture is a frame the browser presented, and its age is what the clock in it says.
 
+import { once } from "node:events";
 import { createServer } from "node:http";
 import { readFile } from "node:fs/promises";
 import { setTimeout } from "node:timers/promises";
@@ -61,8 +62,9 @@ const server = createServer(async ({ url }, response) => {
   response.end(`<!doctype html><video crossorigin="anonymous" muted autoplay width="640" height="360"></video>
     <script>const video = document.querySelector("video"), source = ${JSON.stringify(source)};</script>${EMBEDDED[url.slice("/play/".length)]}`);
 });
-await new Promise((ready) => server.listen(0, "127.0.0.1", ready));
-const embedder = `http://127.0.0.1:${server.address().port}`;
+await once(server.listen(0, "127.0.0.1"), "listening");
+const { port } = /** @type {import("node:net").AddressInfo} */ (server.address());
+const embedder = `http://127.0.0.1:${port}`;
 
 await run(async (browser) => {
   await segments(Math.max(...wanted.split(",").map((name) => SEGMENTS_MIN[name])));
@@ -94,9 +96,9 @@ await run(async (browser) => {
   /** Waits until the stream is there and has `min` segments. */
   async function segments(min) {
     const started = performance.now();
-    for (let last = "no answer"; ; await setTimeout(200)) {
+    for (let last; ; await setTimeout(200)) {
       last = await count().catch(String);
-      if (last >= min) return;
+      if (typeof last === "number" && last >= min) return;
       if (performance.now() - started > PATIENCE) throw new Error(`waited for ${min} segments of ${source}: ${last}`);
     }
   }

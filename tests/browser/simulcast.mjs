@@ -33,7 +33,7 @@ async function scenario(browser) {
     const pinned = await page.evaluate(([name, width]) => window.whep.pin(name, width), [rendition, Number(width)]);
     tell(`pinned_${rendition}`, { ...pinned, layers: await studio.page.evaluate(() => window.whip.layers()) });
   }
-  tell("played", await play());
+  tell("played", await play(browser));
   await studio.page.evaluate(() => window.whip.turn(false));
   tell("off", await page.evaluate(show, 640));
   await studio.page.evaluate(() => window.whip.turn(true));
@@ -42,7 +42,7 @@ async function scenario(browser) {
 }
 
 /** The watch page, by HLS. */
-async function play() {
+async function play(browser) {
   const { page, problems, goto } = await visit(browser, `${origin}/watch/${stream}?via=hls`);
   await goto();
   await page.waitForFunction(() => window.clock.frames.length > 20, null, { timeout: STEP_TIMEOUT });

@@ -20,7 +20,7 @@ async function scenario(browser) {
   await goto();
   const times = await page.evaluate(watch, `${origin}/whep/${stream}`);
   const before = await page.evaluate(() => window.whep.stats());
-  await page.waitForFunction((until) => performance.now() > until, before.now + seconds * 1000, {
+  await page.waitForFunction((until) => performance.now() > until, before.now + Number(seconds) * 1000, {
     timeout: STEP_TIMEOUT,
   });
   const after = await page.evaluate(() => window.whep.stats());
