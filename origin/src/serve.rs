@@ -20,11 +20,11 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
-use media::StreamId;
+use media::{NodeId, StreamId};
 use net::Throttle;
 use relay::server::{Body, Service, full};
 use relay::wire::{
-    Hello, HelloError, Hops, NodeId, PATH_PREFIX, RelayLoop, Resume, Slices, UnitResume, WEBRTC, WIRE, Wants,
+    Hello, HelloError, Hops, PATH_PREFIX, RelayLoop, Resume, Slices, UnitResume, WEBRTC, WIRE, Wants,
     WantsError, chosen_version,
 };
 use relay::{Identity, Stream, StreamRegistry};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
-use relay::wire::NodeId;
+use media::NodeId;
 
 use crate::telemetry::LogFormat;
 

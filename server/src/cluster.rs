@@ -17,7 +17,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
 };
-use relay::wire::NodeId;
+use media::NodeId;
 use relay::{CLUSTER_NAME, Identity};
 
 use crate::files::{PRIVATE, PUBLIC, make_private_dir, write_whole};

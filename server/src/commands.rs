@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use relay::wire::NodeId;
+use media::NodeId;
 
 use crate::certificates;
 use crate::cli::Cli;

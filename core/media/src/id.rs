@@ -110,6 +110,51 @@ impl FromStr for SessionId {
     }
 }
 
+/// Longest name of a node: a label of the domain name system, RFC 1035 §2.3.1.
+const NODE_ID_BYTES_MAX: usize = 63;
+
+/// A node of the cluster, as its certificate names it: `[a-z][a-z0-9-]*`, not ending with `-`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(Arc<str>);
+
+/// Why a text is not the name of a node. The operator chooses another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a node's name is a letter and up to 62 more letters, digits and '-', all in lower case, and does not end with '-'"
+)]
+pub struct NodeIdError;
+
+impl NodeId {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for NodeId {
+    type Err = NodeIdError;
+
+    fn from_str(text: &str) -> Result<Self, NodeIdError> {
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let is_name = text.len() <= NODE_ID_BYTES_MAX
+            && text.starts_with(|first: char| first.is_ascii_lowercase())
+            && !text.ends_with('-')
+            && text.bytes().all(allowed);
+        if is_name { Ok(Self(text.into())) } else { Err(NodeIdError) }
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// Number of an elementary stream within its stream; on the wire and in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TrackId(pub u16);
@@ -157,6 +202,16 @@ mod tests {
         assert_eq!("00000000000000ab".parse(), Ok(session));
         for other in ["ab", "00000000000000AB", "+0000000000000ab", "00000000000000ab0"] {
             assert!(other.parse::<SessionId>().is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn names_of_nodes_can_stand_in_certificates_headers_and_paths() {
+        for name in ["a", "edge1", "eu-west-1-edge-2"] {
+            assert!(name.parse::<NodeId>().is_ok(), "{name}");
+        }
+        for name in ["", "1", "-a", "a-", "A", "a.b", "a b", "a,b", "ä", &"a".repeat(64)] {
+            assert!(name.parse::<NodeId>().is_err(), "{name:?}");
         }
     }
 }

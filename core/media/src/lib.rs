@@ -13,6 +13,6 @@ mod time;
 mod unit;
 
 pub use codec::{AudioConfig, CodecConfig, TrackKind, VideoConfig};
-pub use id::{NAME_BYTES_MAX, NameError, SessionId, StreamId, TrackId};
+pub use id::{NAME_BYTES_MAX, NameError, NodeId, NodeIdError, SessionId, StreamId, TrackId};
 pub use time::{MediaTime, Timescale};
 pub use unit::AccessUnit;

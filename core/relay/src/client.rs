@@ -13,11 +13,12 @@ use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilde
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use media::NodeId;
 use rustls::pki_types::ServerName;
 use tokio::time::timeout;
 
 use crate::tls::{CLUSTER_NAME, Identity, words};
-use crate::wire::{Decoder, Hello, Hops, Message, NodeId, PATH_PREFIX, RelayLoop, WireError};
+use crate::wire::{Decoder, Hello, Hops, Message, PATH_PREFIX, RelayLoop, WireError};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 

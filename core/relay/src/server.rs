@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use media::NodeId;
 use net::{Accepted, Acceptor, Full, Limits, Options, Places, Throttle};
 use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
@@ -26,7 +27,7 @@ use tracing::{Instrument, debug, info, info_span};
 
 use crate::metrics::WireMetrics;
 use crate::tls::{Identity, node_of, words};
-use crate::wire::{NodeId, Slices};
+use crate::wire::Slices;
 
 /// What the listening socket must be.
 pub const SOCKET: Options = Options {

@@ -6,6 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
+use media::NodeId;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
@@ -13,7 +14,6 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore, ServerConfig, version};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
-use crate::wire::NodeId;
 
 /// What every node is called beside its own name.
 pub const CLUSTER_NAME: &str = "node.tidecast.internal";

@@ -12,7 +12,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::{Registry, Unit};
-use relay::wire::NodeId;
+use media::NodeId;
 
 #[derive(Debug, Clone, Default)]
 pub struct RelayMetrics {

@@ -7,7 +7,7 @@ use futures_util::stream;
 use http::StatusCode;
 use http_body_util::StreamBody;
 use hyper::body::Frame;
-use media::StreamId;
+use media::{NodeId, StreamId};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::ClientConfig;
 use rustls::pki_types::PrivateKeyDer;

@@ -3,6 +3,7 @@
 
 use bytes::Buf;
 use http::HeaderMap;
+use media::NodeId;
 
 use super::*;
 

@@ -1,10 +1,9 @@
 //! What two nodes tell each other before the first frame: versions, and who asked whom.
 
 use std::fmt;
-use std::str::FromStr;
-use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use media::NodeId;
 
 use super::VERSIONS;
 
@@ -17,51 +16,6 @@ pub const HOPS: HeaderName = HeaderName::from_static("tidecast-hops");
 
 /// Nodes between an origin and a viewer: a shield or two and the edge. More is a mistake of configuration.
 pub(super) const HOPS_MAX: usize = 4;
-
-/// Longest name of a node: a label of the domain name system, RFC 1035 §2.3.1.
-const NODE_ID_BYTES_MAX: usize = 63;
-
-/// A node of the cluster, as its certificate names it: `[a-z][a-z0-9-]*`, not ending with `-`.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NodeId(Arc<str>);
-
-/// Why a text is not the name of a node. The operator chooses another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a node's name is a letter and up to 62 more letters, digits and '-', all in lower case, and does not end with '-'"
-)]
-pub struct NodeIdError;
-
-impl NodeId {
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for NodeId {
-    type Err = NodeIdError;
-
-    fn from_str(text: &str) -> Result<Self, NodeIdError> {
-        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        let is_name = text.len() <= NODE_ID_BYTES_MAX
-            && text.starts_with(|first: char| first.is_ascii_lowercase())
-            && !text.ends_with('-')
-            && text.bytes().all(allowed);
-        if is_name { Ok(Self(text.into())) } else { Err(NodeIdError) }
-    }
-}
-
-impl fmt::Display for NodeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for NodeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
 
 /// The nodes a request came through.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -42,7 +42,7 @@ use crate::record::StreamRecord;
 
 pub use decode::{Decoder, WireError};
 pub use hello::{
-    FORMAT, HOPS, Hello, HelloError, Hops, NodeId, NodeIdError, RelayLoop, WIRE, chosen_version,
+    FORMAT, HOPS, Hello, HelloError, Hops, RelayLoop, WIRE, chosen_version,
 };
 pub use resume::{Place, Resume, ResumeError};
 pub use slices::Slices;

@@ -1,0 +1,222 @@
+//! The cluster as this node last heard of it: who is there, and who has which stream.
+//!
+//! A watch may be silent for seconds while the store elects a leader, so silence is no death: a node is judged by when it was
+//! last heard while others were heard, and who does not find a stream here asks the store itself.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use media::{NodeId, StreamId};
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::directory::Directory;
+use crate::event::{Journal, Kind};
+use crate::node::{Node, Phase, decode};
+use crate::presence::{SILENCE_DEAD, SILENCE_SUSPECT};
+use crate::store::{Bucket, Change, Store, StoreError};
+use crate::stream::StreamEntry;
+
+/// How often nodes are looked at for those that are not heard any more.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Cloning shares it.
+#[derive(Clone)]
+pub struct Fleet {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    directory: Directory,
+    heard: Mutex<Heard>,
+    /// Sent to at every change.
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Heard {
+    nodes: BTreeMap<NodeId, (Node, Instant)>,
+    streams: HashMap<StreamId, StreamEntry>,
+    /// When any node was last heard.
+    newest: Option<Instant>,
+}
+
+/// A stream, and the node that has it, as far as that is known.
+#[derive(Debug, Clone)]
+pub struct Located {
+    pub entry: StreamEntry,
+    pub node: Option<Node>,
+}
+
+/// A node, and how it looks from here.
+#[derive(Debug, Clone, Serialize)]
+pub struct Seen {
+    #[serde(flatten)]
+    pub node: Node,
+    pub silent_ms: u64,
+    pub state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    Serving,
+    Draining,
+    /// Not heard for a while; gets nothing new.
+    Suspect,
+}
+
+impl Fleet {
+    pub fn new(store: Arc<dyn Store>, directory: Directory) -> Self {
+        let (heard, changed) = (Mutex::default(), watch::Sender::new(0));
+        Self { shared: Arc::new(Shared { store, directory, heard, changed }) }
+    }
+
+    /// Listens to the store until `stop`. `journal` is told of nodes that are lost.
+    pub async fn run(&self, journal: Journal, stop: CancellationToken) {
+        let mut nodes = self.shared.store.watch(Bucket::Nodes);
+        let mut streams = self.shared.store.watch(Bucket::Streams);
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                Some(change) = nodes.next() => self.node_changed(&change),
+                Some(change) = streams.next() => self.stream_changed(&change),
+                _ = look.tick() => for lost in self.forget_the_dead() {
+                    let words = format!("{lost} was not heard for {} s", SILENCE_DEAD.as_secs());
+                    journal.tell(crate::now_ms(), Kind::NodeLost, lost.to_string(), words).await;
+                },
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    fn node_changed(&self, change: &Change) {
+        let mut heard = self.lock();
+        let now = Instant::now();
+        let Some(value) = &change.value else {
+            heard.nodes.retain(|id, _| id.as_str() != change.key.as_str());
+            drop(heard);
+            return self.tell();
+        };
+        match decode::<Node>(&change.key, value) {
+            Ok(node) => {
+                heard.newest = Some(now);
+                heard.nodes.insert(node.id.clone(), (node, now));
+                drop(heard);
+                self.tell();
+            }
+            Err(error) => warn!("{error}"),
+        }
+    }
+
+    fn stream_changed(&self, change: &Change) {
+        let Some(id) = change.key.stream() else { return };
+        let entry = change.value.as_ref().map(|value| decode::<StreamEntry>(&change.key, value));
+        let mut heard = self.lock();
+        match entry {
+            Some(Ok(mut entry)) => {
+                entry.epoch = Some(entry.epoch_at(change.revision));
+                heard.streams.insert(id, entry);
+            }
+            Some(Err(error)) => return warn!("{error}"),
+            None => drop(heard.streams.remove(&id)),
+        }
+        drop(heard);
+        self.tell();
+    }
+
+    /// Those that others were heard after, for long enough: if nobody is heard, it is the store that is silent.
+    fn forget_the_dead(&self) -> Vec<NodeId> {
+        let mut heard = self.lock();
+        let Some(newest) = heard.newest else { return Vec::new() };
+        let is_dead = |at: Instant| newest.saturating_duration_since(at) >= SILENCE_DEAD;
+        let dead: Vec<_> =
+            heard.nodes.iter().filter(|(_, (_, at))| is_dead(*at)).map(|(id, _)| id.clone()).collect();
+        for id in &dead {
+            heard.nodes.remove(id);
+        }
+        drop(heard);
+        if !dead.is_empty() {
+            self.tell();
+        }
+        dead
+    }
+
+    fn tell(&self) {
+        self.shared.changed.send_modify(|changes| *changes += 1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Heard> {
+        self.shared.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sees every change from now on.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.shared.changed.subscribe()
+    }
+
+    /// Everybody that is there.
+    pub fn nodes(&self) -> Vec<Seen> {
+        let heard = self.lock();
+        let newest = heard.newest;
+        let seen = |(node, at): &(Node, Instant)| {
+            let silent = newest.map_or(Duration::ZERO, |newest| newest.saturating_duration_since(*at));
+            let state = match node.phase {
+                _ if silent >= SILENCE_SUSPECT => State::Suspect,
+                Phase::Draining => State::Draining,
+                Phase::Serving => State::Serving,
+            };
+            let silent_ms = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+            Seen { node: node.clone(), silent_ms, state }
+        };
+        heard.nodes.values().map(seen).collect()
+    }
+
+    pub fn node(&self, id: &NodeId) -> Option<Node> {
+        self.lock().nodes.get(id).map(|(node, _)| node.clone())
+    }
+
+    /// All streams, by name.
+    pub fn streams(&self) -> Vec<(StreamId, StreamEntry)> {
+        let mut streams: Vec<_> =
+            self.lock().streams.iter().map(|(id, entry)| (id.clone(), entry.clone())).collect();
+        streams.sort_by(|(a, _), (b, _)| a.cmp(b));
+        streams
+    }
+
+    /// Who has `id`, as this node last heard.
+    pub fn heard_of(&self, id: &StreamId) -> Option<Located> {
+        let heard = self.lock();
+        let entry = heard.streams.get(id)?.clone();
+        let node = heard.nodes.get(&entry.holder.node).map(|(node, _)| node.clone());
+        Some(Located { node: node.filter(|node| node.boot == entry.holder.boot), entry })
+    }
+
+    /// Who has `id`; asks the store for what was not heard of.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn find(&self, id: &StreamId) -> Result<Option<Located>, StoreError> {
+        if let Some(located) = self.heard_of(id) {
+            return Ok(Some(located));
+        }
+        let Some(entry) = self.shared.directory.find(id).await? else { return Ok(None) };
+        let node = self.node(&entry.holder.node).filter(|node| node.boot == entry.holder.boot);
+        Ok(Some(Located { entry, node }))
+    }
+
+    pub fn directory(&self) -> &Directory {
+        &self.shared.directory
+    }
+
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.shared.store
+    }
+}

@@ -1,0 +1,320 @@
+//! The store on NATS JetStream: key-value buckets, and a stream for the log.
+//!
+//! Whatever becomes of the servers, calls end within [`REQUEST_MAX`], and the next one finds them again. What the servers have
+//! is compared with what was asked for ([`setup`]): older ones pass over options that they do not know without a word.
+
+mod setup;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use async_nats::jetstream::kv::{self, CreateErrorKind, Operation, UpdateErrorKind};
+use async_nats::jetstream::{self, stream};
+use async_nats::{ConnectOptions, HeaderMap, ServerAddr};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::{BoxStream, StreamExt};
+use futures_util::{TryStreamExt, stream as streams};
+use tokio::sync::Mutex;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, info, warn};
+
+use crate::store::{Bucket, Change, Entry, Key, Revision, Sequence, Store, StoreError, WriteError};
+
+/// From a request to its answer. Shorter than an election: nobody waits for one.
+const REQUEST_MAX: Duration = Duration::from_secs(3);
+
+/// Between two tries to connect. The client's own pause grows to seconds, of which every failover would have its share.
+const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// Between two tries to listen.
+const WATCH_PAUSE: Duration = Duration::from_millis(500);
+
+/// Silence of a broken connection, before it is one.
+const PING_EVERY: Duration = Duration::from_secs(5);
+
+/// One server of a NATS cluster: `nats://host:4222` or `tls://host:4222`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NatsUrl(ServerAddr);
+
+/// Why a text is no URL of a server.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0:?} is no URL like nats://host:4222 or tls://host:4222")]
+pub struct NatsUrlError(String);
+
+impl FromStr for NatsUrl {
+    type Err = NatsUrlError;
+
+    fn from_str(text: &str) -> Result<Self, NatsUrlError> {
+        let wrong = || NatsUrlError(text.to_owned());
+        let addr: ServerAddr = text.parse().map_err(|_| wrong())?;
+        let is_url = ["nats://", "tls://"].iter().any(|scheme| text.starts_with(scheme));
+        if is_url && !addr.host().is_empty() { Ok(Self(addr)) } else { Err(wrong()) }
+    }
+}
+
+/// Without the password that may be in it.
+impl fmt::Display for NatsUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}:{}", self.0.scheme(), self.0.host(), self.0.port())
+    }
+}
+
+impl fmt::Debug for NatsUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct NatsSettings {
+    /// Some of the servers; they tell of the others.
+    pub servers: Vec<NatsUrl>,
+    /// A file with a user's JWT and seed, as `nsc` makes it.
+    pub credentials: Option<PathBuf>,
+    /// Servers that each value is on.
+    pub replicas: usize,
+    /// As the servers' operator sees this connection.
+    pub name: String,
+}
+
+/// Cloning shares the connection.
+#[derive(Clone)]
+pub struct Nats {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    context: jetstream::Context,
+    replicas: usize,
+    /// `None` until the servers have been found to be as they have to be, and after a call has failed.
+    ready: Mutex<Option<Arc<Ready>>>,
+}
+
+struct Ready {
+    buckets: [kv::Store; Bucket::ALL.len()],
+    events: stream::Stream,
+}
+
+impl Ready {
+    fn bucket(&self, bucket: Bucket) -> &kv::Store {
+        &self.buckets[bucket as usize]
+    }
+}
+
+impl Nats {
+    /// Connects in the background: a node starts without the servers, and plays on without them.
+    ///
+    /// # Errors
+    /// [`StoreError::Unfit`] if the credentials cannot be read.
+    pub async fn connect(settings: NatsSettings) -> Result<Self, StoreError> {
+        let mut options = ConnectOptions::new()
+            .name(&settings.name)
+            .retry_on_initial_connect()
+            .connection_timeout(REQUEST_MAX)
+            .request_timeout(Some(REQUEST_MAX))
+            .ping_interval(PING_EVERY)
+            .reconnect_delay_callback(|attempts| {
+                let pause =
+                    Duration::from_millis(100).saturating_mul(u32::try_from(attempts).unwrap_or(u32::MAX));
+                pause.min(RECONNECT_PAUSE_MAX)
+            })
+            .event_callback(|event| async move {
+                match event {
+                    async_nats::Event::Connected => info!("connected to NATS"),
+                    async_nats::Event::Disconnected => {
+                        warn!("the connection to NATS is lost; this node plays on with what it knows")
+                    }
+                    event => debug!("NATS: {event}"),
+                }
+            });
+        if let Some(path) = &settings.credentials {
+            let unfit = |error| StoreError::Unfit(format!("cannot read {}: {error}", path.display()));
+            options = options.credentials_file(path).await.map_err(unfit)?;
+        }
+        let servers: Vec<_> = settings.servers.iter().map(|server| server.0.clone()).collect();
+        let client = options.connect(servers).await.map_err(unreachable)?;
+        let mut context = jetstream::new(client);
+        context.set_timeout(REQUEST_MAX);
+        Ok(Self {
+            shared: Arc::new(Shared { context, replicas: settings.replicas, ready: Mutex::default() }),
+        })
+    }
+
+    async fn ready(&self) -> Result<Arc<Ready>, StoreError> {
+        let mut ready = self.shared.ready.lock().await;
+        if let Some(ready) = &*ready {
+            return Ok(ready.clone());
+        }
+        let made = timeout(REQUEST_MAX, setup::prepare(&self.shared.context, self.shared.replicas)).await;
+        let made = Arc::new(made.map_err(|_| StoreError::Unreachable("no answer in time".to_owned()))??);
+        *ready = Some(made.clone());
+        Ok(made)
+    }
+
+    /// What a call failed with. Whatever it was, the servers are looked at before the next one: they may have been emptied.
+    async fn failed(&self, error: impl fmt::Display) -> StoreError {
+        *self.shared.ready.lock().await = None;
+        unreachable(error)
+    }
+
+    /// One turn of listening to a bucket, until the connection's consumer is lost.
+    async fn watch_once(&self, bucket: Bucket) -> Result<BoxStream<'static, Change>, StoreError> {
+        let ready = self.ready().await?;
+        let watch = match ready.bucket(bucket).watch_with_history(">").await {
+            Ok(watch) => watch,
+            Err(error) => return Err(self.failed(error).await),
+        };
+        let change = |entry: kv::Entry| Change {
+            key: Key::from_store(&entry.key),
+            revision: Revision(entry.revision),
+            value: (entry.operation == Operation::Put).then_some(entry.value),
+        };
+        Ok(watch
+            .map_ok(change)
+            .take_while(|change| std::future::ready(change.is_ok()))
+            .filter_map(|change| async { change.ok() })
+            .boxed())
+    }
+
+    async fn follow_once(
+        &self,
+        after: Sequence,
+    ) -> Result<BoxStream<'static, (Sequence, Bytes)>, StoreError> {
+        let ready = self.ready().await?;
+        let deliver_policy = DeliverPolicy::ByStartSequence { start_sequence: after.0 + 1 };
+        let config = pull::OrderedConfig { deliver_policy, ..pull::OrderedConfig::default() };
+        let consumer = match ready.events.create_consumer(config).await {
+            Ok(consumer) => consumer,
+            Err(error) => return Err(self.failed(error).await),
+        };
+        let messages = match consumer.messages().await {
+            Ok(messages) => messages,
+            Err(error) => return Err(self.failed(error).await),
+        };
+        let event = |message: jetstream::Message| {
+            let sequence = message.info().ok()?.stream_sequence;
+            Some((Sequence(sequence), message.message.payload.clone()))
+        };
+        Ok(messages
+            .take_while(|message| std::future::ready(message.is_ok()))
+            .filter_map(move |message| std::future::ready(message.ok().and_then(event)))
+            .boxed())
+    }
+}
+
+fn unreachable(error: impl fmt::Display) -> StoreError {
+    StoreError::Unreachable(error.to_string())
+}
+
+#[async_trait]
+impl Store for Nats {
+    async fn get(&self, bucket: Bucket, key: &Key) -> Result<Option<Entry>, StoreError> {
+        match self.ready().await?.bucket(bucket).entry(key.as_str()).await {
+            Ok(entry) => Ok(entry
+                .filter(|entry| entry.operation == Operation::Put)
+                .map(|entry| Entry { value: entry.value, revision: Revision(entry.revision) })),
+            Err(error) => Err(self.failed(error).await),
+        }
+    }
+
+    async fn put(&self, bucket: Bucket, key: &Key, value: Bytes) -> Result<Revision, StoreError> {
+        match self.ready().await?.bucket(bucket).put(key.as_str(), value).await {
+            Ok(revision) => Ok(Revision(revision)),
+            Err(error) => Err(self.failed(error).await),
+        }
+    }
+
+    async fn create(&self, bucket: Bucket, key: &Key, value: Bytes) -> Result<Revision, WriteError> {
+        match self.ready().await?.bucket(bucket).create(key.as_str(), value).await {
+            Ok(revision) => Ok(Revision(revision)),
+            Err(error) if error.kind() == CreateErrorKind::AlreadyExists => Err(WriteError::Conflict),
+            Err(error) => Err(self.failed(error).await.into()),
+        }
+    }
+
+    async fn update(
+        &self,
+        bucket: Bucket,
+        key: &Key,
+        value: Bytes,
+        read: Revision,
+    ) -> Result<Revision, WriteError> {
+        match self.ready().await?.bucket(bucket).update(key.as_str(), value, read.0).await {
+            Ok(revision) => Ok(Revision(revision)),
+            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Err(WriteError::Conflict),
+            Err(error) => Err(self.failed(error).await.into()),
+        }
+    }
+
+    async fn delete(&self, bucket: Bucket, key: &Key, read: Revision) -> Result<(), WriteError> {
+        match self.ready().await?.bucket(bucket).delete_expect_revision(key.as_str(), Some(read.0)).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Err(WriteError::Conflict),
+            Err(error) => Err(self.failed(error).await.into()),
+        }
+    }
+
+    fn watch(&self, bucket: Bucket) -> BoxStream<'static, Change> {
+        let turns = streams::unfold(self.clone(), move |nats| async move {
+            loop {
+                match nats.watch_once(bucket).await {
+                    Ok(changes) => return Some((changes, nats)),
+                    Err(error) => debug!(bucket = bucket.name(), "cannot listen: {error}"),
+                }
+                sleep(WATCH_PAUSE).await;
+            }
+        });
+        turns.flatten().boxed()
+    }
+
+    async fn append(&self, kind: &'static str, id: String, value: Bytes) -> Result<Sequence, StoreError> {
+        self.ready().await?;
+        let mut headers = HeaderMap::new();
+        headers.insert(async_nats::header::NATS_MESSAGE_ID, id);
+        let subject = format!("{}.{kind}", setup::EVENTS_SUBJECT);
+        let sent = self.shared.context.publish_with_headers(subject, headers, value).await;
+        let sent = match sent {
+            Ok(acknowledged) => acknowledged.await,
+            Err(error) => Err(error),
+        };
+        match sent {
+            Ok(acknowledged) => Ok(Sequence(acknowledged.sequence)),
+            Err(error) => Err(self.failed(error).await),
+        }
+    }
+
+    fn follow(&self, after: Sequence) -> BoxStream<'static, (Sequence, Bytes)> {
+        let first = (self.clone(), after, None::<BoxStream<'static, (Sequence, Bytes)>>);
+        let events = streams::unfold(first, |(nats, after, turn)| async move {
+            let mut turn = turn;
+            loop {
+                if let Some(events) = &mut turn
+                    && let Some((sequence, value)) = events.next().await
+                {
+                    return Some(((sequence, value), (nats, sequence, turn)));
+                }
+                turn = match nats.follow_once(after).await {
+                    Ok(events) => Some(events),
+                    Err(error) => {
+                        debug!("cannot listen to events: {error}");
+                        sleep(WATCH_PAUSE).await;
+                        None
+                    }
+                };
+            }
+        });
+        events.boxed()
+    }
+
+    async fn newest(&self) -> Result<Sequence, StoreError> {
+        match self.ready().await?.events.get_info().await {
+            Ok(info) => Ok(Sequence(info.state.last_sequence)),
+            Err(error) => Err(self.failed(error).await),
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! A node, as it tells the others about itself.
+
+use std::fmt;
+use std::str::FromStr;
+
+use media::NodeId;
+use serde::{Deserialize, Serialize};
+
+use crate::store::{Key, StoreError};
+
+/// One run of a node's process, so that a name's old process is not taken for the new one. 64 random bits, as 16 hexadecimal
+/// digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Boot(pub u64);
+
+impl fmt::Display for Boot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl Serialize for Boot {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Boot {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        u64::from_str_radix(&text, 16).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Takes publishers.
+    Ingest,
+    Transcode,
+    /// Has the streams that other nodes read.
+    Origin,
+    /// Takes viewers.
+    Edge,
+    /// Of a later release.
+    #[serde(other)]
+    Unknown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    Serving,
+    /// Takes nothing new, and will be gone.
+    Draining,
+}
+
+/// How busy a node is. Rates in bits per second.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Load {
+    /// Share of the machine's processors that this process uses, 0 to 1.
+    pub cpu: f64,
+    /// To viewers.
+    pub egress: u64,
+    /// What the operator lets it send; 0 if not said.
+    pub egress_max: u64,
+    pub viewers: u32,
+    /// Published here.
+    pub streams: u32,
+}
+
+impl Load {
+    /// The larger of the shares of what it has, 0 to 1 and above.
+    pub fn share(&self) -> f64 {
+        let egress = match self.egress_max {
+            0 => 0.0,
+            #[expect(clippy::cast_precision_loss, reason = "a share")]
+            max => self.egress as f64 / max as f64,
+        };
+        egress.max(self.cpu)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    #[serde(with = "text")]
+    pub id: NodeId,
+    pub boot: Boot,
+    pub roles: Vec<Role>,
+    /// Nodes of a zone are near each other; empty if there is but one.
+    pub zone: String,
+    pub version: String,
+    pub phase: Phase,
+    /// Where other nodes read its streams: `https://host:port`.
+    pub relay: Option<String>,
+    /// Before the path of a page or a playlist, as viewers reach it: `https://edge1.example`.
+    pub viewers: Option<String>,
+    pub load: Load,
+}
+
+impl Node {
+    pub fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+
+    pub(crate) fn key(&self) -> Key {
+        Key::from(&self.id)
+    }
+}
+
+/// As the store has it. Fields that a later release adds are passed over.
+pub(crate) fn decode<T: for<'de> Deserialize<'de>>(key: &Key, value: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(value).map_err(|error| StoreError::Unfit(format!("{key} in it: {error}")))
+}
+
+pub(crate) fn encode(value: &impl Serialize) -> bytes::Bytes {
+    serde_json::to_vec(value).expect("a record has only strings, numbers and lists").into()
+}
+
+/// Names, as their texts.
+pub(crate) mod text {
+    use super::{FromStr, fmt};
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<T: fmt::Display, S: Serializer>(
+        value: &T,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(crate) fn deserialize<'de, T: FromStr<Err: fmt::Display>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<T, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_a_later_release_is_read() {
+        let later = br#"{"id":"edge1","boot":"00000000000000ab","roles":["edge","oracle"],"zone":"","version":"9.0.0",
+            "phase":"serving","relay":null,"viewers":"https://edge1.example","load":{"cpu":0.5,"egress":1,"egress_max":4,
+            "viewers":2,"streams":0,"gpu":1},"mood":"good"}"#;
+        let node: Node = decode(&Key::from(&"edge1".parse::<NodeId>().unwrap()), later).unwrap();
+        assert_eq!((node.boot, &node.roles[..]), (Boot(0xab), &[Role::Edge, Role::Unknown][..]));
+        assert!((node.load.share() - 0.5).abs() < f64::EPSILON);
+    }
+}

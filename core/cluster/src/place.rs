@@ -1,0 +1,133 @@
+//! Which edge a viewer is sent to: near, not full, and the same one for a stream as long as that holds, so that each stream
+//! is read by few edges.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use media::{NodeId, StreamId};
+use serde::Serialize;
+
+use crate::fleet::{Seen, State};
+use crate::node::Role;
+
+/// An edge that uses so much of what it has gets no new viewers while another has room.
+pub const SHARE_FULL: f64 = 0.85;
+/// Beyond it an edge takes nobody.
+pub const SHARE_OVERFULL: f64 = 0.95;
+
+/// An edge, and why it was chosen or not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Judged {
+    #[serde(with = "crate::node::text")]
+    pub node: NodeId,
+    /// Before the path of a page or a playlist.
+    pub viewers: String,
+    pub verdict: Verdict,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// In the viewer's zone, with room.
+    Near,
+    /// In another zone, with room.
+    Far,
+    /// Has little room left.
+    Full,
+    /// Takes nobody.
+    Overfull,
+    Draining,
+    /// Not heard for a while.
+    Suspect,
+}
+
+impl Verdict {
+    pub const fn may_take(self) -> bool {
+        matches!(self, Self::Near | Self::Far | Self::Full)
+    }
+}
+
+/// All edges, the best first. `zone`: of the viewer, or of who was asked.
+pub fn rank(nodes: &[Seen], id: &StreamId, zone: &str) -> Vec<Judged> {
+    let mut ranked: Vec<_> = nodes.iter().filter_map(|seen| judge(seen, zone)).collect();
+    // Rendezvous hashing (Thaler and Ravishankar, 1998): another edge more or less moves only its own streams.
+    ranked.sort_by_cached_key(|judged| (judged.verdict, std::cmp::Reverse(weight(&judged.node, id))));
+    ranked
+}
+
+fn judge(seen: &Seen, zone: &str) -> Option<Judged> {
+    let node = &seen.node;
+    let viewers = node.viewers.clone().filter(|_| node.has(Role::Edge))?;
+    let verdict = match (seen.state, node.load.share()) {
+        (State::Suspect, _) => Verdict::Suspect,
+        (State::Draining, _) => Verdict::Draining,
+        (State::Serving, share) if share >= SHARE_OVERFULL => Verdict::Overfull,
+        (State::Serving, share) if share >= SHARE_FULL => Verdict::Full,
+        (State::Serving, _) if node.zone == zone => Verdict::Near,
+        (State::Serving, _) => Verdict::Far,
+    };
+    Some(Judged { node: node.id.clone(), viewers, verdict })
+}
+
+fn weight(node: &NodeId, id: &StreamId) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (node.as_str(), id.app(), id.stream()).hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::{Boot, Load, Node, Phase};
+
+    fn edge(name: &str, zone: &str, cpu: f64) -> Seen {
+        let node = Node {
+            id: name.parse().unwrap(),
+            boot: Boot(1),
+            roles: vec![Role::Edge],
+            zone: zone.to_owned(),
+            version: String::new(),
+            phase: Phase::Serving,
+            relay: None,
+            viewers: Some(format!("https://{name}")),
+            load: Load { cpu, ..Load::default() },
+        };
+        Seen { node, silent_ms: 0, state: State::Serving }
+    }
+
+    fn best(nodes: &[Seen], stream: &str, zone: &str) -> (String, Verdict) {
+        let best = rank(nodes, &StreamId::new("live", stream).unwrap(), zone).remove(0);
+        (best.node.to_string(), best.verdict)
+    }
+
+    #[test]
+    fn a_near_edge_with_room_comes_before_a_far_one_and_that_before_a_full_one() {
+        let mut nodes = vec![edge("a", "eu", 0.9), edge("b", "us", 0.1), edge("c", "eu", 0.2)];
+        assert_eq!(best(&nodes, "cam", "eu"), ("c".to_owned(), Verdict::Near));
+        nodes[2].state = State::Draining;
+        assert_eq!(best(&nodes, "cam", "eu"), ("b".to_owned(), Verdict::Far));
+        nodes[1].state = State::Suspect;
+        assert_eq!(best(&nodes, "cam", "eu"), ("a".to_owned(), Verdict::Full));
+        nodes[0].node.load = Load { egress: 96, egress_max: 100, ..Load::default() };
+        assert!(
+            rank(&nodes, &StreamId::new("live", "cam").unwrap(), "eu")
+                .iter()
+                .all(|judged| !judged.verdict.may_take())
+        );
+    }
+
+    #[test]
+    fn an_edge_more_moves_only_the_streams_that_it_gets() {
+        let mut nodes: Vec<_> = (0..9).map(|number| edge(&format!("edge{number}"), "", 0.0)).collect();
+        let before: Vec<_> = (0..1_000).map(|stream| best(&nodes, &format!("s{stream}"), "").0).collect();
+        nodes.push(edge("newcomer", "", 0.0));
+        let mut moved = 0;
+        for (stream, before) in before.iter().enumerate() {
+            let after = best(&nodes, &format!("s{stream}"), "").0;
+            if after != *before {
+                assert_eq!(after, "newcomer");
+                moved += 1;
+            }
+        }
+        assert!((50..=200).contains(&moved), "{moved} of 1,000 to one of ten");
+    }
+}

@@ -1,0 +1,342 @@
+//! What both back ends promise, once for each: in this process, and on a real nats-server.
+
+use std::future::Future;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use cluster::{
+    Boot, Bucket, Change, ClaimError, Directory, Event, Holder, Journal, Key, Kind, Lost, Memory, Nats,
+    NatsSettings, Revision, Sequence, Store, StreamEntry, StreamPhase, WriteError,
+};
+use futures_util::StreamExt;
+use media::StreamId;
+use tidecast_cluster as cluster;
+use tokio::process::{Child, Command};
+use tokio::time::{sleep, timeout};
+
+/// Longer than anything takes that is not broken.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Where `make setup-test` puts it.
+fn nats_server() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/nats/bin/nats-server")
+}
+
+/// A server of NATS on a port and in a folder of its own; ends with this.
+struct Server {
+    child: Child,
+    port: u16,
+    dir: tempfile::TempDir,
+}
+
+impl Server {
+    async fn start() -> Result<Self> {
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let dir = tempfile::tempdir()?;
+        Ok(Self { child: Self::spawn(port, &dir)?, port, dir })
+    }
+
+    fn spawn(port: u16, dir: &tempfile::TempDir) -> Result<Child> {
+        let program = nats_server();
+        let log = std::fs::File::create(dir.path().join("log"))?;
+        Command::new(&program)
+            .args(["-a", "127.0.0.1", "-p", &port.to_string(), "-js", "-sd"])
+            .arg(dir.path().join("store"))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("{} is missing; make setup-test installs it", program.display()))
+    }
+
+    /// Killed, and started again on what is on its disk.
+    async fn restart(&mut self) -> Result<()> {
+        self.child.kill().await?;
+        self.child = Self::spawn(self.port, &self.dir)?;
+        Ok(())
+    }
+
+    async fn store(&self) -> Result<Arc<dyn Store>> {
+        let settings = NatsSettings {
+            servers: vec![format!("nats://127.0.0.1:{}", self.port).parse()?],
+            credentials: None,
+            replicas: 1,
+            name: "conformance".to_owned(),
+        };
+        let store = Nats::connect(settings).await?;
+        settled("the store", || async { Ok(store.newest().await.is_ok().then_some(())) }).await?;
+        Ok(Arc::new(store))
+    }
+}
+
+/// Asks until there is an answer.
+async fn settled<T, F: Future<Output = Result<Option<T>>>>(
+    what: &str,
+    mut ask: impl FnMut() -> F,
+) -> Result<T> {
+    let asking = async {
+        loop {
+            if let Some(answer) = ask().await? {
+                return Ok(answer);
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, asking).await.with_context(|| format!("waiting for {what}"))?
+}
+
+/// Runs a test for each back end.
+macro_rules! conformance {
+    ($($test:ident),* $(,)?) => {
+        mod memory {
+            $(#[tokio::test]
+            async fn $test() -> anyhow::Result<()> {
+                super::$test(std::sync::Arc::new(super::Memory::default())).await
+            })*
+        }
+
+        mod nats {
+            $(#[tokio::test]
+            async fn $test() -> anyhow::Result<()> {
+                let server = super::Server::start().await?;
+                super::$test(server.store().await?).await
+            })*
+        }
+    };
+}
+
+conformance! {
+    a_value_is_what_was_put_last,
+    what_is_there_is_not_made_again,
+    only_who_has_read_the_newest_replaces_it,
+    of_many_who_claim_at_once_one_succeeds,
+    who_watches_is_told_what_is_there_and_what_becomes_of_it,
+    the_log_is_read_from_any_place_and_has_nothing_twice,
+    a_stream_is_claimed_by_one_process_and_handed_on_under_a_greater_epoch,
+    a_process_that_lost_its_stream_cannot_say_anything_of_it,
+}
+
+fn key(name: &str) -> Key {
+    Key::from(&StreamId::new("live", name).expect("a name"))
+}
+
+async fn a_value_is_what_was_put_last(store: Arc<dyn Store>) -> Result<()> {
+    ensure!(store.get(Bucket::Streams, &key("cam")).await?.is_none());
+    let first = store.put(Bucket::Streams, &key("cam"), "1".into()).await?;
+    let second = store.put(Bucket::Streams, &key("cam"), "2".into()).await?;
+    let entry = store.get(Bucket::Streams, &key("cam")).await?.context("put")?;
+    ensure!(second > first && (entry.value, entry.revision) == (Bytes::from("2"), second));
+    ensure!(store.get(Bucket::Nodes, &key("cam")).await?.is_none(), "buckets are apart");
+    Ok(())
+}
+
+async fn what_is_there_is_not_made_again(store: Arc<dyn Store>) -> Result<()> {
+    let (bucket, key) = (Bucket::Streams, key("cam"));
+    let made = store.create(bucket, &key, "1".into()).await?;
+    ensure!(matches!(store.create(bucket, &key, "2".into()).await, Err(WriteError::Conflict)));
+    store.delete(bucket, &key, made).await?;
+    ensure!(store.get(bucket, &key).await?.is_none());
+    let again = store.create(bucket, &key, "3".into()).await?;
+    ensure!(again > made, "revisions never go back");
+    Ok(())
+}
+
+async fn only_who_has_read_the_newest_replaces_it(store: Arc<dyn Store>) -> Result<()> {
+    let (bucket, key) = (Bucket::Sessions, key("cam"));
+    let first = store.create(bucket, &key, "1".into()).await?;
+    let second = store.update(bucket, &key, "2".into(), first).await?;
+    ensure!(matches!(store.update(bucket, &key, "3".into(), first).await, Err(WriteError::Conflict)));
+    ensure!(matches!(store.delete(bucket, &key, first).await, Err(WriteError::Conflict)));
+    store.delete(bucket, &key, second).await?;
+    ensure!(matches!(store.update(bucket, &key, "4".into(), second).await, Err(WriteError::Conflict)));
+    ensure!(store.get(bucket, &key).await?.is_none());
+    Ok(())
+}
+
+async fn of_many_who_claim_at_once_one_succeeds(store: Arc<dyn Store>) -> Result<()> {
+    for round in 0..10 {
+        let claims = (0..20).map(|number: u8| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let (key, value) = (key(&format!("cam{round}")), Bytes::from(vec![number]));
+                store.create(Bucket::Streams, &key, value).await.is_ok()
+            })
+        });
+        let mut winners = 0;
+        for claim in claims.collect::<Vec<_>>() {
+            winners += usize::from(claim.await?);
+        }
+        ensure!(winners == 1, "round {round}: {winners}");
+    }
+    Ok(())
+}
+
+async fn who_watches_is_told_what_is_there_and_what_becomes_of_it(store: Arc<dyn Store>) -> Result<()> {
+    let bucket = Bucket::Streams;
+    store.put(bucket, &key("old"), "0".into()).await?;
+    let mut changes = store.watch(bucket);
+    let mut next = async || timeout(PATIENCE, changes.next()).await?.context("the watch has ended");
+    let told = next().await?;
+    ensure!((&told.key, told.value) == (&key("old"), Some("0".into())));
+    let made = store.create(bucket, &key("new"), "1".into()).await?;
+    ensure!(next().await? == Change { key: key("new"), value: Some("1".into()), revision: made });
+    store.delete(bucket, &key("new"), made).await?;
+    let told = next().await?;
+    ensure!((told.key, told.value) == (key("new"), None) && told.revision > made);
+    Ok(())
+}
+
+async fn the_log_is_read_from_any_place_and_has_nothing_twice(store: Arc<dyn Store>) -> Result<()> {
+    ensure!(store.newest().await? == Sequence(0));
+    let journal = Journal::new(store.clone(), "node".parse()?, Boot(1));
+    let words = |number: i64| format!("event {number}");
+    for number in 0..5 {
+        journal.tell(number, Kind::StreamStarted, "live/cam".to_owned(), words(number)).await;
+    }
+    // As when an answer was lost, and it is sent again.
+    let sent = [0; 2].map(|_| store.append("stream-started", "again".to_owned(), "{}".into()));
+    let [first, second] = sent;
+    ensure!(first.await? == second.await? && store.newest().await? == Sequence(6));
+    let mut events = journal.follow(Sequence(2)).take(3);
+    for number in 2..5 {
+        let logged = timeout(PATIENCE, events.next()).await?.context("the log has ended")?;
+        let Event { at_ms, kind, words: told, .. } = logged.event;
+        ensure!((at_ms, kind, told) == (number, Kind::StreamStarted, words(number)));
+    }
+    let mut tail = journal.follow(store.newest().await?);
+    journal.tell(9, Kind::StreamEnded, "live/cam".to_owned(), words(9)).await;
+    let logged = timeout(PATIENCE, tail.next()).await?.context("the log has ended")?;
+    ensure!(logged.event.at_ms == 9);
+    Ok(())
+}
+
+fn directory(store: &Arc<dyn Store>, node: &str) -> Directory {
+    let node = node.parse().expect("a name");
+    Directory::new(store.clone(), Holder { node, boot: Boot(7) })
+}
+
+fn entry(directory: &Directory, phase: StreamPhase) -> StreamEntry {
+    let holder = directory.holder().clone();
+    StreamEntry { holder, epoch: None, phase, session: None, since_ms: 0, unlisted: false }
+}
+
+async fn a_stream_is_claimed_by_one_process_and_handed_on_under_a_greater_epoch(
+    store: Arc<dyn Store>,
+) -> Result<()> {
+    let id = StreamId::new("live", "cam")?;
+    let (one, other) = (directory(&store, "one"), directory(&store, "other"));
+    let never = |_: &StreamEntry| false;
+    let first = one.claim(&id, entry(&one, StreamPhase::Starting), never).await?;
+    ensure!(first.previous.is_none());
+    let refused = other.claim(&id, entry(&other, StreamPhase::Starting), never).await;
+    ensure!(matches!(refused, Err(ClaimError::Held(held)) if held.holder.node.as_str() == "one"));
+    // Whoever holds it may claim it again, as after a restart of the publisher.
+    let again = one.claim(&id, entry(&one, StreamPhase::Starting), never).await?;
+    ensure!(again.epoch > first.epoch);
+    one.tell(&id, again.epoch, entry(&one, StreamPhase::Interrupted)).await?;
+    let interrupted = |entry: &StreamEntry| entry.phase == StreamPhase::Interrupted;
+    let taken = other.claim(&id, entry(&other, StreamPhase::Live), interrupted).await?;
+    ensure!(taken.epoch > again.epoch);
+    ensure!(taken.previous.is_some_and(|previous| previous.epoch == Some(again.epoch)));
+    let found = one.find(&id).await?.context("claimed")?;
+    ensure!((found.holder.node.as_str(), found.epoch) == ("other", Some(taken.epoch)));
+    other.release(&id, taken.epoch).await?;
+    ensure!(one.find(&id).await?.is_none());
+    let anew = one.claim(&id, entry(&one, StreamPhase::Starting), never).await?;
+    ensure!(anew.epoch > taken.epoch, "also after it was forgotten");
+    Ok(())
+}
+
+/// A paused machine that goes on, and does not know that it was given up.
+async fn a_process_that_lost_its_stream_cannot_say_anything_of_it(store: Arc<dyn Store>) -> Result<()> {
+    let id = StreamId::new("live", "cam")?;
+    let (zombie, owner) = (directory(&store, "zombie"), directory(&store, "owner"));
+    let always = |_: &StreamEntry| true;
+    let old = zombie.claim(&id, entry(&zombie, StreamPhase::Live), always).await?;
+    let new = owner.claim(&id, entry(&owner, StreamPhase::Live), always).await?;
+    ensure!(matches!(zombie.tell(&id, old.epoch, entry(&zombie, StreamPhase::Live)).await, Err(Lost::To(_))));
+    ensure!(matches!(zombie.release(&id, old.epoch).await, Err(Lost::To(_))));
+    let found = zombie.find(&id).await?.context("claimed")?;
+    ensure!((found.holder.node.as_str(), found.epoch) == ("owner", Some(new.epoch)));
+    // The owner's older self is no better.
+    let newer = owner.claim(&id, entry(&owner, StreamPhase::Live), always).await?;
+    ensure!(matches!(owner.tell(&id, new.epoch, entry(&owner, StreamPhase::Live)).await, Err(Lost::To(_))));
+    owner.release(&id, newer.epoch).await?;
+    ensure!(matches!(owner.release(&id, newer.epoch).await, Err(Lost::Forgotten)));
+    Ok(())
+}
+
+/// What has no deadline of the store is told by nobody: whoever reads keeps its own.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_not_heard_is_forgotten_in_memory() -> Result<()> {
+    let store = Memory::default();
+    store.put(Bucket::Nodes, &key("cam"), "1".into()).await?;
+    sleep(cluster::SILENCE_DEAD - Duration::from_secs(1)).await;
+    ensure!(store.get(Bucket::Nodes, &key("cam")).await?.is_some());
+    sleep(Duration::from_secs(1)).await;
+    ensure!(store.get(Bucket::Nodes, &key("cam")).await?.is_none());
+    store.create(Bucket::Nodes, &key("cam"), "2".into()).await?;
+    Ok(())
+}
+
+/// The server is killed and comes back; whoever watched goes on, and nothing that was acknowledged is lost.
+#[tokio::test]
+async fn a_server_of_nats_that_is_killed_costs_its_outage_and_nothing_else() -> Result<()> {
+    let mut server = Server::start().await?;
+    let store = server.store().await?;
+    let mut changes = store.watch(Bucket::Streams);
+    let written = store.put(Bucket::Streams, &key("cam"), "1".into()).await?;
+    ensure!(timeout(PATIENCE, changes.next()).await?.context("ended")?.revision == written);
+    server.restart().await?;
+    let again = settled("a write", || async {
+        Ok(store.update(Bucket::Streams, &key("cam"), "2".into(), written).await.ok())
+    });
+    let again: Revision = again.await?;
+    // It may tell again what it has told.
+    let mut newer = changes.skip_while(|change| std::future::ready(change.revision < again));
+    let told = timeout(PATIENCE, newer.next()).await?.context("ended")?;
+    ensure!((told.revision, told.value) == (again, Some("2".into())));
+    Ok(())
+}
+
+/// All is gone, as when an operator sets the servers up anew: what is needed is made again.
+#[tokio::test]
+async fn a_store_that_was_emptied_is_made_anew() -> Result<()> {
+    let mut server = Server::start().await?;
+    let store = server.store().await?;
+    store.put(Bucket::Streams, &key("cam"), "1".into()).await?;
+    server.child.kill().await?;
+    std::fs::remove_dir_all(server.dir.path().join("store"))?;
+    server.restart().await?;
+    settled("a write", || async { Ok(store.put(Bucket::Streams, &key("cam"), "2".into()).await.ok()) })
+        .await?;
+    ensure!(store.get(Bucket::Streams, &key("cam")).await?.context("put")?.value == "2");
+    Ok(())
+}
+
+/// Somebody else's bucket of that name, or one that an older release made.
+#[tokio::test]
+async fn a_bucket_that_is_not_as_it_has_to_be_is_refused_in_words() -> Result<()> {
+    use async_nats::jetstream::{self, stream::Config};
+    let server = Server::start().await?;
+    let url = format!("nats://127.0.0.1:{}", server.port);
+    let client = settled("a connection", || async { Ok(async_nats::connect(&url).await.ok()) }).await?;
+    let subjects = vec!["$KV.tidecast_streams.>".to_owned()];
+    let config = Config { name: "KV_tidecast_streams".to_owned(), subjects, ..Config::default() };
+    jetstream::new(client).create_stream(config).await?;
+    let settings =
+        NatsSettings { servers: vec![url.parse()?], credentials: None, replicas: 1, name: String::new() };
+    let store = Nats::connect(settings).await?;
+    let told = settled("an answer", || async {
+        let told = store.newest().await.expect_err("another bucket").to_string();
+        Ok(told.contains("not as it has to be").then_some(told))
+    });
+    let told = told.await?;
+    ensure!(told.contains("KV_tidecast_streams") && told.contains("max_msgs_per_subject"), "{told}");
+    Ok(())
+}
