@@ -14,7 +14,7 @@ use hls::{Catalog, FORMAT_VERSION};
 use media::StreamId;
 use origin::{Relay, RelayMetrics};
 use relay::wire::Hops;
-use relay::{Kind, Read, StreamRegistry, Track, Upstream, WireMetrics};
+use relay::{Dialer, Kind, Read, StreamRegistry, Track, WireMetrics};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -68,7 +68,7 @@ fn watch(watched: Duration) -> Result<[Samples; 2]> {
     let offer = Here(catalog.clone(), streams.clone());
     let relay = Relay::new(&here, catalog, streams, offer, RelayMetrics::default());
     let url = format!("https://{}", listener.local_addr()?).parse().map_err(anyhow::Error::msg)?;
-    let upstream = Upstream::new(url, &there, FORMAT_VERSION);
+    let upstream = Dialer::new(&there, FORMAT_VERSION).at(url);
     let puller = Puller::new(
         upstream,
         Catalog::new(hls::Metrics::default()),

@@ -11,8 +11,13 @@ const ALTERNATES_MAX: usize = 16;
 pub struct Alternates(Vec<String>);
 
 impl Alternates {
-    pub(crate) fn origins(&self) -> &[String] {
+    pub fn origins(&self) -> &[String] {
         &self.0
+    }
+
+    /// These, or if the operator has listed none, `others`.
+    pub(crate) fn or(&self, others: impl FnOnce() -> Vec<String>) -> Self {
+        if self.0.is_empty() { Self(others().into_iter().take(ALTERNATES_MAX).collect()) } else { self.clone() }
     }
 
     /// The policy of a page that may also talk to the alternates, and play from them.

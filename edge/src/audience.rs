@@ -24,7 +24,7 @@ impl Audience {
     }
 
     /// Viewers of each stream that has any.
-    pub(crate) fn all(&self) -> HashMap<StreamId, u32> {
+    pub fn all(&self) -> HashMap<StreamId, u32> {
         self.change(|viewers| viewers.clone())
     }
 

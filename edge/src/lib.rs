@@ -8,6 +8,7 @@ mod drain;
 mod endpoint;
 mod listener;
 mod metrics;
+mod neighbours;
 mod prefer;
 mod pull;
 mod redirect;
@@ -19,13 +20,14 @@ mod unlisted;
 mod whep;
 
 pub use alternates::Alternates;
+pub use neighbours::{Neighbour, Neighbours};
 pub use audience::Audience;
 pub use connect::{Backstage, Refused};
 pub use endpoint::Endpoint;
 pub use listener::{Listener, SOCKET};
 pub use metrics::Metrics;
 pub use prefer::Transport;
-pub use pull::{JoinError, PullMetrics, Puller, Watching};
+pub use pull::{JoinError, PullMetrics, Puller, Route, Upstreams, Watching};
 pub use site::Site;
 #[cfg(any(test, fuzzing))]
 pub use site::fuzzing;

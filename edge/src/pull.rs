@@ -17,6 +17,7 @@ mod mirror;
 mod pulls;
 mod states;
 mod task;
+mod upstreams;
 mod wants;
 
 use std::sync::Arc;
@@ -31,7 +32,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use relay::wire::Hops;
-use relay::{Stream, StreamRegistry, Upstream};
+use relay::{Stream, StreamRegistry};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -43,6 +44,7 @@ use self::states::States;
 use crate::audience::Audience;
 
 pub use self::pulls::Watching;
+pub use self::upstreams::{Route, Upstreams};
 
 /// A viewer of a cold stream waits no longer for its index.
 const JOIN_MAX: Duration = Duration::from_secs(5);
@@ -60,7 +62,7 @@ pub struct Puller {
 }
 
 struct Shared {
-    upstream: Upstream,
+    upstreams: Upstreams,
     catalog: Catalog,
     /// Copies of the logs of the upstream.
     streams: StreamRegistry,
@@ -121,15 +123,15 @@ impl PullMetrics {
 impl Puller {
     /// Parts go into `catalog`, and access units into `streams`. `audience`: who watches them.
     pub fn new(
-        upstream: Upstream,
+        upstreams: Upstreams,
         catalog: Catalog,
         streams: StreamRegistry,
         audience: Audience,
         metrics: PullMetrics,
     ) -> Self {
         let shared = Shared {
-            states: States::new(upstream.clone(), metrics.clone()),
-            upstream,
+            states: States::new(upstreams.clone(), metrics.clone()),
+            upstreams,
             catalog,
             streams,
             audience,
@@ -166,7 +168,7 @@ impl Puller {
         let shared = &self.shared;
         let begin = |watching: &Watching| {
             let bodies = shared.metrics.bodies.clone();
-            let mirror = Mirror::new(id.clone(), shared.catalog.clone(), shared.upstream.clone(), bodies);
+            let mirror = Mirror::new(id.clone(), shared.catalog.clone(), shared.upstreams.clone(), bodies);
             let pull = watching.pull().clone();
             shared.tasks.spawn(task::run(shared.clone(), |shared| &shared.parts, pull, mirror, hops));
         };

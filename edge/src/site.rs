@@ -15,7 +15,7 @@ use http::header::{
     CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, LOCATION, REFERRER_POLICY, RETRY_AFTER, VARY,
     WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{Either, Full};
 use media::{NameError, StreamId};
 use player_demo::{Asset, Page};
@@ -27,6 +27,7 @@ use crate::audience::Audience;
 use crate::connect::{self, Backstage};
 use crate::endpoint::Endpoint;
 use crate::listener::Respond;
+use crate::neighbours::Neighbours;
 use crate::prefer::Transport;
 use crate::pull::{JoinError, Puller};
 use crate::state::PublishPorts;
@@ -57,8 +58,10 @@ pub struct Site {
     audience: Audience,
     ports: PublishPorts,
     unlisted: Unlisted,
+    /// As the operator has listed them.
+    alternates: Alternates,
     /// `None` if there is no other node.
-    alternates: Option<Alternates>,
+    neighbours: Option<Arc<dyn Neighbours>>,
     /// `None` where there are no viewers by WebRTC.
     prefer: Option<Transport>,
     /// `None` where nobody publishes.
@@ -81,7 +84,8 @@ impl Site {
             audience: Audience::default(),
             ports: PublishPorts { rtmp: rtmp_port, rtmps: None },
             unlisted: Unlisted::default(),
-            alternates: None,
+            alternates: Alternates::default(),
+            neighbours: None,
             prefer: None,
             backstage: None,
             endpoints: Vec::new(),
@@ -138,8 +142,54 @@ impl Site {
     /// Tells pages of other nodes with the same streams.
     #[must_use]
     pub fn with_alternates(mut self, alternates: Alternates) -> Self {
-        self.alternates = Some(alternates).filter(|alternates| !alternates.origins().is_empty());
+        self.alternates = alternates;
         self
+    }
+
+    /// Sends viewers to other nodes: those of streams that this one does not have, and those who ask where to go.
+    #[must_use]
+    pub fn with_neighbours(mut self, neighbours: Arc<dyn Neighbours>) -> Self {
+        self.neighbours = Some(neighbours);
+        self
+    }
+
+    fn alternates(&self) -> Alternates {
+        self.alternates.or(|| self.neighbours.as_ref().map(|others| others.origins()).unwrap_or_default())
+    }
+
+    /// Where viewers of what `path` is of are sent, if it is of a stream of another node.
+    fn leads_elsewhere(&self, uri: &Uri) -> Option<Response<Bytes>> {
+        let neighbours = self.neighbours.as_ref().filter(|_| self.upstream.is_none())?;
+        let path = without_token(uri.path());
+        let mut steps = path.split('/').skip(1);
+        let kind = steps.next()?;
+        if !["hls", "whep", "watch", "embed", "state"].contains(&kind) {
+            return None;
+        }
+        let id = StreamId::new(steps.next()?, steps.next()?).ok()?;
+        if !neighbours.is_elsewhere(&id) {
+            return None;
+        }
+        let ranked = neighbours.ranked(&id);
+        let best = ranked.iter().find(|neighbour| neighbour.takes_viewers && !neighbour.is_this);
+        Some(match best {
+            Some(neighbour) => sent_to(&neighbour.origin, uri.path_and_query().map_or("/", |path| path.as_str())),
+            None => full(),
+        })
+    }
+
+    /// `GET /where/{app}/{stream}`: the playlist at the node that the viewer is best off with, or why it is which.
+    fn whereabouts(&self, id: &StreamId, headers: &HeaderMap) -> Response<Bytes> {
+        let playlist = format!("/hls/{id}/index.m3u8");
+        let Some(neighbours) = &self.neighbours else { return sent_to("", &playlist) };
+        let ranked = neighbours.ranked(id);
+        if wants_json(headers) {
+            return json(&serde_json::json!({ "nodes": ranked }), headers);
+        }
+        match ranked.iter().find(|neighbour| neighbour.takes_viewers) {
+            Some(neighbour) => sent_to(&neighbour.origin, &playlist),
+            None => full(),
+        }
     }
 
     /// Tells pages that there are two ways to play, and which one to try first.
@@ -269,8 +319,13 @@ impl Site {
                 (Some(_), Err(error)) => no_name(error),
                 (None, _) => text(StatusCode::NOT_FOUND, "this node takes no publishers\n"),
             },
+            ["where", app, stream] => match StreamId::new(app, stream) {
+                Ok(id) => self.whereabouts(&id, headers),
+                Err(error) => no_name(error),
+            },
             ["nodes"] => {
-                let alternates = self.alternates.as_ref().map_or(&[][..], Alternates::origins);
+                let alternates = self.alternates();
+                let alternates = alternates.origins();
                 let self_signed = self.trust.is_some();
                 let told = serde_json::json!({ "alternates": alternates, "prefer": self.prefer, "self_signed": self_signed });
                 json(&told, headers)
@@ -324,9 +379,10 @@ impl Site {
     fn page(&self, page: Page, headers: &HeaderMap) -> Response<Bytes> {
         let mut response = asset(player_demo::page(page), headers);
         let policy = player_demo::content_security_policy(page);
-        let policy = match &self.alternates {
-            Some(alternates) => HeaderValue::try_from(alternates.allowed_in(policy)),
-            None => Ok(HeaderValue::from_static(policy)),
+        let alternates = self.alternates();
+        let policy = match alternates.origins() {
+            [] => Ok(HeaderValue::from_static(policy)),
+            _ => HeaderValue::try_from(alternates.allowed_in(policy)),
         };
         let policy = policy.expect("origins are of characters that a header may have");
         response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
@@ -377,6 +433,8 @@ fn no_name(error: NameError) -> Response<Bytes> {
 enum Wanted {
     /// Below `/hls/`: may be held, so that the request itself is not kept.
     Media(Head),
+    /// Another node has it.
+    Elsewhere(Response<Bytes>),
     Other(Request<()>),
 }
 
@@ -392,10 +450,11 @@ impl Wanted {
 
 impl Respond for Site {
     fn respond(&self, viewer: IpAddr, request: Request<()>) -> impl Future<Output = Response<Body>> + Send {
-        let wanted = Wanted::of(request);
+        let wanted = self.leads_elsewhere(request.uri()).map_or_else(|| Wanted::of(request), Wanted::Elsewhere);
         async move {
             // By reference, and in a box what is seldom: this is moved about for each request.
             match &wanted {
+                Wanted::Elsewhere(response) => response.clone().map(|bytes| Either::Right(Full::new(bytes))),
                 Wanted::Media(head) => self.media(viewer, head).await.map(Either::Left),
                 Wanted::Other(request) => {
                     let other = Box::pin(self.other(viewer, request));
@@ -411,7 +470,10 @@ impl Respond for Site {
 
     async fn respond_to(&self, peer: IpAddr, request: Request<Bytes>) -> Response<Body> {
         let response = match self.endpoint(request.uri().path()) {
-            Some(endpoint) => endpoint.respond(peer, request).await,
+            Some(endpoint) => match self.leads_elsewhere(request.uri()) {
+                Some(elsewhere) => elsewhere,
+                None => endpoint.respond(peer, request).await,
+            },
             None => text(StatusCode::NOT_FOUND, "nothing here\n"),
         };
         response.map(|bytes| Either::Right(Full::new(bytes)))
@@ -436,10 +498,37 @@ fn without_token(path: &str) -> Cow<'_, str> {
 }
 
 fn wants_html(headers: &HeaderMap) -> bool {
-    headers
-        .get(ACCEPT)
-        .and_then(|accept| accept.to_str().ok())
-        .is_some_and(|accept| accept.contains("text/html"))
+    accepts(headers, "text/html")
+}
+
+fn wants_json(headers: &HeaderMap) -> bool {
+    accepts(headers, "application/json")
+}
+
+fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| accept.contains(media_type))
+}
+
+/// The same at another node, which may be another one the next time.
+fn sent_to(origin: &str, path: &str) -> Response<Bytes> {
+    let Ok(location) = HeaderValue::try_from(format!("{origin}{path}")) else {
+        return text(StatusCode::BAD_REQUEST, "the address cannot be sent on\n");
+    };
+    let mut response = text(StatusCode::TEMPORARY_REDIRECT, "another node has it\n");
+    let out = response.headers_mut();
+    out.insert(LOCATION, location);
+    out.insert(CACHE_CONTROL, NO_STORE);
+    out.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    response
+}
+
+fn full() -> Response<Bytes> {
+    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "every node is full; try again in a moment\n");
+    let out = response.headers_mut();
+    out.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+    out.insert(CACHE_CONTROL, NO_STORE);
+    out.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    response
 }
 
 fn asset(asset: Asset, headers: &HeaderMap) -> Response<Bytes> {

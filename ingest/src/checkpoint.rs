@@ -79,7 +79,7 @@ impl Checkpoint {
         &self.id
     }
 
-    pub(crate) fn session(&self) -> SessionId {
+    pub fn session(&self) -> SessionId {
         self.record.session
     }
 

@@ -17,6 +17,8 @@ pub enum Refusal {
     WrongKey(KeyFault),
     #[error("{0} is already being published")]
     NameTaken(StreamId),
+    #[error("{id} is already being published, to node {node}")]
+    TakenElsewhere { id: StreamId, node: String },
     /// The operator must act: the system gives no random numbers.
     #[error("the server cannot make a session id")]
     NoRandomness,

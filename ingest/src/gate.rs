@@ -11,6 +11,7 @@ use relay::StreamRegistry;
 
 use crate::Secret;
 use crate::checkpoint::{Checkpoint, Checkpoints};
+use crate::claims::{Claims as OtherNodes, NoOtherNodes};
 use crate::error::{KeyFault, PublishError, Refusal};
 use crate::ladder::Ladder;
 use crate::metrics::Metrics;
@@ -59,6 +60,7 @@ pub(crate) struct Shared {
     pub(crate) checkpoints: Arc<dyn Checkpoints>,
     pub(crate) ladder: Arc<dyn Ladder>,
     authorize: Arc<dyn Authorize>,
+    others: Arc<dyn OtherNodes>,
     /// Locked before a slot, never after.
     slots: Mutex<HashMap<StreamId, Arc<Slot>>>,
     claims: AtomicU64,
@@ -80,6 +82,8 @@ pub(crate) struct Claims {
     owner: u64,
     /// When a message of media came of anybody who was let in.
     heard: Instant,
+    /// Another node goes on with the session; here it stands still until nobody can be watching it.
+    handed_over: bool,
     session: Option<Session>,
 }
 
@@ -95,9 +99,17 @@ impl Gate {
         let slots = Mutex::default();
         let claims = AtomicU64::new(1);
         let refusals = Refusals::default();
+        let others = Arc::new(NoOtherNodes);
         let shared =
-            Shared { registry, policy, metrics, checkpoints, ladder, authorize, slots, claims, refusals };
+            Shared { registry, policy, metrics, checkpoints, ladder, authorize, others, slots, claims, refusals };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Asks `others` before a stream becomes one of this node. To be called before the gate is shared.
+    #[must_use]
+    pub fn with_claims(self, others: Arc<dyn OtherNodes>) -> Self {
+        let shared = Arc::into_inner(self.shared).expect("nobody shares it yet");
+        Self { shared: Arc::new(Shared { others, ..shared }) }
     }
 
     /// Whom this gate turned away lately.
@@ -107,6 +119,55 @@ impl Gate {
 
     pub(crate) fn turned_away(&self, refused: Refused) {
         self.shared.refusals.note(refused);
+    }
+
+    /// Makes the stream one of this node, if no other node is at it, so that it can be published here. To be called before
+    /// [`Gate::publish`], which judges the key: a wrong one asks nobody anything.
+    ///
+    /// # Errors
+    /// [`Refusal::TakenElsewhere`].
+    pub async fn prepare(&self, id: &StreamId, key: &Secret) -> Result<(), Refusal> {
+        if !self.shared.authorize.may_publish(id, key) || self.has(id) {
+            return Ok(());
+        }
+        let claimed = self.shared.others.claim(id).await;
+        let checkpoint =
+            claimed.map_err(|elsewhere| Refusal::TakenElsewhere { id: id.clone(), node: elsewhere.node })?;
+        if let Some(checkpoint) = checkpoint.filter(|_| !self.has(id)) {
+            self.end_handed_over(id);
+            self.restore(&checkpoint, Instant::now(), SystemTime::now());
+        }
+        Ok(())
+    }
+
+    /// A session of this node, and not of another by now.
+    fn has(&self, id: &StreamId) -> bool {
+        let slots = self.lock();
+        slots.get(id).map(|slot| slot.lock()).is_some_and(|claims| claims.session.is_some() && !claims.handed_over)
+    }
+
+    /// Another node has the stream now. Its publisher here is sent away, and its session stands still: what this node would
+    /// write from here on, the other has under the same numbers. It is over after the linger, when its viewers are at the other.
+    pub fn hand_over(&self, id: &StreamId) {
+        let slots = self.lock();
+        let Some(mut claims) = slots.get(id).map(|slot| slot.lock()) else { return };
+        if !claims.handed_over {
+            (claims.owner, claims.newest, claims.handed_over) = (0, 0, true);
+            claims.heard = Instant::now();
+        }
+    }
+
+    /// Whether another node has the stream, though there is something of it here.
+    pub fn is_handed_over(&self, id: &StreamId) -> bool {
+        let slots = self.lock();
+        slots.get(id).is_some_and(|slot| slot.lock().handed_over)
+    }
+
+    fn end_handed_over(&self, id: &StreamId) {
+        let mut slots = self.lock();
+        if let Some(slot) = slots.remove(id) {
+            slot.lock().end();
+        }
     }
 
     /// # Errors
@@ -160,7 +221,8 @@ impl Gate {
             if now.saturating_duration_since(claims.heard) >= linger {
                 claims.end();
             }
-            if let Some(session) = &mut claims.session {
+            let handed_over = claims.handed_over;
+            if let Some(session) = claims.session.as_mut().filter(|_| !handed_over) {
                 session.tick(now, wall);
             }
             claims.session.is_some() || claims.newest != 0
@@ -174,7 +236,7 @@ impl Gate {
 
 impl Slot {
     fn new(id: StreamId, now: Instant) -> Arc<Self> {
-        let claims = Mutex::new(Claims { newest: 0, owner: 0, heard: now, session: None });
+        let claims = Mutex::new(Claims { newest: 0, owner: 0, heard: now, handed_over: false, session: None });
         Arc::new(Self { id, claims })
     }
 
@@ -212,7 +274,7 @@ impl Claims {
         if present && on_conflict == OnConflict::Refuse {
             return false;
         }
-        (self.newest, self.heard) = (claim, now);
+        (self.newest, self.heard, self.handed_over) = (claim, now, false);
         true
     }
 

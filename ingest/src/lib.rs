@@ -8,6 +8,7 @@
 //! All but `keeper.rs` and the protocols' `conn.rs` and `server.rs` is pure: bytes and time in, log entries out.
 
 mod checkpoint;
+mod claims;
 mod cutter;
 mod error;
 #[cfg(any(test, fuzzing))]
@@ -33,6 +34,7 @@ mod timeline;
 mod warnings;
 pub mod whip;
 
+pub use claims::{Claims, Elsewhere, NoOtherNodes};
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, NoCheckpoints};
 pub use error::{KeyFault, PublishError, Refusal};
 pub use gate::{Authorize, Gate, OnConflict, Policy};

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use crate::api::Api;
 use crate::config::LoopbackAddr;
 use crate::listen::Handed;
 
@@ -44,12 +45,18 @@ pub(crate) struct Admin {
     listener: TcpListener,
     local_addr: SocketAddr,
     metrics: Registry,
+    api: Api,
 }
 
 impl Admin {
     /// # Errors
     /// If the address cannot be listened on, or the socket that is `handed` over can be reached from elsewhere.
-    pub(crate) fn bind(addr: LoopbackAddr, handed: &mut Handed, metrics: Registry) -> anyhow::Result<Self> {
+    pub(crate) fn bind(
+        addr: LoopbackAddr,
+        handed: &mut Handed,
+        metrics: Registry,
+        api: Api,
+    ) -> anyhow::Result<Self> {
         let listener = handed.listen("admin", addr.get(), SOCKET)?;
         let local_addr = listener.local_addr()?;
         ensure!(
@@ -57,7 +64,7 @@ impl Admin {
             "the socket \"admin\" that is handed over listens on {local_addr}; it has no authentication, so only \
              loopback addresses are allowed"
         );
-        Ok(Self { listener, local_addr, metrics })
+        Ok(Self { listener, local_addr, metrics, api })
     }
 
     pub(crate) fn local_addr(&self) -> SocketAddr {
@@ -66,7 +73,7 @@ impl Admin {
 
     /// Answers until `stop`, then finishes the connections that were accepted. Not ready once `drain` began.
     pub(crate) async fn run(self, drain: CancellationToken, stop: CancellationToken) {
-        let answers = Arc::new(Answers { drain, metrics: self.metrics });
+        let answers = Arc::new(Answers { drain, metrics: self.metrics, api: self.api });
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let connections = TaskTracker::new();
         loop {
@@ -98,9 +105,9 @@ impl Admin {
 }
 
 async fn serve(socket: TcpStream, answers: Arc<Answers>) {
-    let service = service_fn(move |request: Request<_>| {
-        let answer = answers.to(&request);
-        async move { Ok::<_, std::convert::Infallible>(answer) }
+    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+        let answers = answers.clone();
+        async move { Ok::<_, std::convert::Infallible>(answers.to(&request).await) }
     });
     let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(socket), service);
     match tokio::time::timeout(CONNECTION_TIME_MAX, connection).await {
@@ -113,10 +120,11 @@ async fn serve(socket: TcpStream, answers: Arc<Answers>) {
 struct Answers {
     drain: CancellationToken,
     metrics: Registry,
+    api: Api,
 }
 
 impl Answers {
-    fn to<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    async fn to<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         if !names_this_machine(request) {
             return error(
                 StatusCode::MISDIRECTED_REQUEST,
@@ -128,11 +136,17 @@ impl Answers {
             refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             return refusal;
         }
-        match request.uri().path() {
+        let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+        if let Some(question) = path.strip_prefix("/api/v1")
+            && let Some(told) = self.api.answer(question, query).await
+        {
+            return json(StatusCode::OK, &told);
+        }
+        match path {
             "/healthz" => json(StatusCode::OK, &serde_json::json!({ "alive": true })),
             "/readyz" => self.readiness(),
             "/metrics" => self.metrics(),
-            _ => error(StatusCode::NOT_FOUND, "there are /healthz, /readyz and /metrics"),
+            _ => error(StatusCode::NOT_FOUND, "there are /healthz, /readyz, /metrics, and /api/v1/nodes, streams and events"),
         }
     }
 
@@ -191,42 +205,48 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::membership::Membership;
+
+    fn api() -> Api {
+        let holder = cluster::Holder { node: "a".parse().unwrap(), boot: cluster::Boot(1) };
+        Api::new(&Membership::of(holder, Arc::new(cluster::Memory::default())))
+    }
 
     fn answers() -> Answers {
-        Answers { drain: CancellationToken::new(), metrics: crate::metrics::registry() }
+        Answers { drain: CancellationToken::new(), metrics: crate::metrics::registry(), api: api() }
     }
 
     fn get(path: &str) -> Request<()> {
         Request::builder().uri(path).header(header::HOST, "127.0.0.1:9090").body(()).unwrap()
     }
 
-    #[test]
-    fn ready_ends_when_the_drain_begins_but_alive_does_not() {
+    #[tokio::test]
+    async fn ready_ends_when_the_drain_begins_but_alive_does_not() {
         let answers = answers();
-        assert_eq!(answers.to(&get("/readyz")).status(), StatusCode::OK);
+        assert_eq!(answers.to(&get("/readyz")).await.status(), StatusCode::OK);
         answers.drain.cancel();
-        assert_eq!(answers.to(&get("/readyz")).status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(answers.to(&get("/healthz")).status(), StatusCode::OK);
+        assert_eq!(answers.to(&get("/readyz")).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answers.to(&get("/healthz")).await.status(), StatusCode::OK);
     }
 
-    #[test]
-    fn nothing_else_is_answered() {
-        for path in ["/", "/metrics/", "/api/v1/streams", "/debug/pprof", "//healthz"] {
-            assert_eq!(answers().to(&get(path)).status(), StatusCode::NOT_FOUND, "{path}");
+    #[tokio::test]
+    async fn nothing_else_is_answered() {
+        for path in ["/", "/metrics/", "/api/v1/", "/debug/pprof", "//healthz"] {
+            assert_eq!(answers().to(&get(path)).await.status(), StatusCode::NOT_FOUND, "{path}");
         }
         let mut post = get("/metrics");
         *post.method_mut() = Method::POST;
-        assert_eq!(answers().to(&post).status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(answers().to(&post).await.status(), StatusCode::METHOD_NOT_ALLOWED);
     }
 
-    #[test]
-    fn a_web_page_cannot_read_the_metrics_through_a_name_of_its_own() {
-        let host = |host: &str| {
+    #[tokio::test]
+    async fn a_web_page_cannot_read_the_metrics_through_a_name_of_its_own() {
+        let host = async |host: &str| {
             let request = Request::builder().uri("/metrics").header(header::HOST, host).body(()).unwrap();
-            answers().to(&request).status()
+            answers().to(&request).await.status()
         };
         for own in ["localhost", "LOCALHOST:9090", "127.0.0.1:9090", "127.1.2.3", "[::1]:9090"] {
-            assert_eq!(host(own), StatusCode::OK, "{own}");
+            assert_eq!(host(own).await, StatusCode::OK, "{own}");
         }
         for foreign in [
             "attacker.example",
@@ -236,14 +256,14 @@ mod tests {
             "",
             "\u{fc}",
         ] {
-            assert_eq!(host(foreign), StatusCode::MISDIRECTED_REQUEST, "{foreign}");
+            assert_eq!(host(foreign).await, StatusCode::MISDIRECTED_REQUEST, "{foreign}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn silent_clients_lose_their_place() {
         let admin =
-            Admin::bind(LoopbackAddr::v4(0), &mut Handed::default(), crate::metrics::registry()).unwrap();
+            Admin::bind(LoopbackAddr::v4(0), &mut Handed::default(), crate::metrics::registry(), api()).unwrap();
         let addr = admin.local_addr();
         let stop = CancellationToken::new();
         let running = tokio::spawn(admin.run(CancellationToken::new(), stop.clone()));

@@ -13,12 +13,88 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
+use bytes::Bytes;
+use cluster::{Bucket, Key, Store};
 use ingest::{Checkpoint, Checkpoints};
 use media::StreamId;
-use tracing::{info, warn};
+use tokio::sync::Notify;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, info, warn};
 
 /// A session is gone on with if its newest segment began at most this long ago: players have given up by then.
 const AGE_MAX: Duration = Duration::from_secs(60);
+
+/// Checkpoints kept by `files`, and where other nodes find them if there are any.
+pub(crate) struct SharedCheckpoints {
+    files: Arc<dyn Checkpoints>,
+    outbox: Option<Outbox>,
+}
+
+/// What waits to be put into the cluster's store: of each stream the newest. `None`: its session is over.
+#[derive(Clone)]
+struct Outbox {
+    waiting: Arc<Mutex<HashMap<StreamId, Option<Checkpoint>>>>,
+    changed: Arc<Notify>,
+    _writer: Arc<AbortOnDropHandle<()>>,
+}
+
+impl SharedCheckpoints {
+    pub(crate) fn new(files: Arc<dyn Checkpoints>, store: Option<Arc<dyn Store>>) -> Self {
+        Self { files, outbox: store.map(Outbox::new) }
+    }
+}
+
+impl Checkpoints for SharedCheckpoints {
+    fn store(&self, checkpoint: &Checkpoint) {
+        self.files.store(checkpoint);
+        if let Some(outbox) = &self.outbox {
+            outbox.put(checkpoint.id(), Some(checkpoint.clone()));
+        }
+    }
+
+    fn remove(&self, id: &StreamId) {
+        self.files.remove(id);
+        if let Some(outbox) = &self.outbox {
+            outbox.put(id, None);
+        }
+    }
+}
+
+impl Outbox {
+    fn new(store: Arc<dyn Store>) -> Self {
+        let (waiting, changed) = (Arc::default(), Arc::new(Notify::new()));
+        let writer = tokio::spawn(write_all(store, Arc::clone(&waiting), changed.clone()));
+        Self { waiting, changed, _writer: Arc::new(AbortOnDropHandle::new(writer)) }
+    }
+
+    fn put(&self, id: &StreamId, checkpoint: Option<Checkpoint>) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), checkpoint);
+        self.changed.notify_one();
+    }
+}
+
+/// A checkpoint that the store does not take is not sent again: the next one is newer.
+async fn write_all(
+    store: Arc<dyn Store>,
+    waiting: Arc<Mutex<HashMap<StreamId, Option<Checkpoint>>>>,
+    changed: Arc<Notify>,
+) {
+    loop {
+        changed.notified().await;
+        let now = std::mem::take(&mut *waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        for (id, checkpoint) in now {
+            let key = Key::from(&id);
+            let written = match checkpoint {
+                Some(checkpoint) => store.put(Bucket::Sessions, &key, checkpoint.to_json().into()).await.map(drop),
+                // Another node's claim on the session is judged by the directory; what is left here grows old by itself.
+                None => store.put(Bucket::Sessions, &key, Bytes::new()).await.map(drop),
+            };
+            if let Err(error) = written {
+                debug!(stream.id = %id, "other nodes cannot go on with this session: {error}");
+            }
+        }
+    }
+}
 
 /// The directory, and the thread that writes into it. Dropping it writes what is left.
 pub(crate) struct FileCheckpoints {

@@ -145,9 +145,28 @@ pub(crate) enum Command {
     /// The certificate that viewers and publishers see
     #[command(subcommand)]
     Tls(TlsCommand),
+    /// Who is in the cluster, and how busy: asks the tidecast that runs here
+    Nodes(Output),
+    /// What is published, and to which node: asks the tidecast that runs here
+    Streams(Output),
+    /// What has happened in the cluster: asks the tidecast that runs here
+    Events {
+        /// Go on with what happens
+        #[arg(long, short)]
+        follow: bool,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Which nodes may read streams from each other
     #[command(subcommand)]
     Cluster(ClusterCommand),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Output {
+    /// A line of JSON each
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Subcommand)]

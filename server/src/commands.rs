@@ -9,7 +9,7 @@ use media::NodeId;
 
 use crate::certificates;
 use crate::cli::Cli;
-use crate::cluster::ClusterFiles;
+use crate::authority::ClusterFiles;
 use crate::config::{self, Effective, Environment, Origin};
 use crate::keys::KeyFile;
 
@@ -96,7 +96,7 @@ pub(crate) fn cluster_join(loaded: &Effective, bundle: &Path) -> anyhow::Result<
 }
 
 /// Not `print!`, which panics when the reader (`| head -1`) has gone.
-fn print(text: &str) -> anyhow::Result<()> {
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(error).context("cannot write the answer")

@@ -19,6 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cluster::NatsUrl;
 use edge::{Alternates, Transport, Unlisted};
 pub(crate) use file::Source;
 use ingest::OnConflict;
@@ -65,6 +66,10 @@ pub(crate) struct Config {
 /// Viewers: playlists, media and the watch page.
 pub(crate) struct Http {
     pub(crate) listen: SocketAddr,
+    /// Before the path of a page or a playlist, as viewers reach this node.
+    pub(crate) public: Option<String>,
+    /// What viewers may be sent in all, in bits per second; 0 if that is not said.
+    pub(crate) egress_max: u64,
     /// Of one IPv4 address or one IPv6 /64.
     pub(crate) connections_per_address: usize,
     /// Where else this node's streams are, for viewers' pages.
@@ -124,10 +129,18 @@ pub(crate) struct Hls {
 /// Other nodes that read streams from this one.
 pub(crate) struct Relay {
     pub(crate) listen: SocketAddr,
+    /// As other nodes reach it.
+    pub(crate) public: Option<UpstreamUrl>,
 }
 
 pub(crate) struct Cluster {
     dir: Option<PathBuf>,
+    /// Servers of NATS, by which nodes find each other; without any this node knows itself alone.
+    pub(crate) nats: Vec<NatsUrl>,
+    pub(crate) nats_credentials: Option<PathBuf>,
+    pub(crate) nats_replicas: usize,
+    /// Nodes of a zone are near each other.
+    pub(crate) zone: String,
 }
 
 pub(crate) struct Streams {
@@ -172,6 +185,18 @@ pub(crate) const KEYS: &[Key] = &[
         allowed: LISTEN_ALLOWED,
         set: |config, text| value::listen(text).map(|listen| config.http.listen = listen),
         show: |config| Some(value::show_listen(config.http.listen)),
+    },
+    Key {
+        name: "http.public",
+        allowed: "an origin as viewers reach it, such as https://edge1.example, or nothing",
+        set: |config, text| value::origin(text).map(|public| config.http.public = public),
+        show: |config| config.http.public.clone(),
+    },
+    Key {
+        name: "http.egress_max",
+        allowed: "bits per second such as 800M or 10G, or 0 for no bound",
+        set: |config, text| value::bit_rate(text).map(|rate| config.http.egress_max = rate),
+        show: |config| Some(value::show_bit_rate(config.http.egress_max)),
     },
     Key {
         name: "http.connections_per_address",
@@ -339,6 +364,44 @@ pub(crate) const KEYS: &[Key] = &[
         allowed: LISTEN_ALLOWED,
         set: |config, text| value::listen(text).map(|listen| config.relay.listen = listen),
         show: |config| Some(value::show_listen(config.relay.listen)),
+    },
+    Key {
+        name: "relay.public",
+        allowed: "https://HOST:PORT as other nodes reach this one, or nothing",
+        set: |config, text| value::upstream(text).map(|public| config.relay.public = public),
+        show: |config| config.relay.public.as_ref().map(ToString::to_string),
+    },
+    Key {
+        name: "cluster.nats",
+        allowed: "URLs of NATS servers with commas between, as in \"nats://10.0.0.1:4222, nats://10.0.0.2:4222\"",
+        set: |config, text| value::nats(text).map(|servers| config.cluster.nats = servers),
+        show: |config| {
+            let servers: Vec<_> = config.cluster.nats.iter().map(ToString::to_string).collect();
+            Some(servers.join(", "))
+        },
+    },
+    Key {
+        name: "cluster.nats_credentials",
+        allowed: "an absolute path of a file that nsc made, or nothing",
+        set: |config, text| {
+            config.cluster.nats_credentials = if text.is_empty() { None } else { Some(value::directory(text)?) };
+            Ok(())
+        },
+        show: |config| {
+            Some(config.cluster.nats_credentials.as_ref().map(|path| path.display().to_string()).unwrap_or_default())
+        },
+    },
+    Key {
+        name: "cluster.nats_replicas",
+        allowed: "a number from 1 to 5 of servers that keep each value",
+        set: |config, text| value::number(text, 1..=5).map(|replicas| config.cluster.nats_replicas = replicas),
+        show: |config| Some(config.cluster.nats_replicas.to_string()),
+    },
+    Key {
+        name: "cluster.zone",
+        allowed: "a name, or nothing where there is but one",
+        set: |config, text| value::zone(text).map(|zone| config.cluster.zone = zone),
+        show: |config| Some(config.cluster.zone.clone()),
     },
     Key {
         name: "cluster.dir",
@@ -514,14 +577,16 @@ impl Effective {
 }
 
 impl Effective {
-    /// An edge without an upstream has nothing to serve, and an upstream without an edge would be ignored in silence.
+    /// An edge without an upstream, or a directory of them, has nothing to serve, and an upstream without an edge would be ignored in silence.
     fn misplaced_upstream(&self) -> Option<Problem> {
         let (key, what) = match (self.config.roles, &self.config.upstream) {
-            (RoleSet::Edge, None) => ("roles", "roles: an edge needs an upstream; set upstream too"),
+            (RoleSet::Edge, None) if self.config.cluster.nats.is_empty() => {
+                ("roles", "roles: an edge needs an upstream, or cluster.nats to find one; set either")
+            }
             (RoleSet::All, Some(_)) => {
                 ("upstream", "upstream: only an edge has one; set roles = \"edge\" too")
             }
-            (RoleSet::Edge, Some(_)) | (RoleSet::All, None) => return None,
+            (RoleSet::Edge, _) | (RoleSet::All, None) => return None,
         };
         Some(Problem { origin: self.origin(key).clone(), what: what.to_owned() })
     }
@@ -538,6 +603,8 @@ impl Config {
             data_dir: environment.data_dir_default(),
             http: Http {
                 listen: value::every_address(8080),
+                public: None,
+                egress_max: 0,
                 connections_per_address: 1_000,
                 alternates: Alternates::default(),
                 redirect: false,
@@ -559,8 +626,14 @@ impl Config {
             hls: Hls { profile: Profile::Default },
             roles: RoleSet::All,
             upstream: None,
-            relay: Relay { listen: value::every_address(7400) },
-            cluster: Cluster { dir: None },
+            relay: Relay { listen: value::every_address(7400), public: None },
+            cluster: Cluster {
+                dir: None,
+                nats: Vec::new(),
+                nats_credentials: None,
+                nats_replicas: 1,
+                zone: String::new(),
+            },
             streams: Streams { unlisted: Unlisted::default() },
             transcode: Transcode { ladder: Ladders::default(), encoder: None, encoders: Vec::new() },
         }

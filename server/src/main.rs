@@ -3,21 +3,27 @@
 //!   arguments ─▶ config ─▶ telemetry ─▶ build (binds every port) ─▶ run ─▶ drain ─▶ exit code
 
 mod admin;
+mod api;
+mod ask;
+mod authority;
 mod backstage;
 mod certificates;
 mod checkpoints;
+mod claims;
 mod cli;
-mod cluster;
+
 mod commands;
 mod config;
 mod descriptors;
 mod files;
 mod keys;
 mod listen;
+mod membership;
 mod metrics;
 mod offer;
 mod publishing;
 mod roles;
+mod route;
 mod shutdown;
 mod telemetry;
 mod transcoding;
@@ -30,12 +36,14 @@ use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use ask::Question;
 use certificates::Certificates;
-use cli::{Cli, ClusterCommand, Command, ConfigCommand, KeysCommand, TlsCommand};
-use cluster::ClusterFiles;
+use cli::{Cli, ClusterCommand, Command, ConfigCommand, KeysCommand, Output, TlsCommand};
+use authority::ClusterFiles;
 use config::{Effective, RoleSet};
 use keys::{KeyFile, PublishKey};
 use listen::Handed;
+use membership::Membership;
 use roles::Roles;
 use shutdown::{Outcome, Signals};
 
@@ -60,6 +68,9 @@ fn main() -> ExitCode {
         Some(Command::Tls(TlsCommand::Check)) => {
             commands::load(&cli).and_then(|loaded| commands::tls_check(&loaded))
         }
+        Some(Command::Nodes(output)) => ask(&cli, Question::Nodes, output),
+        Some(Command::Streams(output)) => ask(&cli, Question::Streams, output),
+        Some(Command::Events { follow, output }) => ask(&cli, Question::Events { follow: *follow }, output),
         Some(Command::Cluster(command)) => commands::load(&cli).and_then(|loaded| match command {
             ClusterCommand::Init { name } => commands::cluster_init(&loaded, name),
             ClusterCommand::Invite { name } => commands::cluster_invite(&loaded, name),
@@ -70,6 +81,11 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse(&error),
     }
+}
+
+fn ask(cli: &Cli, question: Question, output: &Output) -> anyhow::Result<()> {
+    let loaded = commands::load(cli)?;
+    ask::run(loaded.config.admin.listen.get(), question, output.json)
 }
 
 /// Before there is a log.
@@ -114,17 +130,23 @@ async fn run(loaded: &Effective, mut handed: Handed) -> anyhow::Result<Outcome> 
     let identity = ClusterFiles::new(loaded.config.cluster_dir()).identity()?;
     let mut registry = metrics::registry();
     let certificates = Certificates::load(&loaded.config, &mut registry)?;
-    let roles = match loaded.config.roles {
+    let config = &loaded.config;
+    let membership = Membership::join(config, identity.as_ref()).await?;
+    let roles = match config.roles {
         RoleSet::All => {
-            Roles::build(&loaded.config, publish_key(loaded)?, identity, certificates, &mut handed, registry)?
+            let key = publish_key(loaded)?;
+            Roles::build(config, key, membership, identity, certificates, &mut handed, registry)?
         }
-        RoleSet::Edge => Roles::build_edge(&loaded.config, identity, certificates, &mut handed, registry)?,
+        RoleSet::Edge => {
+            Roles::build_edge(config, membership, identity, certificates, &mut handed, registry)?
+        }
     };
+    let node = roles.node(config)?;
     handed.finish();
     announce(&roles)?;
     tell_service_manager(NotifyState::Ready);
     let drain = CancellationToken::new();
-    let running = roles.run(drain.clone());
+    let running = roles.run(node, drain.clone());
     Ok(shutdown::run_until_drained(running, drain, async || {
         let signal = signals.next().await;
         tell_service_manager(NotifyState::Stopping);

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use anyhow::Context;
-use edge::{Programmes, PullMetrics, Puller, Site, Whep};
+use cluster::Node;
+use edge::{Programmes, PullMetrics, Puller, Site, Upstreams, Whep};
 use hls::Catalog;
 use ingest::rtmp::{self, Server as Rtmp};
 use ingest::whip::{self, Whip};
@@ -22,21 +23,25 @@ use net::tls::Protocols;
 use net::{Guesses, Limits, Places};
 use origin::{Origin, Relay, RelayMetrics};
 use prometheus_client::registry::Registry;
-use relay::{Identity, StreamRegistry, Upstream, UpstreamUrl, WireMetrics};
+use relay::{Dialer, Identity, StreamRegistry, UpstreamUrl, WireMetrics};
 use rtc::port::{Port, PortDriver, PortSettings};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::admin::Admin;
+use crate::api::Api;
 use crate::backstage::{Backstage, OneKey};
 use crate::certificates::Certificates;
-use crate::checkpoints::FileCheckpoints;
+use crate::checkpoints::{FileCheckpoints, SharedCheckpoints};
+use crate::claims::Claims;
 use crate::config::Config;
 use crate::descriptors;
 use crate::keys::PublishKey;
 use crate::listen::{self, Handed};
+use crate::membership::{Counts, Membership};
 use crate::offer::Offer;
 use crate::publishing::Publishing;
+use crate::route::FleetRoute;
 use crate::transcoding::Transcoding;
 use crate::viewers::{Encrypted, Viewers};
 
@@ -48,6 +53,30 @@ pub(crate) struct Roles {
     /// Of everything that is encrypted for the open internet; `None` if nothing is.
     certificates: Option<Certificates>,
     admin: Admin,
+    membership: Membership,
+    counted: Counted,
+}
+
+/// What a node's load is made of.
+struct Counted {
+    hls: hls::Metrics,
+    port: Port,
+    catalog: Catalog,
+    audience: edge::Audience,
+    streams: Option<StreamRegistry>,
+}
+
+impl Counted {
+    fn read(&self) -> Counts {
+        let by_webrtc: u32 = self.audience.all().values().sum();
+        let by_hls: u32 = self.catalog.streams().iter().map(|stream| stream.status().viewers).sum();
+        let streams = self.streams.as_ref().map_or(0, |streams| streams.streams().len());
+        Counts {
+            sent_bytes: self.hls.sent.get() + self.port.counters().sent_bytes.get(),
+            viewers: by_webrtc.saturating_add(by_hls),
+            streams: u32::try_from(streams).unwrap_or(u32::MAX),
+        }
+    }
 }
 
 /// Where the streams come from.
@@ -60,7 +89,8 @@ enum Source {
 
 struct Pulled {
     puller: Puller,
-    upstream: UpstreamUrl,
+    /// `None` if the cluster knows it of each stream.
+    upstream: Option<UpstreamUrl>,
     webrtc: WebRtc,
 }
 
@@ -83,6 +113,7 @@ struct Own {
     transcoding: Arc<Transcoding>,
     transcoded: transcode::Metrics,
     streams: StreamRegistry,
+    claims: Claims,
 }
 
 /// For other nodes.
@@ -129,6 +160,7 @@ fn gate(
     key: OneKey,
     streams: StreamRegistry,
     ladder: Arc<Transcoding>,
+    claims: Claims,
     metrics: ingest::Metrics,
 ) -> Gate {
     let policy = Policy {
@@ -146,7 +178,9 @@ fn gate(
             (Arc::new(NoCheckpoints), Vec::new())
         }
     };
+    let checkpoints = Arc::new(SharedCheckpoints::new(checkpoints, claims.store()));
     let gate = Gate::new(streams, Arc::new(key), policy, checkpoints, ladder, metrics);
+    let gate = gate.with_claims(Arc::new(claims));
     for checkpoint in &left {
         gate.restore(checkpoint, Instant::now(), SystemTime::now());
     }
@@ -154,9 +188,10 @@ fn gate(
 }
 
 /// Of an address's connections a quarter is left for what is there already.
-fn catalog(config: &Config, metrics: &mut Registry) -> Catalog {
+fn catalog(config: &Config, metrics: &mut Registry) -> (Catalog, hls::Metrics) {
     let per_address = config.http.connections_per_address;
-    Catalog::with_held_per_address(hls::Metrics::register(metrics), per_address - per_address / 4)
+    let metrics = hls::Metrics::register(metrics);
+    (Catalog::with_held_per_address(metrics.clone(), per_address - per_address / 4), metrics)
 }
 
 impl Roles {
@@ -167,13 +202,15 @@ impl Roles {
     pub(crate) fn build(
         config: &Config,
         key: PublishKey,
+        membership: Membership,
         identity: Option<Identity>,
         certificates: Option<Certificates>,
         handed: &mut Handed,
         mut metrics: Registry,
     ) -> anyhow::Result<Self> {
+        let api = Api::new(&membership);
         let streams = StreamRegistry::new(relay::Metrics::register(&mut metrics));
-        let catalog = catalog(config, &mut metrics);
+        let (catalog, hls) = catalog(config, &mut metrics);
         let connections = descriptors::share();
         let publications = ingest::Metrics::register(&mut metrics);
         // One for everything that the publish key opens.
@@ -181,7 +218,9 @@ impl Roles {
         let key = OneKey(key);
         let transcoding = Arc::new(Transcoding::new(config));
         let transcoded = transcode::Metrics::register(&mut metrics);
-        let gate = gate(config, key.clone(), streams.clone(), transcoding.clone(), publications);
+        let claims = Claims::new(&membership, config.publish.on_conflict, config.streams.unlisted.clone());
+        let gate =
+            gate(config, key.clone(), streams.clone(), transcoding.clone(), claims.clone(), publications);
         let backstage = Backstage::new(key, gate.refusals().clone(), guesses.clone(), &mut metrics);
         let rtmp = Rtmp::new(
             handed.listen("rtmp", config.rtmp.listen, rtmp::SOCKET)?,
@@ -204,6 +243,13 @@ impl Roles {
         crate::metrics::port::register(&mut metrics, port.clone());
         let whip_settings =
             whip::Settings { limits: whip::PUBLISHERS, ice_servers: config.webrtc.ice_servers.clone() };
+        let counted = Counted {
+            hls,
+            port: port.clone(),
+            catalog: catalog.clone(),
+            audience: edge_metrics.audience().clone(),
+            streams: Some(streams.clone()),
+        };
         let whip = Whip::new(port, gate.clone(), &whip_settings, guesses, whip_metrics, whip_drain.clone())?;
         let rtmp_port = rtmp.local_addr().context("rtmp.listen")?.port();
         let rtmps = rtmp.encrypted_addr().context("rtmps.listen")?.map(|addr| addr.port());
@@ -218,6 +264,8 @@ impl Roles {
         let offer = Offer::Own { catalog: catalog.clone(), streams: streams.clone(), site: site() };
         let relay = bind_relay(config, identity.as_ref(), handed, &catalog, &streams, offer, &mut metrics)?;
         let backstage = Arc::new(backstage);
+        let neighbours =
+            Arc::new(FleetRoute::new(membership.fleet.clone(), config.cluster.zone.clone(), true));
         let viewers = Viewers::bind(
             config,
             certificates.as_ref(),
@@ -225,6 +273,7 @@ impl Roles {
             || {
                 site()
                     .with_prefer(config.player.prefer)
+                    .with_neighbours(neighbours.clone())
                     .with_backstage(backstage.clone())
                     .with_endpoint(Arc::new(Publishing(whip.clone())))
                     .with_endpoint(Arc::new(webrtc.whep.clone()))
@@ -246,9 +295,12 @@ impl Roles {
                 transcoding,
                 transcoded,
                 streams: streams.clone(),
+                claims,
             })),
+            membership,
+            counted,
             // Last: whoever can ask for readiness may rely on the other ports.
-            admin: Admin::bind(config.admin.listen, handed, metrics)?,
+            admin: Admin::bind(config.admin.listen, handed, metrics, api)?,
         })
     }
 
@@ -258,6 +310,7 @@ impl Roles {
     /// As [`Roles::build`], and if the node is in no cluster.
     pub(crate) fn build_edge(
         config: &Config,
+        membership: Membership,
         identity: Option<Identity>,
         certificates: Option<Certificates>,
         handed: &mut Handed,
@@ -270,21 +323,34 @@ impl Roles {
                 config.cluster_dir().display()
             )
         })?;
-        let upstream = config.upstream.clone().context("upstream is not set")?;
-        let catalog = catalog(config, &mut metrics);
+        let route = Arc::new(FleetRoute::new(membership.fleet.clone(), config.cluster.zone.clone(), false));
+        let (catalog, hls) = catalog(config, &mut metrics);
+        let api = Api::new(&membership);
         let streams = StreamRegistry::new(relay::Metrics::register(&mut metrics));
         let connections = descriptors::share();
         let http = edge::Metrics::register(&mut metrics, catalog.clone());
-        let client = Upstream::new(upstream.clone(), &identity, hls::FORMAT_VERSION);
+        let dialer = Dialer::new(&identity, hls::FORMAT_VERSION);
+        let upstreams = match &config.upstream {
+            Some(url) => Upstreams::one(dialer.at(url.clone())),
+            None => Upstreams::routed(dialer, route.clone()),
+        };
         let pulled = PullMetrics::register(&mut metrics);
         let audience = http.audience().clone();
-        let puller = Puller::new(client, catalog.clone(), streams.clone(), audience, pulled);
+        let puller = Puller::new(upstreams, catalog.clone(), streams.clone(), audience, pulled);
         let (port, webrtc) = bind_webrtc(config, Programmes::Pulled(puller.clone()), &http)?;
-        crate::metrics::port::register(&mut metrics, port);
+        crate::metrics::port::register(&mut metrics, port.clone());
+        let counted = Counted {
+            hls,
+            port,
+            catalog: catalog.clone(),
+            audience: http.audience().clone(),
+            streams: None,
+        };
         let offer = Offer::Pulled { catalog: catalog.clone(), puller: puller.clone() };
         let relay = bind_relay(config, Some(&identity), handed, &catalog, &streams, offer, &mut metrics)?;
         let site = || {
             Site::remote(puller.clone())
+                .with_neighbours(route.clone())
                 .with_alternates(config.http.alternates.clone())
                 .with_prefer(config.player.prefer)
                 .with_endpoint(Arc::new(webrtc.whep.clone()))
@@ -294,16 +360,26 @@ impl Roles {
             viewers: Viewers::bind(config, certificates.as_ref(), handed, site, places, http)?,
             certificates,
             relay,
-            source: Source::Pulled(Box::new(Pulled { puller, upstream, webrtc })),
-            admin: Admin::bind(config.admin.listen, handed, metrics)?,
+            source: Source::Pulled(Box::new(Pulled { puller, upstream: config.upstream.clone(), webrtc })),
+            membership,
+            counted,
+            admin: Admin::bind(config.admin.listen, handed, metrics, api)?,
         })
+    }
+
+    /// This node, as it tells the others.
+    pub(crate) fn node(&self, config: &Config) -> anyhow::Result<Node> {
+        Ok(self.membership.describe(config, &self.addresses()?))
     }
 
     /// The node whose streams this one serves.
     pub(crate) fn upstream(&self) -> String {
         match &self.source {
             Source::Own(_) => String::new(),
-            Source::Pulled(pulled) => pulled.upstream.to_string(),
+            Source::Pulled(pulled) => match &pulled.upstream {
+                Some(upstream) => upstream.to_string(),
+                None => "whoever has a stream".to_owned(),
+            },
         }
     }
 
@@ -333,7 +409,7 @@ impl Roles {
     }
 
     /// Runs until `drain`, then finishes what is open. The admin port tells how it goes until the end.
-    pub(crate) async fn run(self, drain: CancellationToken) {
+    pub(crate) async fn run(self, node: Node, drain: CancellationToken) {
         let (admin_stop, pull_stop) = (CancellationToken::new(), CancellationToken::new());
         let relay = async {
             if let Some(RelayRole { listener, relay }) = self.relay {
@@ -351,8 +427,9 @@ impl Roles {
                     let WebRtc { driver, whep, .. } = webrtc;
                     let (transcoded, streams) = (own.transcoded, own.streams);
                     let keeper = ingest::keep(gate.clone(), drain.clone());
+                    let claiming = own.claims.run(&streams, &gate, drain.clone());
                     let work_stop = CancellationToken::new();
-                    let work = transcoding.run(streams, transcoded, work_stop.clone());
+                    let work = transcoding.run(streams.clone(), transcoded, work_stop.clone());
                     let webrtc_stop = CancellationToken::new();
                     let sessions = async {
                         drain.cancelled().await;
@@ -368,7 +445,7 @@ impl Roles {
                         // Not before: with a job go its rungs, and viewers would be told that they are over.
                         work_stop.cancel();
                     };
-                    tokio::join!(work, others);
+                    tokio::join!(work, claiming, others);
                     Some(gate)
                 }
                 // Streams go on until their viewers were answered.
@@ -392,7 +469,9 @@ impl Roles {
             }
         };
         let admin = self.admin.run(drain.clone(), admin_stop.clone());
-        let (gate, (), ()) = tokio::join!(roles, admin, certificate);
+        let counted = self.counted;
+        let membership = self.membership.run(node, move || counted.read(), drain.clone(), admin_stop.clone());
+        let (gate, (), (), ()) = tokio::join!(roles, admin, certificate, membership);
         // Not before: with it go the sessions, and viewers would be told that they are over.
         drop(gate);
     }

@@ -86,8 +86,8 @@ impl Journal {
     }
 
     /// Tells it, once, however often it has to be tried within the store's call.
-    pub async fn tell(&self, at_ms: i64, kind: Kind, subject: String, words: String) {
-        let event = Event { at_ms, node: self.node.clone(), kind, subject, words };
+    pub async fn tell(&self, kind: Kind, subject: String, words: String) {
+        let event = Event { at_ms: crate::now_ms(), node: self.node.clone(), kind, subject, words };
         let number = self.told.fetch_add(1, Ordering::Relaxed);
         let id = format!("{}-{}-{number}", self.node, self.boot);
         if let Err(error) = self.store.append(kind.name(), id, encode(&event)).await {

@@ -90,7 +90,7 @@ impl Fleet {
                 Some(change) = streams.next() => self.stream_changed(&change),
                 _ = look.tick() => for lost in self.forget_the_dead() {
                     let words = format!("{lost} was not heard for {} s", SILENCE_DEAD.as_secs());
-                    journal.tell(crate::now_ms(), Kind::NodeLost, lost.to_string(), words).await;
+                    journal.tell(Kind::NodeLost, lost.to_string(), words).await;
                 },
                 () = stop.cancelled() => return,
             }

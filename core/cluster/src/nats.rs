@@ -46,6 +46,16 @@ pub struct NatsUrl(ServerAddr);
 #[error("{0:?} is no URL like nats://host:4222 or tls://host:4222")]
 pub struct NatsUrlError(String);
 
+impl NatsUrl {
+    pub fn host(&self) -> &str {
+        self.0.host()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.0.port()
+    }
+}
+
 impl FromStr for NatsUrl {
     type Err = NatsUrlError;
 

@@ -7,7 +7,7 @@ use media::{NodeId, StreamId};
 use serde::Serialize;
 
 use crate::fleet::{Seen, State};
-use crate::node::Role;
+use crate::node::{Node, Role};
 
 /// An edge that uses so much of what it has gets no new viewers while another has room.
 pub const SHARE_FULL: f64 = 0.85;
@@ -41,14 +41,32 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Near => "near",
+            Self::Far => "far",
+            Self::Full => "full",
+            Self::Overfull => "overfull",
+            Self::Draining => "draining",
+            Self::Suspect => "suspect",
+        }
+    }
+
     pub const fn may_take(self) -> bool {
         matches!(self, Self::Near | Self::Far | Self::Full)
     }
 }
 
-/// All edges, the best first. `zone`: of the viewer, or of who was asked.
-pub fn rank(nodes: &[Seen], id: &StreamId, zone: &str) -> Vec<Judged> {
-    let mut ranked: Vec<_> = nodes.iter().filter_map(|seen| judge(seen, zone)).collect();
+/// Whether a node reads whatever stream its viewers ask for from others.
+pub fn shows_any(node: &Node) -> bool {
+    node.has(Role::Edge) && !node.has(Role::Ingest)
+}
+
+/// All nodes that can show `id`, the best first. `holder`: who has it. `zone`: of the viewer, or of who was asked.
+pub fn rank(nodes: &[Seen], id: &StreamId, holder: Option<&NodeId>, zone: &str) -> Vec<Judged> {
+    let shows = |node: &Node| shows_any(node) || (node.has(Role::Edge) && Some(&node.id) == holder);
+    let able = nodes.iter().filter(|seen| shows(&seen.node));
+    let mut ranked: Vec<_> = able.filter_map(|seen| judge(seen, zone)).collect();
     // Rendezvous hashing (Thaler and Ravishankar, 1998): another edge more or less moves only its own streams.
     ranked.sort_by_cached_key(|judged| (judged.verdict, std::cmp::Reverse(weight(&judged.node, id))));
     ranked
@@ -56,7 +74,7 @@ pub fn rank(nodes: &[Seen], id: &StreamId, zone: &str) -> Vec<Judged> {
 
 fn judge(seen: &Seen, zone: &str) -> Option<Judged> {
     let node = &seen.node;
-    let viewers = node.viewers.clone().filter(|_| node.has(Role::Edge))?;
+    let viewers = node.viewers.clone()?;
     let verdict = match (seen.state, node.load.share()) {
         (State::Suspect, _) => Verdict::Suspect,
         (State::Draining, _) => Verdict::Draining,
@@ -77,7 +95,7 @@ fn weight(node: &NodeId, id: &StreamId) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::{Boot, Load, Node, Phase};
+    use crate::node::{Boot, Load, Phase};
 
     fn edge(name: &str, zone: &str, cpu: f64) -> Seen {
         let node = Node {
@@ -95,7 +113,7 @@ mod tests {
     }
 
     fn best(nodes: &[Seen], stream: &str, zone: &str) -> (String, Verdict) {
-        let best = rank(nodes, &StreamId::new("live", stream).unwrap(), zone).remove(0);
+        let best = rank(nodes, &StreamId::new("live", stream).unwrap(), None, zone).remove(0);
         (best.node.to_string(), best.verdict)
     }
 
@@ -109,7 +127,7 @@ mod tests {
         assert_eq!(best(&nodes, "cam", "eu"), ("a".to_owned(), Verdict::Full));
         nodes[0].node.load = Load { egress: 96, egress_max: 100, ..Load::default() };
         assert!(
-            rank(&nodes, &StreamId::new("live", "cam").unwrap(), "eu")
+            rank(&nodes, &StreamId::new("live", "cam").unwrap(), None, "eu")
                 .iter()
                 .all(|judged| !judged.verdict.may_take())
         );

@@ -71,6 +71,9 @@ pub enum UpstreamError {
     TimedOut { url: UpstreamUrl },
     #[error("the upstream does not have it")]
     NotFound,
+    /// Which node to ask.
+    #[error("no upstream: {why}")]
+    Unknown { why: String },
     /// In the upstream's own words.
     #[error("the upstream refuses with {status}: {why}")]
     Refused { status: StatusCode, why: String },
@@ -94,18 +97,24 @@ pub enum Lost {
     Wire(#[from] WireError),
 }
 
-/// The node that this one asks.
+/// Asks other nodes, whichever, over connections that it keeps.
 #[derive(Debug, Clone)]
-pub struct Upstream {
+pub struct Dialer {
     client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
-    url: UpstreamUrl,
     node: NodeId,
     format: u32,
 }
 
-impl Upstream {
+/// The node that this one asks.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    dialer: Dialer,
+    url: UpstreamUrl,
+}
+
+impl Dialer {
     /// `format`: the version of playlists and parts that this node writes.
-    pub fn new(url: UpstreamUrl, identity: &Identity, format: u32) -> Self {
+    pub fn new(identity: &Identity, format: u32) -> Self {
         let name = ServerName::try_from(CLUSTER_NAME).expect("a name in the domain name system");
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
@@ -122,9 +131,15 @@ impl Upstream {
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .pool_idle_timeout(IDLE_MAX)
             .build(connector);
-        Self { client, url, node: identity.node().clone(), format }
+        Self { client, node: identity.node().clone(), format }
     }
 
+    pub fn at(&self, url: UpstreamUrl) -> Upstream {
+        Upstream { dialer: self.clone(), url }
+    }
+}
+
+impl Upstream {
     pub fn url(&self) -> &UpstreamUrl {
         &self.url
     }
@@ -177,7 +192,7 @@ impl Upstream {
         path: &str,
         hops: Hops,
     ) -> Result<Response<Incoming>, UpstreamError> {
-        let hops = hops.through(&self.node)?;
+        let hops = hops.through(&self.dialer.node)?;
         let uri = Uri::builder()
             .scheme(Scheme::HTTPS)
             .authority(self.url.0.clone())
@@ -187,9 +202,9 @@ impl Upstream {
         *request.method_mut() = method;
         *request.uri_mut() = uri.map_err(|error| self.unreachable(&error))?;
         let mut headers = HeaderMap::new();
-        Hello { hops, format: self.format }.write(&mut headers);
+        Hello { hops, format: self.dialer.format }.write(&mut headers);
         *request.headers_mut() = headers;
-        let answer = timeout(ANSWER_TIMEOUT, self.client.request(request)).await;
+        let answer = timeout(ANSWER_TIMEOUT, self.dialer.client.request(request)).await;
         let answer = answer.map_err(|_| UpstreamError::TimedOut { url: self.url.clone() })?;
         let answer = answer.map_err(|error| self.unreachable(&error))?;
         match answer.status() {

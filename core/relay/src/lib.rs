@@ -22,7 +22,7 @@ mod stream;
 mod tls;
 pub mod wire;
 
-pub use client::{Lost, SILENCE_MAX, Subscription, Upstream, UpstreamError, UpstreamUrl};
+pub use client::{Dialer, Lost, SILENCE_MAX, Subscription, Upstream, UpstreamError, UpstreamUrl};
 pub use demand::{Demand, Hold, LINGER, Wanted};
 pub use frame::{Boundary, Frame, FrameError, HEADER_BYTES, Kind};
 pub use metrics::{Metrics, WireMetrics};

@@ -160,6 +160,7 @@ impl Shared {
                 Ok(()) => {
                     self.counters.sends.add(1);
                     self.counters.sent.add(datagrams);
+                    self.counters.sent_bytes.add(now.len());
                 }
                 Err(_) if together > 1 && datagrams > 1 && self.state.max_gso_segments() == 1 => {
                     self.counters.gso_refused.add(1);
@@ -174,6 +175,9 @@ impl Shared {
     fn send_frames(&self, id: u64, bytes: &[u8], segment: Option<usize>) {
         let segment = segment.unwrap_or(bytes.len()).max(1);
         let is_taken = self.connections.send(id, bytes, segment);
+        if is_taken {
+            self.counters.sent_bytes.add(bytes.len());
+        }
         let count = if is_taken { &self.counters.sent } else { &self.counters.send_dropped };
         count.add(bytes.len().div_ceil(segment));
     }

@@ -6,10 +6,12 @@ use hls::{Backfill, Fetch, FetchError, Position, RenditionName};
 use media::{SessionId, StreamId};
 use prometheus_client::metrics::counter::Counter;
 use relay::wire::Hops;
-use relay::{Upstream, UpstreamError};
+use relay::UpstreamError;
+
+use super::upstreams::Upstreams;
 
 pub(super) struct Bodies {
-    pub(super) upstream: Upstream,
+    pub(super) upstreams: Upstreams,
     pub(super) id: StreamId,
     pub(super) session: SessionId,
     pub(super) fetched: Counter,
@@ -26,7 +28,8 @@ impl Backfill for Bodies {
         Box::pin(async move {
             self.fetched.inc();
             let path = format!("{}/{}/{rendition}/{position}.m4s", self.id, self.session);
-            self.upstream.get(&path, Hops::default()).await.map_err(|error| match error {
+            let fetched = async { self.upstreams.of(&self.id).await?.get(&path, Hops::default()).await };
+            fetched.await.map_err(|error| match error {
                 UpstreamError::NotFound => FetchError::Gone,
                 _ => FetchError::Unreachable,
             })

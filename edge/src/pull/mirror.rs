@@ -12,11 +12,11 @@ use hls::{
 use media::cmaf::Init;
 use media::{SessionId, StreamId};
 use prometheus_client::metrics::counter::Counter;
-use relay::Upstream;
 use relay::wire::{self, Message, Place, Record, Resume};
 
 use super::backfill::Bodies;
 use super::task::{Follow, Step};
+use super::upstreams::Upstreams;
 
 /// Init segments of one rendition that are remembered. Each change of the encoder's settings makes one, and a window
 /// holds few.
@@ -47,7 +47,7 @@ pub(super) enum MirrorError {
 pub(super) struct Mirror {
     id: StreamId,
     catalog: Catalog,
-    upstream: Upstream,
+    upstreams: Upstreams,
     bodies: Counter,
     record: Option<Record>,
     tracks: Vec<Track>,
@@ -77,8 +77,8 @@ struct Open {
 }
 
 impl Mirror {
-    pub(super) fn new(id: StreamId, catalog: Catalog, upstream: Upstream, bodies: Counter) -> Self {
-        Self { id, catalog, upstream, bodies, record: None, tracks: Vec::new(), index: None, open: None }
+    pub(super) fn new(id: StreamId, catalog: Catalog, upstreams: Upstreams, bodies: Counter) -> Self {
+        Self { id, catalog, upstreams, bodies, record: None, tracks: Vec::new(), index: None, open: None }
     }
 
     fn record(&mut self, record: Record) -> Result<Step, MirrorError> {
@@ -168,7 +168,7 @@ impl Mirror {
             return Ok(Step::Ready);
         }
         let bodies = Bodies {
-            upstream: self.upstream.clone(),
+            upstreams: self.upstreams.clone(),
             id: self.id.clone(),
             session,
             fetched: self.bodies.clone(),

@@ -4,17 +4,20 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use hls::Catalog;
 use media::StreamId;
 use net::Throttle;
-use relay::Upstream;
 use relay::wire::Hops;
-use serde_json::Value;
+use relay::{StreamRegistry, Upstream, UpstreamError};
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tracing::warn;
 
 use super::PullMetrics;
+use super::upstreams::Upstreams;
 use crate::audience::Audience;
+use crate::state::Entry;
 
 /// An answer is used so long without asking again.
 const FRESH_FOR: Duration = Duration::from_millis(900);
@@ -29,7 +32,7 @@ const STATES_MAX: usize = 1024;
 const ASKING_MAX: usize = 16;
 
 pub(super) struct States {
-    upstream: Upstream,
+    upstreams: Upstreams,
     known: Mutex<HashMap<Option<StreamId>, Arc<Cell>>>,
     asking: Semaphore,
     failures: Throttle,
@@ -40,9 +43,9 @@ pub(super) struct States {
 type Cell = tokio::sync::Mutex<Option<(Instant, Value)>>;
 
 impl States {
-    pub(super) fn new(upstream: Upstream, metrics: PullMetrics) -> Self {
+    pub(super) fn new(upstreams: Upstreams, metrics: PullMetrics) -> Self {
         let asking = Semaphore::new(ASKING_MAX);
-        Self { upstream, known: Mutex::default(), asking, failures: Throttle::sparse(), metrics }
+        Self { upstreams, known: Mutex::default(), asking, failures: Throttle::sparse(), metrics }
     }
 
     pub(super) async fn get(&self, id: Option<&StreamId>, hops: Hops) -> Option<Value> {
@@ -60,17 +63,33 @@ impl States {
 
     async fn ask(&self, id: Option<&StreamId>, hops: Hops) -> Option<Value> {
         let _asking = self.asking.acquire().await.ok()?;
-        self.metrics.states.inc();
-        let path = id.map_or_else(|| "state".to_owned(), |id| format!("state/{id}"));
-        match self.upstream.get(&path, hops).await {
-            Ok(slices) => serde_json::from_slice(&slices.concat()).ok(),
-            Err(error) => {
-                if let Some(more) = self.failures.pass(Instant::now()) {
-                    warn!(more, "cannot tell the state of streams: {error}");
-                }
-                None
+        match id {
+            Some(id) => match self.upstreams.of(id).await {
+                Ok(upstream) => self.ask_one(&upstream, &format!("state/{id}"), hops).await,
+                Err(UpstreamError::NotFound) => Some(offline(id)),
+                Err(error) => self.failed(&error),
+            },
+            None => {
+                let upstreams = self.upstreams.all();
+                let lists = upstreams.iter().map(|upstream| self.ask_one(upstream, "state", hops.clone()));
+                merged(join_all(lists).await)
             }
         }
+    }
+
+    async fn ask_one(&self, upstream: &Upstream, path: &str, hops: Hops) -> Option<Value> {
+        self.metrics.states.inc();
+        match upstream.get(path, hops).await {
+            Ok(slices) => serde_json::from_slice(&slices.concat()).ok(),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn failed(&self, error: &UpstreamError) -> Option<Value> {
+        if let Some(more) = self.failures.pass(Instant::now()) {
+            warn!(more, "cannot tell the state of streams: {error}");
+        }
+        None
     }
 
     fn cell(&self, id: Option<&StreamId>) -> Arc<Cell> {
@@ -81,6 +100,27 @@ impl States {
         }
         known.entry(id).or_default().clone()
     }
+}
+
+/// Nobody has it.
+fn offline(id: &StreamId) -> Value {
+    let (registry, catalog) = (StreamRegistry::default(), Catalog::new(hls::Metrics::default()));
+    let entry = Entry::of(id, &registry, &catalog, &Audience::default());
+    serde_json::to_value(entry).expect("a state has only strings, numbers and lists")
+}
+
+/// One list of those that answered; `None` if there are nodes, and none did.
+fn merged(lists: Vec<Option<Value>>) -> Option<Value> {
+    let (asked, mut answered) = (lists.len(), lists.into_iter().flatten().peekable());
+    if asked > 0 && answered.peek().is_none() {
+        return None;
+    }
+    let mut whole = answered.next().unwrap_or_else(|| json!({ "streams": [] }));
+    let more = answered.filter_map(|mut list| list.get_mut("streams").map(Value::take));
+    if let Some(streams) = whole.get_mut("streams").and_then(Value::as_array_mut) {
+        streams.extend(more.filter_map(|list| list.as_array().cloned()).flatten());
+    }
+    Some(whole)
 }
 
 /// Makes a state of the upstream one of this edge: its own viewers, and no port for publishers.

@@ -102,15 +102,28 @@ async fn follow<F: Follow>(shared: &Shared, pull: &Pull, copy: &mut F, hops: Hop
     loop {
         let resume = copy.resume().filter(|_| resumable).map(|resume| resume.to_string());
         shared.metrics.subscriptions.inc();
+        let subscribe = async {
+            let upstream = shared.upstreams.of(&pull.id).await?;
+            let subscription = upstream.subscribe(&path, resume.as_deref(), hops.clone()).await?;
+            Ok((upstream, subscription))
+        };
         let subscribed = tokio::select! {
-            subscribed = shared.upstream.subscribe(&path, resume.as_deref(), hops.clone()) => subscribed,
+            subscribed = subscribe => subscribed,
             () = shared.drain.cancelled() => return Phase::LetGo,
         };
         let mut is_absent = false;
         match subscribed {
-            Ok(subscription) => {
+            Ok((upstream, subscription)) => {
                 let since = Instant::now();
-                match read(shared, pull, copy, subscription).await {
+                let reading = read(shared, pull, copy, subscription);
+                let ended = tokio::select! {
+                    ended = reading => ended,
+                    () = shared.upstreams.left(&pull.id, &upstream) => {
+                        info!("another node than {} has it now", upstream.url());
+                        Ended::Broken { resumable: true }
+                    }
+                };
+                match ended {
                     Ended::Over => return Phase::Over,
                     Ended::LetGo => return Phase::LetGo,
                     Ended::Broken { resumable: yes } => resumable = yes,

@@ -30,6 +30,9 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) trait Admission: Clone + Send + Sync + 'static {
     type Stream: StreamSink;
 
+    /// Before [`Admission::publish`]: what takes time.
+    fn prepare(&self, id: &StreamId, key: &Secret) -> impl Future<Output = Result<(), Refusal>> + Send;
+
     fn publish(&self, id: &StreamId, key: &Secret) -> Result<Self::Stream, Refusal>;
 
     /// A publisher was turned away.
@@ -67,6 +70,10 @@ pub(super) struct Arrival {
 
 impl Admission for Gate {
     type Stream = Publication;
+
+    async fn prepare(&self, id: &StreamId, key: &Secret) -> Result<(), Refusal> {
+        Self::prepare(self, id, key).await
+    }
 
     fn publish(&self, id: &StreamId, key: &Secret) -> Result<Publication, Refusal> {
         Self::publish(self, id, key, Instant::now().into_std())
@@ -146,7 +153,7 @@ impl ConnError {
                 | SessionError::OutOfOrder => Reason::Protocol,
             },
             Self::Refused(Refusal::WrongKey(_)) => Reason::WrongKey,
-            Self::Refused(Refusal::NameTaken(_)) => Reason::NameTaken,
+            Self::Refused(Refusal::NameTaken(_) | Refusal::TakenElsewhere { .. }) => Reason::NameTaken,
             Self::Refused(Refusal::NoRandomness) => Reason::Failed,
             Self::Publish(PublishError::TakenOver) => Reason::TakenOver,
             Self::Publish(PublishError::Over) => Reason::Timeout,
@@ -205,7 +212,8 @@ async fn converse<A: Admission>(
             match session.poll_output() {
                 Output::Send(bytes) => write(io, &bytes).await?,
                 Output::Event(Event::PublishRequest { id, key }) => {
-                    stream = Some(admit(session, house, peer, &id, &key)?);
+                    let prepared = house.admission.prepare(&id, &key).await;
+                    stream = Some(admit(session, house, peer, &id, &key, prepared)?);
                 }
                 Output::Event(Event::Unpublished) => {
                     if let Some(stream) = stream {
@@ -254,8 +262,9 @@ fn admit<A: Admission>(
     peer: IpAddr,
     id: &StreamId,
     key: &Secret,
+    prepared: Result<(), Refusal>,
 ) -> Result<A::Stream, ConnError> {
-    let publish = || house.admission.publish(id, key);
+    let publish = || prepared.and_then(|()| house.admission.publish(id, key));
     let is_wrong = |answer: &Result<_, Refusal>| matches!(answer, Err(Refusal::WrongKey(_)));
     let now = Instant::now().into_std();
     let admitted = house.guesses.attempt(peer, now, publish, is_wrong).inspect_err(|guessing| {
@@ -272,7 +281,7 @@ fn admit<A: Admission>(
         Err(refusal) => {
             let code = match refusal {
                 Refusal::WrongKey(_) => RefusalCode::Denied,
-                Refusal::NameTaken(_) => RefusalCode::BadName,
+                Refusal::NameTaken(_) | Refusal::TakenElsewhere { .. } => RefusalCode::BadName,
                 Refusal::NoRandomness => RefusalCode::Rejected,
             };
             session.refuse(code, &refusal.to_string());

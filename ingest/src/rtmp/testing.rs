@@ -265,6 +265,10 @@ impl Studio {
 impl Admission for Studio {
     type Stream = Recording;
 
+    async fn prepare(&self, _: &StreamId, _: &Secret) -> Result<(), Refusal> {
+        Ok(())
+    }
+
     fn publish(&self, id: &StreamId, key: &Secret) -> Result<Recording, Refusal> {
         if !Self::KEYS.contains(&key.expose()) {
             return Err(Refusal::WrongKey(KeyFault::Wrong));

@@ -139,7 +139,7 @@ impl Whip {
             Action::Answer(response) => response,
             Action::Publish { id, key, offer } => {
                 let agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok());
-                self.publish(peer, id, key, *offer, agent.and_then(encoder_name))
+                self.publish(peer, id, key, *offer, agent.and_then(encoder_name)).await
             }
             Action::Patch { session, key, condition, fragment } => {
                 self.command(peer, &session, &key, |reply| Command::Patch { condition, fragment, reply })
@@ -151,7 +151,7 @@ impl Whip {
         }
     }
 
-    fn publish(
+    async fn publish(
         &self,
         peer: IpAddr,
         id: StreamId,
@@ -164,7 +164,8 @@ impl Whip {
             return request::full("the server is going down; connect again");
         }
         let now = Instant::now();
-        let publish = || shared.gate.publish(&id, &key, now);
+        let prepared = shared.gate.prepare(&id, &key).await;
+        let publish = || prepared.and_then(|()| shared.gate.publish(&id, &key, now));
         let is_wrong = |answer: &Result<_, Refusal>| matches!(answer, Err(Refusal::WrongKey(_)));
         let turned_away = |reason: Reason, words: String, stream: Option<StreamId>| {
             shared.metrics.refused(reason).inc();
@@ -182,7 +183,9 @@ impl Whip {
                         (Reason::WrongKey, KeyFault::InName.to_string(), None)
                     }
                     Refusal::WrongKey(fault) => (Reason::WrongKey, fault.to_string(), Some(id)),
-                    Refusal::NameTaken(_) => (Reason::NameTaken, refusal.to_string(), Some(id)),
+                    Refusal::NameTaken(_) | Refusal::TakenElsewhere { .. } => {
+                        (Reason::NameTaken, refusal.to_string(), Some(id))
+                    }
                     Refusal::NoRandomness => (Reason::Failed, refusal.to_string(), Some(id)),
                 };
                 turned_away(reason, words, stream);

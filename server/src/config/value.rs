@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cluster::NatsUrl;
 use ingest::OnConflict;
 use relay::UpstreamUrl;
 
@@ -118,6 +119,46 @@ pub(super) fn upstream(text: &str) -> Result<Option<UpstreamUrl>, String> {
 /// IPv6 and IPv4: the listeners let a wildcard socket take both, and `listen.rs` knows machines without IPv6.
 pub(super) fn every_address(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
+}
+
+/// Of RFC 6454, or nothing.
+pub(super) fn origin(text: &str) -> Result<Option<String>, String> {
+    let alternates: edge::Alternates = text.parse()?;
+    match alternates.origins() {
+        [] => Ok(None),
+        [origin] => Ok(Some(origin.clone())),
+        _ => Err(format!("{text:?} is more than one")),
+    }
+}
+
+/// With commas between.
+pub(super) fn nats(text: &str) -> Result<Vec<NatsUrl>, String> {
+    let urls = text.split(',').map(str::trim).filter(|url| !url.is_empty());
+    urls.map(|url| url.parse().map_err(|error: cluster::NatsUrlError| error.to_string())).collect()
+}
+
+pub(super) fn zone(text: &str) -> Result<String, String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    match text.len() <= 64 && text.bytes().all(allowed) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("{text:?} is no name of a zone")),
+    }
+}
+
+/// What a rate may end with.
+const BIT_RATES: [(char, u64); 3] = [('G', 1_000_000_000), ('M', 1_000_000), ('k', 1_000)];
+
+/// Bits per second.
+pub(super) fn bit_rate(text: &str) -> Result<u64, String> {
+    let scaled = BIT_RATES.into_iter().find_map(|(suffix, scale)| Some((text.strip_suffix(suffix)?, scale)));
+    let (digits, scale) = scaled.unwrap_or((text, 1));
+    let rate = digits.parse().ok().and_then(|number: u64| number.checked_mul(scale));
+    rate.ok_or_else(|| format!("{text:?} is no rate"))
+}
+
+pub(super) fn show_bit_rate(rate: u64) -> String {
+    let whole = BIT_RATES.into_iter().find(|(_, scale)| rate >= *scale && rate.is_multiple_of(*scale));
+    whole.map_or_else(|| rate.to_string(), |(suffix, scale)| format!("{}{suffix}", rate / scale))
 }
 
 /// An address to listen on: `IP:PORT`, or `:PORT` for every address.

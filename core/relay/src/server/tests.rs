@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
 use super::*;
-use crate::client::{Upstream, UpstreamError};
+use crate::client::{Dialer, Upstream, UpstreamError};
 use crate::tls::CLUSTER_NAME;
 use crate::wire::{Hops, Message};
 
@@ -254,7 +254,7 @@ fn id() -> StreamId {
 }
 
 fn upstream(addr: SocketAddr, identity: &Identity) -> Upstream {
-    Upstream::new(format!("https://{addr}").parse().unwrap(), identity, 1)
+    Dialer::new(identity, 1).at(format!("https://{addr}").parse().unwrap())
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ pub struct Counters {
     /// The peer's inbox was full: its owner is too slow, or the peer sends too much.
     pub dropped_inbox_full: Count,
     pub sent: Count,
+    pub sent_bytes: Count,
     /// System calls that `sent` took over UDP: fewer, with GSO.
     pub sends: Count,
     /// Given up because the socket's buffer (or a connection's queue) was full, or the system refused them.

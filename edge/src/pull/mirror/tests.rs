@@ -6,7 +6,7 @@ use media::codec::aac;
 use proptest::prelude::*;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use relay::wire::{Init as WireInit, Live, Rendition};
-use relay::{CLUSTER_NAME, Identity};
+use relay::{CLUSTER_NAME, Dialer, Identity};
 
 use super::*;
 
@@ -17,7 +17,7 @@ fn id() -> StreamId {
 }
 
 /// Nobody listens there, and nothing here asks.
-fn upstream() -> Upstream {
+fn upstreams() -> Upstreams {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().unwrap();
@@ -28,12 +28,12 @@ fn upstream() -> Upstream {
     let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap().pem();
     let key = key.serialize_pem();
     let identity = Identity::from_pem(authority.as_bytes(), certificate.as_bytes(), key.as_bytes()).unwrap();
-    Upstream::new("https://127.0.0.1:1".parse().unwrap(), &identity, 1)
+    Upstreams::one(Dialer::new(&identity, 1).at("https://127.0.0.1:1".parse().unwrap()))
 }
 
 fn mirror() -> (Mirror, Catalog) {
     let catalog = Catalog::new(hls::Metrics::default());
-    (Mirror::new(id(), catalog.clone(), upstream(), Counter::default()), catalog)
+    (Mirror::new(id(), catalog.clone(), upstreams(), Counter::default()), catalog)
 }
 
 fn record(session: u64, live: bool) -> Message {
@@ -125,7 +125,7 @@ async fn another_session_takes_over_at_once_and_the_old_one_claims_no_end() {
     mirror.let_go();
     assert!(catalog.get(&id()).is_some(), "what ended can be watched to its end");
     // Asked again, nothing has to be read twice.
-    let mut again = Mirror::new(id(), catalog, upstream(), Counter::default());
+    let mut again = Mirror::new(id(), catalog, upstreams(), Counter::default());
     assert_eq!(again.apply(record(8, true)).unwrap(), Step::Over);
 }
 

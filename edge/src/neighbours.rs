@@ -1,0 +1,27 @@
+//! The other nodes of the cluster that viewers may be sent to.
+
+use media::StreamId;
+use serde::Serialize;
+
+/// What is known of the others, at any moment. `server` plugs in the real one.
+pub trait Neighbours: Send + Sync {
+    /// The nodes that can show `id`, the best first, this one among them.
+    fn ranked(&self, id: &StreamId) -> Vec<Neighbour>;
+
+    /// Whether another node has `id`, and this one cannot show it.
+    fn is_elsewhere(&self, id: &StreamId) -> bool;
+
+    /// Origins (RFC 6454) of the other nodes that take viewers of any stream.
+    fn origins(&self) -> Vec<String>;
+}
+
+/// A node, and why viewers are sent to it or not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Neighbour {
+    pub node: String,
+    /// Before the path of a page or a playlist.
+    pub origin: String,
+    pub verdict: &'static str,
+    pub takes_viewers: bool,
+    pub is_this: bool,
+}

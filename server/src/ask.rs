@@ -1,0 +1,185 @@
+//! The commands that ask the running process of this machine, by its admin port, and what they print.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use crate::commands::print;
+
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Question {
+    Nodes,
+    Streams,
+    Events { follow: bool },
+}
+
+/// # Errors
+/// If the process does not answer, or the answer cannot be printed.
+pub(crate) fn run(admin: SocketAddr, question: Question, as_json: bool) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match question {
+            Question::Nodes => {
+                let answer = get(admin, "/api/v1/nodes").await?;
+                print(&if as_json { lines(&answer["nodes"]) } else { nodes(&answer["nodes"]) })
+            }
+            Question::Streams => {
+                let answer = get(admin, "/api/v1/streams").await?;
+                print(&if as_json { lines(&answer["streams"]) } else { streams(&answer["streams"]) })
+            }
+            Question::Events { follow } => events(admin, follow, as_json).await,
+        }
+    })
+}
+
+async fn events(admin: SocketAddr, follow: bool, as_json: bool) -> anyhow::Result<()> {
+    let mut after = None;
+    loop {
+        let query = after.map(|after: u64| format!("?after={after}")).unwrap_or_default();
+        let answer = get(admin, &format!("/api/v1/events{query}")).await?;
+        let events = &answer["events"];
+        print(&if as_json { lines(events) } else { events.as_array().into_iter().flatten().map(event).collect() })?;
+        let newest = events.as_array().and_then(|events| events.last()).and_then(|event| event["sequence"].as_u64());
+        // Of a log that is empty the beginning is awaited.
+        after = newest.or(after).or(Some(0));
+        if !follow {
+            return Ok(());
+        }
+    }
+}
+
+async fn get(admin: SocketAddr, path: &str) -> anyhow::Result<Value> {
+    let asked = async {
+        let socket = TcpStream::connect(admin).await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
+        tokio::spawn(connection);
+        let request = Request::get(path).header(header::HOST, admin.to_string()).body(Empty::<Bytes>::new())?;
+        let answer = sender.send_request(request).await?;
+        let status = answer.status();
+        anyhow::Ok((status, answer.into_body().collect().await?.to_bytes()))
+    };
+    let asked = tokio::time::timeout(ANSWER_MAX, asked).await.context("no answer in time")?;
+    let (status, body) =
+        asked.with_context(|| format!("no tidecast answers on {admin}: is it running, with this admin.listen?"))?;
+    if status != StatusCode::OK {
+        bail!("{admin} answers {status}: {}", String::from_utf8_lossy(&body).trim());
+    }
+    serde_json::from_slice(&body).context("what answers there is no tidecast")
+}
+
+/// One line of JSON each, for programs.
+fn lines(list: &Value) -> String {
+    list.as_array().into_iter().flatten().map(|item| format!("{item}\n")).collect()
+}
+
+fn nodes(nodes: &Value) -> String {
+    let mut rows = vec![["NODE", "STATE", "ROLES", "ZONE", "CPU", "EGRESS", "VIEWERS", "STREAMS", "HEARD", "AT"].map(str::to_owned)];
+    for node in nodes.as_array().into_iter().flatten() {
+        let load = &node["load"];
+        let roles: Vec<_> = node["roles"].as_array().into_iter().flatten().map(text).collect();
+        rows.push([
+            text(&node["id"]),
+            text(&node["state"]),
+            roles.join(","),
+            text(&node["zone"]),
+            format!("{:.0} %", load["cpu"].as_f64().unwrap_or_default() * 100.0),
+            egress(load),
+            text(&load["viewers"]),
+            text(&load["streams"]),
+            format!("{:.1} s ago", node["silent_ms"].as_f64().unwrap_or_default() / 1000.0),
+            text(&node["viewers"]),
+        ]);
+    }
+    table(&rows)
+}
+
+fn egress(load: &Value) -> String {
+    let megabits = |name: &str| load[name].as_f64().unwrap_or_default() / 1e6;
+    match megabits("egress_max") {
+        0.0 => format!("{:.1} Mbit/s", megabits("egress")),
+        max => format!("{:.1} of {max:.0} Mbit/s", megabits("egress")),
+    }
+}
+
+fn streams(streams: &Value) -> String {
+    let mut rows = vec![["STREAM", "STATE", "NODE", "EPOCH", "SINCE", "SESSION"].map(str::to_owned)];
+    for stream in streams.as_array().into_iter().flatten() {
+        rows.push([
+            text(&stream["stream"]),
+            text(&stream["phase"]),
+            text(&stream["holder"]["node"]),
+            text(&stream["epoch"]),
+            time(&stream["since_ms"]),
+            text(&stream["session"]),
+        ]);
+    }
+    table(&rows)
+}
+
+fn event(event: &Value) -> String {
+    let [at, kind, node, words] =
+        [time(&event["at_ms"]), text(&event["kind"]), text(&event["node"]), text(&event["words"])];
+    format!("{at}  {kind:18}  {node:12}  {words}\n")
+}
+
+/// Seconds are enough for people.
+fn time(ms: &Value) -> String {
+    let at = ms.as_i64().filter(|ms| *ms > 0).and_then(|ms| Timestamp::from_millisecond(ms - ms % 1000).ok());
+    at.map_or_else(|| "-".to_owned(), |at| at.to_string())
+}
+
+/// No control characters of anybody's: this goes to a terminal.
+fn text(value: &Value) -> String {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    };
+    let text: String = text.chars().filter(|char| !char.is_control()).collect();
+    if text.is_empty() { "-".to_owned() } else { text }
+}
+
+fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; COLUMNS] = std::array::from_fn(width);
+    // A column in which nothing is said.
+    let bare = |column: &usize| rows.iter().skip(1).all(|row| row[*column] == "-") && rows.len() > 1;
+    let bare: BTreeSet<_> = (0..COLUMNS).filter(bare).collect();
+    let line = |row: &[String; COLUMNS]| {
+        let cells = row.iter().zip(widths).enumerate().filter(|(column, _)| !bare.contains(column));
+        let cells: Vec<_> = cells.map(|(_, (cell, width))| format!("{cell:width$}")).collect();
+        format!("{}\n", cells.join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_table_has_no_column_that_says_nothing_and_no_control_characters() {
+        let list = json!([{ "stream": "live/cam", "phase": "live\u{1b}[31m", "holder": { "node": "a" }, "epoch": 7, "since_ms": 0 }]);
+        assert_eq!(streams(&list), "STREAM    STATE     NODE  EPOCH\nlive/cam  live[31m  a     7\n");
+    }
+
+    #[test]
+    fn an_event_is_a_line() {
+        let logged = json!({ "sequence": 1, "at_ms": 1_732_700_000_123_i64, "kind": "node-lost", "node": "a", "words": "b was not heard" });
+        assert_eq!(event(&logged), "2024-11-27T09:33:20Z  node-lost           a             b was not heard\n");
+    }
+}

@@ -1,0 +1,251 @@
+//! The streams of this node in the cluster's directory: claimed before their publisher is let in, and told of as they change.
+//!
+//! ```text
+//!   publisher ─▶ ingest::Gate ─▶ claim ─▶ Directory          another node has it: refused, or gone on with here
+//!   live log  ─▶ run: phases  ─▶ tell  ─▶ Directory, Journal
+//!   Fleet     ─▶ run: has another process claimed it? ─▶ ingest::Gate::hand_over
+//! ```
+//!
+//! A store that is away keeps no publisher out: the stream is claimed when it is back, and who then was later gives way.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use cluster::{Bucket, ClaimError, Directory, Epoch, Fleet, Journal, Key, Kind, Lost, Store, StreamEntry, StreamPhase};
+use edge::Unlisted;
+use ingest::{Checkpoint, Elsewhere, Gate, OnConflict};
+use media::StreamId;
+use relay::{Stream, StreamRegistry};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::membership::Membership;
+
+/// How often phases are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// From a claim to the stream it is for: the publisher is let in right after.
+const BEGIN_MAX: Duration = Duration::from_secs(5);
+
+/// Cloning shares it.
+#[derive(Clone)]
+pub(crate) struct Claims {
+    fleet: Fleet,
+    journal: Journal,
+    on_conflict: OnConflict,
+    unlisted: Unlisted,
+    held: Arc<Mutex<HashMap<StreamId, Held>>>,
+    has_others: bool,
+}
+
+/// A stream of this process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Held {
+    epoch: Epoch,
+    claimed_at: Instant,
+    /// As the directory was last told.
+    told: Told,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Told {
+    phase: StreamPhase,
+    session: Option<String>,
+}
+
+impl Claims {
+    pub(crate) fn new(membership: &Membership, on_conflict: OnConflict, unlisted: Unlisted) -> Self {
+        let Membership { fleet, journal, has_others, .. } = membership.clone();
+        Self { fleet, journal, on_conflict, unlisted, held: Arc::default(), has_others }
+    }
+
+    /// Where other nodes find what they need to go on with a session; `None` if there are none.
+    pub(crate) fn store(&self) -> Option<Arc<dyn Store>> {
+        self.has_others.then(|| self.fleet.store().clone())
+    }
+
+    fn directory(&self) -> &Directory {
+        self.fleet.directory()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<StreamId, Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn entry(&self, id: &StreamId, told: &Told, since_ms: i64) -> StreamEntry {
+        StreamEntry {
+            holder: self.directory().holder().clone(),
+            epoch: None,
+            phase: told.phase,
+            session: told.session.clone(),
+            since_ms,
+            unlisted: self.unlisted.holds(id),
+        }
+    }
+
+    /// Whether another process's claim may be taken from it.
+    fn may_take(&self, entry: &StreamEntry) -> bool {
+        let own = &self.directory().holder().node == &entry.holder.node;
+        let is_there = self.fleet.node(&entry.holder.node).is_some_and(|node| node.boot == entry.holder.boot);
+        let is_published = matches!(entry.phase, StreamPhase::Starting | StreamPhase::Live);
+        own || !is_there || !is_published || self.on_conflict == OnConflict::Takeover
+    }
+
+    /// Follows the streams of this node until `stop`.
+    pub(crate) async fn run(&self, streams: &StreamRegistry, gate: &Gate, stop: CancellationToken) {
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = look.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            let published: BTreeMap<_, _> =
+                streams.streams().iter().map(|(id, stream)| (id.clone(), stream.clone())).collect();
+            for (id, stream) in &published {
+                self.follow(id, stream, gate).await;
+            }
+            self.release(&published).await;
+        }
+    }
+
+    async fn follow(&self, id: &StreamId, stream: &Stream, gate: &Gate) {
+        if gate.is_handed_over(id) {
+            return;
+        }
+        let facts = stream.facts();
+        let phase = match () {
+            () if facts.interrupted_since_ms.is_some() => StreamPhase::Interrupted,
+            () if facts.starting.is_some() || stream.record().borrow().is_none() => StreamPhase::Starting,
+            () => StreamPhase::Live,
+        };
+        let told = Told { phase, session: Some(stream.session().to_string()) };
+        let entry = self.entry(id, &told, facts.since_ms);
+        let held = self.lock().get(id).cloned();
+        let lost = match held {
+            None => self.claim_late(id, entry, told).await,
+            Some(held) if self.has_moved(id, held.epoch) => self.find_owner(id).await,
+            Some(held) if held.told == told => None,
+            Some(held) => match self.directory().tell(id, held.epoch, entry).await {
+                Ok(()) => {
+                    self.announce(id, Some(&held.told), &told).await;
+                    self.lock().insert(id.clone(), Held { told, ..held });
+                    None
+                }
+                Err(Lost::To(entry)) => Some(entry),
+                // The store was emptied: claimed again in the next round.
+                Err(Lost::Forgotten) => {
+                    self.lock().remove(id);
+                    None
+                }
+                Err(_) => None,
+            },
+        };
+        if let Some(entry) = lost {
+            let words = format!("{id} is published to {} now; what is here ends", entry.holder.node);
+            warn!(stream.id = %id, "{words}");
+            self.lock().remove(id);
+            gate.hand_over(id);
+        }
+    }
+
+    /// Of a stream that goes on from the last run, or whose publisher came while the store was away. Returns who has it, if
+    /// that is another node.
+    async fn claim_late(&self, id: &StreamId, entry: StreamEntry, told: Told) -> Option<Box<StreamEntry>> {
+        match self.directory().claim(id, entry, |entry| self.may_take(entry)).await {
+            Ok(claim) => {
+                self.announce(id, None, &told).await;
+                self.lock().insert(id.clone(), Held { epoch: claim.epoch, claimed_at: Instant::now(), told });
+                None
+            }
+            Err(ClaimError::Held(entry)) => Some(entry),
+            Err(_) => None,
+        }
+    }
+
+    /// By what this node last heard; no question to the store.
+    fn has_moved(&self, id: &StreamId, epoch: Epoch) -> bool {
+        let heard = self.fleet.heard_of(id);
+        heard.is_some_and(|located| located.entry.epoch > Some(epoch) && located.entry.holder != *self.directory().holder())
+    }
+
+    async fn find_owner(&self, id: &StreamId) -> Option<Box<StreamEntry>> {
+        let found = self.directory().find(id).await.ok().flatten();
+        found.filter(|entry| entry.holder != *self.directory().holder()).map(Box::new)
+    }
+
+    async fn announce(&self, id: &StreamId, before: Option<&Told>, now: &Told) {
+        let was = before.map(|told| told.phase);
+        let node = &self.directory().holder().node;
+        let (kind, words) = match (was, now.phase) {
+            (was, now) if was == Some(now) => return,
+            (Some(StreamPhase::Interrupted), StreamPhase::Live) => {
+                (Kind::StreamResumed, format!("{id} has media again, at {node}"))
+            }
+            (_, StreamPhase::Interrupted) => (Kind::StreamInterrupted, format!("{id} has no media at the moment")),
+            (Some(StreamPhase::Starting), StreamPhase::Live) => return,
+            _ => (Kind::StreamStarted, format!("{id} is published to {node}")),
+        };
+        self.journal.tell(kind, id.to_string(), words).await;
+    }
+
+    async fn release(&self, published: &BTreeMap<StreamId, Arc<Stream>>) {
+        let is_over = |id: &StreamId, held: &Held| {
+            !published.contains_key(id) && held.claimed_at.elapsed() > BEGIN_MAX
+        };
+        let over: Vec<_> = {
+            let held = self.lock();
+            held.iter().filter(|(id, held)| is_over(id, held)).map(|(id, held)| (id.clone(), held.epoch)).collect()
+        };
+        for (id, epoch) in over {
+            match self.directory().release(&id, epoch).await {
+                Err(Lost::Store(_)) => continue,
+                Ok(()) => self.journal.tell(Kind::StreamEnded, id.to_string(), format!("{id} is over")).await,
+                Err(_) => {}
+            }
+            self.lock().remove(&id);
+        }
+    }
+}
+
+#[async_trait]
+impl ingest::Claims for Claims {
+    async fn claim(&self, id: &StreamId) -> Result<Option<Checkpoint>, Elsewhere> {
+        if self.lock().contains_key(id) {
+            return Ok(None);
+        }
+        let told = Told { phase: StreamPhase::Starting, session: None };
+        let entry = self.entry(id, &told, 0);
+        let claim = match self.directory().claim(id, entry, |entry| self.may_take(entry)).await {
+            Ok(claim) => claim,
+            Err(ClaimError::Held(entry)) => return Err(Elsewhere { node: entry.holder.node.to_string() }),
+            Err(error) => {
+                warn!(stream.id = %id, "let in without a claim: {error}");
+                return Ok(None);
+            }
+        };
+        self.lock().insert(id.clone(), Held { epoch: claim.epoch, claimed_at: Instant::now(), told });
+        let own = &self.directory().holder().node;
+        let Some(previous) = claim.previous.filter(|previous| previous.holder.node != *own) else { return Ok(None) };
+        let node = &previous.holder.node;
+        let words = format!("{id} is published to {own} now, and was to {node}");
+        self.journal.tell(Kind::StreamMoved, id.to_string(), words).await;
+        let saved = self.fleet.store().get(Bucket::Sessions, &Key::from(id)).await;
+        let Some(saved) = saved.ok().flatten() else { return Ok(None) };
+        match Checkpoint::from_json(&saved.value) {
+            Ok(checkpoint) if Some(checkpoint.session().to_string()) == previous.session => {
+                info!(stream.id = %id, "the session of {node} goes on here");
+                Ok(Some(checkpoint))
+            }
+            Ok(_) => Ok(None),
+            Err(error) => {
+                warn!(stream.id = %id, "the session of {node} cannot go on here: {error}");
+                Ok(None)
+            }
+        }
+    }
+
+}

@@ -1,0 +1,105 @@
+//! Where the streams of the cluster are, for those who read them and for viewers: what the fleet knows, as edge asks it.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use cluster::place;
+use cluster::{Fleet, Located, Role, State};
+use media::{NodeId, StreamId};
+use relay::UpstreamUrl;
+
+/// Questions to the store about streams that this node has not heard of, in a second. Strangers make names up.
+const QUESTIONS_PER_SECOND: u32 = 50;
+
+/// Implements [`edge::Route`] and [`edge::Neighbours`].
+pub(crate) struct FleetRoute {
+    fleet: Fleet,
+    own: NodeId,
+    zone: String,
+    /// It serves viewers, and pulls from nobody.
+    has_only_its_own: bool,
+    asked: Mutex<(Instant, u32)>,
+}
+
+impl FleetRoute {
+    pub(crate) fn new(fleet: Fleet, zone: String, has_only_its_own: bool) -> Self {
+        let own = fleet.directory().holder().node.clone();
+        Self { fleet, own, zone, has_only_its_own, asked: Mutex::new((Instant::now(), 0)) }
+    }
+
+    fn may_ask(&self) -> bool {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.0.elapsed().as_secs() > 0 {
+            *asked = (Instant::now(), 0);
+        }
+        asked.1 += 1;
+        asked.1 <= QUESTIONS_PER_SECOND
+    }
+
+    /// Where other nodes read what `located` is.
+    fn url(located: &Located) -> Result<UpstreamUrl, String> {
+        let holder = &located.entry.holder.node;
+        let node = located.node.as_ref().ok_or_else(|| format!("node {holder} is not there"))?;
+        let relay = node.relay.as_ref().ok_or_else(|| format!("node {holder} serves no other nodes"))?;
+        relay.parse()
+    }
+}
+
+#[async_trait]
+impl edge::Route for FleetRoute {
+    async fn of(&self, id: &StreamId) -> Result<Option<UpstreamUrl>, String> {
+        let heard = self.fleet.heard_of(id);
+        let located = match heard {
+            Some(located) => Some(located),
+            None if self.may_ask() => self.fleet.find(id).await.map_err(|error| error.to_string())?,
+            None => None,
+        };
+        located.as_ref().map(Self::url).transpose()
+    }
+
+    async fn left(&self, id: &StreamId, url: &UpstreamUrl) {
+        let mut changed = self.fleet.changed();
+        loop {
+            let located = self.fleet.heard_of(id);
+            if located.is_some_and(|located| Self::url(&located).is_ok_and(|there| there != *url)) {
+                return;
+            }
+            if changed.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    fn all(&self) -> Vec<UpstreamUrl> {
+        let nodes = self.fleet.nodes().into_iter().map(|seen| seen.node);
+        let origins = nodes.filter(|node| node.has(Role::Origin) && node.id != self.own);
+        origins.filter_map(|node| node.relay?.parse().ok()).collect()
+    }
+}
+
+impl edge::Neighbours for FleetRoute {
+    fn ranked(&self, id: &StreamId) -> Vec<edge::Neighbour> {
+        let holder = self.fleet.heard_of(id).map(|located| located.entry.holder.node);
+        let ranked = place::rank(&self.fleet.nodes(), id, holder.as_ref(), &self.zone).into_iter();
+        ranked
+            .map(|judged| edge::Neighbour {
+                is_this: judged.node == self.own,
+                node: judged.node.to_string(),
+                origin: judged.viewers,
+                verdict: judged.verdict.as_str(),
+                takes_viewers: judged.verdict.may_take(),
+            })
+            .collect()
+    }
+
+    fn is_elsewhere(&self, id: &StreamId) -> bool {
+        let heard = self.fleet.heard_of(id).filter(|_| self.has_only_its_own);
+        heard.is_some_and(|located| located.entry.holder.node != self.own)
+    }
+
+    fn origins(&self) -> Vec<String> {
+        let others = self.fleet.nodes().into_iter().filter(|seen| seen.node.id != self.own && seen.state == State::Serving);
+        others.filter(|seen| place::shows_any(&seen.node)).filter_map(|seen| seen.node.viewers).collect()
+    }
+}
