@@ -13,12 +13,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use cluster::{Bucket, ClaimError, Directory, Epoch, Fleet, Journal, Key, Kind, Lost, Store, StreamEntry, StreamPhase};
+use cluster::{
+    Bucket, ClaimError, Directory, Epoch, Fleet, Journal, Key, Kind, Lost, Store, StoreError, StreamEntry,
+    StreamPhase,
+};
 use edge::Unlisted;
 use ingest::{Checkpoint, Elsewhere, Gate, OnConflict};
 use media::StreamId;
-use relay::{Stream, StreamRegistry};
-use tokio::time::{MissedTickBehavior, interval};
+use relay::wire::Hops;
+use relay::{Dialer, Stream, StreamRegistry};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -26,6 +30,9 @@ use crate::membership::Membership;
 
 /// How often phases are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// For another node to say what has become of its publisher. RTMP clients wait longer.
+const HOLDER_ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// From a claim to the stream it is for: the publisher is let in right after.
 const BEGIN_MAX: Duration = Duration::from_secs(5);
@@ -38,7 +45,8 @@ pub(crate) struct Claims {
     on_conflict: OnConflict,
     unlisted: Unlisted,
     held: Arc<Mutex<HashMap<StreamId, Held>>>,
-    has_others: bool,
+    /// To ask other nodes; `None` if there are none.
+    dialer: Option<Dialer>,
 }
 
 /// A stream of this process.
@@ -58,13 +66,13 @@ struct Told {
 
 impl Claims {
     pub(crate) fn new(membership: &Membership, on_conflict: OnConflict, unlisted: Unlisted) -> Self {
-        let Membership { fleet, journal, has_others, .. } = membership.clone();
-        Self { fleet, journal, on_conflict, unlisted, held: Arc::default(), has_others }
+        let Membership { fleet, journal, dialer, .. } = membership.clone();
+        Self { fleet, journal, on_conflict, unlisted, held: Arc::default(), dialer }
     }
 
     /// Where other nodes find what they need to go on with a session; `None` if there are none.
     pub(crate) fn store(&self) -> Option<Arc<dyn Store>> {
-        self.has_others.then(|| self.fleet.store().clone())
+        self.dialer.as_ref().map(|_| self.fleet.store().clone())
     }
 
     fn directory(&self) -> &Directory {
@@ -92,6 +100,23 @@ impl Claims {
         let is_there = self.fleet.node(&entry.holder.node).is_some_and(|node| node.boot == entry.holder.boot);
         let is_published = matches!(entry.phase, StreamPhase::Starting | StreamPhase::Live);
         own || !is_there || !is_published || self.on_conflict == OnConflict::Takeover
+    }
+
+    /// The claim that a new publisher may take, as it stands, because nobody is publishing under it any more: the directory may
+    /// not know yet that a node is dead, so that node is asked itself. To be wrong does no harm: who loses a claim gives way.
+    async fn abandoned(&self, id: &StreamId) -> Result<Option<Epoch>, StoreError> {
+        let Some(entry) = self.directory().find(id).await? else { return Ok(None) };
+        let url = self.fleet.node(&entry.holder.node).and_then(|node| node.relay?.parse().ok());
+        let (Some(dialer), Some(url)) = (&self.dialer, url) else { return Ok(None) };
+        let upstream = dialer.at(url);
+        let path = format!("state/{id}");
+        let asked = timeout(HOLDER_ANSWER_MAX, upstream.get(&path, Hops::default())).await;
+        let state = asked.ok().and_then(Result::ok).and_then(|slices| {
+            let state: serde_json::Value = serde_json::from_slice(&slices.concat()).ok()?;
+            Some(state.get("state")?.as_str()?.to_owned())
+        });
+        let is_published = state.is_some_and(|state| ["starting", "live"].contains(&state.as_str()));
+        Ok(entry.epoch.filter(|_| !is_published))
     }
 
     /// Follows the streams of this node until `stop`.
@@ -219,7 +244,19 @@ impl ingest::Claims for Claims {
         }
         let told = Told { phase: StreamPhase::Starting, session: None };
         let entry = self.entry(id, &told, 0);
-        let claim = match self.directory().claim(id, entry, |entry| self.may_take(entry)).await {
+        let directory = self.directory();
+        let claimed = match directory.claim(id, entry.clone(), |there| self.may_take(there)).await {
+            Err(ClaimError::Held(held)) => match self.abandoned(id).await {
+                Ok(abandoned) if abandoned.is_some() => {
+                    let may_take = |there: &StreamEntry| there.epoch == abandoned || self.may_take(there);
+                    directory.claim(id, entry, may_take).await
+                }
+                Ok(_) => Err(ClaimError::Held(held)),
+                Err(error) => Err(error.into()),
+            },
+            claimed => claimed,
+        };
+        let claim = match claimed {
             Ok(claim) => claim,
             Err(ClaimError::Held(entry)) => return Err(Elsewhere { node: entry.holder.node.to_string() }),
             Err(error) => {

@@ -11,7 +11,7 @@ use cluster::{
     Boot, Directory, Fleet, Holder, Journal, Kind, Load, Memory, Nats, NatsSettings, Node, Phase, Presence,
     Role, Store,
 };
-use relay::Identity;
+use relay::{Dialer, Identity};
 use rustix::time::{ClockId, clock_gettime};
 use tokio_util::sync::CancellationToken;
 
@@ -29,8 +29,8 @@ pub(crate) struct Membership {
     pub(crate) fleet: Fleet,
     pub(crate) journal: Journal,
     holder: Holder,
-    /// Whether there can be other nodes.
-    pub(crate) has_others: bool,
+    /// To ask other nodes; `None` if there are none.
+    pub(crate) dialer: Option<Dialer>,
 }
 
 impl Membership {
@@ -62,13 +62,15 @@ impl Membership {
                 Arc::new(Nats::connect(settings).await.context("cluster.nats")?)
             }
         };
-        Ok(Self { has_others: !config.cluster.nats.is_empty(), ..Self::of(holder, store) })
+        let identity = identity.filter(|_| !config.cluster.nats.is_empty());
+        let dialer = identity.map(|identity| Dialer::new(identity, hls::FORMAT_VERSION));
+        Ok(Self { dialer, ..Self::of(holder, store) })
     }
 
     pub(crate) fn of(holder: Holder, store: Arc<dyn Store>) -> Self {
         let fleet = Fleet::new(store.clone(), Directory::new(store.clone(), holder.clone()));
         let journal = Journal::new(store, holder.node.clone(), holder.boot);
-        Self { fleet, journal, holder, has_others: false }
+        Self { fleet, journal, holder, dialer: None }
     }
 
     /// As this node tells of itself before its load is known.
