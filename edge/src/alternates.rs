@@ -17,7 +17,11 @@ impl Alternates {
 
     /// These, or if the operator has listed none, `others`.
     pub(crate) fn or(&self, others: impl FnOnce() -> Vec<String>) -> Self {
-        if self.0.is_empty() { Self(others().into_iter().take(ALTERNATES_MAX).collect()) } else { self.clone() }
+        if self.0.is_empty() {
+            Self(others().into_iter().take(ALTERNATES_MAX).collect())
+        } else {
+            self.clone()
+        }
     }
 
     /// The policy of a page that may also talk to the alternates, and play from them.

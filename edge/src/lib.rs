@@ -20,12 +20,12 @@ mod unlisted;
 mod whep;
 
 pub use alternates::Alternates;
-pub use neighbours::{Neighbour, Neighbours};
 pub use audience::Audience;
 pub use connect::{Backstage, Refused};
 pub use endpoint::Endpoint;
 pub use listener::{Listener, SOCKET};
 pub use metrics::Metrics;
+pub use neighbours::{Neighbour, Neighbours};
 pub use prefer::Transport;
 pub use pull::{JoinError, PullMetrics, Puller, Route, Upstreams, Watching};
 pub use site::Site;

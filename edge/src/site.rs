@@ -173,7 +173,9 @@ impl Site {
         let ranked = neighbours.ranked(&id);
         let best = ranked.iter().find(|neighbour| neighbour.takes_viewers && !neighbour.is_this);
         Some(match best {
-            Some(neighbour) => sent_to(&neighbour.origin, uri.path_and_query().map_or("/", |path| path.as_str())),
+            Some(neighbour) => {
+                sent_to(&neighbour.origin, uri.path_and_query().map_or("/", |path| path.as_str()))
+            }
             None => full(),
         })
     }
@@ -450,7 +452,8 @@ impl Wanted {
 
 impl Respond for Site {
     fn respond(&self, viewer: IpAddr, request: Request<()>) -> impl Future<Output = Response<Body>> + Send {
-        let wanted = self.leads_elsewhere(request.uri()).map_or_else(|| Wanted::of(request), Wanted::Elsewhere);
+        let wanted =
+            self.leads_elsewhere(request.uri()).map_or_else(|| Wanted::of(request), Wanted::Elsewhere);
         async move {
             // By reference, and in a box what is seldom: this is moved about for each request.
             match &wanted {
@@ -506,7 +509,10 @@ fn wants_json(headers: &HeaderMap) -> bool {
 }
 
 fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
-    headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| accept.contains(media_type))
+    headers
+        .get(ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains(media_type))
 }
 
 /// The same at another node, which may be another one the next time.

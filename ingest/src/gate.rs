@@ -100,8 +100,18 @@ impl Gate {
         let claims = AtomicU64::new(1);
         let refusals = Refusals::default();
         let others = Arc::new(NoOtherNodes);
-        let shared =
-            Shared { registry, policy, metrics, checkpoints, ladder, authorize, others, slots, claims, refusals };
+        let shared = Shared {
+            registry,
+            policy,
+            metrics,
+            checkpoints,
+            ladder,
+            authorize,
+            others,
+            slots,
+            claims,
+            refusals,
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -143,7 +153,10 @@ impl Gate {
     /// A session of this node, and not of another by now.
     fn has(&self, id: &StreamId) -> bool {
         let slots = self.lock();
-        slots.get(id).map(|slot| slot.lock()).is_some_and(|claims| claims.session.is_some() && !claims.handed_over)
+        slots
+            .get(id)
+            .map(|slot| slot.lock())
+            .is_some_and(|claims| claims.session.is_some() && !claims.handed_over)
     }
 
     /// Another node has the stream now. Its publisher here is sent away, and its session stands still: what this node would
@@ -236,7 +249,8 @@ impl Gate {
 
 impl Slot {
     fn new(id: StreamId, now: Instant) -> Arc<Self> {
-        let claims = Mutex::new(Claims { newest: 0, owner: 0, heard: now, handed_over: false, session: None });
+        let claims =
+            Mutex::new(Claims { newest: 0, owner: 0, heard: now, handed_over: false, session: None });
         Arc::new(Self { id, claims })
     }
 

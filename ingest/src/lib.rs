@@ -34,8 +34,8 @@ mod timeline;
 mod warnings;
 pub mod whip;
 
-pub use claims::{Claims, Elsewhere, NoOtherNodes};
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, NoCheckpoints};
+pub use claims::{Claims, Elsewhere, NoOtherNodes};
 pub use error::{KeyFault, PublishError, Refusal};
 pub use gate::{Authorize, Gate, OnConflict, Policy};
 pub use health::Packets;

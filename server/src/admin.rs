@@ -146,7 +146,10 @@ impl Answers {
             "/healthz" => json(StatusCode::OK, &serde_json::json!({ "alive": true })),
             "/readyz" => self.readiness(),
             "/metrics" => self.metrics(),
-            _ => error(StatusCode::NOT_FOUND, "there are /healthz, /readyz, /metrics, and /api/v1/nodes, streams and events"),
+            _ => error(
+                StatusCode::NOT_FOUND,
+                "there are /healthz, /readyz, /metrics, and /api/v1/nodes, streams and events",
+            ),
         }
     }
 
@@ -263,7 +266,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn silent_clients_lose_their_place() {
         let admin =
-            Admin::bind(LoopbackAddr::v4(0), &mut Handed::default(), crate::metrics::registry(), api()).unwrap();
+            Admin::bind(LoopbackAddr::v4(0), &mut Handed::default(), crate::metrics::registry(), api())
+                .unwrap();
         let addr = admin.local_addr();
         let stop = CancellationToken::new();
         let running = tokio::spawn(admin.run(CancellationToken::new(), stop.clone()));

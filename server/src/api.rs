@@ -53,7 +53,9 @@ impl Api {
         let after = match after {
             Some(after) => after,
             // A store that is away has no events to tell.
-            None => self.journal.newest().await.map_or(u64::MAX, |newest| newest.0.saturating_sub(EVENTS_RECENT)),
+            None => {
+                self.journal.newest().await.map_or(u64::MAX, |newest| newest.0.saturating_sub(EVENTS_RECENT))
+            }
         };
         if after == u64::MAX {
             return Vec::new();

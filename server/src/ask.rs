@@ -50,8 +50,13 @@ async fn events(admin: SocketAddr, follow: bool, as_json: bool) -> anyhow::Resul
         let query = after.map(|after: u64| format!("?after={after}")).unwrap_or_default();
         let answer = get(admin, &format!("/api/v1/events{query}")).await?;
         let events = &answer["events"];
-        print(&if as_json { lines(events) } else { events.as_array().into_iter().flatten().map(event).collect() })?;
-        let newest = events.as_array().and_then(|events| events.last()).and_then(|event| event["sequence"].as_u64());
+        print(&if as_json {
+            lines(events)
+        } else {
+            events.as_array().into_iter().flatten().map(event).collect()
+        })?;
+        let newest =
+            events.as_array().and_then(|events| events.last()).and_then(|event| event["sequence"].as_u64());
         // Of a log that is empty the beginning is awaited.
         after = newest.or(after).or(Some(0));
         if !follow {
@@ -65,14 +70,15 @@ async fn get(admin: SocketAddr, path: &str) -> anyhow::Result<Value> {
         let socket = TcpStream::connect(admin).await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
         tokio::spawn(connection);
-        let request = Request::get(path).header(header::HOST, admin.to_string()).body(Empty::<Bytes>::new())?;
+        let request =
+            Request::get(path).header(header::HOST, admin.to_string()).body(Empty::<Bytes>::new())?;
         let answer = sender.send_request(request).await?;
         let status = answer.status();
         anyhow::Ok((status, answer.into_body().collect().await?.to_bytes()))
     };
     let asked = tokio::time::timeout(ANSWER_MAX, asked).await.context("no answer in time")?;
-    let (status, body) =
-        asked.with_context(|| format!("no tidecast answers on {admin}: is it running, with this admin.listen?"))?;
+    let (status, body) = asked
+        .with_context(|| format!("no tidecast answers on {admin}: is it running, with this admin.listen?"))?;
     if status != StatusCode::OK {
         bail!("{admin} answers {status}: {}", String::from_utf8_lossy(&body).trim());
     }
@@ -85,7 +91,10 @@ fn lines(list: &Value) -> String {
 }
 
 fn nodes(nodes: &Value) -> String {
-    let mut rows = vec![["NODE", "STATE", "ROLES", "ZONE", "CPU", "EGRESS", "VIEWERS", "STREAMS", "HEARD", "AT"].map(str::to_owned)];
+    let mut rows = vec![
+        ["NODE", "STATE", "ROLES", "ZONE", "CPU", "EGRESS", "VIEWERS", "STREAMS", "HEARD", "AT"]
+            .map(str::to_owned),
+    ];
     for node in nodes.as_array().into_iter().flatten() {
         let load = &node["load"];
         let roles: Vec<_> = node["roles"].as_array().into_iter().flatten().map(text).collect();
@@ -180,6 +189,9 @@ mod tests {
     #[test]
     fn an_event_is_a_line() {
         let logged = json!({ "sequence": 1, "at_ms": 1_732_700_000_123_i64, "kind": "node-lost", "node": "a", "words": "b was not heard" });
-        assert_eq!(event(&logged), "2024-11-27T09:33:20Z  node-lost           a             b was not heard\n");
+        assert_eq!(
+            event(&logged),
+            "2024-11-27T09:33:20Z  node-lost           a             b was not heard\n"
+        );
     }
 }

@@ -13,11 +13,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
+use media::NodeId;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
 };
-use media::NodeId;
 use relay::{CLUSTER_NAME, Identity};
 
 use crate::files::{PRIVATE, PUBLIC, make_private_dir, write_whole};

@@ -85,7 +85,9 @@ async fn write_all(
         for (id, checkpoint) in now {
             let key = Key::from(&id);
             let written = match checkpoint {
-                Some(checkpoint) => store.put(Bucket::Sessions, &key, checkpoint.to_json().into()).await.map(drop),
+                Some(checkpoint) => {
+                    store.put(Bucket::Sessions, &key, checkpoint.to_json().into()).await.map(drop)
+                }
                 // Another node's claim on the session is judged by the directory; what is left here grows old by itself.
                 None => store.put(Bucket::Sessions, &key, Bytes::new()).await.map(drop),
             };

@@ -54,8 +54,8 @@ pub(crate) struct Claims {
 struct Held {
     epoch: Epoch,
     claimed_at: Instant,
-    /// As the directory was last told.
-    told: Told,
+    /// As the directory was last told; `None` if it knows the claim alone.
+    told: Option<Told>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,11 +153,11 @@ impl Claims {
         let lost = match held {
             None => self.claim_late(id, entry, told).await,
             Some(held) if self.has_moved(id, held.epoch) => self.find_owner(id).await,
-            Some(held) if held.told == told => None,
+            Some(held) if held.told.as_ref() == Some(&told) => None,
             Some(held) => match self.directory().tell(id, held.epoch, entry).await {
                 Ok(()) => {
-                    self.announce(id, Some(&held.told), &told).await;
-                    self.lock().insert(id.clone(), Held { told, ..held });
+                    self.announce(id, held.told.as_ref(), &told).await;
+                    self.lock().insert(id.clone(), Held { told: Some(told), ..held });
                     None
                 }
                 Err(Lost::To(entry)) => Some(entry),
@@ -183,7 +183,10 @@ impl Claims {
         match self.directory().claim(id, entry, |entry| self.may_take(entry)).await {
             Ok(claim) => {
                 self.announce(id, None, &told).await;
-                self.lock().insert(id.clone(), Held { epoch: claim.epoch, claimed_at: Instant::now(), told });
+                self.lock().insert(
+                    id.clone(),
+                    Held { epoch: claim.epoch, claimed_at: Instant::now(), told: Some(told) },
+                );
                 None
             }
             Err(ClaimError::Held(entry)) => Some(entry),
@@ -194,7 +197,9 @@ impl Claims {
     /// By what this node last heard; no question to the store.
     fn has_moved(&self, id: &StreamId, epoch: Epoch) -> bool {
         let heard = self.fleet.heard_of(id);
-        heard.is_some_and(|located| located.entry.epoch > Some(epoch) && located.entry.holder != *self.directory().holder())
+        heard.is_some_and(|located| {
+            located.entry.epoch > Some(epoch) && located.entry.holder != *self.directory().holder()
+        })
     }
 
     async fn find_owner(&self, id: &StreamId) -> Option<Box<StreamEntry>> {
@@ -210,7 +215,9 @@ impl Claims {
             (Some(StreamPhase::Interrupted), StreamPhase::Live) => {
                 (Kind::StreamResumed, format!("{id} has media again, at {node}"))
             }
-            (_, StreamPhase::Interrupted) => (Kind::StreamInterrupted, format!("{id} has no media at the moment")),
+            (_, StreamPhase::Interrupted) => {
+                (Kind::StreamInterrupted, format!("{id} has no media at the moment"))
+            }
             (Some(StreamPhase::Starting), StreamPhase::Live) => return,
             _ => (Kind::StreamStarted, format!("{id} is published to {node}")),
         };
@@ -218,12 +225,14 @@ impl Claims {
     }
 
     async fn release(&self, published: &BTreeMap<StreamId, Arc<Stream>>) {
-        let is_over = |id: &StreamId, held: &Held| {
-            !published.contains_key(id) && held.claimed_at.elapsed() > BEGIN_MAX
-        };
+        let is_over =
+            |id: &StreamId, held: &Held| !published.contains_key(id) && held.claimed_at.elapsed() > BEGIN_MAX;
         let over: Vec<_> = {
             let held = self.lock();
-            held.iter().filter(|(id, held)| is_over(id, held)).map(|(id, held)| (id.clone(), held.epoch)).collect()
+            held.iter()
+                .filter(|(id, held)| is_over(id, held))
+                .map(|(id, held)| (id.clone(), held.epoch))
+                .collect()
         };
         for (id, epoch) in over {
             match self.directory().release(&id, epoch).await {
@@ -264,9 +273,11 @@ impl ingest::Claims for Claims {
                 return Ok(None);
             }
         };
-        self.lock().insert(id.clone(), Held { epoch: claim.epoch, claimed_at: Instant::now(), told });
+        self.lock().insert(id.clone(), Held { epoch: claim.epoch, claimed_at: Instant::now(), told: None });
         let own = &self.directory().holder().node;
-        let Some(previous) = claim.previous.filter(|previous| previous.holder.node != *own) else { return Ok(None) };
+        let Some(previous) = claim.previous.filter(|previous| previous.holder.node != *own) else {
+            return Ok(None);
+        };
         let node = &previous.holder.node;
         let words = format!("{id} is published to {own} now, and was to {node}");
         self.journal.tell(Kind::StreamMoved, id.to_string(), words).await;
@@ -284,5 +295,4 @@ impl ingest::Claims for Claims {
             }
         }
     }
-
 }

@@ -7,9 +7,9 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use media::NodeId;
 
+use crate::authority::ClusterFiles;
 use crate::certificates;
 use crate::cli::Cli;
-use crate::authority::ClusterFiles;
 use crate::config::{self, Effective, Environment, Origin};
 use crate::keys::KeyFile;
 

@@ -384,17 +384,27 @@ pub(crate) const KEYS: &[Key] = &[
         name: "cluster.nats_credentials",
         allowed: "an absolute path of a file that nsc made, or nothing",
         set: |config, text| {
-            config.cluster.nats_credentials = if text.is_empty() { None } else { Some(value::directory(text)?) };
+            config.cluster.nats_credentials =
+                if text.is_empty() { None } else { Some(value::directory(text)?) };
             Ok(())
         },
         show: |config| {
-            Some(config.cluster.nats_credentials.as_ref().map(|path| path.display().to_string()).unwrap_or_default())
+            Some(
+                config
+                    .cluster
+                    .nats_credentials
+                    .as_ref()
+                    .map(|path| path.display().to_string())
+                    .unwrap_or_default(),
+            )
         },
     },
     Key {
         name: "cluster.nats_replicas",
         allowed: "a number from 1 to 5 of servers that keep each value",
-        set: |config, text| value::number(text, 1..=5).map(|replicas| config.cluster.nats_replicas = replicas),
+        set: |config, text| {
+            value::number(text, 1..=5).map(|replicas| config.cluster.nats_replicas = replicas)
+        },
         show: |config| Some(config.cluster.nats_replicas.to_string()),
     },
     Key {

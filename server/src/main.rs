@@ -37,9 +37,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use ask::Question;
+use authority::ClusterFiles;
 use certificates::Certificates;
 use cli::{Cli, ClusterCommand, Command, ConfigCommand, KeysCommand, Output, TlsCommand};
-use authority::ClusterFiles;
 use config::{Effective, RoleSet};
 use keys::{KeyFile, PublishKey};
 use listen::Handed;

@@ -82,7 +82,8 @@ impl Membership {
         let from = address_towards(config);
         let relay = config.relay.public.as_ref().map(ToString::to_string);
         let relay = relay.or_else(|| Some(format!("https://{}", reachable(bound.relay?, from))));
-        let viewers = config.http.public.clone().or_else(|| Some(format!("http://{}", reachable(bound.http, from))));
+        let viewers =
+            config.http.public.clone().or_else(|| Some(format!("http://{}", reachable(bound.http, from))));
         Node {
             id: self.holder.node.clone(),
             boot: self.holder.boot,
@@ -176,7 +177,12 @@ impl<F: FnMut() -> Counts> Meter<F> {
                 let elapsed_s = (now - at).as_secs_f64().max(f64::EPSILON);
                 let cores = std::thread::available_parallelism().map_or(1, usize::from);
                 let bits = counts.sent_bytes.saturating_sub(sent_before).saturating_mul(8);
-                #[expect(clippy::cast_precision_loss, clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "rates")]
+                #[expect(
+                    clippy::cast_precision_loss,
+                    clippy::cast_sign_loss,
+                    clippy::cast_possible_truncation,
+                    reason = "rates"
+                )]
                 let rate = (bits as f64 / elapsed_s) as u64;
                 #[expect(clippy::cast_precision_loss, reason = "a machine's processors")]
                 let share = (used_s - used_before_s) / elapsed_s / cores as f64;
@@ -186,4 +192,3 @@ impl<F: FnMut() -> Counts> Meter<F> {
         Load { cpu, egress, egress_max: 0, viewers: counts.viewers, streams: counts.streams }
     }
 }
-

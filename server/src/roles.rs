@@ -339,13 +339,8 @@ impl Roles {
         let puller = Puller::new(upstreams, catalog.clone(), streams.clone(), audience, pulled);
         let (port, webrtc) = bind_webrtc(config, Programmes::Pulled(puller.clone()), &http)?;
         crate::metrics::port::register(&mut metrics, port.clone());
-        let counted = Counted {
-            hls,
-            port,
-            catalog: catalog.clone(),
-            audience: http.audience().clone(),
-            streams: None,
-        };
+        let counted =
+            Counted { hls, port, catalog: catalog.clone(), audience: http.audience().clone(), streams: None };
         let offer = Offer::Pulled { catalog: catalog.clone(), puller: puller.clone() };
         let relay = bind_relay(config, Some(&identity), handed, &catalog, &streams, offer, &mut metrics)?;
         let site = || {

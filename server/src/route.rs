@@ -99,7 +99,11 @@ impl edge::Neighbours for FleetRoute {
     }
 
     fn origins(&self) -> Vec<String> {
-        let others = self.fleet.nodes().into_iter().filter(|seen| seen.node.id != self.own && seen.state == State::Serving);
+        let others = self
+            .fleet
+            .nodes()
+            .into_iter()
+            .filter(|seen| seen.node.id != self.own && seen.state == State::Serving);
         others.filter(|seen| place::shows_any(&seen.node)).filter_map(|seen| seen.node.viewers).collect()
     }
 }

@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
+use crate::nats::Nats;
 use crate::server::{Ports, Setup, Tidecast, bare, binary};
 
 /// A cluster: the files of its authority. Outlives its nodes.
@@ -57,6 +58,16 @@ impl Cluster {
         // The port is free for as long as nobody else asks for one.
         let relay = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         self.edge_of(name, relay, Setup::default(), Ports { relay, ..Ports::any() })
+    }
+
+    /// A node that finds the others by NATS; `roles` as `--roles` takes them.
+    ///
+    /// # Errors
+    /// As [`Cluster::origin`].
+    pub fn node(&self, name: &str, roles: &str, nats: &Nats, setup: Setup) -> Result<Tidecast> {
+        let setup = setup.set("http.connections_per_address", "10000");
+        let setup = setup.set("roles", roles).set("cluster.nats", &nats.url());
+        Tidecast::run(Command::new(binary()?), setup, self.join(name)?, Ports::any())
     }
 
     fn edge_of(&self, name: &str, upstream: SocketAddr, setup: Setup, ports: Ports) -> Result<Tidecast> {

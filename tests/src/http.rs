@@ -30,6 +30,9 @@ impl Http {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .allow_non_standard_methods(true)
+            // They are answers, too.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
             .timeout_global(Some(ANSWER_MAX))
             .build();
         Self { agent: config.into(), server }

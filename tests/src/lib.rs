@@ -2,6 +2,7 @@
 //!
 //!   [`server`]      one `tidecast` process of one's own, on free ports
 //!   [`cluster`]     several of them that read streams from each other
+//!   [`nats`]        the servers by which nodes find each other
 //!   [`publisher`]   ffmpeg, as a broadcaster runs it
 //!   [`rtmp`]        a publisher that is as rude as it is told to be, and [`crowd`], many strangers
 //!   [`viewer`]      follows a stream by blocking reloads, as a player does, and keeps every playlist and byte
@@ -20,6 +21,7 @@ pub mod ffprobe;
 pub mod fmp4;
 pub mod http;
 pub mod media;
+pub mod nats;
 pub mod network;
 pub mod pebble;
 pub mod poll;

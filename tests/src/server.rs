@@ -316,6 +316,20 @@ impl Tidecast {
         Http::new(self.admin)
     }
 
+    /// What a command prints that asks this server, as `tidecast nodes`: lines of JSON.
+    ///
+    /// # Errors
+    /// If the command fails, or prints something else.
+    pub fn ask(&self, command: &str) -> Result<Vec<serde_json::Value>> {
+        let mut process = Command::new(binary()?);
+        bare(&mut process, self.data_dir.path());
+        process.env("TIDECAST__ADMIN__LISTEN", self.admin.to_string());
+        let output = process.args([command, "--json"]).output()?;
+        ensure!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout)?;
+        text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+    }
+
     #[must_use]
     pub fn watch_url(&self, stream: &str) -> String {
         self.page_url(&format!("/watch/{stream}"))

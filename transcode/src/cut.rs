@@ -34,7 +34,8 @@ pub(crate) enum Starts {
 /// Whether a rung that never had media has parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Begins {
-    /// Not before its media: there is nobody whom its gaps could tell anything.
+    /// Not before its media: there is nobody whom its gaps could tell anything. But a log that begins with gaps is of a session
+    /// that goes on, whose viewers find their place by them.
     WithMedia,
     /// With gaps: it is there for whoever asks for it, and made only then.
     AtOnce,
@@ -170,7 +171,7 @@ impl Cutter {
         let end = self.waiting.front().map(|(_, next)| next.start);
         self.gone = end.unwrap_or(boundary.start + 1);
         let has_begun = match self.begins {
-            Begins::WithMedia => self.config.written.is_some(),
+            Begins::WithMedia => self.group.is_some() || boundary.gap.is_some() && boundary.part == 0,
             Begins::AtOnce => self.group.is_some() || boundary.part == 0,
             Begins::Anywhere => true,
         };

@@ -14,7 +14,6 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore, ServerConfig, version};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
-
 /// What every node is called beside its own name.
 pub const CLUSTER_NAME: &str = "node.tidecast.internal";
 

@@ -5,8 +5,8 @@ use std::fmt;
 use hls::{Backfill, Fetch, FetchError, Position, RenditionName};
 use media::{SessionId, StreamId};
 use prometheus_client::metrics::counter::Counter;
-use relay::wire::Hops;
 use relay::UpstreamError;
+use relay::wire::Hops;
 
 use super::upstreams::Upstreams;
 

@@ -82,7 +82,8 @@ impl Tell<'_> {
     async fn tell(&self, wants: Wants) {
         self.shared.metrics.wants.inc();
         let path = format!("{WEBRTC}/{}?{wants}", self.stream.id());
-        let told = async { self.shared.upstreams.of(self.stream.id()).await?.tell(&path, self.hops.clone()).await };
+        let told =
+            async { self.shared.upstreams.of(self.stream.id()).await?.tell(&path, self.hops.clone()).await };
         if let Err(error) = told.await {
             debug!("the upstream was not told what is wanted: {error}");
         }

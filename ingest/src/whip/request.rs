@@ -90,7 +90,9 @@ fn bearer(headers: &HeaderMap) -> Secret {
 pub(super) fn turned_away(refused: &Refusal) -> Response<Bytes> {
     match refused {
         Refusal::WrongKey(fault) => unauthorized(*fault, &refused.to_string()),
-        Refusal::NameTaken(_) | Refusal::TakenElsewhere { .. } => refusal(StatusCode::CONFLICT, &refused.to_string()),
+        Refusal::NameTaken(_) | Refusal::TakenElsewhere { .. } => {
+            refusal(StatusCode::CONFLICT, &refused.to_string())
+        }
         Refusal::NoRandomness => refusal(StatusCode::SERVICE_UNAVAILABLE, &refused.to_string()),
     }
 }

@@ -200,6 +200,19 @@ fn a_rung_begins_with_a_segment_and_tells_nothing_before() {
     assert_eq!(rung.told(), "g8 c 1.0!++");
 }
 
+/// Its viewers find their place by the numbers that they know.
+#[test]
+fn a_rung_of_a_session_that_goes_on_begins_with_the_gaps_of_its_source() {
+    let mut rung = Rung::new();
+    for number in 2..8 {
+        let gap = Some((PART * FRAME) as u32);
+        let boundary = Boundary { gap, independent: false, ..boundary(number) };
+        rung.cutter.boundary(boundary.msn as u32 + 7, boundary, &mut rung.out);
+    }
+    rung.cut(8..10).frames(40..46);
+    assert_eq!(rung.told(), "g8 1.0- 1.1- 1.2- 1.3- g9 c 2.0!+++++ 2.1+");
+}
+
 #[test]
 fn another_configuration_waits_for_a_discontinuity() {
     let mut rung = Rung::new();

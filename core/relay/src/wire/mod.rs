@@ -41,9 +41,7 @@ use crate::frame::Frame;
 use crate::record::StreamRecord;
 
 pub use decode::{Decoder, WireError};
-pub use hello::{
-    FORMAT, HOPS, Hello, HelloError, Hops, RelayLoop, WIRE, chosen_version,
-};
+pub use hello::{FORMAT, HOPS, Hello, HelloError, Hops, RelayLoop, WIRE, chosen_version};
 pub use resume::{Place, Resume, ResumeError};
 pub use slices::Slices;
 pub use units::{UnitPlace, UnitResume};

@@ -1,0 +1,343 @@
+//! Several nodes on NATS: how they find each other, and what viewers see of it when one of them, or NATS, is gone.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use harness::browser::Browser;
+use harness::cluster::Cluster;
+use harness::http::{Http, resolve};
+use harness::media::output_dir;
+use harness::nats::Nats;
+use harness::poll;
+use harness::publisher::Publisher;
+use harness::server::{Setup, Tidecast};
+use harness::strict::{MediaPlaylist, MultivariantPlaylist};
+use harness::watched::Watched;
+use serde::Deserialize;
+
+const STREAM: &str = "live/cam";
+const MULTIVARIANT: &str = "/hls/live/cam/index.m3u8";
+const CLIP: &str = "gop-0.5";
+
+/// A first playlist, also on a busy machine.
+const LIVE_MAX: Duration = Duration::from_secs(25);
+/// Nodes hear of each other within a heartbeat.
+const HEARD_MAX: Duration = Duration::from_secs(10);
+/// Until there is new media behind an interruption.
+const MEDIA_BACK_MAX: Duration = Duration::from_secs(25);
+
+/// What a page does until it tells something, also on a busy machine.
+const STEP_MAX: Duration = Duration::from_secs(90);
+/// A viewer's freeze beyond the time without a publisher, of two browsers on two cores.
+const RECOVERY_MAX: Duration = Duration::from_secs(10);
+
+/// Two nodes that take publishers, two that take viewers, and NATS.
+struct Scene {
+    a: Tidecast,
+    b: Tidecast,
+    edge1: Tidecast,
+    edge2: Tidecast,
+    nats: Nats,
+    _cluster: Cluster,
+}
+
+impl Scene {
+    fn new() -> Result<Self> {
+        Self::with(&Setup::default())
+    }
+
+    fn with(setup: &Setup) -> Result<Self> {
+        let (cluster, nats) = (Cluster::new()?, Nats::start()?);
+        let node = |name: &str, roles: &str| cluster.node(name, roles, &nats, setup.clone());
+        let (a, b) = (node("a", "all")?, node("b", "all")?);
+        let (edge1, edge2) = (node("edge1", "edge")?, node("edge2", "edge")?);
+        poll::until("nodes to hear of each other", HEARD_MAX, || {
+            let all = [&a, &b, &edge1, &edge2].map(|node| node.ask("nodes").map(|nodes| nodes.len()));
+            Ok(all.into_iter().all(|nodes| nodes.is_ok_and(|nodes| nodes == 4)).then_some(()))
+        })?;
+        Ok(Self { a, b, edge1, edge2, nats, _cluster: cluster })
+    }
+
+    /// The stream's entry in the directory, as `node` has heard of it.
+    fn entry(node: &Tidecast) -> Result<Option<serde_json::Value>> {
+        Ok(node.ask("streams")?.into_iter().find(|entry| entry["stream"] == STREAM))
+    }
+
+    fn wait_for_holder(node: &Tidecast, holder: &str) -> Result<u64> {
+        poll::until(&format!("{holder} to have the stream"), HEARD_MAX, || {
+            let entry = Self::entry(node)?.filter(|entry| entry["holder"]["node"] == holder);
+            Ok(entry.and_then(|entry| entry["epoch"].as_u64()))
+        })
+    }
+}
+
+fn publisher(node: &Tidecast) -> Result<Publisher> {
+    Publisher::of_clip(CLIP, &node.publish_url(STREAM))
+}
+
+/// The path of the video playlist, once there is one.
+fn live(http: &Http) -> Result<String> {
+    let text = poll::until("the first playlist", LIVE_MAX, || {
+        let answer = http.get(MULTIVARIANT)?;
+        Ok((answer.status == 200).then(|| answer.text()))
+    })?;
+    let variants = MultivariantPlaylist::parse(&text)?.variants;
+    Ok(resolve(MULTIVARIANT, &variants.first().context("no variant")?.uri))
+}
+
+fn playlist(http: &Http, path: &str) -> Result<MediaPlaylist> {
+    Ok(MediaPlaylist::parse(&http.get_ok(path)?.text())?)
+}
+
+/// Waits for media behind `msn` and a discontinuity, in the playlist that a viewer has had open all the time.
+fn media_behind(http: &Http, path: &str, msn: u64) -> Result<MediaPlaylist> {
+    poll::until("media after the interruption", MEDIA_BACK_MAX, || {
+        let answer = http.get(path)?;
+        // As a player that asks again.
+        if answer.status != 200 {
+            return Ok(None);
+        }
+        let text = answer.text();
+        ensure!(!text.contains("#EXT-X-ENDLIST"), "viewers were told that it is over");
+        let playlist = MediaPlaylist::parse(&text)?;
+        let newest = playlist.segments.iter().rev().find(|segment| !segment.has_only_gaps());
+        Ok(newest.is_some_and(|newest| newest.msn > msn + 1).then_some(playlist))
+    })
+}
+
+fn newest_msn(http: &Http, path: &str) -> Result<u64> {
+    Ok(playlist(http, path)?.edge().context("an empty playlist")?.0)
+}
+
+#[test]
+fn nodes_find_each_other_and_viewers_find_streams() -> Result<()> {
+    let scene = Scene::new()?;
+    let _publisher = publisher(&scene.a)?;
+    let path = live(&scene.edge1.viewer_http())?;
+    ensure!(live(&scene.edge2.viewer_http())? == path);
+    let own = live(&scene.a.viewer_http())?;
+    ensure!(own == path, "{own} at its own node, {path} at an edge");
+    Scene::wait_for_holder(&scene.edge2, "a")?;
+
+    // What any node serves of it is the same.
+    let segment = newest_msn(&scene.a.viewer_http(), &path)?;
+    let uri = resolve(&path, &format!("{}.m4s", segment - 1));
+    let bodies = [&scene.a, &scene.edge1, &scene.edge2].map(|node| node.viewer_http().get_ok(&uri));
+    let bodies = bodies.into_iter().map(|answer| Ok(answer?.body)).collect::<Result<Vec<_>>>()?;
+    ensure!(bodies.iter().all(|body| *body == bodies[0] && !body.is_empty()));
+
+    // A node that does not have it sends viewers on, and who asks where to go is told.
+    for at in [MULTIVARIANT, &path, "/watch/live/cam", "/embed/live/cam", "/state/live/cam"] {
+        let answer = scene.b.viewer_http().get(at)?;
+        ensure!(answer.status == 307, "{at}: {}", answer.status);
+        let location = answer.header("location");
+        let nodes = [&scene.a, &scene.edge1, &scene.edge2].map(|node| node.page_url(at));
+        ensure!(nodes.contains(&location.to_owned()), "{at} leads to {location}");
+    }
+    let whep = scene.b.viewer_http().send(
+        "POST",
+        "/whep/live/cam",
+        &[("content-type", "application/sdp")],
+        b"v=0",
+    )?;
+    ensure!(whep.status == 307 && whep.header("location").ends_with("/whep/live/cam"));
+    let told = scene.b.viewer_http().get_with("/where/live/cam", &[("accept", "application/json")])?;
+    let told: serde_json::Value = serde_json::from_slice(&told.body)?;
+    let nodes: Vec<_> =
+        told["nodes"].as_array().context("a list")?.iter().map(|node| &node["node"]).collect();
+    ensure!(nodes.len() == 3 && !nodes.iter().any(|node| *node == "b"), "{told}");
+    let first = scene.b.viewer_http().get("/where/live/cam")?;
+    let best = told["nodes"][0]["origin"].as_str().context("an origin")?;
+    ensure!(first.status == 307 && first.header("location") == format!("{best}{MULTIVARIANT}"));
+    // The same, whoever is asked.
+    let elsewhere = scene.edge1.viewer_http().get("/where/live/cam")?;
+    ensure!(elsewhere.header("location") == first.header("location"));
+
+    // An edge lists the streams of all.
+    let _other = Publisher::of_clip(CLIP, &scene.b.publish_url("live/other"))?;
+    poll::until("both on the list of an edge", LIVE_MAX, || {
+        let list: serde_json::Value =
+            serde_json::from_slice(&scene.edge1.viewer_http().get_ok("/state")?.body)?;
+        Ok((list["streams"].as_array().map(Vec::len) == Some(2)).then_some(()))
+    })?;
+    let events = scene.edge2.ask("events")?;
+    for kind in ["node-started", "stream-started"] {
+        ensure!(events.iter().filter(|event| event["kind"] == kind).count() >= 2, "{kind}: {events:?}");
+    }
+    for node in [scene.edge1, scene.edge2, scene.a, scene.b] {
+        node.stop()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_name_is_published_to_one_node_at_a_time() -> Result<()> {
+    let scene = Scene::new()?;
+    let _publisher = publisher(&scene.a)?;
+    live(&scene.edge1.viewer_http())?;
+    let refused = publisher(&scene.b)?.refused(LIVE_MAX)?;
+    ensure!(refused.contains("already being published, to node a"), "{refused}");
+    ensure!(Scene::wait_for_holder(&scene.b, "a").is_ok());
+    Ok(())
+}
+
+/// The broadcaster's encoder connects again, and is led to another node.
+#[test]
+fn a_session_goes_on_at_another_node_when_its_own_is_killed() -> Result<()> {
+    let Scene { a, b, edge1, edge2, nats: _nats, _cluster } = Scene::new()?;
+    let first = publisher(&a)?;
+    let http = edge1.viewer_http();
+    let path = live(&http)?;
+    let epoch = Scene::wait_for_holder(&b, "a")?;
+    let msn = newest_msn(&http, &path)?;
+    a.kill()?;
+    first.refused(LIVE_MAX)?;
+    let _second = publisher(&b)?;
+    let behind = media_behind(&http, &path, msn)?;
+    let newest = behind.segments.last().context("an empty playlist")?;
+    ensure!(newest.discontinuity_sequence == 1, "one discontinuity: {}", newest.discontinuity_sequence);
+    ensure!(Scene::wait_for_holder(&edge2, "b")? > epoch);
+    // Who comes now finds the same session.
+    ensure!(live(&edge2.viewer_http())? == path);
+    let events = edge2.ask("events")?;
+    ensure!(events.iter().any(|event| event["kind"] == "stream-moved"), "{events:?}");
+    Ok(())
+}
+
+/// A machine that hangs, is given up, and goes on as if nothing had been.
+#[test]
+fn a_node_that_stood_still_gives_way_and_reaches_no_viewer() -> Result<()> {
+    let Scene { a, b, edge1, edge2, nats: _nats, _cluster } = Scene::new()?;
+    let _first = publisher(&a)?;
+    let http = edge1.viewer_http();
+    let path = live(&http)?;
+    Scene::wait_for_holder(&b, "a")?;
+    let msn = newest_msn(&http, &path)?;
+    a.freeze()?;
+    let _second = publisher(&b)?;
+    media_behind(&http, &path, msn)?;
+    a.thaw()?;
+    a.wait_for_log("that it gives way", HEARD_MAX, |line| {
+        line.contains("is published to b now").then_some(())
+    })?;
+    // Its viewers are led on, and those of the edges never hear of it.
+    let answer = poll::until("a to send viewers on", HEARD_MAX, || {
+        let answer = a.viewer_http().get(&path)?;
+        Ok((answer.status == 307).then_some(answer))
+    })?;
+    ensure!(!answer.header("location").starts_with(&a.page_url("")), "to itself");
+    let msn = newest_msn(&http, &path)?;
+    media_behind(&http, &path, msn + 1)?;
+    ensure!(live(&edge2.viewer_http())? == path);
+    ensure!(Scene::wait_for_holder(&edge2, "b").is_ok());
+    Ok(())
+}
+
+/// A rolling upgrade: the node says goodbye, and its broadcaster goes to another one.
+#[test]
+fn a_session_goes_on_at_another_node_when_its_own_is_drained() -> Result<()> {
+    let Scene { a, b, edge1, edge2: _edge2, nats: _nats, _cluster } = Scene::new()?;
+    let first = publisher(&a)?;
+    let http = edge1.viewer_http();
+    let path = live(&http)?;
+    let msn = newest_msn(&http, &path)?;
+    a.stop()?;
+    first.refused(LIVE_MAX)?;
+    let _second = publisher(&b)?;
+    media_behind(&http, &path, msn)?;
+    let nodes = edge1.ask("nodes")?;
+    ensure!(nodes.len() == 3, "it has said goodbye: {nodes:?}");
+    Ok(())
+}
+
+#[test]
+fn without_nats_everything_plays_on_and_what_came_meanwhile_is_known_after() -> Result<()> {
+    let mut scene = Scene::new()?;
+    let _publisher = publisher(&scene.a)?;
+    let http = scene.edge1.viewer_http();
+    let path = live(&http)?;
+    Scene::wait_for_holder(&scene.edge2, "a")?;
+    scene.nats.kill()?;
+    let msn = newest_msn(&http, &path)?;
+    poll::until("the stream to go on", MEDIA_BACK_MAX, || {
+        Ok((newest_msn(&http, &path)? > msn + 2).then_some(()))
+    })?;
+    // An edge that nobody watched at, and a broadcaster whom nobody knows of.
+    ensure!(live(&scene.edge2.viewer_http())? == path);
+    let _other = Publisher::of_clip(CLIP, &scene.b.publish_url("live/other"))?;
+    poll::until("the new stream at its own node", LIVE_MAX, || {
+        Ok((scene.b.viewer_http().get("/hls/live/other/index.m3u8")?.status == 200).then_some(()))
+    })?;
+    scene.nats.start_again()?;
+    poll::until("the new stream at an edge", LIVE_MAX, || {
+        Ok((scene.edge1.viewer_http().get("/hls/live/other/index.m3u8")?.status == 200).then_some(()))
+    })?;
+    ensure!(!http.get_ok(&path)?.text().contains("#EXT-X-ENDLIST"));
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct Told {}
+
+#[derive(Deserialize)]
+struct Pinned {
+    status: u16,
+    width: u32,
+}
+
+#[derive(Deserialize)]
+struct Returned {
+    stood_ms: f64,
+    state: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Report {
+    players: Vec<Seen>,
+}
+
+#[derive(Debug, Deserialize)]
+#[expect(dead_code, reason = "for the message")]
+struct Seen {
+    name: String,
+    /// `None`: the picture never came back.
+    freeze_ms: Option<u64>,
+    fatal: Option<String>,
+    error: Option<String>,
+}
+
+/// F4, as viewers see it: our page and hls.js bare by HLS, and a page by WebRTC. None of them is loaded anew.
+#[test]
+fn viewers_see_a_broadcaster_move_from_a_dead_node_to_another() -> Result<()> {
+    let scene = Scene::with(&Setup::default().set("transcode.ladder", "180:200k"))?;
+    let Scene { a, b, edge1, edge2, nats: _nats, _cluster } = scene;
+    let clock = |node: &Tidecast| Publisher::of_clock("gop-2", &node.publish_url(STREAM));
+    let first = clock(&a)?;
+    let watched = Watched::of(&a, STREAM);
+    poll::until("a ladder", STEP_MAX, || Ok((watched.whole("v180")?.len() > 1).then_some(())))?;
+    let folder = output_dir()?.to_string_lossy().into_owned();
+    let screenshot = format!("{folder}/whep-moved.png");
+    let by_webrtc = Browser::run("whep.mjs", &[&edge2.page_url(""), STREAM, "3", &screenshot, "v180"])?;
+    let by_hls = Browser::run("players.mjs", &[&edge1.page_url(""), STREAM, "watch,hls.js", &folder, "25"])?;
+    let Pinned { status, width } = by_webrtc.wait_for("pinned", STEP_MAX)?;
+    ensure!((status, width) == (204, 320), "{status}: {width} pixels wide");
+    let Told {} = by_hls.wait_for("playing", STEP_MAX)?;
+
+    let killed = Instant::now();
+    a.kill()?;
+    first.refused(LIVE_MAX)?;
+    let Told {} = by_webrtc.wait_for("stood", STEP_MAX)?;
+    let second = clock(&b)?;
+    let returned: Returned = by_webrtc.wait_for("returned", STEP_MAX)?;
+    let away = killed.elapsed();
+    ensure!(returned.state == "connected", "{}", returned.state);
+    let report: Report = by_hls.wait_for("seen", STEP_MAX)?;
+    println!("{away:?} until it moved by WebRTC ({:.0} ms still), by HLS: {report:?}", returned.stood_ms);
+    for player in &report.players {
+        let freeze = player.freeze_ms.with_context(|| format!("it never came back: {player:?}"))?;
+        ensure!(Duration::from_millis(freeze) < away + RECOVERY_MAX, "{player:?}");
+    }
+    second.stop()?;
+    let Told {} = by_webrtc.wait_for("ended", STEP_MAX)?;
+    Ok(())
+}
