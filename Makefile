@@ -13,13 +13,16 @@ export PATH := $(CURDIR)/target/tools/node/bin:$(PATH)
 PAGES := player-demo/dist/index.html
 PAGE_SOURCES := $(shell find player-demo/src -type f) $(wildcard player-demo/*.mjs player-demo/*.json player-demo/*.txt)
 
-.PHONY: help demo test build check fix bench soak chaos networks fuzz pages setup-build setup-check setup-demo setup-test setup-fuzz
+.PHONY: help demo demo-cluster test build check fix bench soak chaos networks fuzz pages setup-build setup-check setup-demo setup-cluster setup-test setup-fuzz
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 demo: setup-demo build ## build, start a server, publish a film into it, print where to watch; Ctrl-C ends it
 	@scripts/demo.sh target/release/tidecast
+
+demo-cluster: setup-cluster build ## build, and start seven processes here: NATS thrice, two nodes for publishers, two edges; to kill them and watch
+	@scripts/demo-cluster.sh target/release/tidecast
 
 test: setup-test tests/browser/node_modules/.package-lock.json ## everything CI checks: format, lints, unit, conformance and end-to-end tests
 	@scripts/test.sh
@@ -68,5 +71,5 @@ $(PAGES): player-demo/node_modules/.package-lock.json $(PAGE_SOURCES)
 	npm ci --prefix $* --silent
 	@touch $@
 
-setup-build setup-check setup-demo setup-test setup-fuzz: setup-%:
+setup-build setup-check setup-demo setup-cluster setup-test setup-fuzz: setup-%:
 	@scripts/setup.sh $*

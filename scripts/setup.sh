@@ -5,8 +5,10 @@
 #   scripts/setup.sh build    a C linker, git, GStreamer's headers, and Node.js with npm for the web pages
 #   scripts/setup.sh check    the same: the whole workspace compiles
 #   scripts/setup.sh demo     the same, GStreamer's codecs, and ffmpeg with a font for the burned-in clock
+#   scripts/setup.sh cluster  as for demo, and nats-server
 #   scripts/setup.sh fuzz     a C and a C++ compiler, git, and Node.js with npm
-#   scripts/setup.sh test     as for demo, Chromium, an ffmpeg that publishes HEVC, AV1 and Opus, and pebble, which signs certificates
+#   scripts/setup.sh test     as for demo, Chromium, an ffmpeg that publishes HEVC, AV1 and Opus, nats-server, and pebble,
+#                             which signs certificates
 #
 # Rust is expected to be there; its exact version comes by itself through rust-toolchain.toml.
 set -euo pipefail
@@ -34,8 +36,8 @@ export PATH=$NODE_HOME/bin:$PATH
 
 level=${1:-build}
 case $level in
-build | demo | fuzz | check | test) ;;
-*) sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+build | demo | cluster | fuzz | check | test) ;;
+*) sed -n '2,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac
 
 say() { echo "setup: $*"; }
@@ -121,14 +123,14 @@ if [[ $level != fuzz ]]; then
     want_modules "gstreamer-1.0 gstreamer-app-1.0 gstreamer-video-1.0" "to build the encoder" \
         pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
 fi
-if [[ $level == demo || $level == test ]]; then
+if [[ $level == demo || $level == cluster || $level == test ]]; then
     want ffmpeg "to publish and to look into streams" ffmpeg
     if [[ ! -f /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf ]]; then
         say "no font is there; installing fonts-dejavu-core for the clock in the picture"
         packages+=(fonts-dejavu-core)
     fi
 fi
-if [[ $level == demo || $level == test ]]; then
+if [[ $level == demo || $level == cluster || $level == test ]]; then
     want_plugin videoconvertscale gstreamer1.0-plugins-base
     want_plugin vpx gstreamer1.0-plugins-good
     want_plugin videoparsersbad gstreamer1.0-plugins-bad

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use edge::{Audience, Listener, PullMetrics, Puller, Site};
+use edge::{Audience, Listener, PullMetrics, Puller, Site, Upstreams};
 use hls::{Catalog, FORMAT_VERSION};
 use media::StreamId;
 use origin::{Relay, RelayMetrics};
@@ -70,7 +70,7 @@ fn watch(watched: Duration) -> Result<[Samples; 2]> {
     let url = format!("https://{}", listener.local_addr()?).parse().map_err(anyhow::Error::msg)?;
     let upstream = Dialer::new(&there, FORMAT_VERSION).at(url);
     let puller = Puller::new(
-        upstream,
+        Upstreams::one(upstream),
         Catalog::new(hls::Metrics::default()),
         StreamRegistry::default(),
         Audience::default(),

@@ -96,7 +96,7 @@ impl Claims {
 
     /// Whether another process's claim may be taken from it.
     fn may_take(&self, entry: &StreamEntry) -> bool {
-        let own = &self.directory().holder().node == &entry.holder.node;
+        let own = self.directory().holder().node == entry.holder.node;
         let is_there = self.fleet.node(&entry.holder.node).is_some_and(|node| node.boot == entry.holder.boot);
         let is_published = matches!(entry.phase, StreamPhase::Starting | StreamPhase::Live);
         own || !is_there || !is_published || self.on_conflict == OnConflict::Takeover
@@ -273,11 +273,12 @@ impl ingest::Claims for Claims {
                 return Ok(None);
             }
         };
-        self.lock().insert(id.clone(), Held { epoch: claim.epoch, claimed_at: Instant::now(), told: None });
         let own = &self.directory().holder().node;
-        let Some(previous) = claim.previous.filter(|previous| previous.holder.node != *own) else {
-            return Ok(None);
-        };
+        let previous = claim.previous.filter(|previous| previous.holder.node != *own);
+        // That it has moved says that it has begun.
+        let told = previous.as_ref().map(|_| told);
+        self.lock().insert(id.clone(), Held { epoch: claim.epoch, claimed_at: Instant::now(), told });
+        let Some(previous) = previous else { return Ok(None) };
         let node = &previous.holder.node;
         let words = format!("{id} is published to {own} now, and was to {node}");
         self.journal.tell(Kind::StreamMoved, id.to_string(), words).await;

@@ -36,7 +36,8 @@ Addresses (all can be changed):
   :8080                   HTTP: / lists what is live, /watch/{app}/{stream},
                             /hls/{app}/{stream}/index.m3u8
   127.0.0.1:9090          admin, from this machine only:
-                            /healthz, /readyz, /metrics (OpenMetrics)
+                            /healthz, /readyz, /metrics (OpenMetrics),
+                            /api/v1/nodes, streams and events (JSON)
   :8443 and :1936         HTTPS and RTMPS, once there is a certificate (below)
   :7400                   relay, for other nodes of a cluster (below)
 
@@ -53,6 +54,12 @@ An edge on another machine:
             carry the bundle over: it holds a private key
   edge1$  tidecast cluster join edge1.bundle
   edge1$  tidecast --roles edge --upstream https://origin:7400
+
+Many nodes, each with such a certificate, that find each other by NATS:
+  TIDECAST__CLUSTER__NATS=nats://10.0.0.1:4222       on every node
+  tidecast                           takes publishers; so may others
+  tidecast --roles edge              shows the streams of all of them
+  tidecast nodes                     who is there; also streams, events
 
 Configuration:
   A TOML file (--config), and over it the environment: TIDECAST__ and the key

@@ -137,7 +137,7 @@ impl Nats {
                 match event {
                     async_nats::Event::Connected => info!("connected to NATS"),
                     async_nats::Event::Disconnected => {
-                        warn!("the connection to NATS is lost; this node plays on with what it knows")
+                        warn!("the connection to NATS is lost; this node plays on with what it knows");
                     }
                     event => debug!("NATS: {event}"),
                 }

@@ -30,6 +30,8 @@ fn nothing_set_gives_the_documented_defaults() {
         [
             "data_dir = \"/home/ada/.local/share/tidecast\" # default",
             "http.listen = \":8080\" # default",
+            "# http.public is not set # default",
+            "http.egress_max = \"0\" # default",
             "http.connections_per_address = 1000 # default",
             "http.alternates = \"\" # default",
             "http.redirect = false # default",
@@ -56,6 +58,11 @@ fn nothing_set_gives_the_documented_defaults() {
             "roles = \"all\" # default",
             "# upstream is not set # default",
             "relay.listen = \":7400\" # default",
+            "# relay.public is not set # default",
+            "cluster.nats = \"\" # default",
+            "cluster.nats_credentials = \"\" # default",
+            "cluster.nats_replicas = 1 # default",
+            "cluster.zone = \"\" # default",
             "cluster.dir = \"/home/ada/.local/share/tidecast/cluster\" # default",
             "streams.unlisted = \"\" # default",
             "transcode.ladder = \"auto\" # default",
@@ -160,7 +167,7 @@ fn a_section_without_its_key_is_explained() {
     assert_eq!(
         problems(load("http = \":8080\"")),
         [
-            "tidecast.toml:1:1: http: is a section; its keys: http.listen, http.connections_per_address, http.alternates, \
+            "tidecast.toml:1:1: http: is a section; its keys: http.listen, http.public, http.egress_max, http.connections_per_address, http.alternates, \
              http.redirect"
         ]
     );
@@ -243,7 +250,7 @@ fn an_edge_has_an_upstream_and_nothing_else_has() {
     assert_eq!(edge.config.upstream.unwrap().to_string(), "https://origin:7400");
     assert_eq!(
         problems(load("roles = \"edge\"")),
-        ["tidecast.toml:1:9: roles: an edge needs an upstream; set upstream too"]
+        ["tidecast.toml:1:9: roles: an edge needs an upstream, or cluster.nats to find one; set either"]
     );
     assert_eq!(
         problems(load("upstream = \"https://origin:7400\"")),
