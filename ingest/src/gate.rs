@@ -161,12 +161,12 @@ impl Gate {
 
     /// Another node has the stream now. Its publisher here is sent away, and its session stands still: what this node would
     /// write from here on, the other has under the same numbers. It is over after the linger, when its viewers are at the other.
-    pub fn hand_over(&self, id: &StreamId) {
+    pub fn hand_over(&self, id: &StreamId, now: Instant) {
         let slots = self.lock();
         let Some(mut claims) = slots.get(id).map(|slot| slot.lock()) else { return };
         if !claims.handed_over {
             (claims.owner, claims.newest, claims.handed_over) = (0, 0, true);
-            claims.heard = Instant::now();
+            claims.heard = now;
         }
     }
 

@@ -37,6 +37,9 @@ const HOLDER_ANSWER_MAX: Duration = Duration::from_secs(2);
 /// From a claim to the stream it is for: the publisher is let in right after.
 const BEGIN_MAX: Duration = Duration::from_secs(5);
 
+/// How often the directory is asked whether it still has a stream. One that was emptied says nothing by itself.
+const SEEN_MAX: Duration = Duration::from_secs(5);
+
 /// Cloning shares it.
 #[derive(Clone)]
 pub(crate) struct Claims {
@@ -54,8 +57,17 @@ pub(crate) struct Claims {
 struct Held {
     epoch: Epoch,
     claimed_at: Instant,
+    /// When the directory was last seen to have it.
+    seen_at: Instant,
     /// As the directory was last told; `None` if it knows the claim alone.
     told: Option<Told>,
+}
+
+impl Held {
+    fn new(epoch: Epoch, told: Option<Told>) -> Self {
+        let now = Instant::now();
+        Self { epoch, claimed_at: now, seen_at: now, told }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,15 +143,18 @@ impl Claims {
             let published: BTreeMap<_, _> =
                 streams.streams().iter().map(|(id, stream)| (id.clone(), stream.clone())).collect();
             for (id, stream) in &published {
-                self.follow(id, stream, gate).await;
+                // The others wait for the store as well, and no longer for their turns to fail.
+                if let Err(StoreError::Unreachable(_)) = self.follow(id, stream, gate).await {
+                    break;
+                }
             }
             self.release(&published).await;
         }
     }
 
-    async fn follow(&self, id: &StreamId, stream: &Stream, gate: &Gate) {
+    async fn follow(&self, id: &StreamId, stream: &Stream, gate: &Gate) -> Result<(), StoreError> {
         if gate.is_handed_over(id) {
-            return;
+            return Ok(());
         }
         let facts = stream.facts();
         let phase = match () {
@@ -150,14 +165,17 @@ impl Claims {
         let told = Told { phase, session: Some(stream.session().to_string()) };
         let entry = self.entry(id, &told, facts.since_ms);
         let held = self.lock().get(id).cloned();
-        let lost = match held {
-            None => self.claim_late(id, entry, told).await,
-            Some(held) if self.has_moved(id, held.epoch) => self.find_owner(id).await,
+        let owner = match held {
+            None => self.claim_late(id, entry, told).await?,
+            Some(held) if self.has_moved(id, held.epoch) || held.seen_at.elapsed() > SEEN_MAX => {
+                self.look_up(id, held).await?
+            }
             Some(held) if held.told.as_ref() == Some(&told) => None,
             Some(held) => match self.directory().tell(id, held.epoch, entry).await {
                 Ok(()) => {
                     self.announce(id, held.told.as_ref(), &told).await;
-                    self.lock().insert(id.clone(), Held { told: Some(told), ..held });
+                    self.lock()
+                        .insert(id.clone(), Held { told: Some(told), seen_at: Instant::now(), ..held });
                     None
                 }
                 Err(Lost::To(entry)) => Some(entry),
@@ -166,32 +184,48 @@ impl Claims {
                     self.lock().remove(id);
                     None
                 }
+                Err(Lost::Store(error)) => return Err(error),
                 Err(_) => None,
             },
         };
-        if let Some(entry) = lost {
-            let words = format!("{id} is published to {} now; what is here ends", entry.holder.node);
-            warn!(stream.id = %id, "{words}");
+        if let Some(entry) = owner {
+            warn!(stream.id = %id, "{id} is published to {} now; what is here ends", entry.holder.node);
             self.lock().remove(id);
-            gate.hand_over(id);
+            gate.hand_over(id, Instant::now());
         }
+        Ok(())
     }
 
     /// Of a stream that goes on from the last run, or whose publisher came while the store was away. Returns who has it, if
     /// that is another node.
-    async fn claim_late(&self, id: &StreamId, entry: StreamEntry, told: Told) -> Option<Box<StreamEntry>> {
+    async fn claim_late(
+        &self,
+        id: &StreamId,
+        entry: StreamEntry,
+        told: Told,
+    ) -> Result<Option<Box<StreamEntry>>, StoreError> {
         match self.directory().claim(id, entry, |entry| self.may_take(entry)).await {
             Ok(claim) => {
                 self.announce(id, None, &told).await;
-                self.lock().insert(
-                    id.clone(),
-                    Held { epoch: claim.epoch, claimed_at: Instant::now(), told: Some(told) },
-                );
-                None
+                self.lock().insert(id.clone(), Held::new(claim.epoch, Some(told)));
+                Ok(None)
             }
-            Err(ClaimError::Held(entry)) => Some(entry),
-            Err(_) => None,
+            Err(ClaimError::Held(entry)) => Ok(Some(entry)),
+            Err(ClaimError::Store(error)) => Err(error),
+            Err(_) => Ok(None),
         }
+    }
+
+    /// Asks the store itself, and returns who has it, if that is another process.
+    async fn look_up(&self, id: &StreamId, held: Held) -> Result<Option<Box<StreamEntry>>, StoreError> {
+        let found = self.directory().find(id).await?;
+        match found {
+            Some(entry) if entry.holder != *self.directory().holder() => return Ok(Some(Box::new(entry))),
+            Some(_) => drop(self.lock().insert(id.clone(), Held { seen_at: Instant::now(), ..held })),
+            // The store was emptied: claimed again in the next round.
+            None => drop(self.lock().remove(id)),
+        }
+        Ok(None)
     }
 
     /// By what this node last heard; no question to the store.
@@ -200,11 +234,6 @@ impl Claims {
         heard.is_some_and(|located| {
             located.entry.epoch > Some(epoch) && located.entry.holder != *self.directory().holder()
         })
-    }
-
-    async fn find_owner(&self, id: &StreamId) -> Option<Box<StreamEntry>> {
-        let found = self.directory().find(id).await.ok().flatten();
-        found.filter(|entry| entry.holder != *self.directory().holder()).map(Box::new)
     }
 
     async fn announce(&self, id: &StreamId, before: Option<&Told>, now: &Told) {
@@ -277,7 +306,7 @@ impl ingest::Claims for Claims {
         let previous = claim.previous.filter(|previous| previous.holder.node != *own);
         // That it has moved says that it has begun.
         let told = previous.as_ref().map(|_| told);
-        self.lock().insert(id.clone(), Held { epoch: claim.epoch, claimed_at: Instant::now(), told });
+        self.lock().insert(id.clone(), Held::new(claim.epoch, told));
         let Some(previous) = previous else { return Ok(None) };
         let node = &previous.holder.node;
         let words = format!("{id} is published to {own} now, and was to {node}");

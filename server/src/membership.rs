@@ -119,6 +119,10 @@ impl Membership {
         };
         let presence = Presence::new(self.fleet.store().clone(), look);
         let events = async {
+            tokio::select! {
+                () = self.fleet.wait_for(&node.id) => {}
+                () = stop.cancelled() => return,
+            }
             tell(Kind::NodeStarted, format!("{} is there, version {}", node.id, node.version)).await;
             drain.cancelled().await;
             tell(Kind::NodeDraining, format!("{} takes nothing new", node.id)).await;

@@ -41,6 +41,14 @@ impl Nats {
         self.process.kill()
     }
 
+    /// After [`Nats::kill`]: forgets everything.
+    ///
+    /// # Errors
+    /// From the system.
+    pub fn empty(&self) -> Result<()> {
+        Ok(std::fs::remove_dir_all(self.dir.path().join("jetstream"))?)
+    }
+
     /// After [`Nats::kill`], on what is on disk.
     ///
     /// # Errors

@@ -276,6 +276,44 @@ fn without_nats_everything_plays_on_and_what_came_meanwhile_is_known_after() -> 
     Ok(())
 }
 
+/// F10: a node plays on, and is upgraded, with a NATS that it never sees.
+#[test]
+fn a_node_that_finds_no_nats_works_alone_and_ends_clean() -> Result<()> {
+    let (cluster, mut nats) = (Cluster::new()?, Nats::start()?);
+    nats.kill()?;
+    let node = cluster.node("a", "all", &nats, Setup::default())?;
+    let _publisher = publisher(&node)?;
+    live(&node.viewer_http())?;
+    ensure!(node.ask("nodes")?.is_empty() && node.ask("events")?.is_empty());
+    node.stop()
+}
+
+/// An operator sets NATS up anew under running nodes: they tell what they have.
+#[test]
+fn a_nats_that_was_emptied_is_filled_by_those_who_are_there() -> Result<()> {
+    let mut scene = Scene::new()?;
+    let _publisher = publisher(&scene.a)?;
+    let http = scene.edge1.viewer_http();
+    let path = live(&http)?;
+    Scene::wait_for_holder(&scene.edge2, "a")?;
+    scene.nats.kill()?;
+    scene.nats.empty()?;
+    scene.nats.start_again()?;
+    // The log was emptied, too.
+    poll::until("the stream to be claimed again", LIVE_MAX, || {
+        let events = scene.edge2.ask("events").unwrap_or_default();
+        Ok(events.iter().any(|event| event["kind"] == "stream-started").then_some(()))
+    })?;
+    let refused = publisher(&scene.b)?.refused(LIVE_MAX)?;
+    ensure!(refused.contains("to node a"), "{refused}");
+    Scene::wait_for_holder(&scene.edge2, "a")?;
+    ensure!(live(&scene.edge2.viewer_http())? == path);
+    let msn = newest_msn(&http, &path)?;
+    media_behind(&http, &path, msn)?;
+    ensure!(scene.edge2.ask("nodes")?.len() == 4);
+    Ok(())
+}
+
 #[derive(Deserialize)]
 struct Told {}
 

@@ -19,7 +19,7 @@ use crate::directory::Directory;
 use crate::event::{Journal, Kind};
 use crate::node::{Node, Phase, decode};
 use crate::presence::{SILENCE_DEAD, SILENCE_SUSPECT};
-use crate::store::{Bucket, Change, Store, StoreError};
+use crate::store::{Bucket, Change, Store, StoreError, Told};
 use crate::stream::StreamEntry;
 
 /// How often nodes are looked at for those that are not heard any more.
@@ -86,8 +86,14 @@ impl Fleet {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                Some(change) = nodes.next() => self.node_changed(&change),
-                Some(change) = streams.next() => self.stream_changed(&change),
+                Some(told) = nodes.next() => if let Told::Changed(change) = told {
+                    self.node_changed(&change);
+                },
+                Some(told) = streams.next() => match told {
+                    // Nodes tell of themselves again; of streams nobody would say that they are over.
+                    Told::Anew => self.lock().streams.clear(),
+                    Told::Changed(change) => self.stream_changed(&change),
+                },
                 _ = look.tick() => for lost in self.forget_the_dead() {
                     let words = format!("{lost} was not heard for {} s", SILENCE_DEAD.as_secs());
                     journal.tell(Kind::NodeLost, lost.to_string(), words).await;
@@ -181,6 +187,12 @@ impl Fleet {
 
     pub fn node(&self, id: &NodeId) -> Option<Node> {
         self.lock().nodes.get(id).map(|(node, _)| node.clone())
+    }
+
+    /// Waits until the store has told of a node.
+    pub async fn wait_for(&self, id: &NodeId) {
+        let mut changed = self.changed();
+        while self.node(id).is_none() && changed.changed().await.is_ok() {}
     }
 
     /// All streams, by name.

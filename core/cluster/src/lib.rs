@@ -29,7 +29,7 @@ pub use memory::Memory;
 pub use nats::{Nats, NatsSettings, NatsUrl, NatsUrlError};
 pub use node::{Boot, Load, Node, Phase, Role};
 pub use presence::{HEARTBEAT, Presence, SILENCE_DEAD, SILENCE_SUSPECT};
-pub use store::{Bucket, Change, Entry, Key, Revision, Sequence, Store, StoreError, WriteError};
+pub use store::{Bucket, Change, Entry, Key, Revision, Sequence, Store, StoreError, Told, WriteError};
 pub use stream::{Epoch, Holder, Named, StreamEntry, StreamPhase};
 
 /// Milliseconds since the Unix epoch.

@@ -1,6 +1,7 @@
 //! The store of a cluster of one: what is in this process, for as long as it runs.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::future::ready;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -9,7 +10,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::store::{Bucket, Change, Entry, Key, Revision, Sequence, Store, StoreError, WriteError};
+use crate::store::{Bucket, Change, Entry, Key, Revision, Sequence, Store, StoreError, Told, WriteError};
 
 /// Events kept: days of an ordinary node.
 const EVENTS_MAX: usize = 10_000;
@@ -145,7 +146,7 @@ impl Store for Memory {
         self.write(bucket, key, None, |there| there.is_some_and(|there| there.revision == read)).map(drop)
     }
 
-    fn watch(&self, bucket: Bucket) -> BoxStream<'static, Change> {
+    fn watch(&self, bucket: Bucket) -> BoxStream<'static, Told> {
         let (memory, changed) = (self.clone(), self.shared.changed.subscribe());
         let batches =
             stream::unfold((memory, changed, Revision(0)), move |(memory, mut changed, seen)| async move {
@@ -160,7 +161,7 @@ impl Store for Memory {
                     changed.changed().await.ok()?;
                 }
             });
-        batches.flat_map(stream::iter).boxed()
+        stream::once(ready(Told::Anew)).chain(batches.flat_map(stream::iter).map(Told::Changed)).boxed()
     }
 
     async fn append(&self, _: &'static str, id: String, value: Bytes) -> Result<Sequence, StoreError> {

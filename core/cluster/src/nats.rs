@@ -11,6 +11,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::connection::State;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::kv::{self, CreateErrorKind, Operation, UpdateErrorKind};
 use async_nats::jetstream::{self, stream};
@@ -23,7 +24,7 @@ use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use crate::store::{Bucket, Change, Entry, Key, Revision, Sequence, Store, StoreError, WriteError};
+use crate::store::{Bucket, Change, Entry, Key, Revision, Sequence, Store, StoreError, Told, WriteError};
 
 /// From a request to its answer. Shorter than an election: nobody waits for one.
 const REQUEST_MAX: Duration = Duration::from_secs(3);
@@ -157,6 +158,9 @@ impl Nats {
 
     async fn ready(&self) -> Result<Arc<Ready>, StoreError> {
         let mut ready = self.shared.ready.lock().await;
+        if self.shared.context.client().connection_state() != State::Connected {
+            return Err(StoreError::Unreachable("not connected".to_owned()));
+        }
         if let Some(ready) = &*ready {
             return Ok(ready.clone());
         }
@@ -269,11 +273,14 @@ impl Store for Nats {
         }
     }
 
-    fn watch(&self, bucket: Bucket) -> BoxStream<'static, Change> {
+    fn watch(&self, bucket: Bucket) -> BoxStream<'static, Told> {
         let turns = streams::unfold(self.clone(), move |nats| async move {
             loop {
                 match nats.watch_once(bucket).await {
-                    Ok(changes) => return Some((changes, nats)),
+                    Ok(changes) => {
+                        let anew = streams::once(std::future::ready(Told::Anew));
+                        return Some((anew.chain(changes.map(Told::Changed)), nats));
+                    }
                     Err(error) => debug!(bucket = bucket.name(), "cannot listen: {error}"),
                 }
                 sleep(WATCH_PAUSE).await;

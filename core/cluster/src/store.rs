@@ -103,6 +103,14 @@ pub struct Change {
     pub revision: Revision,
 }
 
+/// What who watches is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// What is there follows, and what was told before may be gone: at the beginning, and after a store was lost.
+    Anew,
+    Changed(Change),
+}
+
 /// The store did not do it, or did and could not say so.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -161,7 +169,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// What is there, and then every change, each key's in order; of several changes of a key the older ones may be left out.
     /// Ends with the store; while that is away it is silent. What grows too old is not told.
-    fn watch(&self, bucket: Bucket) -> BoxStream<'static, Change>;
+    fn watch(&self, bucket: Bucket) -> BoxStream<'static, Told>;
 
     /// Appends to the log, once for each `id` of the last two minutes.
     async fn append(&self, kind: &'static str, id: String, value: Bytes) -> Result<Sequence, StoreError>;

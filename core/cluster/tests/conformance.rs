@@ -11,9 +11,10 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use cluster::{
     Boot, Bucket, Change, ClaimError, Directory, Event, Holder, Journal, Key, Kind, Lost, Memory, Nats,
-    NatsSettings, Revision, Sequence, Store, StreamEntry, StreamPhase, WriteError,
+    NatsSettings, Revision, Sequence, Store, StreamEntry, StreamPhase, Told, WriteError,
 };
 use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use media::StreamId;
 use tidecast_cluster as cluster;
 use tokio::process::{Child, Command};
@@ -121,6 +122,14 @@ conformance! {
     a_process_that_lost_its_stream_cannot_say_anything_of_it,
 }
 
+fn changes(store: &Arc<dyn Store>, bucket: Bucket) -> BoxStream<'static, Change> {
+    let change = |told| match told {
+        Told::Changed(change) => Some(change),
+        Told::Anew => None,
+    };
+    store.watch(bucket).filter_map(move |told| std::future::ready(change(told))).boxed()
+}
+
 fn key(name: &str) -> Key {
     Key::from(&StreamId::new("live", name).expect("a name"))
 }
@@ -179,7 +188,7 @@ async fn of_many_who_claim_at_once_one_succeeds(store: Arc<dyn Store>) -> Result
 async fn who_watches_is_told_what_is_there_and_what_becomes_of_it(store: Arc<dyn Store>) -> Result<()> {
     let bucket = Bucket::Streams;
     store.put(bucket, &key("old"), "0".into()).await?;
-    let mut changes = store.watch(bucket);
+    let mut changes = changes(&store, bucket);
     let mut next = async || timeout(PATIENCE, changes.next()).await?.context("the watch has ended");
     let told = next().await?;
     ensure!((&told.key, told.value) == (&key("old"), Some("0".into())));
@@ -289,7 +298,7 @@ async fn a_node_that_is_not_heard_is_forgotten_in_memory() -> Result<()> {
 async fn a_server_of_nats_that_is_killed_costs_its_outage_and_nothing_else() -> Result<()> {
     let mut server = Server::start().await?;
     let store = server.store().await?;
-    let mut changes = store.watch(Bucket::Streams);
+    let mut changes = changes(&store, Bucket::Streams);
     let written = store.put(Bucket::Streams, &key("cam"), "1".into()).await?;
     ensure!(timeout(PATIENCE, changes.next()).await?.context("ended")?.revision == written);
     server.restart().await?;
@@ -309,13 +318,19 @@ async fn a_server_of_nats_that_is_killed_costs_its_outage_and_nothing_else() -> 
 async fn a_store_that_was_emptied_is_made_anew() -> Result<()> {
     let mut server = Server::start().await?;
     let store = server.store().await?;
+    let mut told = store.watch(Bucket::Streams);
+    let mut next = async || timeout(PATIENCE, told.next()).await?.context("the watch has ended");
+    ensure!(next().await? == Told::Anew);
     store.put(Bucket::Streams, &key("cam"), "1".into()).await?;
+    ensure!(matches!(next().await?, Told::Changed(change) if change.key == key("cam")));
     server.child.kill().await?;
     std::fs::remove_dir_all(server.dir.path().join("store"))?;
     server.restart().await?;
     settled("a write", || async { Ok(store.put(Bucket::Streams, &key("cam"), "2".into()).await.ok()) })
         .await?;
     ensure!(store.get(Bucket::Streams, &key("cam")).await?.context("put")?.value == "2");
+    ensure!(next().await? == Told::Anew, "who watched does not know that all is gone");
+    ensure!(matches!(next().await?, Told::Changed(change) if change.value == Some("2".into())));
     Ok(())
 }
 

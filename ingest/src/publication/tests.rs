@@ -8,6 +8,7 @@ use relay::{Boundary, Frame, HEADER_BYTES, Kind, Read, StreamRecord, StreamRegis
 
 use super::*;
 use crate::checkpoint::{Checkpoint, Checkpoints};
+use crate::claims::{Claims, Elsewhere};
 use crate::error::{KeyFault, Refusal};
 use crate::gate::{Authorize, Gate, OnConflict, Policy};
 use crate::ladder::PassThrough;
@@ -730,6 +731,71 @@ fn a_restored_session_nobody_comes_back_to_ends_after_the_linger() {
     server.tick(27.9..28.1);
     assert_eq!(server.session(), None);
     drop(encoder);
+}
+
+/// What another node goes on to write has the numbers that this one would have used.
+#[test]
+fn a_session_that_was_handed_over_stands_still_and_its_publisher_is_sent_away() {
+    let server = Server::new();
+    let mut encoder = started(&server);
+    encoder.run_until(6.0).unwrap();
+    let before = parts(&server, 0, 90_000.0);
+    server.gate.hand_over(&server.id, server.at(6.0).0);
+    assert!(server.gate.is_handed_over(&server.id));
+    assert!(matches!(encoder.picture(), Err(PublishError::TakenOver)));
+    server.tick(6.0..25.9);
+    assert_eq!(parts(&server, 0, 90_000.0), before);
+    assert!(server.session().is_some(), "its viewers are still being sent on");
+    server.tick(25.9..26.1);
+    assert_eq!(server.session(), None);
+}
+
+/// The cluster, as far as a gate asks it.
+struct Others {
+    answer: Result<Option<Vec<u8>>, Elsewhere>,
+    asked: Mutex<u32>,
+}
+
+#[async_trait::async_trait]
+impl Claims for Others {
+    async fn claim(&self, _: &StreamId) -> Result<Option<Checkpoint>, Elsewhere> {
+        *self.asked.lock().unwrap() += 1;
+        let answer = self.answer.clone()?;
+        Ok(answer.map(|kept| Checkpoint::from_json(&kept).unwrap()))
+    }
+}
+
+fn among(answer: Result<Option<Vec<u8>>, Elsewhere>) -> (Server, Arc<Others>) {
+    let others = Arc::new(Others { answer, asked: Mutex::default() });
+    let server = Server::new();
+    let gate = server.gate.with_claims(others.clone());
+    (Server { gate, ..server }, others)
+}
+
+#[tokio::test]
+async fn a_stream_of_another_node_is_refused_or_gone_on_with() {
+    let (right, wrong) = (Secret::new("right".to_owned()), Secret::new("wrong".to_owned()));
+    let (server, others) = among(Err(Elsewhere { node: "b".to_owned() }));
+    let refused = server.gate.prepare(&server.id, &right).await.unwrap_err();
+    assert_eq!(refused.to_string(), "live/cam is already being published, to node b");
+    // Strangers ask nobody anything, and learn nothing.
+    assert!(server.gate.prepare(&server.id, &wrong).await.is_ok());
+    assert!(matches!(server.publish("wrong"), Err(Refusal::WrongKey(_))));
+    assert_eq!(*others.asked.lock().unwrap(), 1);
+
+    let first = Server::new();
+    let mut encoder = started(&first);
+    encoder.run_until(6.0).unwrap();
+    let kept = first.disk.0.lock().unwrap().clone().unwrap();
+    let (server, others) = among(Ok(Some(kept)));
+    server.gate.prepare(&server.id, &right).await.unwrap();
+    assert_eq!(server.session(), first.session());
+    // It is of this node now.
+    server.gate.prepare(&server.id, &right).await.unwrap();
+    assert_eq!(*others.asked.lock().unwrap(), 1);
+    server.gate.hand_over(&server.id, Instant::now());
+    server.gate.prepare(&server.id, &right).await.unwrap();
+    assert_eq!((*others.asked.lock().unwrap(), server.gate.is_handed_over(&server.id)), (2, false));
 }
 
 /// The broadcaster who pastes the key alone is told so; the stranger who guesses is told what every stranger is.
