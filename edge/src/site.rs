@@ -148,8 +148,8 @@ impl Site {
 
     /// Sends viewers to other nodes: those of streams that this one does not have, and those who ask where to go.
     #[must_use]
-    pub fn with_neighbours(mut self, neighbours: Arc<dyn Neighbours>) -> Self {
-        self.neighbours = Some(neighbours);
+    pub fn with_neighbours(mut self, neighbours: Option<Arc<dyn Neighbours>>) -> Self {
+        self.neighbours = neighbours;
         self
     }
 

@@ -14,7 +14,7 @@ use std::time::{Instant, SystemTime};
 
 use anyhow::Context;
 use cluster::Node;
-use edge::{Programmes, PullMetrics, Puller, Site, Upstreams, Whep};
+use edge::{Neighbours, Programmes, PullMetrics, Puller, Site, Upstreams, Whep};
 use hls::Catalog;
 use ingest::rtmp::{self, Server as Rtmp};
 use ingest::whip::{self, Whip};
@@ -264,8 +264,7 @@ impl Roles {
         let offer = Offer::Own { catalog: catalog.clone(), streams: streams.clone(), site: site() };
         let relay = bind_relay(config, identity.as_ref(), handed, &catalog, &streams, offer, &mut metrics)?;
         let backstage = Arc::new(backstage);
-        let neighbours =
-            Arc::new(FleetRoute::new(membership.fleet.clone(), config.cluster.zone.clone(), true));
+        let neighbours = neighbours(&membership, || route(config, &membership, true));
         let viewers = Viewers::bind(
             config,
             certificates.as_ref(),
@@ -323,7 +322,8 @@ impl Roles {
                 config.cluster_dir().display()
             )
         })?;
-        let route = Arc::new(FleetRoute::new(membership.fleet.clone(), config.cluster.zone.clone(), false));
+        let route = route(config, &membership, false);
+        let neighbours = neighbours(&membership, || route.clone());
         let (catalog, hls) = catalog(config, &mut metrics);
         let api = Api::new(&membership);
         let streams = StreamRegistry::new(relay::Metrics::register(&mut metrics));
@@ -345,7 +345,7 @@ impl Roles {
         let relay = bind_relay(config, Some(&identity), handed, &catalog, &streams, offer, &mut metrics)?;
         let site = || {
             Site::remote(puller.clone())
-                .with_neighbours(route.clone())
+                .with_neighbours(neighbours.clone())
                 .with_alternates(config.http.alternates.clone())
                 .with_prefer(config.player.prefer)
                 .with_endpoint(Arc::new(webrtc.whep.clone()))
@@ -470,6 +470,18 @@ impl Roles {
         // Not before: with it go the sessions, and viewers would be told that they are over.
         drop(gate);
     }
+}
+
+fn route(config: &Config, membership: &Membership, has_only_its_own: bool) -> Arc<FleetRoute> {
+    Arc::new(FleetRoute::new(membership.fleet.clone(), config.cluster.zone.clone(), has_only_its_own))
+}
+
+/// `None` where there can be no other node: nothing is looked up for each request then.
+fn neighbours(
+    membership: &Membership,
+    route: impl FnOnce() -> Arc<FleetRoute>,
+) -> Option<Arc<dyn Neighbours>> {
+    membership.dialer.is_some().then(|| -> Arc<dyn Neighbours> { route() })
 }
 
 /// Of all listeners of viewers together.
