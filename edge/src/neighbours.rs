@@ -8,7 +8,7 @@ pub trait Neighbours: Send + Sync {
     /// The nodes that can show `id`, the best first, this one among them.
     fn ranked(&self, id: &StreamId) -> Vec<Neighbour>;
 
-    /// Whether another node has `id`, and this one cannot show it.
+    /// Whether viewers of `id` are to be sent to another node: it is of that one, or this one takes no viewers.
     fn is_elsewhere(&self, id: &StreamId) -> bool;
 
     /// Origins (RFC 6454) of the other nodes that take viewers of any stream.

@@ -86,7 +86,7 @@ pub(crate) struct Cli {
     /// Configuration file (TOML); without one, defaults and environment
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) config: Option<PathBuf>,
-    /// What this process does: all (the default), or edge
+    /// What this process does: all (the default), edge, or "ingest, transcode, origin"
     #[arg(long, value_name = "ROLES", global = true)]
     pub(crate) roles: Option<String>,
     /// The node whose streams an edge serves, https://HOST:PORT

@@ -349,9 +349,10 @@ pub(crate) const KEYS: &[Key] = &[
     },
     Key {
         name: "roles",
-        allowed: "\"all\", or \"edge\" to serve the streams of the node that upstream names",
+        allowed: "\"all\"; \"edge\", for viewers of other nodes' streams; \"ingest, transcode, origin\", for publishers alone; or \"ingest, origin\", \
+                  with \"edge\" or without",
         set: |config, text| RoleSet::parse(text).map(|roles| config.roles = roles),
-        show: |config| Some(config.roles.as_str().to_owned()),
+        show: |config| Some(config.roles.show()),
     },
     Key {
         name: "upstream",
@@ -564,7 +565,7 @@ impl Effective {
         ];
         // An edge takes no publishers.
         let of_ingest = |key: &str| key.starts_with("rtmp");
-        listeners.retain(|(key, _)| *roles == RoleSet::All || !of_ingest(key));
+        listeners.retain(|(key, _)| roles.ingest || !of_ingest(key));
         let encrypts = self.config.certificate_source().is_some();
         listeners.retain(|(key, _)| encrypts || !["https.listen", "rtmps.listen"].contains(key));
         let mut problems = Vec::new();
@@ -589,14 +590,12 @@ impl Effective {
 impl Effective {
     /// An edge without an upstream, or a directory of them, has nothing to serve, and an upstream without an edge would be ignored in silence.
     fn misplaced_upstream(&self) -> Option<Problem> {
-        let (key, what) = match (self.config.roles, &self.config.upstream) {
-            (RoleSet::Edge, None) if self.config.cluster.nats.is_empty() => {
+        let (key, what) = match (self.config.roles.ingest, &self.config.upstream) {
+            (false, None) if self.config.cluster.nats.is_empty() => {
                 ("roles", "roles: an edge needs an upstream, or cluster.nats to find one; set either")
             }
-            (RoleSet::All, Some(_)) => {
-                ("upstream", "upstream: only an edge has one; set roles = \"edge\" too")
-            }
-            (RoleSet::Edge, _) | (RoleSet::All, None) => return None,
+            (true, Some(_)) => ("upstream", "upstream: only an edge has one; set roles = \"edge\" too"),
+            (false, _) | (true, None) => return None,
         };
         Some(Problem { origin: self.origin(key).clone(), what: what.to_owned() })
     }
@@ -634,7 +633,7 @@ impl Config {
             auth: Auth { publish_key: None },
             publish: Publish { linger: Duration::from_secs(20), on_conflict: OnConflict::Refuse },
             hls: Hls { profile: Profile::Default },
-            roles: RoleSet::All,
+            roles: RoleSet::ALL,
             upstream: None,
             relay: Relay { listen: value::every_address(7400), public: None },
             cluster: Cluster {

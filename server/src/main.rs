@@ -40,7 +40,7 @@ use ask::Question;
 use authority::ClusterFiles;
 use certificates::Certificates;
 use cli::{Cli, ClusterCommand, Command, ConfigCommand, KeysCommand, Output, TlsCommand};
-use config::{Effective, RoleSet};
+use config::Effective;
 use keys::{KeyFile, PublishKey};
 use listen::Handed;
 use membership::Membership;
@@ -132,14 +132,11 @@ async fn run(loaded: &Effective, mut handed: Handed) -> anyhow::Result<Outcome> 
     let certificates = Certificates::load(&loaded.config, &mut registry)?;
     let config = &loaded.config;
     let membership = Membership::join(config, identity.as_ref()).await?;
-    let roles = match config.roles {
-        RoleSet::All => {
-            let key = publish_key(loaded)?;
-            Roles::build(config, key, membership, identity, certificates, &mut handed, registry)?
-        }
-        RoleSet::Edge => {
-            Roles::build_edge(config, membership, identity, certificates, &mut handed, registry)?
-        }
+    let roles = if config.roles.ingest {
+        let key = publish_key(loaded)?;
+        Roles::build(config, key, membership, identity, certificates, &mut handed, registry)?
+    } else {
+        Roles::build_edge(config, membership, identity, certificates, &mut handed, registry)?
     };
     let node = roles.node(config)?;
     handed.finish();

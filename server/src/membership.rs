@@ -75,10 +75,14 @@ impl Membership {
 
     /// As this node tells of itself before its load is known.
     pub(crate) fn describe(&self, config: &Config, bound: &Addresses) -> Node {
-        let roles = match config.roles {
-            RoleSet::All => vec![Role::Ingest, Role::Transcode, Role::Origin, Role::Edge],
-            RoleSet::Edge => vec![Role::Edge],
-        };
+        let RoleSet { ingest, transcode, edge } = config.roles;
+        let roles = [
+            (Role::Ingest, ingest),
+            (Role::Transcode, transcode),
+            (Role::Origin, ingest),
+            (Role::Edge, edge),
+        ];
+        let roles = roles.into_iter().filter_map(|(role, has)| has.then_some(role)).collect();
         let from = address_towards(config);
         let relay = config.relay.public.as_ref().map(ToString::to_string);
         let relay = relay.or_else(|| Some(format!("https://{}", reachable(bound.relay?, from))));

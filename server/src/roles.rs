@@ -264,7 +264,7 @@ impl Roles {
         let offer = Offer::Own { catalog: catalog.clone(), streams: streams.clone(), site: site() };
         let relay = bind_relay(config, identity.as_ref(), handed, &catalog, &streams, offer, &mut metrics)?;
         let backstage = Arc::new(backstage);
-        let neighbours = neighbours(&membership, || route(config, &membership, true));
+        let neighbours = neighbours(&membership, || route(config, &membership));
         let viewers = Viewers::bind(
             config,
             certificates.as_ref(),
@@ -322,7 +322,7 @@ impl Roles {
                 config.cluster_dir().display()
             )
         })?;
-        let route = route(config, &membership, false);
+        let route = route(config, &membership);
         let neighbours = neighbours(&membership, || route.clone());
         let (catalog, hls) = catalog(config, &mut metrics);
         let api = Api::new(&membership);
@@ -472,8 +472,8 @@ impl Roles {
     }
 }
 
-fn route(config: &Config, membership: &Membership, has_only_its_own: bool) -> Arc<FleetRoute> {
-    Arc::new(FleetRoute::new(membership.fleet.clone(), config.cluster.zone.clone(), has_only_its_own))
+fn route(config: &Config, membership: &Membership) -> Arc<FleetRoute> {
+    Arc::new(FleetRoute::new(membership.fleet.clone(), config.cluster.zone.clone(), config.roles))
 }
 
 /// `None` where there can be no other node: nothing is looked up for each request then.

@@ -9,6 +9,8 @@ use cluster::{Fleet, Located, Role, State};
 use media::{NodeId, StreamId};
 use relay::UpstreamUrl;
 
+use crate::config::RoleSet;
+
 /// Questions to the store about streams that this node has not heard of, in a second. Strangers make names up.
 const QUESTIONS_PER_SECOND: u32 = 50;
 
@@ -17,15 +19,14 @@ pub(crate) struct FleetRoute {
     fleet: Fleet,
     own: NodeId,
     zone: String,
-    /// It serves viewers, and pulls from nobody.
-    has_only_its_own: bool,
+    roles: RoleSet,
     asked: Mutex<(Instant, u32)>,
 }
 
 impl FleetRoute {
-    pub(crate) fn new(fleet: Fleet, zone: String, has_only_its_own: bool) -> Self {
+    pub(crate) fn new(fleet: Fleet, zone: String, roles: RoleSet) -> Self {
         let own = fleet.directory().holder().node.clone();
-        Self { fleet, own, zone, has_only_its_own, asked: Mutex::new((Instant::now(), 0)) }
+        Self { fleet, own, zone, roles, asked: Mutex::new((Instant::now(), 0)) }
     }
 
     fn may_ask(&self) -> bool {
@@ -94,8 +95,10 @@ impl edge::Neighbours for FleetRoute {
     }
 
     fn is_elsewhere(&self, id: &StreamId) -> bool {
-        let heard = self.fleet.heard_of(id).filter(|_| self.has_only_its_own);
-        heard.is_some_and(|located| located.entry.holder.node != self.own)
+        let Some(located) = self.fleet.heard_of(id).filter(|_| self.roles.ingest) else { return false };
+        let is_here = located.entry.holder.node == self.own;
+        // Its own streams a node without viewers shows all the same while there is nobody else to.
+        !is_here || !self.roles.edge && self.ranked(id).iter().any(|other| other.takes_viewers)
     }
 
     fn origins(&self) -> Vec<String> {

@@ -45,7 +45,7 @@ impl Transcoding {
         let find =
             || executable::find(config.transcode.encoder.as_deref()).map_err(|absent| warn!("{absent}")).ok();
         Self {
-            executable: if ladders.is_off() { None } else { find() },
+            executable: if ladders.is_off() || !config.roles.transcode { None } else { find() },
             ladders,
             budget: Budget::new(cores),
             preferred: config.transcode.encoders.clone(),

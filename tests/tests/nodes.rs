@@ -170,6 +170,29 @@ fn nodes_find_each_other_and_viewers_find_streams() -> Result<()> {
     Ok(())
 }
 
+/// The node that is sent the film is not the one that a crowd comes to.
+#[test]
+fn a_node_for_publishers_sends_viewers_to_an_edge_while_there_is_one() -> Result<()> {
+    let (cluster, nats) = (Cluster::new()?, Nats::start()?);
+    let node = |name: &str, roles: &str| cluster.node(name, roles, &nats, Setup::default());
+    let origin = node("origin", "ingest, origin")?;
+    let _publisher = publisher(&origin)?;
+    let path = live(&origin.viewer_http())?;
+    let edge = node("edge1", "edge")?;
+    ensure!(live(&edge.viewer_http())? == path);
+    let answer = poll::until("viewers to be sent on", HEARD_MAX, || {
+        let answer = origin.viewer_http().get(&path)?;
+        Ok((answer.status == 307).then_some(answer))
+    })?;
+    ensure!(answer.header("location") == edge.page_url(&path), "{}", answer.header("location"));
+    ensure!(origin.viewer_http().get_ok("/studio")?.text().contains("<html"));
+    edge.stop()?;
+    poll::until("the origin to show it itself", HEARD_MAX, || {
+        Ok((origin.viewer_http().get(&path)?.status == 200).then_some(()))
+    })?;
+    origin.stop()
+}
+
 #[test]
 fn a_name_is_published_to_one_node_at_a_time() -> Result<()> {
     let scene = Scene::new()?;

@@ -243,10 +243,34 @@ fn two_listeners_on_one_address_are_refused_at_a_line_the_operator_wrote() {
 }
 
 #[test]
+fn roles_are_sets_of_which_some_go_together() {
+    let roles = |text: &str| load(&format!("roles = \"{text}\"")).map(|loaded| loaded.config.roles);
+    let publishers = RoleSet { edge: false, ..RoleSet::ALL };
+    for (text, meant) in [
+        ("all", RoleSet::ALL),
+        ("edge,origin, transcode, ingest", RoleSet::ALL),
+        ("ingest, transcode, origin", publishers),
+        ("ingest, origin", RoleSet { transcode: false, ..publishers }),
+        ("ingest, origin, edge", RoleSet { transcode: false, ..RoleSet::ALL }),
+    ] {
+        assert_eq!(roles(text).ok(), Some(meant), "{text}");
+    }
+    for (text, told) in [
+        ("ingest", "ingest and origin are one process as yet"),
+        ("transcode", "transcode is one process with ingest and origin as yet"),
+        ("viewer", "\"viewer\" is no role"),
+        ("", "\"\" is no role"),
+    ] {
+        let problems = problems(load(&format!("roles = \"{text}\"")));
+        assert!(problems[0].contains(told), "{problems:?}");
+    }
+}
+
+#[test]
 fn an_edge_has_an_upstream_and_nothing_else_has() {
     let edge =
         load("roles = \"edge\"\nupstream = \"https://origin:7400\"\n[http]\nlisten = \":1935\"").unwrap();
-    assert_eq!(edge.config.roles, RoleSet::Edge);
+    assert_eq!(edge.config.roles, RoleSet { ingest: false, transcode: false, edge: true });
     assert_eq!(edge.config.upstream.unwrap().to_string(), "https://origin:7400");
     assert_eq!(
         problems(load("roles = \"edge\"")),
@@ -287,7 +311,7 @@ fn the_command_line_wins_over_everything() {
     assert_eq!(loaded.config.upstream.as_ref().unwrap().to_string(), "https://b:2");
     assert_eq!(loaded.origin("upstream").to_string(), "option --upstream");
     let told = problems(Effective::load_with(None, &Environment::empty(), &[("roles", "egde")]));
-    assert!(told[0].starts_with("option --roles: roles: \"egde\" is no set of roles"), "{told:?}");
+    assert!(told[0].starts_with("option --roles: roles: \"egde\" is no role"), "{told:?}");
 }
 
 #[test]

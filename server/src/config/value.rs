@@ -86,28 +86,53 @@ impl Profile {
     }
 }
 
-/// What this process does.
+/// What this process does. Who takes publishers is the origin of their streams, and makes their renditions if anybody does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RoleSet {
-    /// Takes publishers, packages, and serves viewers.
-    All,
-    /// Serves viewers the streams of another node.
-    Edge,
+pub(crate) struct RoleSet {
+    /// Takes publishers, and packages what they send.
+    pub(crate) ingest: bool,
+    pub(crate) transcode: bool,
+    /// Takes viewers; without `ingest`, of the streams of other nodes.
+    pub(crate) edge: bool,
 }
 
 impl RoleSet {
+    pub(crate) const ALL: Self = Self { ingest: true, transcode: true, edge: true };
+
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        [Self::All, Self::Edge]
-            .into_iter()
-            .find(|roles| roles.as_str() == text)
-            .ok_or_else(|| format!("{text:?} is no set of roles"))
+        if text == "all" {
+            return Ok(Self::ALL);
+        }
+        let mut names: Vec<_> = text.split(',').map(str::trim).collect();
+        let mut take = |wanted: &str| {
+            let before = names.len();
+            names.retain(|name| *name != wanted);
+            names.len() < before
+        };
+        let (ingest, origin) = (take("ingest"), take("origin"));
+        let (transcode, edge) = (take("transcode"), take("edge"));
+        match names.as_slice() {
+            [name, ..] => Err(format!("{name:?} is no role")),
+            [] if ingest != origin => Err("ingest and origin are one process as yet".to_owned()),
+            [] if transcode && !ingest => {
+                Err("transcode is one process with ingest and origin as yet".to_owned())
+            }
+            [] => Ok(Self { ingest, transcode, edge }),
+        }
     }
 
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::All => "all",
-            Self::Edge => "edge",
+    pub(super) fn show(self) -> String {
+        if self == Self::ALL {
+            return "all".to_owned();
         }
+        let names = [
+            ("ingest", self.ingest),
+            ("transcode", self.transcode),
+            ("origin", self.ingest),
+            ("edge", self.edge),
+        ];
+        let names: Vec<_> = names.into_iter().filter_map(|(name, has)| has.then_some(name)).collect();
+        names.join(", ")
     }
 }
 
