@@ -12,6 +12,7 @@
 //!   ladder            the release encoder beside ffmpeg
 //!   rungs             the release binary with an encoder, beside itself without
 //!   whep              the release binary with a crowd of viewers by WebRTC
+//!   placement         in this process: the edges of a large cluster
 //!   soak              the release binary for an hour, under a load that comes and goes; only when it is named
 //!
 //! CPU time, not wall time, wherever the question allows it: other work on the machine then disturbs little. What is
@@ -29,6 +30,7 @@ mod node;
 mod one_publisher;
 mod packaging;
 mod part_delay;
+mod placement;
 mod playlist;
 mod process;
 mod relay_cpu;
@@ -75,6 +77,11 @@ const BENCHMARKS: &[Benchmark] = &[
         name: "relay",
         about: "CPU time of a node per byte for its children beside a bare TLS write loop, and what a hop delays",
         run: |options| Ok([relay_cpu::run(options)?, relay_hop::run(options)?].concat()),
+    },
+    Benchmark {
+        name: "placement",
+        about: "CPU time to choose the edge of every stream of a large cluster, and again when one is gone",
+        run: placement::run,
     },
     Benchmark {
         name: "edge-egress",

@@ -8,6 +8,12 @@ pub trait Neighbours: Send + Sync {
     /// The nodes that can show `id`, the best first, this one among them.
     fn ranked(&self, id: &StreamId) -> Vec<Neighbour>;
 
+    /// The origin (RFC 6454) of the best one that takes viewers of `id`, this one among them.
+    fn best(&self, id: &StreamId) -> Option<String>;
+
+    /// As [`Neighbours::best`], of the others.
+    fn best_other(&self, id: &StreamId) -> Option<String>;
+
     /// Whether viewers of `id` are to be sent to another node: it is of that one, or this one takes no viewers.
     fn is_elsewhere(&self, id: &StreamId) -> bool;
 
@@ -23,5 +29,4 @@ pub struct Neighbour {
     pub origin: String,
     pub verdict: &'static str,
     pub takes_viewers: bool,
-    pub is_this: bool,
 }

@@ -170,12 +170,8 @@ impl Site {
         if !neighbours.is_elsewhere(&id) {
             return None;
         }
-        let ranked = neighbours.ranked(&id);
-        let best = ranked.iter().find(|neighbour| neighbour.takes_viewers && !neighbour.is_this);
-        Some(match best {
-            Some(neighbour) => {
-                sent_to(&neighbour.origin, uri.path_and_query().map_or("/", |path| path.as_str()))
-            }
+        Some(match neighbours.best_other(&id) {
+            Some(origin) => sent_to(&origin, uri.path_and_query().map_or("/", |path| path.as_str())),
             None => full(),
         })
     }
@@ -184,12 +180,11 @@ impl Site {
     fn whereabouts(&self, id: &StreamId, headers: &HeaderMap) -> Response<Bytes> {
         let playlist = format!("/hls/{id}/index.m3u8");
         let Some(neighbours) = &self.neighbours else { return sent_to("", &playlist) };
-        let ranked = neighbours.ranked(id);
         if wants_json(headers) {
-            return json(&serde_json::json!({ "nodes": ranked }), headers);
+            return json(&serde_json::json!({ "nodes": neighbours.ranked(id) }), headers);
         }
-        match ranked.iter().find(|neighbour| neighbour.takes_viewers) {
-            Some(neighbour) => sent_to(&neighbour.origin, &playlist),
+        match neighbours.best(id) {
+            Some(origin) => sent_to(&origin, &playlist),
             None => full(),
         }
     }

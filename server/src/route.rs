@@ -38,6 +38,15 @@ impl FleetRoute {
         asked.1 <= QUESTIONS_PER_SECOND
     }
 
+    fn holder(&self, id: &StreamId) -> Option<NodeId> {
+        self.fleet.heard_of(id).map(|located| located.entry.holder.node)
+    }
+
+    fn best_but(&self, id: &StreamId, but: Option<&NodeId>) -> Option<String> {
+        let best = place::best(&self.fleet.nodes(), id, self.holder(id).as_ref(), &self.zone, but);
+        best.map(|judged| judged.viewers)
+    }
+
     /// Where other nodes read what `located` is.
     fn url(located: &Located) -> Result<UpstreamUrl, String> {
         let holder = &located.entry.holder.node;
@@ -81,11 +90,9 @@ impl edge::Route for FleetRoute {
 
 impl edge::Neighbours for FleetRoute {
     fn ranked(&self, id: &StreamId) -> Vec<edge::Neighbour> {
-        let holder = self.fleet.heard_of(id).map(|located| located.entry.holder.node);
-        let ranked = place::rank(&self.fleet.nodes(), id, holder.as_ref(), &self.zone).into_iter();
+        let ranked = place::rank(&self.fleet.nodes(), id, self.holder(id).as_ref(), &self.zone).into_iter();
         ranked
             .map(|judged| edge::Neighbour {
-                is_this: judged.node == self.own,
                 node: judged.node.to_string(),
                 origin: judged.viewers,
                 verdict: judged.verdict.as_str(),
@@ -94,11 +101,18 @@ impl edge::Neighbours for FleetRoute {
             .collect()
     }
 
+    fn best(&self, id: &StreamId) -> Option<String> {
+        self.best_but(id, None)
+    }
+
+    fn best_other(&self, id: &StreamId) -> Option<String> {
+        self.best_but(id, Some(&self.own))
+    }
+
     fn is_elsewhere(&self, id: &StreamId) -> bool {
-        let Some(located) = self.fleet.heard_of(id).filter(|_| self.roles.ingest) else { return false };
-        let is_here = located.entry.holder.node == self.own;
+        let Some(holder) = self.holder(id).filter(|_| self.roles.ingest) else { return false };
         // Its own streams a node without viewers shows all the same while there is nobody else to.
-        !is_here || !self.roles.edge && self.ranked(id).iter().any(|other| other.takes_viewers)
+        holder != self.own || !self.roles.edge && self.best_other(id).is_some()
     }
 
     fn origins(&self) -> Vec<String> {

@@ -64,26 +64,54 @@ pub fn shows_any(node: &Node) -> bool {
 
 /// All nodes that can show `id`, the best first. `holder`: who has it. `zone`: of the viewer, or of who was asked.
 pub fn rank(nodes: &[Seen], id: &StreamId, holder: Option<&NodeId>, zone: &str) -> Vec<Judged> {
-    let shows = |node: &Node| shows_any(node) || (node.has(Role::Edge) && Some(&node.id) == holder);
-    let able = nodes.iter().filter(|seen| shows(&seen.node));
-    let mut ranked: Vec<_> = able.filter_map(|seen| judge(seen, zone)).collect();
-    // Rendezvous hashing (Thaler and Ravishankar, 1998): another edge more or less moves only its own streams.
-    ranked.sort_by_cached_key(|judged| (judged.verdict, std::cmp::Reverse(weight(&judged.node, id))));
-    ranked
+    let mut ranked: Vec<_> = able(nodes, id, holder, zone).collect();
+    ranked.sort_by_key(|(order, _)| *order);
+    ranked.into_iter().map(|(order, seen)| judged(order, seen)).collect()
 }
 
-fn judge(seen: &Seen, zone: &str) -> Option<Judged> {
-    let node = &seen.node;
-    let viewers = node.viewers.clone()?;
-    let verdict = match (seen.state, node.load.share()) {
+/// The first of [`rank`] that takes viewers, without `but`.
+pub fn best(
+    nodes: &[Seen],
+    id: &StreamId,
+    holder: Option<&NodeId>,
+    zone: &str,
+    but: Option<&NodeId>,
+) -> Option<Judged> {
+    let others = able(nodes, id, holder, zone).filter(|(_, seen)| Some(&seen.node.id) != but);
+    let (order, seen) = others.min_by_key(|(order, _)| *order)?;
+    Some(judged(order, seen)).filter(|judged| judged.verdict.may_take())
+}
+
+/// Rendezvous hashing (Thaler and Ravishankar, 1998): another edge more or less moves only its own streams.
+type Order = (Verdict, std::cmp::Reverse<u64>);
+
+fn able<'a>(
+    nodes: &'a [Seen],
+    id: &StreamId,
+    holder: Option<&NodeId>,
+    zone: &str,
+) -> impl Iterator<Item = (Order, &'a Seen)> {
+    let shows = move |node: &Node| {
+        node.viewers.is_some() && (shows_any(node) || (node.has(Role::Edge) && Some(&node.id) == holder))
+    };
+    let able = nodes.iter().filter(move |seen| shows(&seen.node));
+    able.map(move |seen| ((judge(seen, zone), std::cmp::Reverse(weight(&seen.node.id, id))), seen))
+}
+
+fn judge(seen: &Seen, zone: &str) -> Verdict {
+    match (seen.state, seen.node.load.share()) {
         (State::Suspect, _) => Verdict::Suspect,
         (State::Draining, _) => Verdict::Draining,
         (State::Serving, share) if share >= SHARE_OVERFULL => Verdict::Overfull,
         (State::Serving, share) if share >= SHARE_FULL => Verdict::Full,
-        (State::Serving, _) if node.zone == zone => Verdict::Near,
+        (State::Serving, _) if seen.node.zone == zone => Verdict::Near,
         (State::Serving, _) => Verdict::Far,
-    };
-    Some(Judged { node: node.id.clone(), viewers, verdict })
+    }
+}
+
+fn judged((verdict, _): Order, seen: &Seen) -> Judged {
+    let viewers = seen.node.viewers.clone().unwrap_or_default();
+    Judged { node: seen.node.id.clone(), viewers, verdict }
 }
 
 fn weight(node: &NodeId, id: &StreamId) -> u64 {
@@ -113,7 +141,9 @@ mod tests {
     }
 
     fn best(nodes: &[Seen], stream: &str, zone: &str) -> (String, Verdict) {
-        let best = rank(nodes, &StreamId::new("live", stream).unwrap(), None, zone).remove(0);
+        let id = StreamId::new("live", stream).unwrap();
+        let best = super::best(nodes, &id, None, zone, None).unwrap();
+        assert_eq!(rank(nodes, &id, None, zone).remove(0), best);
         (best.node.to_string(), best.verdict)
     }
 
