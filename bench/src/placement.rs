@@ -13,7 +13,7 @@ const EDGES: [usize; 3] = [250, 500, 1_000];
 /// Everything placed anew.
 const SECONDS_MAX: f64 = 2.0;
 
-const COLUMNS: &[&str] = &["CPU s", "CPU s, an edge less", "moved", "of streams"];
+const COLUMNS: &[&str] = &["CPU s", "one less", "moved", "streams"];
 
 pub(crate) fn run(_: &Options) -> Result<Vec<Table>> {
     let mut table = Table::new("the edge of every stream", COLUMNS);
