@@ -26,6 +26,8 @@ pub(crate) struct Waiters {
     playlists: [Notify; SHARDS],
     /// Spreads requests over the shards.
     arrivals: AtomicUsize,
+    /// Places that are taken.
+    held: AtomicUsize,
     closed: AtomicBool,
 }
 
@@ -52,7 +54,8 @@ impl Waiters {
             Queue::Part => &self.parts,
             Queue::Playlist => &self.playlists,
         };
-        Place { shard: &shards[shard] }
+        self.held.fetch_add(1, Ordering::Relaxed);
+        Place { shard: &shards[shard], held: &self.held }
     }
 
     /// The next ring.
@@ -65,13 +68,16 @@ impl Waiters {
         self.parts.iter().chain(&self.playlists).for_each(Notify::notify_waiters);
     }
 
-    /// Wakes everyone. Starts at another shard each `turn`, or the same viewers would always be last and
-    /// drift away from the live edge.
+    /// Wakes everyone, and gives way in between where that is a crowd. Starts at another shard each `turn`, or the same
+    /// viewers would always be last and drift away from the live edge.
     pub(crate) async fn wake_all(&self, turn: usize) {
         for shards in [&self.parts, &self.playlists] {
             for offset in 0..SHARDS {
                 shards[(turn + offset) % SHARDS].notify_waiters();
-                tokio::task::yield_now().await;
+                // It costs as much as to wake somebody.
+                if self.held.load(Ordering::Relaxed) > SHARDS {
+                    tokio::task::yield_now().await;
+                }
             }
         }
     }
@@ -80,6 +86,14 @@ impl Waiters {
 #[derive(Debug)]
 pub(crate) struct Place<'a> {
     shard: &'a Notify,
+    /// This one is counted there.
+    held: &'a AtomicUsize,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.held.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl<'a> Place<'a> {
