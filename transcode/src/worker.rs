@@ -95,3 +95,240 @@ fn orders(record: &StreamRecord, mut writers: Vec<TrackWriter>) -> Vec<(Order, V
     });
     orders.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use bytes::Bytes;
+    use media::codec::{aac, h264};
+    use media::{AccessUnit, CodecConfig, StreamId, TrackId};
+    use relay::{Bandwidth, Boundary, Derived, Frame, Kind, Read, StreamWriter, Track, TrackRecord, Wanted};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::child::Settings;
+
+    /// Longer than anything here takes, on any machine.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn h264(width: u32, height: u32) -> CodecConfig {
+        CodecConfig::H264(h264::Config::nominal(width, height, 30.0, 700_000).unwrap())
+    }
+
+    fn sound() -> CodecConfig {
+        CodecConfig::Aac(aac::Config::parse(Bytes::from_static(&[0x11, 0x90])).unwrap())
+    }
+
+    fn track(number: u16, name: &str, codec: CodecConfig, from: Option<u16>) -> TrackRecord {
+        TrackRecord {
+            id: TrackId(number),
+            name: name.into(),
+            codec,
+            part_target_ms: 501,
+            reorder_delay: 0,
+            derived: from.map(|from| Derived {
+                from: TrackId(from),
+                every: 1,
+                bandwidth: Bandwidth { peak: 800_000, average: 700_000 },
+                on_demand: false,
+                for_webrtc: false,
+                layer: false,
+            }),
+        }
+    }
+
+    fn record(session: SessionId, tracks: Vec<TrackRecord>) -> StreamRecord {
+        StreamRecord {
+            session,
+            epoch: 1,
+            part_hold_back_ms: 1_503,
+            frame_rate: Some(30.0),
+            tracks,
+            live: None,
+        }
+    }
+
+    /// A picture with two rungs and a sound with one.
+    fn tracks() -> Vec<TrackRecord> {
+        vec![
+            track(0, "v", h264(1280, 720), None),
+            track(1, "a", sound(), None),
+            track(2, "v480", h264(854, 480), Some(0)),
+            track(3, "v360", h264(640, 360), Some(0)),
+            track(4, "a2", sound(), Some(1)),
+        ]
+    }
+
+    struct Published {
+        stream: Arc<Stream>,
+        /// Of what is sent.
+        own: Vec<TrackWriter>,
+        writer: StreamWriter,
+    }
+
+    fn publish(registry: &StreamRegistry, name: &str, session: u64) -> Published {
+        let (id, session) = (StreamId::new("live", name).unwrap(), SessionId::from_random(session));
+        let mut writer = registry.open(id.clone(), session).unwrap();
+        let own = writer.open(record(session, tracks()));
+        Published { stream: registry.get(&id).unwrap(), own, writer }
+    }
+
+    impl Published {
+        fn track(&self, name: &str) -> Arc<Track> {
+            self.stream.tracks().iter().find(|track| &*track.record().name == name).unwrap().clone()
+        }
+
+        /// `seconds` of pictures, in parts of one.
+        fn pictures(&mut self, seconds: u32) {
+            let video = &mut self.own[0];
+            video.open_group(0, 0);
+            for number in 0..30 * seconds {
+                let start = i64::from(number) * 3_000;
+                if number % 30 == 0 {
+                    video.push_boundary(&Boundary {
+                        msn: 0,
+                        part: number / 30,
+                        start,
+                        program_date_time_ms: 0,
+                        discontinuity_sequence: 0,
+                        independent: number == 0,
+                        gap: None,
+                    });
+                }
+                let data = Bytes::from_static(b"picture");
+                video.push_unit(&AccessUnit {
+                    dts: start,
+                    pts: start,
+                    duration: 3_000,
+                    key: number == 0,
+                    data,
+                });
+            }
+        }
+
+        fn leave(self) {
+            drop((self.own, self.writer));
+        }
+    }
+
+    /// No encoder can be started: what a worker does does not depend on one.
+    fn worker(registry: &StreamRegistry) -> Worker {
+        let settings = Settings {
+            executable: "/nonexistent/tidecast-encoder".into(),
+            data_dir: "/nonexistent".into(),
+            order: Vec::new(),
+        };
+        let metrics = Metrics::default();
+        Worker::new(registry.clone(), Encoders::new(settings), Budget::new(4), metrics)
+    }
+
+    /// Everything in it, up to its end; fails if that does not come.
+    async fn ends(track: &Track) -> Vec<Frame> {
+        let (mut cursor, mut frames) = (track.oldest(), Vec::new());
+        let reading = async {
+            loop {
+                let appended = track.appended();
+                match track.read(&mut cursor, false, &mut frames) {
+                    Read::Ended => return,
+                    Read::Idle => appended.await,
+                    _ => {}
+                }
+            }
+        };
+        timeout(PATIENCE, reading).await.expect("the rung ends");
+        frames
+    }
+
+    /// Where each order reads, and what it writes, of those that can be served with `writers`.
+    fn served(stream: &Stream, writers: Vec<TrackWriter>) -> Vec<(TrackId, Vec<String>)> {
+        let name = |writer: &TrackWriter| writer.record().name.to_string();
+        let orders = orders(&record(stream.session(), tracks()), writers);
+        orders.iter().map(|(order, writers)| (order.from, writers.iter().map(name).collect())).collect()
+    }
+
+    #[test]
+    fn an_order_is_given_the_writers_of_its_tracks_or_none_is_served() {
+        let registry = StreamRegistry::default();
+        let published = publish(&registry, "cam", 1);
+        let mut writers = published.stream.claim();
+        writers.reverse();
+        let pictures = ["v480", "v360"].map(str::to_owned).to_vec();
+        let sound = (TrackId(1), vec!["a2".to_owned()]);
+        assert_eq!(served(&published.stream, writers), [(TrackId(0), pictures), sound.clone()]);
+
+        let published = publish(&registry, "other", 2);
+        let mut writers = published.stream.claim();
+        writers.retain(|writer| &*writer.record().name != "v360");
+        assert_eq!(served(&published.stream, writers), [sound], "one child makes all pictures");
+    }
+
+    #[tokio::test]
+    async fn rungs_that_nobody_can_make_have_nothing_and_end_with_their_source() {
+        let (registry, stop) = (StreamRegistry::default(), CancellationToken::new());
+        let working = tokio::spawn(worker(&registry).run(stop.clone()));
+        // It comes while the worker waits for streams.
+        let mut published = publish(&registry, "cam", 1);
+        held(&published.stream, true).await;
+        let rungs = ["v480", "v360"].map(|name| published.track(name));
+        published.pictures(4);
+        published.leave();
+        for rung in &rungs {
+            let kinds: Vec<_> = ends(rung).await.iter().map(Frame::kind).collect();
+            assert_eq!(kinds, [Kind::End]);
+        }
+        stop.cancel();
+        timeout(PATIENCE, working).await.expect("it stops").expect("it does not panic");
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_stops_ends_the_rungs_of_every_stream_and_leaves_the_sources_alone() {
+        let (registry, stop) = (StreamRegistry::default(), CancellationToken::new());
+        let early = publish(&registry, "early", 1);
+        let working = tokio::spawn(worker(&registry).run(stop.clone()));
+        let late = publish(&registry, "late", 2);
+        for published in [&early, &late] {
+            held(&published.stream, true).await;
+        }
+        stop.cancel();
+        timeout(PATIENCE, working).await.expect("it stops").expect("it does not panic");
+        for published in [&early, &late] {
+            for name in ["v480", "v360", "a2"] {
+                ends(&published.track(name)).await;
+            }
+            let video = published.track("v");
+            assert_eq!(video.read(&mut video.oldest(), false, &mut Vec::new()), Read::Idle);
+        }
+    }
+
+    /// Waits until somebody reads the stream in segments, or nobody any more.
+    async fn held(stream: &Stream, is_held: bool) {
+        let segments = stream.segments();
+        let holding = async {
+            loop {
+                let woken = segments.woken();
+                if (segments.look(Instant::now()) == Wanted::Held) == is_held {
+                    return;
+                }
+                woken.await;
+            }
+        };
+        timeout(PATIENCE, holding).await.expect("a job of pictures begins, and ends");
+    }
+
+    /// A publisher by WebRTC is asked for keyframes while a job of pictures needs them, and no longer.
+    #[tokio::test]
+    async fn pictures_are_read_in_segments_until_their_job_is_over_and_sound_never() {
+        let (registry, stop) = (StreamRegistry::default(), CancellationToken::new());
+        let working = tokio::spawn(worker(&registry).run(stop.clone()));
+        let mut published = publish(&registry, "cam", 1);
+        held(&published.stream, true).await;
+        drop(published.own.remove(0));
+        held(&published.stream, false).await;
+        ends(&published.track("v480")).await;
+        let sound = published.track("a2");
+        assert_ne!(sound.read(&mut sound.oldest(), false, &mut Vec::new()), Read::Ended, "it goes on");
+        stop.cancel();
+        timeout(PATIENCE, working).await.expect("it stops").expect("it does not panic");
+    }
+}
