@@ -29,6 +29,7 @@ mod telemetry;
 mod transcoding;
 mod viewers;
 
+use std::panic::resume_unwind;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -143,7 +144,17 @@ async fn run(loaded: &Effective, mut handed: Handed) -> anyhow::Result<Outcome> 
     announce(&roles)?;
     tell_service_manager(NotifyState::Ready);
     let drain = CancellationToken::new();
-    let running = roles.run(node, drain.clone());
+    // On the runtime's threads: what this one waited for itself would wake one of those first, and then this one, for
+    // each tick and each datagram.
+    let running = tokio::spawn(roles.run(node, drain.clone()));
+    let running = async {
+        if let Err(ended) = running.await
+            && let Ok(panic) = ended.try_into_panic()
+        {
+            // A bug of ours ends the process.
+            resume_unwind(panic);
+        }
+    };
     Ok(shutdown::run_until_drained(running, drain, async || {
         let signal = signals.next().await;
         tell_service_manager(NotifyState::Stopping);
