@@ -56,8 +56,19 @@ impl StreamRegistry {
         writer.ok_or(Taken)
     }
 
-    pub(crate) fn close(&self, stream: &Stream) {
-        self.streams.send_if_modified(|streams| Arc::make_mut(streams).remove(stream.id()).is_some());
+    /// In place of whatever has its name.
+    pub(crate) fn replace(&self, stream: Arc<Stream>) {
+        self.streams.send_modify(|streams| {
+            Arc::make_mut(streams).insert(stream.id().clone(), stream);
+        });
+    }
+
+    /// Unless another has its name by now.
+    pub(crate) fn close(&self, stream: &Arc<Stream>) {
+        self.streams.send_if_modified(|streams| {
+            let is_listed = streams.get(stream.id()).is_some_and(|listed| Arc::ptr_eq(listed, stream));
+            is_listed && Arc::make_mut(streams).remove(stream.id()).is_some()
+        });
     }
 
     pub fn get(&self, id: &StreamId) -> Option<Arc<Stream>> {

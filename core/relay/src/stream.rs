@@ -29,6 +29,7 @@ pub struct Stream {
     keyframe_wanted: Notify,
     /// Of whoever reads it in segments.
     segments: Arc<Demand>,
+    successor: OnceLock<Arc<Self>>,
 }
 
 impl Stream {
@@ -82,6 +83,12 @@ impl Stream {
     /// A viewer by WebRTC does not. For whoever asks the publisher for keyframes to look at.
     pub fn segments(&self) -> &Arc<Demand> {
         &self.segments
+    }
+
+    /// The same session under the same name, written anew: where readers of this go on when it ends. Of a copy whose node had
+    /// to begin again.
+    pub fn successor(&self) -> Option<&Arc<Self>> {
+        self.successor.get()
     }
 
     /// Counts the boundaries and ends of all tracks: what a reader of whole parts waits for. The channel
@@ -165,12 +172,24 @@ impl StreamWriter {
             unclaimed: Mutex::default(),
             keyframe_wanted: Notify::new(),
             segments: Arc::new(Demand::new(Arc::default())),
+            successor: OnceLock::new(),
         });
         Self { stream, registry, record, boundaries }
     }
 
     pub(crate) fn stream(&self) -> &Arc<Stream> {
         &self.stream
+    }
+
+    /// The writer of the same stream from its beginning. Readers are told by the end of this one, and find the other as its
+    /// [successor](Stream::successor): open its log before this is dropped.
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        let writer = Self::new(self.stream.id.clone(), self.stream.session, self.registry.clone());
+        self.registry.replace(writer.stream.clone());
+        // Of a second one readers learn through the first.
+        let _second = self.stream.successor.set(writer.stream.clone());
+        writer
     }
 
     pub fn id(&self) -> &StreamId {
@@ -293,9 +312,9 @@ impl TrackWriter {
     /// # Errors
     /// [`AppendError`]; nothing was written then.
     pub fn push_copy(&mut self, frame: Frame) -> Result<(), AppendError> {
-        self.end = self.end.max(frame.ends_at());
-        let is_boundary = frame.kind() == Kind::Boundary;
+        let (ends_at, is_boundary) = (frame.ends_at(), frame.kind() == Kind::Boundary);
         self.write(|ring| ring.push_copy(frame))?;
+        self.end = self.end.max(ends_at);
         if is_boundary {
             self.boundaries.send_modify(|count| *count += 1);
         }
@@ -428,6 +447,57 @@ mod tests {
             assert_eq!(boundaries.changed().await.is_ok(), claims, "the End frame");
             assert_eq!(track.read(&mut cursor, false, &mut frames), Read::Ended);
         }
+    }
+
+    /// What was refused was not written, so nothing ends with it.
+    #[test]
+    fn a_track_ends_where_the_last_frame_ends_that_was_taken() {
+        let session = SessionId::from_random(1);
+        let open = |registry: &StreamRegistry| {
+            let mut stream = registry.open(StreamId::new("live", "cam").unwrap(), session).unwrap();
+            let writer = stream.open(record(session)).remove(0);
+            (stream, writer)
+        };
+        let unit = |writer: &mut TrackWriter, group, dts| {
+            writer.open_group(group, dts);
+            let data = Bytes::from_static(b"frame");
+            writer.push_unit(&AccessUnit { dts, pts: dts, duration: 1024, key: true, data });
+        };
+        let read = |registry: &StreamRegistry| {
+            let stream = registry.streams().values().next().unwrap().clone();
+            let (mut cursor, mut frames) = (stream.tracks()[0].oldest(), Vec::new());
+            while stream.tracks()[0].read(&mut cursor, false, &mut frames) == Read::Frames {}
+            frames
+        };
+        let (theirs, copy) = (StreamRegistry::default(), StreamRegistry::default());
+        let ((_stream, mut written), (_copied, mut writer)) = (open(&theirs), open(&copy));
+        unit(&mut written, 1, 900_000);
+        unit(&mut written, 2, 0);
+        let [later, earlier] = read(&theirs).try_into().unwrap();
+        writer.push_copy(earlier).unwrap();
+        assert!(matches!(writer.push_copy(later), Err(AppendError::Order { .. })));
+        drop(writer);
+        let ends: Vec<_> = read(&copy).iter().map(|frame| (frame.kind(), frame.dts())).collect();
+        assert_eq!(ends, [(Kind::Unit, 0), (Kind::End, 1024)]);
+    }
+
+    #[tokio::test]
+    async fn who_reads_a_stream_that_is_written_anew_finds_it_when_the_first_ends() {
+        let registry = StreamRegistry::default();
+        let (id, session) = (StreamId::new("live", "cam").unwrap(), SessionId::from_random(1));
+        let mut writer = registry.open(id.clone(), session).unwrap();
+        let tracks = writer.open(record(session));
+        let before = registry.get(&id).unwrap();
+        let mut opened = before.record();
+        opened.mark_unchanged();
+        let mut anew = writer.anew();
+        drop((anew.open(record(session)), tracks, writer));
+        assert!(opened.changed().await.is_err());
+        let now = registry.get(&id).expect("the name is still taken");
+        assert!(before.successor().is_some_and(|next| Arc::ptr_eq(next, &now)) && now.successor().is_none());
+        assert_eq!((now.session(), now.tracks().len()), (session, 1));
+        drop(anew);
+        assert!(registry.get(&id).is_none());
     }
 
     #[tokio::test]

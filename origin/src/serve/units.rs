@@ -68,14 +68,21 @@ impl Units {
             }
             let appended = stream.appended();
             // Before the log is read: what was written before the end is told before it.
-            let changed = self.record.has_changed();
-            if matches!(changed, Ok(true)) {
-                let record = self.record.borrow_and_update().clone();
-                self.reading.record(record.as_deref());
+            let is_over = self.record.has_changed().is_err();
+            {
+                let record = self.record.borrow_and_update();
+                // Also of a stream that is over: without it a child can do nothing with what comes behind it.
+                if record.has_changed() {
+                    self.reading.record(record.as_deref());
+                }
             }
             let mut told = self.reading.read(&stream);
-            if changed.is_err() && bytes(&told) == 0 {
+            if is_over && bytes(&told) == 0 {
                 self.has_ended = true;
+                // Not the end of the session: who is only cut off subscribes again, and is told the other.
+                if stream.successor().is_some() {
+                    return None;
+                }
                 told = Message::End.encode();
             }
             if bytes(&told) > 0 {

@@ -152,6 +152,37 @@ async fn a_child_begins_with_the_record_and_the_newest_keyframe_and_what_is_in_f
     assert!(child.next().await.is_none());
 }
 
+/// Between the look-up and the first time that the connection had room.
+#[tokio::test(start_paused = true)]
+async fn a_child_of_a_stream_that_has_just_ended_is_told_the_record_before_its_frames() {
+    let mut scene = Scene::new();
+    scene.groups(0..1);
+    let mut child = scene.units(None);
+    scene.tracks.clear();
+    scene.writer = None;
+    let mut told = next(&mut child).await;
+    assert!(matches!(told[0], Message::Stream(_)), "{told:?}");
+    assert_eq!(frames(&told)[1..=11], [vec![(0, 0, Kind::Boundary)], units(0, 1..=10)].concat());
+    told.extend(next(&mut child).await);
+    assert_eq!(told.last(), Some(&Message::End));
+    assert!(child.next().await.is_none());
+}
+
+/// The node above it had to read it anew.
+#[tokio::test(start_paused = true)]
+async fn a_child_of_a_copy_that_is_written_anew_is_cut_off_and_not_told_an_end() {
+    let mut scene = Scene::new();
+    scene.groups(0..1);
+    let mut child = scene.units(None);
+    next(&mut child).await;
+    let _anew = scene.writer.as_ref().unwrap().anew();
+    scene.tracks.clear();
+    scene.writer = None;
+    let told = next(&mut child).await;
+    assert!(!told.contains(&Message::End), "{told:?}");
+    assert!(child.next().await.is_none());
+}
+
 fn resume(session: u64, group: u32, frame: u32) -> UnitResume {
     let places = vec![UnitPlace { track: TrackId(2), group, frame }];
     UnitResume { session: SessionId::from_random(session), epoch: 3, places }
