@@ -49,6 +49,9 @@ struct Open {
     writer: StreamWriter,
     record: StreamRecord,
     tracks: HashMap<TrackId, Lane>,
+    /// It has a hole, or its node contradicts itself: nothing can be appended any more. Viewers stand still until the session
+    /// is read anew.
+    is_broken: bool,
 }
 
 struct Lane {
@@ -72,7 +75,8 @@ impl LogCopy {
             }
             Message::Frame(frame) => {
                 self.received.inc_by((frame.kind() == Kind::Unit).into());
-                self.open.as_mut().ok_or(LogError::TooEarly)?.push(frame).map(|()| Step::More)
+                let open = self.open.as_mut().filter(|open| !open.is_broken);
+                open.ok_or(LogError::TooEarly)?.push(frame).map(|()| Step::More)
             }
             Message::Clock { .. } => Ok(Step::More),
             Message::End => {
@@ -84,20 +88,28 @@ impl LogCopy {
     }
 
     fn record(&mut self, record: StreamRecord) -> Result<Step, LogError> {
-        match &mut self.open {
-            Some(open) if open.record.session == record.session => open.amend(record)?,
-            _ => {
-                // What was here has ended meanwhile, and its viewers are told. Its name is free then.
-                self.open = None;
-                let mut writer = self.streams.open(self.id.clone(), record.session)?;
-                let mut tracks = writer.open(record.clone());
-                tracks.extend(writer.claim());
-                let tracks = tracks
-                    .into_iter()
-                    .map(|writer| (writer.record().id, Lane { writer: Some(writer), next: None }));
-                self.open = Some(Open { writer, record, tracks: tracks.collect() });
+        let before = match self.open.take() {
+            Some(mut open) if open.record.session == record.session => {
+                open.amend(record.clone())?;
+                if !open.is_broken {
+                    self.open = Some(open);
+                    return Ok(Step::Ready);
+                }
+                Some(open)
             }
-        }
+            // What was here has ended meanwhile, and its viewers are told. Its name is free then.
+            _ => None,
+        };
+        let mut writer = match &before {
+            // Its viewers go over to the new one, which is found where it was.
+            Some(before) => before.writer.anew(),
+            None => self.streams.open(self.id.clone(), record.session)?,
+        };
+        let mut tracks = writer.open(record.clone());
+        tracks.extend(writer.claim());
+        let tracks =
+            tracks.into_iter().map(|writer| (writer.record().id, Lane { writer: Some(writer), next: None }));
+        self.open = Some(Open { writer, record, tracks: tracks.collect(), is_broken: false });
         Ok(Step::Ready)
     }
 }
@@ -110,7 +122,7 @@ impl Follow for LogCopy {
     }
 
     fn resume(&self) -> Option<impl std::fmt::Display + Send + Sync> {
-        let open = self.open.as_ref()?;
+        let open = self.open.as_ref().filter(|open| !open.is_broken)?;
         let places = open.tracks.iter().filter_map(|(track, lane)| {
             let (group, frame) = lane.next?;
             Some(UnitPlace { track: *track, group, frame })
@@ -126,9 +138,8 @@ impl Follow for LogCopy {
 
     fn apply(&mut self, message: Message) -> Result<Step, LogError> {
         let applied = self.heard(message);
-        if applied.is_err() {
-            // With a hole in it nobody can follow it.
-            self.open = None;
+        if let (Err(_), Some(open)) = (&applied, &mut self.open) {
+            open.is_broken = true;
         }
         applied
     }

@@ -85,6 +85,12 @@ impl Place {
         (self.holds_since, self.hold) = (None, HOLD);
     }
 
+    /// The renditions are numbered anew: it goes on with the next keyframe behind what it was sent.
+    pub(crate) fn begin_anew(&mut self) {
+        self.spot = None;
+        self.holds_since = None;
+    }
+
     /// It has nothing to send: the next larger one, until it is tried again.
     pub(crate) fn give_up(&mut self, now: Instant) {
         // Of several, one after the other, the first is what the path carries.
@@ -393,6 +399,17 @@ mod tests {
         (10..101).for_each(|number| scene.frame(SOURCE, number, Duration::ZERO));
         let held = scene.send_all(scene.at(100));
         assert_eq!((held, scene.told().last()), (None, Some(&(SOURCE, 100))));
+    }
+
+    /// A node lost the log and reads it again, from a keyframe that the viewer was sent long ago.
+    #[test]
+    fn who_begins_anew_is_sent_nothing_twice() {
+        let mut scene = Scene::new(SOURCE);
+        (0..30).for_each(|number| scene.frame(SOURCE, number, Duration::ZERO));
+        scene.renditions = [Ring::default(), Ring::default()];
+        scene.place.begin_anew();
+        (25..60).for_each(|number| scene.frame(SOURCE, number, Duration::ZERO));
+        assert_eq!(scene.told(), [frames(SOURCE, 0..30), frames(SOURCE, 50..60)].concat());
     }
 
     #[test]

@@ -36,18 +36,26 @@ pub(super) struct Programme {
 }
 
 impl Programme {
-    /// `over` goes `to` the shard when the stream ends. Within the shard's runtime.
-    pub(super) fn new<T: Send + 'static>(stream: Arc<Stream>, to: &mpsc::Sender<T>, over: T) -> Self {
+    /// What `over` makes of it goes `to` the shard when the stream ends. Within the shard's runtime.
+    pub(super) fn new<T: Send + 'static>(
+        stream: Arc<Stream>,
+        to: &mpsc::Sender<T>,
+        over: impl FnOnce(Arc<Stream>) -> T + Send + 'static,
+    ) -> Self {
         let (video, audio) = choose(stream.tracks());
         let rings = video.iter().map(|_| Ring::default()).collect();
-        let (mut record, to) = (stream.record(), to.clone());
+        let (mut record, to, ended) = (stream.record(), to.clone(), stream.clone());
         let end = tokio::spawn(async move {
             // Until the channel closes.
             while record.changed().await.is_ok() {}
-            let _shard_is_gone = to.send(over).await;
+            let _shard_is_gone = to.send(over(ended)).await;
         });
         let (sound, viewers) = (Ring::default(), Vec::new());
         Self { stream, video, rings, audio, sound, _end: Reader(end), viewers }
+    }
+
+    pub(super) fn stream(&self) -> &Arc<Stream> {
+        &self.stream
     }
 
     /// Bits per second of each rendition, rising.

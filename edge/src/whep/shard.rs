@@ -50,6 +50,24 @@ pub(super) enum Command {
     },
     /// Everybody is said goodbye.
     Drain,
+    /// A bug, for tests.
+    #[cfg(test)]
+    Panic {
+        viewer: u64,
+    },
+}
+
+impl Command {
+    /// `None`: of all.
+    fn viewer(&self) -> Option<u64> {
+        match self {
+            Self::Join { join, .. } => Some(join.viewer),
+            Self::Leave { viewer } | Self::Restart { viewer, .. } | Self::Pin { viewer, .. } => Some(*viewer),
+            Self::Drain => None,
+            #[cfg(test)]
+            Self::Panic { viewer } => Some(*viewer),
+        }
+    }
 }
 
 /// What comes of a stream.
@@ -59,9 +77,9 @@ enum FromStream {
         which: Which,
         told: Told,
     },
-    /// It is over.
+    /// It is over, or goes on as its successor.
     End {
-        session: SessionId,
+        stream: Arc<Stream>,
     },
 }
 
@@ -142,7 +160,10 @@ impl Shard {
             };
             tokio::select! {
                 command = commands.recv() => match command {
-                    Some(command) => self.command(command),
+                    Some(command) => match command.viewer() {
+                        Some(viewer) => self.contained(viewer, |shard| shard.command(command)),
+                        None => self.command(command),
+                    },
                     None => return,
                 },
                 _ = datagrams.recv_many(&mut came, AT_ONCE) => {
@@ -174,21 +195,54 @@ impl Shard {
                 let viewers: Vec<_> = self.viewers.keys().copied().collect();
                 viewers.into_iter().for_each(|viewer| self.close(viewer, now));
             }
+            #[cfg(test)]
+            Command::Panic { .. } => panic!("as asked"),
+        }
+    }
+
+    /// A bug that one viewer's bytes lead to ends that viewer, and not the thread: what it leaves half done is its own, and
+    /// forgotten.
+    fn contained(&mut self, number: u64, act: impl FnOnce(&mut Self)) {
+        if catch_unwind(AssertUnwindSafe(|| act(self))).is_err() {
+            self.metrics.panics.inc();
+            error!(viewer = number, "viewer by WebRTC dropped: its session panicked; this is a bug");
+            self.forget(number, &Closed::ByUs);
         }
     }
 
     fn join(&mut self, join: Join, stream: Arc<Stream>, now: Instant) {
-        let number = join.viewer;
-        let session = stream.session();
+        let (number, session) = (join.viewer, stream.session());
+        let stream = newest(stream);
+        let is_stale = self.programmes.get(&session).is_some_and(|programme| {
+            !Arc::ptr_eq(programme.stream(), &stream) && programme.stream().record().has_changed().is_err()
+        });
+        if is_stale {
+            // Its end is still on its way here.
+            self.go_on(session, stream.clone());
+        }
         let programme = self
             .programmes
             .entry(session)
-            .or_insert_with(|| Programme::new(stream, &self.to, FromStream::End { session }));
+            .or_insert_with(|| Programme::new(stream, &self.to, |stream| FromStream::End { stream }));
         programme.viewers.push(number);
         let viewer = Viewer::new(join, programme, self.metrics.clone(), now);
         let placed = Placed { viewer, programme: session, reads: [None; 2], deadline: None };
         self.viewers.insert(number, placed);
         self.drive(number, None, now);
+    }
+
+    /// The viewers of a session whose log is written anew.
+    fn go_on(&mut self, session: SessionId, stream: Arc<Stream>) {
+        let Some(programme) = self.programmes.get_mut(&session) else { return };
+        let anew = Programme::new(stream, &self.to, |stream| FromStream::End { stream });
+        let before = std::mem::replace(programme, anew);
+        programme.viewers = before.viewers;
+        for viewer in &programme.viewers {
+            if let Some(placed) = self.viewers.get_mut(viewer) {
+                placed.viewer.begin_anew();
+            }
+        }
+        self.changed.insert(session);
     }
 
     fn pin(&mut self, number: u64, rendition: Option<&str>) {
@@ -214,8 +268,8 @@ impl Shard {
         for read in read.drain(..) {
             let (session, which, told) = match read {
                 FromStream::Rendition { session, which, told } => (session, which, told),
-                FromStream::End { session } => {
-                    ended.push(session);
+                FromStream::End { stream } => {
+                    ended.push(stream);
                     continue;
                 }
             };
@@ -229,9 +283,18 @@ impl Shard {
             let viewers = self.programmes.get(&session).map(|programme| programme.viewers.clone());
             viewers.into_iter().flatten().for_each(|viewer| self.drive(viewer, None, now));
         }
-        for session in ended {
-            let viewers = self.programmes.get(&session).map(|programme| programme.viewers.clone());
-            viewers.into_iter().flatten().for_each(|viewer| self.close(viewer, now));
+        for stream in ended {
+            let session = stream.session();
+            let programme = self.programmes.get(&session);
+            let Some(programme) = programme.filter(|programme| Arc::ptr_eq(programme.stream(), &stream))
+            else {
+                continue;
+            };
+            let viewers = programme.viewers.clone();
+            match stream.successor() {
+                Some(next) => self.go_on(session, newest(next.clone())),
+                None => viewers.into_iter().for_each(|viewer| self.close(viewer, now)),
+            }
         }
     }
 
@@ -248,28 +311,25 @@ impl Shard {
     }
 
     fn close(&mut self, number: u64, now: Instant) {
-        if let Some(placed) = self.viewers.get_mut(&number) {
-            placed.viewer.peer().close(now);
-            self.drive(number, None, now);
-        }
+        self.contained(number, |shard| {
+            if let Some(placed) = shard.viewers.get_mut(&number) {
+                placed.viewer.peer().close(now);
+                shard.drive(number, None, now);
+            }
+        });
     }
 
     fn drive(&mut self, number: u64, input: Option<Input<'_>>, now: Instant) {
+        self.contained(number, |shard| shard.drive_uncontained(number, input, now));
+    }
+
+    fn drive_uncontained(&mut self, number: u64, input: Option<Input<'_>>, now: Instant) {
         let Some(placed) = self.viewers.get_mut(&number) else { return };
         let Some(programme) = self.programmes.get(&placed.programme) else {
             error!("a viewer of no programme");
             return;
         };
-        // A bug that one viewer's bytes lead to ends that viewer: what it leaves half done is its own, and forgotten.
-        let driven = catch_unwind(AssertUnwindSafe(|| {
-            placed.viewer.drive(input, programme, &self.port, &mut self.scratch, now)
-        }));
-        let Ok(driven) = driven else {
-            self.metrics.panics.inc();
-            error!(viewer = number, "viewer by WebRTC dropped: its session panicked; this is a bug");
-            return self.forget(number, &Closed::ByUs);
-        };
-        match driven {
+        match placed.viewer.drive(input, programme, &self.port, &mut self.scratch, now) {
             Ok(()) => {
                 // One that moves to later, as it does with each frame, is put there when the earlier one has come.
                 if let Some(deadline) = placed.viewer.deadline()
@@ -303,29 +363,42 @@ impl Shard {
     }
 
     fn forget(&mut self, number: u64, closed: &Closed) {
-        let Some(placed) = self.viewers.remove(&number) else { return };
         match closed {
             Closed::ByUs | Closed::ByPeer => debug!(viewer = number, %closed, "left"),
             _ => info!(viewer = number, %closed, "viewer lost"),
         }
         self.metrics.ended(closed);
-        if let Some(deadline) = placed.deadline {
+        let placed = self.viewers.remove(&number);
+        if let Some(deadline) = placed.as_ref().and_then(|placed| placed.deadline) {
             self.deadlines.remove(&(deadline, number));
         }
-        if let Some(programme) = self.programmes.get_mut(&placed.programme) {
-            self.metrics.moved(placed.reads[1].and_then(|number| programme.name_of(number)), None);
+        // One that failed to join is in a programme without being anywhere else.
+        for (session, programme) in &mut self.programmes {
+            let before = programme.viewers.len();
             programme.viewers.retain(|viewer| *viewer != number);
-            // Its readers end with it, and rungs on demand linger by themselves.
-            if programme.viewers.is_empty() {
-                self.programmes.remove(&placed.programme);
-            } else {
-                self.changed.insert(placed.programme);
+            if programme.viewers.len() < before {
+                self.changed.insert(*session);
+                let sent = placed.as_ref().and_then(|placed| placed.reads[1]);
+                self.metrics.moved(sent.and_then(|number| programme.name_of(number)), None);
             }
         }
+        // Its readers end with it, and rungs on demand linger by themselves.
+        self.programmes.retain(|_, programme| !programme.viewers.is_empty());
         (self.gone)(number);
     }
+}
+
+/// Where the session of `stream` is written now.
+fn newest(mut stream: Arc<Stream>) -> Arc<Stream> {
+    while let Some(next) = stream.successor() {
+        stream = next.clone();
+    }
+    stream
 }
 
 fn rendition(session: SessionId, which: Which, told: Told) -> FromStream {
     FromStream::Rendition { session, which, told }
 }
+
+#[cfg(test)]
+mod tests;

@@ -198,27 +198,53 @@ fn a_track_that_ended_ends_once() {
 
 /// Threat: a broken or hostile node. Whatever it was, the stream is not served on with a hole in it.
 #[test]
-fn what_no_honest_node_says_ends_the_stream() {
+fn what_no_honest_node_says_is_nothing_to_go_on_from() {
     let mut origin = Origin::new(7, 2);
     let frames = origin.group(5, 3);
     let only = |number: usize| frames[number].clone();
-    let cases: Vec<(Vec<Message>, Message)> = vec![
-        (Vec::new(), only(0)),
-        (Vec::new(), Message::Condition(Condition::default())),
-        (vec![told(record(7, 2))], Message::IndexComplete),
-        (vec![told(record(7, 2)), only(0), only(2)], only(1)),
-        (vec![told(record(7, 2)), only(0)], told(record(7, 1))),
-        (
-            vec![told(record(7, 2)), only(0)],
-            told(StreamRecord { tracks: record(7, 2).tracks[1..].to_vec(), ..record(7, 2) }),
-        ),
-        (vec![told(StreamRecord { tracks: record(7, 2).tracks[1..].to_vec(), ..record(7, 2) })], only(0)),
+    let other_tracks = StreamRecord { tracks: record(7, 2).tracks[1..].to_vec(), ..record(7, 2) };
+    let cases: Vec<(Vec<Message>, Message, bool)> = vec![
+        (Vec::new(), only(0), false),
+        (Vec::new(), Message::Condition(Condition::default()), false),
+        (vec![told(record(7, 2))], Message::IndexComplete, true),
+        (vec![told(record(7, 2)), only(0), only(2)], only(1), true),
+        // Another node, or another stream.
+        (vec![told(record(7, 2)), only(0)], told(record(7, 1)), false),
+        (vec![told(record(7, 2)), only(0)], told(other_tracks.clone()), false),
+        (vec![told(other_tracks)], only(0), true),
     ];
-    for (before, wrong) in cases {
+    for (before, wrong, is_read_anew) in cases {
         let mut edge = Edge::new();
         edge.hear(before);
         let refused = edge.copy.apply(wrong.clone());
         assert!(refused.is_err(), "{wrong:?}");
-        assert!(edge.streams.get(&id()).is_none() && !edge.copy.is_open());
+        assert_eq!((edge.copy.is_open(), edge.resume()), (is_read_anew, None), "{wrong:?}");
+        assert_eq!(edge.streams.get(&id()).is_some(), is_read_anew);
+        assert!(edge.copy.apply(only(2)).is_err(), "after {wrong:?}");
     }
+}
+
+#[tokio::test]
+async fn a_session_that_is_read_anew_goes_on_for_its_viewers_as_another_stream() {
+    let (mut origin, mut edge) = (Origin::new(7, 1), Edge::new());
+    edge.hear([told(record(7, 1))]);
+    let frames = origin.group(5, 3);
+    edge.hear(frames.iter().cloned());
+    let stream = edge.stream();
+    let mut opened = stream.record();
+    opened.mark_unchanged();
+    assert!(edge.copy.apply(frames[0].clone()).is_err(), "a second time");
+    edge.copy.lost();
+    assert!(
+        opened.has_changed().is_ok() && stream.facts().interrupted_since_ms.is_some(),
+        "they stand still"
+    );
+
+    edge.hear([told(record(7, 1))]);
+    edge.hear(origin.group(6, 2));
+    assert!(opened.changed().await.is_err());
+    let anew = edge.stream();
+    assert!(stream.successor().is_some_and(|next| Arc::ptr_eq(next, &anew)));
+    assert_eq!(wires(&anew.tracks()[0]).len(), 2);
+    assert_eq!(edge.resume().unwrap(), format!("{}.1;0:6.2", SessionId::from_random(7)));
 }

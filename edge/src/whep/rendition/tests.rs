@@ -100,7 +100,7 @@ async fn layers_take_the_place_of_rungs() {
         let stream = registry.get(&id).unwrap();
         let (video, _) = choose(stream.tracks());
         assert_eq!(video.iter().map(Rendition::name).collect::<Vec<_>>(), expected);
-        let programme = Programme::new(stream, &mpsc::channel(1).0, ());
+        let programme = Programme::new(stream, &mpsc::channel(1).0, drop);
         let asked = |name| programme.number_of(name);
         let by_name = if layers { [Some(1), Some(1)] } else { [Some(1), Some(2)] };
         assert_eq!([asked("v480"), asked("v360")], by_name, "what a playlist names");
