@@ -6,11 +6,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use crate::dtls::{Dtls, Identity};
 use crate::peer::Credentials;
 use crate::port::{Candidate, Protocol};
+use crate::rtcp::{Report, Reports, Status};
 use crate::sdp::{AnswerSettings, Offer, ProfileLevelId, Ssrcs};
 use crate::srtp::Role;
 use crate::stun::{self, Request};
@@ -69,7 +68,22 @@ pub fn dtls(mut bytes: &[u8]) -> bool {
 
 /// What a viewer reports, opened.
 pub fn rtcp(bytes: &[u8]) -> bool {
-    rtc_rtcp::packet::unmarshal(&mut Bytes::copy_from_slice(bytes)).is_ok()
+    let mut is_understood = false;
+    for report in Reports::new(bytes) {
+        is_understood |= match report {
+            Report::Receptions(receptions) => receptions.iter().count() <= 31,
+            Report::Nack(nack) => nack.packets().count() <= bytes.len() * 17 / 4,
+            Report::KeyframeRequest => true,
+            Report::Remb(bits_per_second) => bits_per_second >= 0.0,
+            Report::TransportCc(feedback) => {
+                assert_eq!(feedback.statuses().count(), feedback.packets());
+                assert!(feedback.packets() == 0 || feedback.statuses().last() != Some(Status::Lost));
+                true
+            }
+            Report::Other => false,
+        };
+    }
+    is_understood
 }
 
 #[cfg(test)]

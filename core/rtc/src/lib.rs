@@ -8,6 +8,7 @@ pub mod outbound;
 pub mod packetize;
 pub mod peer;
 pub mod port;
+pub mod rtcp;
 pub mod sdp;
 pub mod signalling;
 pub mod srtp;

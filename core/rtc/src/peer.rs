@@ -2,13 +2,12 @@
 //!
 //!   datagram ─▶ STUN: `ice.rs`   ─▶ answer, path
 //!               DTLS: `dtls.rs`  ─▶ flights, keys      only on paths that ICE found valid
-//!               SRTCP: `srtcp.rs` ─▶ reports
+//!               SRTCP: `srtp`    ─▶ reports
 //!
 //! Owns no socket and reads no clock. After every input, poll until [`Output::Wait`]; it says when the next input must
 //! come if nothing else does.
 
 mod ice;
-mod srtcp;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,10 +20,9 @@ use rtc_rtcp::receiver_report::ReceiverReport;
 
 pub use self::ice::Credentials;
 use self::ice::IceLite;
-use self::srtcp::Srtcp;
 use crate::dtls::{Dtls, DtlsError, DtlsEvent, Fingerprint, Identity};
 use crate::port::{Kind, Path};
-use crate::srtp::{Keys, Role};
+use crate::srtp::{Keys, Role, Srtcp};
 
 /// From the answer to the first valid check. The peer has our candidates; a slow one still asks its STUN servers.
 const REACH_TIME_MAX: Duration = Duration::from_secs(30);
@@ -32,9 +30,6 @@ const REACH_TIME_MAX: Duration = Duration::from_secs(30);
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Without a valid check. The peer has gone, or no longer wants what we send (RFC 7675, §5.1).
 const CONSENT_TIME_MAX: Duration = Duration::from_secs(30);
-
-/// RTCP by its second byte, where RTP has the marker and a payload type (RFC 5761, §4).
-const RTCP_TYPES: std::ops::RangeInclusive<u8> = 192..=223;
 
 #[derive(Debug)]
 pub struct PeerSettings {
@@ -77,8 +72,8 @@ pub enum Event {
     HandshakeFailed(DtlsError),
     /// Media may be sent. Once.
     Connected(Keys),
-    /// What the peer reports.
-    Rtcp(Vec<Box<dyn Packet>>),
+    /// What the peer reports, for [`Reports`](crate::rtcp::Reports).
+    Rtcp(Vec<u8>),
     /// An ICE restart is over: to be told to [`Lease::remove_ufrag`](crate::port::Lease::remove_ufrag).
     Retired { ufrag: String },
     /// The last event. Nothing is sent any more.
@@ -144,7 +139,8 @@ impl Peer {
                 Some(Kind::Stun) => self.handle_stun(path, bytes, now),
                 // Threat 6: whoever has not proven to be the peer is not listened to.
                 Some(Kind::Dtls) if self.ice.is_valid(path) => self.handle_dtls(bytes, now),
-                Some(Kind::Srtp) if self.ice.is_valid(path) => self.handle_srtp(bytes),
+                Some(Kind::Srtcp) if self.ice.is_valid(path) => self.handle_srtcp(bytes),
+                // We ask for no media, so RTP is for nobody.
                 _ => {}
             },
             Input::Deadline => self.handle_deadline(now),
@@ -226,13 +222,10 @@ impl Peer {
         self.send_dtls();
         match handled {
             Ok(None) => {}
-            Ok(Some(DtlsEvent::Connected(keys))) => match Srtcp::new(&keys) {
-                Ok(srtcp) => {
-                    self.srtcp = Some(srtcp);
-                    self.out.push_back(Output::Event(Event::Connected(keys)));
-                }
-                Err(error) => self.end(DtlsError::Handshake(error.to_string()).into()),
-            },
+            Ok(Some(DtlsEvent::Connected(keys))) => {
+                self.srtcp = Some(Srtcp::new(&keys));
+                self.out.push_back(Output::Event(Event::Connected(keys)));
+            }
             Ok(Some(DtlsEvent::Failed(error))) => {
                 self.out.push_back(Output::Event(Event::HandshakeFailed(error)));
             }
@@ -248,12 +241,12 @@ impl Peer {
         }
     }
 
-    fn handle_srtp(&mut self, bytes: &[u8]) {
-        // We ask for no media, so RTP is for nobody.
-        if bytes.get(1).is_some_and(|kind| RTCP_TYPES.contains(kind))
-            && let Some(packets) = self.srtcp.as_mut().and_then(|srtcp| srtcp.open(bytes))
-        {
-            self.out.push_back(Output::Event(Event::Rtcp(packets)));
+    fn handle_srtcp(&mut self, bytes: &[u8]) {
+        let Some(srtcp) = &mut self.srtcp else { return };
+        let mut bytes = bytes.to_vec();
+        if let Some(opened) = srtcp.open(&mut bytes).map(<[u8]>::len) {
+            bytes.truncate(opened);
+            self.out.push_back(Output::Event(Event::Rtcp(bytes)));
         }
     }
 

@@ -7,14 +7,9 @@ use rtc::estimate::{Chooser, Estimator, Limits};
 use rtc::outbound::{Batch, ClockAnchor, Line, LineSettings, Transport};
 use rtc::peer::{Closed, Event, Input, Output, Peer};
 use rtc::port::{Lease, Path, Port};
+use rtc::rtcp::{Report, Reports};
 use rtc::srtp::{ExhaustedError, Keys, Sealers};
 use rtc_rtcp::Packet;
-use rtc_rtcp::payload_feedbacks::full_intra_request::FullIntraRequest;
-use rtc_rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
-use rtc_rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
-use rtc_rtcp::receiver_report::ReceiverReport;
-use rtc_rtcp::transport_feedbacks::transport_layer_cc::TransportLayerCc;
-use rtc_rtcp::transport_feedbacks::transport_layer_nack::{NackPair, TransportLayerNack};
 use tracing::{debug, warn};
 
 use super::metrics::{Change, Metrics};
@@ -150,6 +145,12 @@ impl Viewer {
         &self.lease
     }
 
+    /// What it was sent is gone, and the same begins again under other numbers.
+    pub(super) fn begin_anew(&mut self) {
+        self.place.begin_anew();
+        self.next_sound = None;
+    }
+
     /// By its number; `None` leaves it to us again.
     pub(super) fn pin(&mut self, rendition: Option<usize>, programme: &Programme) {
         self.is_pinned = rendition.is_some();
@@ -228,11 +229,10 @@ impl Viewer {
                     self.metrics.handshakes_failed.inc();
                 }
                 Output::Event(Event::Connected(keys)) => self.connected(keys),
-                Output::Event(Event::Rtcp(packets)) => {
-                    packets
-                        .iter()
+                Output::Event(Event::Rtcp(datagram)) => {
+                    Reports::new(&datagram)
                         .take(REPORTS_MAX)
-                        .for_each(|packet| self.heard(packet.as_ref(), programme, now));
+                        .for_each(|report| self.heard(report, programme, now));
                 }
                 Output::Event(Event::Closed(closed)) => return Err(closed),
             }
@@ -256,47 +256,52 @@ impl Viewer {
         }
     }
 
-    fn heard(&mut self, packet: &dyn Packet, programme: &Programme, now: Instant) {
-        let any = packet.as_any();
-        if let Some(nack) = any.downcast_ref::<TransportLayerNack>() {
-            self.is_pressing = true;
-            let rtt = self.estimator.estimate(now).rtt;
-            for line in [&mut self.video, &mut self.audio].into_iter().filter_map(Media::line) {
-                if line.ssrc() == nack.media_ssrc {
-                    let lost = nack.nacks.iter().flat_map(NackPair::packet_list);
-                    let lost = lost.inspect(|_| {
-                        self.metrics.nacked.inc();
-                    });
-                    line.nack(lost, rtt, now, |source| programme.history(source));
-                }
-            }
-        } else if let Some(report) = any.downcast_ref::<ReceiverReport>() {
-            let told = self
-                .video
-                .line()
-                .and_then(|line| report.reports.iter().find_map(|report| line.reception(report, now)));
-            if let Some(told) = told {
-                self.metrics.loss.observe(told.fraction_lost);
-                self.estimator.reception(told, now);
-                let estimate = self.estimator.estimate(now);
-                self.metrics.estimate.observe(estimate.bits_per_second);
-                if let Some(rtt) = estimate.rtt {
-                    self.metrics.round_trip.observe(rtt.as_secs_f64());
+    fn heard(&mut self, report: Report<'_>, programme: &Programme, now: Instant) {
+        match report {
+            Report::TransportCc(feedback) => {
+                let late = self.estimator.feedback(&feedback, now);
+                if let Some(line) = self.video.line() {
+                    line.arrived(late, now);
                 }
                 self.choose(programme, now);
             }
-        } else if let Some(feedback) = any.downcast_ref::<TransportLayerCc>() {
-            let late = self.estimator.feedback(feedback, now);
-            if let Some(line) = self.video.line() {
-                line.arrived(late, now);
+            Report::Receptions(receptions) => {
+                let told = self
+                    .video
+                    .line()
+                    .and_then(|line| receptions.iter().find_map(|reception| line.reception(&reception, now)));
+                if let Some(told) = told {
+                    self.metrics.loss.observe(told.fraction_lost);
+                    self.estimator.reception(told, now);
+                    let estimate = self.estimator.estimate(now);
+                    self.metrics.estimate.observe(estimate.bits_per_second);
+                    if let Some(rtt) = estimate.rtt {
+                        self.metrics.round_trip.observe(rtt.as_secs_f64());
+                    }
+                    self.choose(programme, now);
+                }
             }
-            self.choose(programme, now);
-        } else if let Some(remb) = any.downcast_ref::<ReceiverEstimatedMaximumBitrate>() {
-            self.estimator.remb(f64::from(remb.bitrate), now);
-            self.choose(programme, now);
-        } else if any.is::<PictureLossIndication>() || any.is::<FullIntraRequest>() {
-            self.metrics.keyframe_requests.inc();
-            programme.want_keyframe();
+            Report::Nack(nack) => {
+                self.is_pressing = true;
+                let rtt = self.estimator.estimate(now).rtt;
+                for line in [&mut self.video, &mut self.audio].into_iter().filter_map(Media::line) {
+                    if line.ssrc() == nack.media_ssrc {
+                        let lost = nack.packets().inspect(|_| {
+                            self.metrics.nacked.inc();
+                        });
+                        line.nack(lost, rtt, now, |source| programme.history(source));
+                    }
+                }
+            }
+            Report::Remb(bits_per_second) => {
+                self.estimator.remb(bits_per_second, now);
+                self.choose(programme, now);
+            }
+            Report::KeyframeRequest => {
+                self.metrics.keyframe_requests.inc();
+                programme.want_keyframe();
+            }
+            Report::Other => {}
         }
     }
 

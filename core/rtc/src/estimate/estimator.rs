@@ -1,18 +1,21 @@
 //! Bits per second that one viewer's path carries.
 //!
-//! With transport-cc it is Google Congestion Control as `rtc-interceptor` has it, which wants each packet's departure
-//! beside its arrival. Its own send history keeps three hash maps with an entry per packet; ours keeps an entry per
-//! batch. What it is blind to is watched beside it (`queue.rs`). Without feedback of that kind it is what the loss in receiver reports says.
+//! With transport-cc it is the delay-based half of Google Congestion Control, of whose parts in `rtc-interceptor` it is made.
+//! They want to know when packets left and arrived; packets that left together they take as one, so they are told of
+//! batches. What that is blind to is watched beside it (`queue.rs`). Without feedback of that kind it is what the loss in receiver
+//! reports says.
 
 use std::time::{Duration, Instant};
 
-use rtc_interceptor::{BandwidthEstimator, Gcc, LossController, PacketReport, convert_twcc};
-use rtc_rtcp::transport_feedbacks::transport_layer_cc::{PacketStatusChunk, TransportLayerCc};
+use rtc_interceptor::{
+    LossController, OveruseDetector, PacketReport, RateCalculator, RateController, SlopeEstimator,
+};
 
 use super::bursts::Bursts;
 use super::departures::Departures;
 use super::queue::StandingQueue;
 use crate::outbound::{Batch, Reception};
+use crate::rtcp::{Status, TransportCc};
 
 /// How long what transport-cc feedback said is good for.
 const FEEDBACK_AGE_MAX: Duration = Duration::from_secs(3);
@@ -21,9 +24,6 @@ const REMB_AGE_MAX: Duration = Duration::from_secs(5);
 /// A round trip from a report is preferred for this long: feedback is held back by the receiver for a while that it
 /// does not tell.
 const REPORTED_RTT_AGE_MAX: Duration = Duration::from_secs(10);
-/// Most packets one feedback may tell of. Two bytes can claim 8191, so one datagram could keep us busy with millions;
-/// browsers send four feedbacks a second or more, and this is four times 100 Mbit/s.
-const FEEDBACK_PACKETS_MAX: usize = 2 * 1024;
 
 /// For how long losses are counted before they are judged.
 const LOSS_WINDOW: Duration = Duration::from_millis(500);
@@ -54,10 +54,23 @@ struct Told {
     packets: usize,
 }
 
+/// What one feedback tells of packets that left together.
+#[derive(Debug, Clone, Copy)]
+struct Group {
+    departure: Instant,
+    bytes: usize,
+    /// By the receiver's clock.
+    earliest: Duration,
+    latest: Duration,
+}
+
 /// One viewer's.
 pub struct Estimator {
     departures: Departures,
-    gcc: Gcc,
+    slope: SlopeEstimator,
+    overuse: OveruseDetector,
+    by_delay: RateController,
+    received: RateCalculator,
     queue: StandingQueue,
     bursts: Bursts,
     told: Option<Told>,
@@ -66,8 +79,6 @@ pub struct Estimator {
     loss: LossController,
     min: f64,
     max: f64,
-    /// Number behind the newest packet that the receiver has told of.
-    next_number: u64,
     feedback_at: Option<Instant>,
     remb: Option<(Instant, f64)>,
     reported_rtt: Option<(Instant, Duration)>,
@@ -79,7 +90,10 @@ impl Estimator {
         let Limits { initial, min, max } = limits;
         Self {
             departures: Departures::default(),
-            gcc: Gcc::new(initial, min, max),
+            slope: SlopeEstimator::new(),
+            overuse: OveruseDetector::new(),
+            by_delay: RateController::new(initial, min, max),
+            received: RateCalculator::default(),
             queue: StandingQueue::new(now),
             bursts: Bursts::new(now),
             told: None,
@@ -87,7 +101,6 @@ impl Estimator {
             loss: LossController::new(initial, min, max),
             min,
             max,
-            next_number: 0,
             feedback_at: None,
             remb: None,
             reported_rtt: None,
@@ -103,61 +116,80 @@ impl Estimator {
     }
 
     /// The viewer tells when packets arrived. Returns how much later than at best the latest of them did.
-    pub fn feedback(&mut self, feedback: &TransportLayerCc, now: Instant) -> Duration {
-        let reports = self.reports(feedback, now);
-        if reports.is_empty() {
+    pub fn feedback(&mut self, feedback: &TransportCc<'_>, now: Instant) -> Duration {
+        let Some(base) = self.departures.number(feedback.base()) else { return Duration::ZERO };
+        let (mut lost, mut packets, mut bytes) = (0, 0, 0);
+        let (mut open, mut delays): (Option<Group>, Option<[f64; 2]>) = (None, None);
+        for (number, status) in (base..).zip(feedback.statuses()) {
+            // What was told of before has been counted, as lost if it came late.
+            let Some(batch) = self.departures.tell(number) else { continue };
+            packets += 1;
+            let Status::Arrived(arrival) = status else {
+                lost += 1;
+                continue;
+            };
+            self.feedback_rtt = Some(now.saturating_duration_since(batch.at));
+            bytes += batch.bytes(number);
+            let Some(arrival) = arrival else { continue };
+            match &mut open {
+                Some(group) if group.departure == batch.at => {
+                    group.bytes += batch.bytes(number);
+                    group.earliest = group.earliest.min(arrival);
+                    group.latest = group.latest.max(arrival);
+                }
+                _ => {
+                    let bytes = batch.bytes(number);
+                    let next = Group { departure: batch.at, bytes, earliest: arrival, latest: arrival };
+                    if let Some(group) = open.replace(next) {
+                        self.group(group, &mut delays);
+                    }
+                }
+            }
+        }
+        if packets == 0 {
             return Duration::ZERO;
         }
+        if let Some(group) = open {
+            self.group(group, &mut delays);
+        }
         self.feedback_at = Some(now);
-        self.gcc.on_reports(now, &reports);
-        self.count_losses(&reports, now);
-        let late = self.queue.on_reports(now, &reports);
-        self.bursts.arrived(late, now);
-        late
+        self.received.add(now, bytes);
+        let received = self.received.rate_bits_per_second(now);
+        self.by_delay.update(now, self.overuse.usage(), received);
+        self.count_losses(lost, packets, now);
+        let late = delays.map(|delays| self.queue.on_feedback(now, delays, received.unwrap_or_default()));
+        self.bursts.arrived(late.unwrap_or_default(), now);
+        late.unwrap_or_default()
     }
 
-    /// What is new in it.
-    fn reports(&mut self, feedback: &TransportLayerCc, now: Instant) -> Vec<PacketReport> {
-        if claimed_packets(feedback) > FEEDBACK_PACKETS_MAX {
-            return Vec::new();
+    /// `delays` are the least and the most of the feedback.
+    fn group(&mut self, group: Group, delays: &mut Option<[f64; 2]>) {
+        let trend = self.slope.accumulate(&PacketReport {
+            ssrc: 0,
+            id: 0,
+            rtp_sequence_number: 0,
+            is_twcc: true,
+            twcc_sequence_number: 0,
+            size: group.bytes,
+            arrived: true,
+            departure: group.departure,
+            arrival: Some(group.latest),
+            ecn: Default::default(),
+        });
+        if let Some(trend) = trend {
+            self.overuse.update(trend.at, trend.estimate_ms);
         }
-        let acknowledgements = convert_twcc(feedback);
-        // Behind the newest arrival nothing is known yet: it may be on its way, or the last chunk has room for more
-        // packets than the feedback tells of.
-        let known = acknowledgements.iter().rposition(|ack| ack.arrived).map_or(0, |newest| newest + 1);
-
-        // Not kept: what the first feedback of a viewer who has just joined tells of is thirty times the usual.
-        let mut reports = Vec::with_capacity(known);
-        for ack in acknowledgements.iter().take(known) {
-            // What was told of before has been counted, as lost if it came late.
-            let number = self.departures.number(ack.sequence_number);
-            let Some(number) = number.filter(|&number| number >= self.next_number) else { continue };
-            let Some(departed) = self.departures.find(number) else { continue };
-            self.next_number = number + 1;
-            if ack.arrived {
-                self.feedback_rtt = Some(now.saturating_duration_since(departed.at));
-            }
-            reports.push(PacketReport {
-                ssrc: 0,
-                id: number,
-                rtp_sequence_number: 0,
-                is_twcc: true,
-                twcc_sequence_number: ack.sequence_number,
-                size: departed.bytes,
-                arrived: ack.arrived,
-                departure: departed.at,
-                arrival: ack.arrival,
-                ecn: ack.ecn,
-            });
-        }
-        reports
+        let [earliest, latest] =
+            [group.earliest, group.latest].map(|arrival| self.queue.delay(group.departure, arrival));
+        let [least, most] = delays.get_or_insert([earliest, latest]);
+        (*least, *most) = (least.min(earliest), most.max(latest));
     }
 
     /// Of some packets one lost is many, and the controller goes back up only where next to none is.
-    fn count_losses(&mut self, reports: &[PacketReport], now: Instant) {
+    fn count_losses(&mut self, lost: usize, packets: usize, now: Instant) {
         let since = self.told.get_or_insert(Told { since: now, lost: 0, packets: 0 });
-        since.lost += reports.iter().filter(|report| !report.arrived).count();
-        since.packets += reports.len();
+        since.lost += lost;
+        since.packets += packets;
         if now.saturating_duration_since(since.since) >= LOSS_WINDOW {
             self.feedback_loss.update(now, since.lost, since.packets);
             self.told = None;
@@ -183,9 +215,9 @@ impl Estimator {
 
     pub fn estimate(&self, now: Instant) -> Estimate {
         let is_fresh = |at: Instant, age_max| now.saturating_duration_since(at) <= age_max;
-        // `Gcc` takes the time that a large keyframe needs for a path that is overrun, and goes down to a part of what was
-        // received, which is no more than what was sent. A path that carried it and has no queue carries it.
-        let by_delay = self.gcc.delay_based_bitrate().max(self.queue.carried().min(self.max));
+        // The controller takes the time that a large keyframe needs for a path that is overrun, and goes down to a part of what
+        // was received, which is no more than what was sent. A path that carried it and has no queue carries it.
+        let by_delay = self.by_delay.target().max(self.queue.carried().min(self.max));
         let by_feedback = by_delay.min(self.feedback_loss.target()).min(self.queue.limit());
         let own = match self.feedback_at {
             None => self.loss.target(),
@@ -203,15 +235,6 @@ impl Estimator {
             rtt: reported.map(|(_, rtt)| rtt).or(self.feedback_rtt),
         }
     }
-}
-
-/// How many packets the chunks have room for, which is what reading them costs.
-fn claimed_packets(feedback: &TransportLayerCc) -> usize {
-    let of_chunk = |chunk: &PacketStatusChunk| match chunk {
-        PacketStatusChunk::RunLengthChunk(run) => usize::from(run.run_length),
-        PacketStatusChunk::StatusVectorChunk(vector) => vector.symbol_list.len(),
-    };
-    feedback.packet_chunks.iter().map(of_chunk).sum()
 }
 
 #[cfg(test)]

@@ -3,12 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use rtc_rtcp::transport_feedbacks::transport_layer_cc::{
-    PacketStatusChunk, RecvDelta, RunLengthChunk, SymbolTypeTcc, TransportLayerCc,
-};
-
 use super::{Chooser, Estimator, Limits};
 use crate::outbound::Batch;
+use crate::rtcp::testing::transport_cc;
+use crate::rtcp::{Report, Reports, Status};
 
 const LADDER: [f64; 3] = [600e3, 1_200e3, 3_000e3];
 const FRAMES_PER_SECOND: u32 = 30;
@@ -134,32 +132,17 @@ impl Path {
         let arrived: Vec<_> = self.arrivals.iter().copied().filter(|(_, at)| *at <= seen).collect();
         self.arrivals.retain(|(_, at)| *at > seen);
         let Some(&(last, _)) = arrived.last() else { return };
-        let reference = Duration::from_millis(64);
-        let ticks = (arrived[0].1 - self.start).as_millis() / reference.as_millis();
-        let mut before = self.start + reference * ticks as u32;
-        let mut feedback = TransportLayerCc {
-            base_sequence_number: self.told as u16,
-            packet_status_count: (last + 1 - self.told) as u16,
-            reference_time: ticks as u32,
-            ..Default::default()
-        };
         let mut arrived = arrived.into_iter().peekable();
-        for number in self.told..=last {
-            let symbol = match arrived.next_if(|(arrived, _)| *arrived == number) {
-                None => SymbolTypeTcc::PacketNotReceived,
-                Some((_, at)) => {
-                    // 250 us is the resolution.
-                    let delta = (at - before).as_micros() as i64 / 250 * 250;
-                    before += Duration::from_micros(delta as u64);
-                    feedback.recv_deltas.push(RecvDelta { delta, ..Default::default() });
-                    SymbolTypeTcc::PacketReceivedLargeDelta
-                }
-            };
-            let run = RunLengthChunk { packet_status_symbol: symbol, run_length: 1, ..Default::default() };
-            feedback.packet_chunks.push(PacketStatusChunk::RunLengthChunk(run));
-        }
+        let statuses = (self.told..=last).map(|number| {
+            let at = arrived.next_if(|(arrived, _)| *arrived == number);
+            at.map_or(Status::Lost, |(_, at)| Status::Arrived(Some(at - self.start)))
+        });
+        let packet = transport_cc(self.told as u16, &statuses.collect::<Vec<_>>());
         self.told = last + 1;
-        self.estimator.feedback(&feedback, self.now);
+        for report in Reports::new(&packet) {
+            let Report::TransportCc(feedback) = report else { panic!("{report:?}") };
+            self.estimator.feedback(&feedback, self.now);
+        }
     }
 }
 

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use media::Timescale;
 use rtc_rtcp::Packet;
-use rtc_rtcp::reception_report::ReceptionReport;
 use rtc_rtcp::source_description::{
     SdesType, SourceDescription, SourceDescriptionChunk, SourceDescriptionItem,
 };
@@ -17,6 +16,7 @@ use super::report::{self, ClockAnchor, Reception, Reports};
 use super::resend::{OSN_BYTES, Resend, Resends};
 use super::splices::Splices;
 use crate::packetize::{Frame, SEGMENTS_MAX, Source};
+use crate::rtcp::ReceptionReport;
 use crate::srtp::{ExhaustedError, Sealer, Sealers, SsrcTakenError};
 
 /// Most packets that are looked up for one request. Browsers ask for hundreds at most; a datagram could name thousands,

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use media::Timescale;
-use rtc_rtcp::reception_report::ReceptionReport;
 use rtc_rtcp::sender_report::SenderReport;
+
+use crate::rtcp::ReceptionReport;
 
 /// Browsers need two reports of each line before sound and picture are in step.
 const INTERVAL: Duration = Duration::from_secs(1);

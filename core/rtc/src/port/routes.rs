@@ -120,7 +120,9 @@ impl Routes {
                 // Responses and indications have no user name.
                 None => self.by_address.get(&remote).copied().ok_or(Dropped::UnknownAddress),
             },
-            Kind::Dtls | Kind::Srtp => self.by_address.get(&remote).copied().ok_or(Dropped::UnknownAddress),
+            Kind::Dtls | Kind::Srtp | Kind::Srtcp => {
+                self.by_address.get(&remote).copied().ok_or(Dropped::UnknownAddress)
+            }
         }
     }
 
@@ -140,13 +142,16 @@ where
     }
 }
 
-/// What the first byte says (RFC 7983, §7).
+/// Types of RTCP packets, where RTP has the marker and a payload type (RFC 5761, §4).
+const RTCP_TYPES: std::ops::RangeInclusive<u8> = 192..=223;
+
+/// What the first byte says (RFC 7983, §7), and the second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Stun,
     Dtls,
-    /// SRTP or SRTCP.
     Srtp,
+    Srtcp,
 }
 
 impl Kind {
@@ -154,6 +159,7 @@ impl Kind {
         match bytes.first()? {
             0..=3 => Some(Self::Stun),
             20..=63 => Some(Self::Dtls),
+            128..=191 if bytes.get(1).is_some_and(|kind| RTCP_TYPES.contains(kind)) => Some(Self::Srtcp),
             128..=191 => Some(Self::Srtp),
             _ => None,
         }

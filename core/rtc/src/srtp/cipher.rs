@@ -2,10 +2,15 @@
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::cipher::{AES_128, EncryptingKey, EncryptionContext, UnboundCipherKey};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
 use aws_lc_rs::iv::FixedLength;
 
 use super::keys::{Profile, SALT_BYTES_MAX, SessionKeys};
+use crate::rtcp::HEADER_BYTES;
+
+/// What tells of an RTCP packet whether it is encrypted, and its index (RFC 3711, §3.4).
+const WORD_BYTES: usize = 4;
 
 /// Session keys, expanded once; all SSRCs of a session share them. Allocates nothing per packet.
 pub(super) struct Cipher {
@@ -74,6 +79,87 @@ impl Cipher {
             }
         }
     }
+
+    /// Encrypts an RTCP packet of at least a header behind that, and appends `word` and the tag.
+    pub(super) fn seal_control(&self, packet: &mut Vec<u8>, ssrc: u32, word: u32) {
+        match &self.transform {
+            Transform::Gcm(key) => {
+                let (header, plain) = packet.split_at_mut(HEADER_BYTES);
+                let tag = key
+                    .seal_in_place_separate_tag(
+                        self.control_nonce(ssrc, word),
+                        control_aad(header, word),
+                        plain,
+                    )
+                    .expect("a datagram is far shorter than GCM's limit");
+                packet.extend_from_slice(tag.as_ref());
+                packet.extend_from_slice(&word.to_be_bytes());
+            }
+            Transform::CmHmac(keys) => {
+                let (key, mac) = &**keys;
+                self.counter_mode(key, &mut packet[HEADER_BYTES..], ssrc, word);
+                packet.extend_from_slice(&word.to_be_bytes());
+                let tag = hmac::sign(mac, packet);
+                packet.extend_from_slice(&tag.as_ref()[..self.profile().tag_bytes()]);
+            }
+        }
+    }
+
+    /// The word of a sealed RTCP packet; `None` if that is too short for one.
+    pub(super) fn control_word(&self, sealed: &[u8]) -> Option<u32> {
+        let behind = match self.transform {
+            Transform::Gcm(_) => 0,
+            Transform::CmHmac(_) => self.profile().tag_bytes(),
+        };
+        let (_, word) = sealed.get(..sealed.len().checked_sub(behind)?)?.split_last_chunk()?;
+        Some(u32::from_be_bytes(*word))
+    }
+
+    /// Opens a sealed RTCP packet, whose [word](Self::control_word) is `word`. `None` if nobody sealed it, or somebody changed it.
+    pub(super) fn open_control<'a>(&self, sealed: &'a mut [u8], ssrc: u32, word: u32) -> Option<&'a [u8]> {
+        let end = sealed.len().checked_sub(WORD_BYTES + self.profile().tag_bytes())?;
+        match &self.transform {
+            Transform::Gcm(key) => {
+                let (header, body) = sealed.split_first_chunk_mut::<HEADER_BYTES>()?;
+                let body = body.get_mut(..end.checked_sub(HEADER_BYTES)? + self.profile().tag_bytes())?;
+                key.open_in_place(self.control_nonce(ssrc, word), control_aad(header, word), body).ok()?;
+            }
+            Transform::CmHmac(keys) => {
+                let (key, mac) = &**keys;
+                let (body, tag) = sealed.split_at_mut_checked(end + WORD_BYTES)?;
+                let expected = hmac::sign(mac, body);
+                verify_slices_are_equal(&expected.as_ref()[..tag.len()], tag).ok()?;
+                // What encrypts in counter mode decrypts.
+                self.counter_mode(key, body.get_mut(HEADER_BYTES..end)?, ssrc, word);
+            }
+        }
+        sealed.get(..end)
+    }
+
+    /// RFC 7714, §9.1: two zeros, SSRC, two zeros, index.
+    fn control_nonce(&self, ssrc: u32, word: u32) -> Nonce {
+        Nonce::assume_unique_for_key(masked(2, ssrc, index_of(word), &self.salt))
+    }
+
+    /// RFC 3711, §4.1.1: as for RTP, with the index of RTCP.
+    fn counter_mode(&self, key: &EncryptingKey, bytes: &mut [u8], ssrc: u32, word: u32) {
+        let counter = masked(4, ssrc, index_of(word), &self.salt);
+        key.less_safe_encrypt(bytes, EncryptionContext::Iv128(FixedLength::from(counter)))
+            .expect("counter mode takes any length");
+    }
+}
+
+/// Without the flag before it.
+fn index_of(word: u32) -> u64 {
+    u64::from(word & !(1 << 31))
+}
+
+/// RFC 7714, §9.2: the header, and the word behind the packet.
+fn control_aad(header: &[u8], word: u32) -> Aad<[u8; HEADER_BYTES + WORD_BYTES]> {
+    let mut aad = [0; HEADER_BYTES + WORD_BYTES];
+    aad[..HEADER_BYTES].copy_from_slice(header);
+    aad[HEADER_BYTES..].copy_from_slice(&word.to_be_bytes());
+    Aad::from(aad)
 }
 
 /// The salt XOR zeros, the SSRC at byte `at` and the index behind it: the shape of both initialisation vectors.

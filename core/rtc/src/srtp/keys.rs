@@ -12,10 +12,10 @@ pub(super) const SALT_BYTES_MAX: usize = 14;
 /// HMAC-SHA1's key (RFC 3711, §5.2).
 pub(super) const AUTH_KEY_BYTES: usize = 20;
 
-/// Labels of RFC 3711, §4.3.1, for RTP. Those of RTCP are other numbers, so its keys are others too.
-const LABEL_ENCRYPTION: u8 = 0x00;
-const LABEL_AUTHENTICATION: u8 = 0x01;
-const LABEL_SALT: u8 = 0x02;
+/// Labels of RFC 3711, §4.3.1: of the key that encrypts, of the one that authenticates, and of the salt.
+const RTP_LABELS: [u8; 3] = [0x00, 0x01, 0x02];
+/// Other numbers, so the keys are others too.
+const RTCP_LABELS: [u8; 3] = [0x03, 0x04, 0x05];
 
 /// The SRTP protection profiles we take. GCM costs less than half of the other where SHA-1 has no instructions (bench
 /// `seal`).
@@ -120,7 +120,7 @@ impl Keys {
     }
 }
 
-/// What RTP of one direction is sealed with.
+/// What RTP or RTCP of one direction is sealed with.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct SessionKeys {
     pub(super) encryption: [u8; KEY_BYTES],
@@ -133,13 +133,17 @@ pub(super) struct SessionKeys {
 impl SessionKeys {
     /// The key derivation rate is zero with DTLS (RFC 5764, §4.1.2): these hold for the whole session.
     pub(super) fn for_rtp(profile: Profile, master: &Master) -> Self {
-        let mut salt = derive(master, LABEL_SALT);
+        Self::new(profile, master, RTP_LABELS)
+    }
+
+    pub(super) fn for_rtcp(profile: Profile, master: &Master) -> Self {
+        Self::new(profile, master, RTCP_LABELS)
+    }
+
+    fn new(profile: Profile, master: &Master, [encryption, authentication, salt]: [u8; 3]) -> Self {
+        let mut salt = derive(master, salt);
         salt[profile.salt_bytes()..].fill(0);
-        Self {
-            encryption: derive(master, LABEL_ENCRYPTION),
-            salt,
-            authentication: derive(master, LABEL_AUTHENTICATION),
-        }
+        Self { encryption: derive(master, encryption), salt, authentication: derive(master, authentication) }
     }
 }
 

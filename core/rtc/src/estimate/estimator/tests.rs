@@ -1,13 +1,22 @@
-use rtc_rtcp::transport_feedbacks::transport_layer_cc::{
-    PacketStatusChunk, RunLengthChunk, StatusVectorChunk, SymbolSizeTypeTcc, SymbolTypeTcc,
-};
-
 use super::*;
+use crate::rtcp::testing::{arrived, transport_cc};
+use crate::rtcp::{Report, Reports};
 
 const LIMITS: Limits = Limits { initial: 2e6, min: 100e3, max: 10e6 };
 
 fn batch(first: u64, packets: usize, bytes: &[u8]) -> Batch<'_> {
     Batch { bytes, segment: bytes.len() / packets, packets, transport_sequence: Some(first) }
+}
+
+const LOST: Status = Status::Lost;
+const ARRIVED: Status = Status::Arrived(None);
+
+fn feed(estimator: &mut Estimator, base: u16, statuses: &[Status], now: Instant) -> Duration {
+    let packet = transport_cc(base, statuses);
+    match Reports::new(&packet).next() {
+        Some(Report::TransportCc(feedback)) => estimator.feedback(&feedback, now),
+        other => panic!("{other:?}"),
+    }
 }
 
 fn lost(fraction_lost: f64, rtt_ms: Option<u64>) -> Reception {
@@ -53,17 +62,7 @@ fn a_viewer_that_falls_silent_gets_no_more_than_before() {
     let mut now = Instant::now();
     let mut estimator = Estimator::new(LIMITS, now);
     estimator.sent(&batch(0, 1, &[0; 1200]), now);
-    let run = RunLengthChunk {
-        run_length: 1,
-        packet_status_symbol: SymbolTypeTcc::PacketReceivedWithoutDelta,
-        ..Default::default()
-    };
-    let feedback = TransportLayerCc {
-        packet_status_count: 1,
-        packet_chunks: vec![PacketStatusChunk::RunLengthChunk(run)],
-        ..Default::default()
-    };
-    estimator.feedback(&feedback, now);
+    feed(&mut estimator, 0, &[ARRIVED], now);
     let told = estimator.estimate(now).bits_per_second;
     for _ in 0..30 {
         now += Duration::from_secs(1);
@@ -73,60 +72,61 @@ fn a_viewer_that_falls_silent_gets_no_more_than_before() {
 }
 
 #[test]
-fn hostile_feedback_is_cheap_and_changes_nothing() {
+fn feedback_of_what_was_never_sent_changes_nothing() {
     let now = Instant::now();
     let mut estimator = Estimator::new(LIMITS, now);
+    feed(&mut estimator, 0, &[arrived(64)], now);
     estimator.sent(&batch(0, 10, &[0; 12_000]), now);
-    let run = |length, symbol| {
-        let run = RunLengthChunk { run_length: length, packet_status_symbol: symbol, ..Default::default() };
-        PacketStatusChunk::RunLengthChunk(run)
-    };
-    let many = TransportLayerCc {
-        packet_status_count: 10,
-        packet_chunks: vec![run(8191, SymbolTypeTcc::PacketReceivedWithoutDelta); 300],
-        ..Default::default()
-    };
-    estimator.feedback(&many, now);
-    // Packets that were never sent, and none at all.
-    let unknown = TransportLayerCc {
-        base_sequence_number: 500,
-        packet_status_count: 50,
-        packet_chunks: vec![run(50, SymbolTypeTcc::PacketReceivedSmallDelta)],
-        ..Default::default()
-    };
-    estimator.feedback(&unknown, now);
-    estimator.feedback(&TransportLayerCc::default(), now);
+    feed(&mut estimator, 500, &[arrived(64); 50], now);
+    feed(&mut estimator, 10, &[arrived(64); 2_048], now);
+    feed(&mut estimator, 0, &[], now);
     assert_eq!(estimator.feedback_at, None);
     let estimate = estimator.estimate(now);
     assert_eq!((estimate.bits_per_second, estimate.rtt), (2e6, None));
 }
 
-/// The unused end of a status vector says "not received" of packets that were not even sent then.
 #[test]
-fn what_the_last_chunk_has_room_for_is_not_lost() {
+fn feedback_is_counted_once_and_tells_the_round_trip_and_how_late_packets_are() {
     let now = Instant::now();
+    let later = now + Duration::from_millis(33);
     let mut estimator = Estimator::new(LIMITS, now);
-    estimator.sent(&batch(0, 14, &[0; 14 * 1200]), now);
-    let mut symbols = vec![SymbolTypeTcc::PacketNotReceived; 14];
-    symbols[0] = SymbolTypeTcc::PacketReceivedWithoutDelta;
-    symbols[2] = SymbolTypeTcc::PacketReceivedWithoutDelta;
-    let vector = StatusVectorChunk {
-        symbol_size: SymbolSizeTypeTcc::OneBit,
-        symbol_list: symbols.clone(),
-        ..Default::default()
-    };
-    let feedback = TransportLayerCc {
-        packet_status_count: 4,
-        packet_chunks: vec![PacketStatusChunk::StatusVectorChunk(vector)],
-        ..Default::default()
-    };
-    let reports = estimator.reports(&feedback, now + Duration::from_millis(60));
-    let told: Vec<(u64, bool)> = reports.iter().map(|report| (report.id, report.arrived)).collect();
-    assert_eq!(told, [(0, true), (1, false), (2, true)]);
-    assert_eq!(estimator.next_number, 3);
+    estimator.sent(&batch(65_533, 4, &[0; 4 * 1200]), now);
+    estimator.sent(&batch(65_537, 2, &[0; 2 * 1200]), later);
+    let statuses = [arrived(1_000), LOST, arrived(1_010), LOST];
+    let late = feed(&mut estimator, 65_533, &statuses, now + Duration::from_millis(60));
+    assert_eq!(late.as_millis(), 10);
+    let counted = |estimator: &Estimator| estimator.told.as_ref().map(|told| (told.lost, told.packets));
+    assert_eq!(counted(&estimator), Some((1, 3)), "the last may be on its way");
     assert_eq!(estimator.estimate(now).rtt, Some(Duration::from_millis(60)));
-    let again = estimator.reports(&feedback, now + Duration::from_millis(90));
-    assert!(again.is_empty(), "the same again is no news");
+    feed(&mut estimator, 65_533, &statuses, now + Duration::from_millis(90));
+    assert_eq!(counted(&estimator), Some((1, 3)), "the same again is no news");
+    // Over the wrap of the number, and of another batch.
+    let statuses = [arrived(1_001), arrived(1_053), arrived(1_033)];
+    let late = feed(&mut estimator, 0, &statuses, later + Duration::from_millis(70));
+    assert_eq!((late.as_millis(), counted(&estimator)), (20, Some((1, 6))));
+    assert_eq!(estimator.estimate(now).rtt, Some(Duration::from_millis(70)));
+}
+
+#[test]
+fn feedback_allocates_nothing() {
+    let mut now = Instant::now();
+    let mut estimator = Estimator::new(LIMITS, now);
+    let packets: Vec<_> = (0..400_u64)
+        .map(|turn| transport_cc((turn * 16) as u16, &[arrived(1_000 + turn * 50); 16]))
+        .collect();
+    let mut run = |turns: std::ops::Range<u64>| {
+        for turn in turns {
+            estimator.sent(&batch(turn * 16, 16, &[0; 16 * 1200]), now);
+            now += Duration::from_millis(50);
+            for report in Reports::new(&packets[turn as usize]) {
+                let Report::TransportCc(feedback) = report else { panic!("{report:?}") };
+                estimator.feedback(&feedback, now);
+            }
+        }
+    };
+    // Until what is kept has its size.
+    run(0..100);
+    assert_eq!(allocation_counter::measure(|| run(100..400)).count_total, 0);
 }
 
 /// A share of losses that is repaired says nothing of how much the path carries, whatever small feedbacks say of it one by one.
@@ -141,25 +141,38 @@ fn losses_by_chance_do_not_wear_the_estimate_down() {
             estimator.sent(&batch(turn * 5, 5, &[0; 5 * 1200]), now);
             now += Duration::from_millis(50);
             // The last one arrives always, so that the others are known to be lost.
-            let chunks = (0..5).map(|packet| {
-                let symbol = if packet < 4 && random.f64() < 0.1 {
-                    SymbolTypeTcc::PacketNotReceived
-                } else {
-                    SymbolTypeTcc::PacketReceivedWithoutDelta
-                };
-                let run =
-                    RunLengthChunk { run_length: 1, packet_status_symbol: symbol, ..Default::default() };
-                PacketStatusChunk::RunLengthChunk(run)
-            });
-            let feedback = TransportLayerCc {
-                base_sequence_number: (turn * 5) as u16,
-                packet_status_count: 5,
-                packet_chunks: chunks.collect(),
-                ..Default::default()
-            };
-            estimator.feedback(&feedback, now);
+            let statuses: Vec<_> =
+                (0..5).map(|packet| if packet < 4 && random.f64() < 0.1 { LOST } else { ARRIVED }).collect();
+            feed(&mut estimator, (turn * 5) as u16, &statuses, now);
         }
         let estimate = estimator.estimate(now).bits_per_second;
         assert!(estimate > 1e6, "{estimate} after a minute of 8 % loss");
     }
+}
+
+/// What changes on a screen once a second takes the path half of it, each piece arriving later than the one before. Congestion
+/// control by delay takes that for a path that is overrun; but all of it was carried, and no queue stands.
+#[test]
+fn what_was_carried_is_carried_however_long_it_took() {
+    let start = Instant::now();
+    let (mut estimator, mut number, mut bytes) = (Estimator::new(LIMITS, start), 0_u64, 0);
+    let mut least = f64::INFINITY;
+    for millis in (0..30_000).step_by(10) {
+        let (packets, late) = match millis % 1_000 {
+            in_second @ 0..100 => (16, in_second * 5),
+            100..900 => continue,
+            _ => (2, 0),
+        };
+        let sent = start + Duration::from_millis(millis);
+        let told = sent + Duration::from_millis(late + 20);
+        estimator.sent(&batch(number, packets, &vec![0; packets * 1_200]), sent);
+        feed(&mut estimator, number as u16, &vec![arrived(1_000 + millis + late); packets], told);
+        number += packets as u64;
+        bytes += packets * 1_200;
+        if millis > 5_000 {
+            least = least.min(estimator.estimate(told).bits_per_second);
+        }
+    }
+    let carried = bytes as f64 * 8.0 / 30.0;
+    assert!(least > carried, "{least} of {carried}");
 }
