@@ -167,7 +167,8 @@ impl Shard {
                     None => return,
                 },
                 _ = datagrams.recv_many(&mut came, AT_ONCE) => {
-                    came.drain(..).for_each(|datagram| self.datagram(&datagram));
+                    let now = Instant::now();
+                    came.drain(..).for_each(|datagram| self.datagram(&datagram, now));
                 }
                 _ = frames.recv_many(&mut read, AT_ONCE) => self.frames(&mut read),
                 () = due => {}
@@ -256,9 +257,9 @@ impl Shard {
         self.drive(number, None, Instant::now());
     }
 
-    fn datagram(&mut self, datagram: &Datagram) {
+    fn datagram(&mut self, datagram: &Datagram, now: Instant) {
         let input = Input::Datagram { path: datagram.path, bytes: &datagram.bytes };
-        self.drive(datagram.peer, Some(input), Instant::now());
+        self.drive(datagram.peer, Some(input), now);
     }
 
     /// Frames of all renditions first, so that each viewer is looked at once.
@@ -300,6 +301,9 @@ impl Shard {
 
     fn deadlines(&mut self) {
         let now = Instant::now();
+        if self.deadlines.first().is_none_or(|(first, _)| now < *first) {
+            return;
+        }
         // Each once, whatever its next deadline is: no viewer may keep the thread from the others.
         let later = self.deadlines.split_off(&(now, u64::MAX));
         for (_, viewer) in std::mem::replace(&mut self.deadlines, later) {

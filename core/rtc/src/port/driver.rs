@@ -17,19 +17,26 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use super::routes::Dropped;
+use super::routes::{Dropped, Kind};
 use super::{Counters, DATAGRAM_BYTES_MAX, Path, Shared, Transport, tcp};
 
 /// Messages taken from the kernel at once. With GRO each may be many datagrams of one sender.
-const BATCH: usize = 16;
+const BATCH: usize = 32;
 /// Batches in one look.
-const BATCHES_MAX: usize = 64;
+const BATCHES_MAX: usize = 32;
 /// The longest message, with GRO.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
-/// Between two looks at a busy socket. What comes meanwhile waits in the kernel, and is then handed over together: to wake two
-/// threads for each report of each viewer costs as much as to send them half of their pictures (bench `whep`).
+/// Between two looks at a busy socket, while a publisher's media comes: it is to be passed on at once. What comes meanwhile
+/// waits in the kernel, and is then handed over together: to wake two threads for each report of each viewer costs as much as to
+/// send them half of their pictures (bench `whep`).
 const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// The same while all that comes are reports of viewers, which nobody waits for,
+const LOOK_EVERY_UNHURRIED: Duration = Duration::from_millis(4);
+/// and not so many that the kernel might have no room for more: it may hold some five hundred.
+const HURRIED_DATAGRAMS: usize = 64;
+/// Sound comes every 20 ms.
+const HURRY: Duration = Duration::from_millis(200);
 
 /// After an error, of which the only likely one is that the kernel has no memory.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -88,6 +95,14 @@ impl PortDriver {
     }
 }
 
+/// What one look found.
+#[derive(Debug, Default)]
+struct Came {
+    datagrams: usize,
+    /// Of somebody's, RTP among them.
+    media: usize,
+}
+
 struct Receiver {
     shared: Arc<Shared>,
     socket: UdpSocket,
@@ -103,17 +118,26 @@ impl Receiver {
         let socket = tokio::net::UdpSocket::from_std(self.socket)?;
         let mut buffer = vec![0; BATCH * MESSAGE_BYTES_MAX];
         let mut looked = Instant::now();
+        let (mut media_at, mut every) = (None, LOOK_EVERY);
         loop {
             tokio::select! {
                 () = drain.cancelled() => return Ok(()),
                 ready = socket.readable() => ready?,
             }
             let since = looked.elapsed();
-            if since < LOOK_EVERY {
-                wait(LOOK_EVERY - since);
+            if since < every {
+                wait(every - since);
             }
             looked = Instant::now();
-            if self.shared.receive_all(&socket, &mut buffer).is_err() {
+            let mut came = Came::default();
+            let received = self.shared.receive_all(&socket, &mut buffer, &mut came);
+            if came.media > 0 {
+                media_at = Some(looked);
+            }
+            let is_hurried = came.datagrams >= HURRIED_DATAGRAMS
+                || media_at.is_some_and(|at| looked.saturating_duration_since(at) < HURRY);
+            every = if is_hurried { LOOK_EVERY } else { LOOK_EVERY_UNHURRIED };
+            if received.is_err() {
                 sleep(PAUSE).await;
             }
         }
@@ -138,7 +162,12 @@ async fn accept(acceptor: &mut Option<Acceptor>, counters: &Counters) -> Accepte
 
 impl Shared {
     /// What has come by now.
-    fn receive_all(&self, socket: &tokio::net::UdpSocket, buffer: &mut [u8]) -> io::Result<()> {
+    fn receive_all(
+        &self,
+        socket: &tokio::net::UdpSocket,
+        buffer: &mut [u8],
+        came: &mut Came,
+    ) -> io::Result<()> {
         let mut metas = [RecvMeta::default(); BATCH];
         // Bounded: whoever floods the port must not keep it from its drain.
         for _ in 0..BATCHES_MAX {
@@ -154,7 +183,7 @@ impl Shared {
                 Err(error) => return Err(error),
             };
             for (meta, message) in metas[..messages].iter().zip(buffer.chunks_exact(MESSAGE_BYTES_MAX)) {
-                self.dispatch(meta, message);
+                self.dispatch(meta, message, came);
             }
             // Most likely all: the next look tells.
             if messages < BATCH {
@@ -164,7 +193,7 @@ impl Shared {
         Ok(())
     }
 
-    fn dispatch(&self, meta: &RecvMeta, message: &[u8]) {
+    fn dispatch(&self, meta: &RecvMeta, message: &[u8], came: &mut Came) {
         let bound = self.bound;
         let asked = meta.dst_ip.filter(|_| bound.ip().is_unspecified()).unwrap_or(bound.ip());
         let path = Path {
@@ -173,21 +202,22 @@ impl Shared {
             transport: Transport::Udp,
         };
         for datagram in message[..meta.len].chunks(meta.stride.max(1)) {
-            self.counters.received.add(1);
-            self.deliver(path, datagram);
+            came.datagrams += 1;
+            let is_media = self.deliver(path, datagram) && Kind::of(datagram) == Some(Kind::Srtp);
+            came.media += usize::from(is_media);
         }
     }
 
-    pub(super) fn deliver(&self, path: Path, datagram: &[u8]) {
+    /// Whether it was somebody's.
+    fn deliver(&self, path: Path, datagram: &[u8]) -> bool {
+        self.counters.received.add(1);
         // Nobody can be answered at port 0; trying would be EINVAL, after which quinn-udp does without GSO for all.
         let result = if datagram.len() > DATAGRAM_BYTES_MAX || path.remote.port() == 0 {
             Err(Dropped::Malformed)
         } else {
             self.routes().deliver(path, datagram)
         };
-        if let Err(dropped) = result {
-            self.count(dropped);
-        }
+        result.map_err(|dropped| self.count(dropped)).is_ok()
     }
 
     pub(super) fn count(&self, dropped: Dropped) {
