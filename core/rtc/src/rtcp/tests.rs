@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use rtc_interceptor::convert_twcc;
 use rtc_rtcp::Packet;
 use rtc_rtcp::goodbye::Goodbye;
