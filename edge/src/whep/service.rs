@@ -22,6 +22,7 @@ use rtc::signalling::{
     self, Condition, FRAGMENT, FRAGMENT_BYTES_MAX, Fragment, Place, SDP, refusal, try_again,
 };
 use serde::Deserialize;
+use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::metrics::Metrics;
@@ -185,9 +186,7 @@ impl Whep {
                 let choice: Choice = serde_json::from_slice(body).map_err(|error| {
                     refusal(StatusCode::BAD_REQUEST, &format!("not {{\"rendition\": NAME or null}}: {error}"))
                 })?;
-                let session = self.session(session)?;
-                self.command(&session, Command::Pin { viewer: session.viewer, rendition: choice.rendition })?;
-                Ok(signalling::done(StatusCode::NO_CONTENT))
+                self.pin(session, choice.rendition).await
             }
             (Place::Session(id), &Method::PATCH) => {
                 let fragment = signalling::body_of(headers, body, FRAGMENT, FRAGMENT_BYTES_MAX)?;
@@ -349,9 +348,19 @@ impl Whep {
         Ok(signalling::restarted(&etag, ours.answer(&session.section, &session.candidates)))
     }
 
+    async fn pin(&self, id: &str, rendition: Option<String>) -> Result<Response<Bytes>, Response<Bytes>> {
+        let session = self.session(id)?;
+        let (reply, pinned) = oneshot::channel();
+        self.command(&session, Command::Pin { viewer: session.viewer, rendition, reply })?;
+        match pinned.await {
+            Ok(Ok(())) => Ok(signalling::done(StatusCode::NO_CONTENT)),
+            Ok(Err(error)) => Err(refusal(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string())),
+            Err(_) => Err(gone()),
+        }
+    }
+
     fn session(&self, id: &str) -> Result<Session, Response<Bytes>> {
-        let found = lock(&self.shared.sessions).by_id.get(id).cloned();
-        found.ok_or_else(|| refusal(StatusCode::NOT_FOUND, "there is no such session; it may have ended"))
+        lock(&self.shared.sessions).by_id.get(id).cloned().ok_or_else(gone)
     }
 
     fn command(&self, session: &Session, command: Command) -> Result<(), Response<Bytes>> {
@@ -460,6 +469,10 @@ impl Random {
             sequences: [number(40) as u16, number(44) as u16],
         })
     }
+}
+
+fn gone() -> Response<Bytes> {
+    refusal(StatusCode::NOT_FOUND, "there is no such session; it may have ended")
 }
 
 /// A shard that does not keep up with requests is in trouble.
