@@ -7,7 +7,7 @@
 #   scripts/setup.sh demo     the same, GStreamer's codecs, and ffmpeg with a font for the burned-in clock
 #   scripts/setup.sh cluster  as for demo, and nats-server
 #   scripts/setup.sh fuzz     a C and a C++ compiler, git, and Node.js with npm
-#   scripts/setup.sh test     as for demo, Chromium, an ffmpeg that publishes HEVC, AV1 and Opus, nats-server, aiortc,
+#   scripts/setup.sh test     as for demo, Chromium, an ffmpeg that publishes HEVC, AV1 and Opus, nats-server, aiortc, coturn,
 #                             and pebble, which signs certificates
 #
 # Rust is expected to be there; its exact version comes by itself through rust-toolchain.toml.
@@ -147,6 +147,7 @@ if [[ $level == test ]]; then
     want chromium "to watch as a viewer does" chromium
     want ip "to lay a bad network" iproute2
     want curl "to watch over HTTP/2" curl
+    want turnserver "to let browsers through a firewall" coturn
 fi
 apt_install "${packages[@]}"
 

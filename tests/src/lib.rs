@@ -9,7 +9,7 @@
 //!   [`strict`]      an independent reader of playlists that forgives nothing
 //!   [`ffprobe`]     what a foreign demuxer sees in what was kept, and [`fmp4`] what is written there
 //!   [`browser`]     Chromium on the watch page, [`aiortc`], WebRTC that is no browser's; both told of by a [`script`]
-//!   [`network`]     a bad one, for a browser to be in
+//!   [`network`]     a bad one, for a browser to be in, and [`turn`], a relay around a firewall
 //!   [`tls`]         certificates, and viewers that look at them; [`pebble`], an authority that signs them
 //!
 //! A black box: nothing here knows the crates under test.
@@ -33,5 +33,6 @@ pub mod script;
 pub mod server;
 pub mod strict;
 pub mod tls;
+pub mod turn;
 pub mod viewer;
 pub mod watched;

@@ -6,10 +6,10 @@ use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use media::{CodecConfig, Timescale};
 use net::{Limits, Places};
 use relay::Stream;
@@ -19,7 +19,7 @@ use rtc::peer::{Credentials, Peer, PeerSettings};
 use rtc::port::Port;
 use rtc::sdp::{AnswerSettings, Negotiated, Offer, ProfileLevelId, Ssrcs};
 use rtc::signalling::{
-    self, Condition, FRAGMENT, FRAGMENT_BYTES_MAX, Fragment, Place, SDP, refusal, try_again,
+    self, Condition, FRAGMENT, FRAGMENT_BYTES_MAX, Fragment, IceServers, Place, SDP, refusal, try_again,
 };
 use serde::Deserialize;
 use tokio::sync::oneshot;
@@ -62,7 +62,7 @@ struct Shared {
     identity: Arc<Identity>,
     shards: Vec<Handle>,
     sessions: Sessions,
-    links: Vec<HeaderValue>,
+    ice_servers: IceServers,
     places: Places,
     metrics: Metrics,
     audience: Audience,
@@ -100,8 +100,6 @@ struct Session {
 pub enum StartError {
     #[error(transparent)]
     Identity(#[from] rtc::dtls::IdentityError),
-    #[error("an address of a STUN or TURN server that cannot be told: {0}")]
-    IceServer(#[from] http::header::InvalidHeaderValue),
     #[error("no thread for viewers by WebRTC: {0}")]
     Thread(#[from] std::io::Error),
 }
@@ -125,7 +123,7 @@ impl Whep {
         port: Port,
         threads: NonZeroUsize,
         limits: Limits,
-        ice_servers: &[String],
+        ice_servers: IceServers,
         metrics: &crate::Metrics,
     ) -> Result<Self, StartError> {
         let identity = Arc::new(Identity::generate()?);
@@ -141,14 +139,14 @@ impl Whep {
         let shards = shards.collect::<Result<_, _>>()?;
         let (metrics, audience) = (metrics.whep.clone(), metrics.audience.clone());
         let numbers = AtomicU64::new(1);
-        let (places, links) = (Places::new(limits), signalling::links(ice_servers)?);
+        let places = Places::new(limits);
         let shared = Shared {
             programmes,
             port,
             identity,
             shards,
             sessions,
-            links,
+            ice_servers,
             places,
             metrics,
             audience,
@@ -180,7 +178,7 @@ impl Whep {
                 let waits =
                     request.uri().query().is_some_and(|query| query.split('&').any(|word| word == "wait"));
                 let (stream, watching) = self.shared.programmes.find(id, waits).await?;
-                self.join(viewer, &stream, watching, &offer)
+                self.join(viewer, signalling::asked_address(&request), &stream, watching, &offer)
             }
             (Place::Session(session), &Method::PATCH) if signalling::is_of_kind(headers, JSON) => {
                 let choice: Choice = serde_json::from_slice(body).map_err(|error| {
@@ -207,6 +205,7 @@ impl Whep {
     fn join(
         &self,
         viewer: IpAddr,
+        asked: Option<IpAddr>,
         stream: &Arc<Stream>,
         watching: Option<Watching>,
         offer: &Offer,
@@ -245,7 +244,7 @@ impl Whep {
                 session_id: number,
                 credentials: &credentials,
                 fingerprint: self.shared.identity.fingerprint(),
-                candidates: self.shared.port.candidates(),
+                candidates: &self.shared.port.candidates(asked),
                 video,
                 audio,
                 cname: &cname,
@@ -311,7 +310,9 @@ impl Whep {
         self.shared.metrics.answered.inc();
         info!(viewer = number, peer.addr = %viewer, stream.id = %stream.id(), "viewer by WebRTC");
         let (app, name) = (stream.id().app(), stream.id().stream());
-        Ok(signalling::created(&format!("{PREFIX}{app}/{name}/{id}"), &etag, &self.shared.links, answer.text))
+        let (location, links) =
+            (format!("{PREFIX}{app}/{name}/{id}"), self.shared.ice_servers.links(SystemTime::now()));
+        Ok(signalling::created(&location, &etag, links, answer.text))
     }
 
     /// Candidates are of no use to us, who answer only; new credentials are a restart (RFC 9725, §4.3).
