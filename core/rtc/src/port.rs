@@ -4,7 +4,7 @@
 //!   any thread ─▶ [`Port::send`] ─▶ socket, from the address that the peer asked
 //!
 //! Whoever runs a session takes a [`Lease`] on the ufrag it put into its SDP. The same port number, over TCP, is for
-//! peers whose network lets no UDP through (`tcp.rs`).
+//! peers whose network lets no UDP through (`tcp.rs`). Where the world sees the port is asked of a STUN server (`reflexive.rs`).
 
 mod candidates;
 mod counters;

@@ -115,17 +115,21 @@ pub(super) struct Answer {
 impl Answer {
     /// `port`: ours.
     pub(super) fn tell(&self, port: u16) {
-        let Self { server, mapped, .. } = self;
-        match self.is_new {
-            false => {}
-            true if mapped.port() == port => {
-                info!("WebRTC peers are offered {mapped} too, where {server} sees this machine (webrtc.stun)")
-            }
-            true => info!(
-                "WebRTC peers are offered {mapped} too, where {server} sees this machine (webrtc.stun). The NAT between them \
-                 changes ports: if peers do not get through, lead UDP and TCP {port} here, and set webrtc.public"
-            ),
+        let Self { server, mapped, is_new } = self;
+        if !is_new {
+            return;
         }
+        let changed = if mapped.port() == port {
+            String::new()
+        } else {
+            format!(
+                ". The NAT between them changes ports: if peers do not get through, lead UDP and TCP {port} here, and set \
+                 webrtc.public"
+            )
+        };
+        info!(
+            "WebRTC peers are offered {mapped} too, where {server} sees this machine (webrtc.stun){changed}"
+        );
     }
 }
 
