@@ -413,6 +413,12 @@ def webrtc():
     check = zlib.crc32(message(attributes, 8)) ^ 0x5354554E
     seed("webrtc_binding_request", "nomination", message(attributes + attribute(0x8028, struct.pack(">I", check)), 0))
 
+    for name, family, address in [("v4", 1, bytes([203, 0, 113, 7])), ("v6", 2, bytes.fromhex("20010db8000000000000000000000007"))]:
+        key = struct.pack(">I", 0x2112A442) + bytes(range(12))
+        mapped = struct.pack(">BBH", 0, family, 8189 ^ 0x2112) + bytes(a ^ b for a, b in zip(address, key))
+        answer = message(attribute(0x8022, b"a server") + attribute(0x0020, mapped), 0)
+        seed("webrtc_stun_answer", name, b"\1\1" + answer[2:])
+
     for offer in ("firefox", "aiortc"):
         seed("webrtc_offer", offer, (ROOT / f"core/rtc/src/sdp/fixtures/{offer}.sdp").read_bytes())
 

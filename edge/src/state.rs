@@ -2,7 +2,7 @@
 
 use hls::{Catalog, State};
 use media::{CodecConfig, StreamId};
-use relay::{Stream, StreamRegistry};
+use relay::{Stream, StreamRegistry, TrackRecord};
 use serde::Serialize;
 
 use crate::audience::Audience;
@@ -43,6 +43,10 @@ pub(crate) struct Entry {
     since: Option<i64>,
     video: Option<Video>,
     audio: Option<Audio>,
+    /// What the publisher sends its picture in at once (simulcast), the largest first: for viewers by WebRTC, beside no playlist
+    /// but that of the largest. Absent of a publisher that sends one size.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    layers: Vec<Layer>,
     bitrate: Option<u32>,
     keyframe_interval: Option<f64>,
     viewers: u32,
@@ -71,6 +75,16 @@ struct Video {
     width: u32,
     height: u32,
     frame_rate: Option<f64>,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Layer {
+    /// By which a viewer by WHEP asks for it.
+    name: String,
+    width: u32,
+    height: u32,
+    /// `None` until it is measured.
+    bitrate: Option<u32>,
 }
 
 #[derive(Debug, Serialize)]
@@ -142,6 +156,7 @@ impl Entry {
             since: facts.as_ref().map(|facts| facts.since_ms),
             video,
             audio,
+            layers: published.as_ref().map(|stream| layers(stream)).unwrap_or_default(),
             bitrate: facts.as_ref().map(|facts| facts.bits_per_second),
             keyframe_interval: facts.as_ref().and_then(|facts| facts.keyframe_interval_s),
             viewers: audience.with_hls(id, index.as_deref().filter(|_| current.is_some())),
@@ -154,6 +169,22 @@ impl Entry {
 
 fn codecs_of(stream: &Stream) -> Vec<CodecConfig> {
     stream.tracks().iter().map(|track| track.record().codec.clone()).collect()
+}
+
+fn layers(stream: &Stream) -> Vec<Layer> {
+    let record = stream.record();
+    let record = record.borrow();
+    let Some(record) = record.as_ref() else { return Vec::new() };
+    let sent = record.tracks.iter().zip(0..).filter(|(track, _)| track.is_sent());
+    let layer = |(track, place): (&TrackRecord, usize)| {
+        let (width, height) = track.codec.dimensions()?;
+        let measured = record.live.as_ref().and_then(|live| live.bandwidth.get(place));
+        let bitrate = measured.map(|bandwidth| bandwidth.average);
+        Some(Layer { name: track.name.to_string(), width, height, bitrate })
+    };
+    let mut layers: Vec<_> = sent.filter_map(layer).collect();
+    layers.sort_by_key(|layer| std::cmp::Reverse(layer.height));
+    if layers.len() > 1 { layers } else { Vec::new() }
 }
 
 fn record_rate(stream: &Stream) -> Option<f64> {

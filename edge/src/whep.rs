@@ -5,6 +5,7 @@
 //!
 //! A viewer is a cursor into the rings of its stream: nothing is queued for it, and one that is slow loses frames of its own.
 
+mod backlog;
 mod metrics;
 mod pace;
 mod place;

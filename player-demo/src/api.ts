@@ -20,6 +20,8 @@ export interface Stream {
   since: number | null;
   video: VideoTrack | null;
   audio: AudioTrack | null;
+  /** Sizes that the broadcaster sends at once, for viewers by WebRTC; absent where it is one. */
+  layers?: Layer[];
   /** Bits per second, all tracks together. */
   bitrate: number | null;
   keyframe_interval: number | null;
@@ -35,6 +37,15 @@ export interface VideoTrack {
   width: number;
   height: number;
   frame_rate: number | null;
+}
+
+export interface Layer {
+  /** The server's, for a WHEP session. */
+  name: string;
+  width: number;
+  height: number;
+  /** Null until it is measured. */
+  bitrate: number | null;
 }
 
 export interface AudioTrack {

@@ -25,6 +25,8 @@ pub(crate) use file::Source;
 use ingest::OnConflict;
 pub(crate) use problem::{Origin, Problem, Problems};
 use relay::UpstreamUrl;
+use rtc::port::StunServer;
+use rtc::signalling::{TurnSecret, is_turn};
 pub(crate) use tls::{AcmeSettings, CertificateSource};
 use transcode::Ladders;
 pub(crate) use value::{LoopbackAddr, Profile, RoleSet};
@@ -96,8 +98,12 @@ pub(crate) struct WebRtc {
     pub(crate) listen: SocketAddr,
     /// Under which the machine is reached, if it does not have the address itself.
     pub(crate) public: Vec<IpAddr>,
+    /// Asked for the address that the machine has outside.
+    pub(crate) stun: Option<StunServer>,
     /// URLs of STUN and TURN servers for those whose networks want one.
     pub(crate) ice_servers: Vec<String>,
+    /// Of the TURN servers among them.
+    pub(crate) turn_secret: Option<TurnSecret>,
 }
 
 /// The pages of viewers.
@@ -301,10 +307,22 @@ pub(crate) const KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "webrtc.stun",
+        allowed: "\"stun:HOST\" or \"stun:HOST:PORT\", or nothing",
+        set: |config, text| value::stun(text).map(|stun| config.webrtc.stun = stun),
+        show: |config| Some(config.webrtc.stun.as_ref().map(ToString::to_string).unwrap_or_default()),
+    },
+    Key {
         name: "webrtc.ice_servers",
         allowed: "URLs of STUN or TURN servers with commas between, as in \"stun:stun.example:3478\"",
         set: |config, text| value::ice_servers(text).map(|servers| config.webrtc.ice_servers = servers),
         show: |config| Some(config.webrtc.ice_servers.join(", ")),
+    },
+    Key {
+        name: "webrtc.turn_secret",
+        allowed: "8 to 256 printable characters of ASCII, or nothing",
+        set: |config, text| value::turn_secret(text).map(|secret| config.webrtc.turn_secret = secret),
+        show: |config| Some(if config.webrtc.turn_secret.is_some() { "(hidden)" } else { "" }.to_owned()),
     },
     Key {
         name: "player.prefer",
@@ -530,6 +548,7 @@ impl Effective {
         if problems.is_empty() {
             problems.extend(loaded.misplaced_upstream());
             problems.extend(loaded.misplaced_tls());
+            problems.extend(loaded.misplaced_turn_secret());
         }
         if problems.is_empty() { Ok(loaded) } else { Err(Problems::new(problems)) }
     }
@@ -599,6 +618,17 @@ impl Effective {
         };
         Some(Problem { origin: self.origin(key).clone(), what: what.to_owned() })
     }
+
+    /// A secret that opens nothing is one that was meant to.
+    fn misplaced_turn_secret(&self) -> Option<Problem> {
+        let WebRtc { ice_servers, turn_secret, .. } = &self.config.webrtc;
+        if turn_secret.is_none() || ice_servers.iter().any(|url| is_turn(url)) {
+            return None;
+        }
+        let key = "webrtc.turn_secret";
+        let what = format!("{key}: is the secret of TURN servers; name one in webrtc.ice_servers too");
+        Some(Problem { origin: self.origin(key).clone(), what })
+    }
 }
 
 impl Config {
@@ -623,7 +653,9 @@ impl Config {
             webrtc: WebRtc {
                 listen: value::every_address(8189),
                 public: Vec::new(),
+                stun: None,
                 ice_servers: Vec::new(),
+                turn_secret: None,
             },
             rtmps: Rtmps { listen: value::every_address(1936) },
             tls: tls::Tls::default(),

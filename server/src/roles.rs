@@ -24,9 +24,10 @@ use net::{Guesses, Limits, Places};
 use origin::{Origin, Relay, RelayMetrics};
 use prometheus_client::registry::Registry;
 use relay::{Dialer, Identity, StreamRegistry, UpstreamUrl, WireMetrics};
-use rtc::port::{Port, PortDriver, PortSettings};
+use rtc::port::{Port, PortDriver, PortSettings, Reason, StunServer};
+use rtc::signalling::IceServers;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::admin::Admin;
 use crate::api::Api;
@@ -241,8 +242,7 @@ impl Roles {
         let edge_metrics = edge::Metrics::register(&mut metrics, catalog.clone());
         let (port, webrtc) = bind_webrtc(config, Programmes::Own(streams.clone()), &edge_metrics)?;
         crate::metrics::port::register(&mut metrics, port.clone());
-        let whip_settings =
-            whip::Settings { limits: whip::PUBLISHERS, ice_servers: config.webrtc.ice_servers.clone() };
+        let whip_settings = whip::Settings { limits: whip::PUBLISHERS, ice_servers: ice_servers(config)? };
         let counted = Counted {
             hls,
             port: port.clone(),
@@ -498,18 +498,42 @@ fn bind_webrtc(
     let settings = PortSettings {
         listen: config.webrtc.listen,
         public: config.webrtc.public.clone(),
+        stun: config.webrtc.stun.clone(),
         // For whose network lets no UDP through.
         tcp: true,
     };
     let (port, driver) = Port::bind(&settings)
         .with_context(|| format!("webrtc.listen: cannot take UDP and TCP {}", config.webrtc.listen))?;
-    let bound = port.candidates().first().map_or(0, |candidate| candidate.address.port());
-    let listen = SocketAddr::new(config.webrtc.listen.ip(), bound);
+    let listen = SocketAddr::new(config.webrtc.listen.ip(), port.local_addr().port());
+    info!("{}", offered(&port, config.webrtc.stun.as_ref()));
     let limits = Limits { total: edge::VIEWERS_MAX, per_address: config.http.connections_per_address };
     let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    let ice_servers = &config.webrtc.ice_servers;
-    let whep = Whep::start(programmes, port.clone(), threads, limits, ice_servers, metrics)?;
+    let whep = Whep::start(programmes, port.clone(), threads, limits, ice_servers(config)?, metrics)?;
     Ok((port, WebRtc { driver, listen, whep }))
+}
+
+fn ice_servers(config: &Config) -> anyhow::Result<IceServers> {
+    let (urls, secret) = (config.webrtc.ice_servers.clone(), config.webrtc.turn_secret.clone());
+    IceServers::new(urls, secret).context("webrtc.ice_servers")
+}
+
+/// For the operator: who cannot connect has been told addresses of no use.
+fn offered(port: &Port, stun: Option<&StunServer>) -> String {
+    let told = port.addresses().iter().map(|(address, reason)| match reason {
+        Reason::Configured => format!("{address} (webrtc.public)"),
+        Reason::Own => format!("{address} (of this machine)"),
+    });
+    let told = told.collect::<Vec<_>>().join(", ");
+    let is_configured = port.addresses().iter().any(|(_, reason)| *reason == Reason::Configured);
+    let more = match (is_configured, stun) {
+        (true, None) => String::new(),
+        (true, Some(_)) => "; webrtc.stun is not asked, since webrtc.public is set".to_owned(),
+        (false, None) => ", and the one that each of them has asked for pages".to_owned(),
+        (false, Some(server)) => {
+            format!(", the one that each of them has asked for pages, and what {server} says (webrtc.stun)")
+        }
+    };
+    format!("WebRTC peers are offered {told}{more}")
 }
 
 /// The relay's listener, on a node that is in a cluster.

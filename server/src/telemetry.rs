@@ -8,7 +8,8 @@ use tracing_subscriber::EnvFilter;
 /// Chooses what is logged, as in `info,tidecast_ingest=debug`.
 const FILTER_VARIABLE: &str = "TIDECAST_LOG";
 /// The crates of webrtc-rs tell at info what we tell in one line, and warn of whatever a stranger sends; so does the client of NATS.
-const FILTER_DEFAULT: &str = "info,rtc=error,rtc_dtls=error,rtc_ice=error,rtc_interceptor=error,rtc_srtp=error,rtc_stun=error,async_nats=warn";
+/// `rtc::port` is ours.
+const FILTER_DEFAULT: &str = "info,rtc=error,rtc::port=info,rtc_dtls=error,rtc_ice=error,rtc_interceptor=error,rtc_srtp=error,rtc_stun=error,async_nats=warn";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum LogFormat {

@@ -24,6 +24,27 @@ export async function visit(browser, url, more = {}) {
   return { page, problems, goto: () => page.goto(url) };
 }
 
+/** As behind a firewall that lets nobody through but a TURN server. Whether the page's newest connection goes by it is `relayed`'s. */
+export async function relayOnly(page) {
+  await page.addInitScript(() => {
+    const Peer = window.RTCPeerConnection;
+    window.RTCPeerConnection = class extends Peer {
+      constructor(settings) {
+        super({ ...settings, iceTransportPolicy: "relay" });
+        window.newestPeer = this;
+      }
+    };
+  });
+}
+
+export function relayed(page) {
+  return page.evaluate(async () => {
+    const stats = [...(await window.newestPeer.getStats()).values()];
+    const pair = stats.find(({ type, nominated, state }) => type === "candidate-pair" && nominated && state === "succeeded");
+    return stats.find(({ id }) => id === pair?.localCandidateId)?.candidateType === "relay";
+  });
+}
+
 /** Runs inside the page. */
 function installClock() {
   const FIELDS = 20;

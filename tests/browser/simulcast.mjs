@@ -4,8 +4,8 @@
 //
 // Events: published (the layers as the browser sends them, once it sends all, and what was answered); watched (the viewer by WHEP
 // has a picture); pinned_… (for each RENDITION that the viewer asks for, its width and what was lost on the way); played (what
-// the watch page shows by HLS); off and on (what the viewer of the largest sees after the browser has turned that off, as on
-// a line that has become bad, and on again); ended.
+// the watch page shows by HLS); chosen (what its menu offers by WebRTC, and what is shown of each); off and on (what the viewer of
+// the largest sees after the browser has turned that off, as on a line that has become bad, and on again); ended.
 
 import { run, tell, visit } from "./page.mjs";
 import { watch } from "./whep-viewer.mjs";
@@ -34,6 +34,7 @@ async function scenario(browser) {
     tell(`pinned_${rendition}`, { ...pinned, layers: await studio.page.evaluate(() => window.whip.layers()) });
   }
   tell("played", await play(browser));
+  tell("chosen", await choose(browser));
   await studio.page.evaluate(() => window.whip.turn(false));
   tell("off", await page.evaluate(show, 640));
   await studio.page.evaluate(() => window.whip.turn(true));
@@ -53,6 +54,31 @@ async function play(browser) {
   });
   await page.close();
   return { width, height, problems };
+}
+
+/** The watch page, by WebRTC: each size of the menu in turn, the smallest first. */
+async function choose(browser) {
+  const { page, problems, goto } = await visit(browser, `${origin}/watch/${stream}?via=webrtc`);
+  page.setDefaultTimeout(STEP_TIMEOUT);
+  await goto();
+  await page.waitForFunction(() => window.clock.frames.length > 20);
+  const button = page.getByRole("button", { name: /^Quality/ });
+  const items = page.getByRole("menu", { name: "Quality" }).getByRole("menuitemradio");
+  await button.click();
+  await items.filter({ hasText: /^180p/ }).waitFor();
+  const offered = (await items.locator(".quality-label").allTextContents()).filter((label) => label !== "Audio only");
+  await page.screenshot({ path: screenshot.replace(/\.png$/, "-menu.png") });
+  await page.keyboard.press("Escape");
+  const shown = [];
+  for (const label of offered.slice(1).reverse()) {
+    await button.click();
+    await items.filter({ hasText: label }).click();
+    await page.waitForFunction((height) => window.tidecast.video.videoHeight === height, Number.parseInt(label));
+    shown.push(await page.evaluate(() => window.tidecast.video.videoHeight));
+  }
+  const { player } = await page.evaluate(() => window.tidecast.stats());
+  await page.close();
+  return { offered, shown, player, problems };
 }
 
 /** Runs inside the viewer's page: until the picture has this width, and what has come until then. */

@@ -11,6 +11,10 @@
 //   KEY=… node studio.mjs layers ORIGIN SCREENSHOT_FOLDER
 //   Events: layered (three sizes are sent, and offered to the viewer).
 //
+//   KEY=… node studio.mjs sound ORIGIN SCREENSHOT_FOLDER
+//   Events: shared (the screen's sound and the microphone's are sent as one); without_voice, without_both, without_screen (how loud
+//   what is sent is then); given_none (the browser shares no sound).
+//
 //   KEY=… node studio.mjs words ORIGIN SCREENSHOT_FOLDER
 //   Events: denied (no permission); insecure (no https); no_udp (HTTP works, and nothing else).
 
@@ -27,7 +31,7 @@ const [scenario, origin, folder] = process.argv.slice(2);
 const key = process.env.KEY;
 
 try {
-  await { live, taken_over: takenOver, layers, words }[scenario]();
+  await { live, taken_over: takenOver, layers, sound, words }[scenario]();
 } catch (error) {
   tell("failed", { message: String(error?.stack ?? error) });
   process.exitCode = 1;
@@ -165,6 +169,63 @@ async function layers() {
   await page.getByRole("button", { name: "Stop" }).click();
   await inPhase(page, "idle");
   await browser.close();
+}
+
+/** The pretended microphone beeps, and so does the pretended screen. */
+async function sound() {
+  const browser = await launchWith([...ARGUMENTS, DEVICE, "--use-fake-ui-for-media-stream", "--autoplay-policy=no-user-gesture-required"]);
+  const { page, problems } = await open(browser, `${origin}/studio#key=${key}&stream=${STREAM}`);
+  await turnOn(page);
+  await page.getByRole("button", { name: "Go live" }).click();
+  await inPhase(page, "live");
+  await page.getByRole("button", { name: "Share screen" }).click();
+  await page.locator("#screen-meter").waitFor({ timeout: STEP_TIMEOUT });
+  await page.waitForFunction(() => !/ 100(\.0)?%/.test(document.querySelector("#screen-meter-bar").style.clipPath), null, { timeout: STEP_TIMEOUT });
+  tell("shared", { ...(await inspect(page, "studio-sound")), problems, words: await page.textContent("#meter-words"), peak: await page.evaluate(loudness) });
+  const mute = page.getByRole("button", { name: "Mute", exact: true });
+  const muteScreen = page.getByRole("button", { name: "Mute the screen" });
+  await mute.click();
+  tell("without_voice", { words: await page.textContent("#meter-words"), peak: await page.evaluate(loudness) });
+  await muteScreen.click();
+  tell("without_both", { words: await page.textContent("#meter-words"), peak: await page.evaluate(loudness) });
+  await mute.click();
+  tell("without_screen", { words: await page.textContent("#meter-words"), peak: await page.evaluate(loudness) });
+
+  // As Firefox and Safari do, and as whoever leaves the box unticked.
+  await page.evaluate(() => {
+    const { mediaDevices } = navigator;
+    const share = mediaDevices.getDisplayMedia.bind(mediaDevices);
+    mediaDevices.getDisplayMedia = async (wishes) => new MediaStream((await share(wishes)).getVideoTracks());
+  });
+  await page.getByRole("button", { name: "Share screen" }).click();
+  await page.locator("#meter-words", { hasText: /without its sound/ }).waitFor({ timeout: STEP_TIMEOUT });
+  tell("given_none", {
+    ...(await inspect(page, "studio-no-sound")),
+    words: await page.textContent("#meter-words"),
+    peak: await page.evaluate(loudness),
+    meters: await page.locator(".meter:visible").count(),
+  });
+  await page.getByRole("button", { name: "Stop" }).click();
+  await inPhase(page, "idle");
+  await browser.close();
+}
+
+/** Runs inside the studio: the peak of what is sent, over two seconds; the pretended devices beep once in each. */
+async function loudness() {
+  const { track } = window.peers.at(-1).getSenders().find((sender) => sender.track?.kind === "audio");
+  const context = new AudioContext();
+  const analyser = context.createAnalyser();
+  analyser.fftSize = 8_192;
+  context.createMediaStreamSource(new MediaStream([track])).connect(analyser);
+  const samples = new Float32Array(analyser.fftSize);
+  let peak = 0;
+  for (const begun = performance.now(); performance.now() - begun < 2_000; ) {
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    analyser.getFloatTimeDomainData(samples);
+    peak = samples.reduce((most, sample) => Math.max(most, Math.abs(sample)), peak);
+  }
+  await context.close();
+  return peak;
 }
 
 async function words() {

@@ -87,6 +87,12 @@ impl Http {
 }
 
 impl Answer {
+    /// The values of all headers of this name.
+    #[must_use]
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        self.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect()
+    }
+
     /// The header's value, or "" without one.
     #[must_use]
     pub fn header(&self, name: &str) -> &str {

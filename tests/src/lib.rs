@@ -8,12 +8,13 @@
 //!   [`viewer`]      follows a stream by blocking reloads, as a player does, and keeps every playlist and byte
 //!   [`strict`]      an independent reader of playlists that forgives nothing
 //!   [`ffprobe`]     what a foreign demuxer sees in what was kept, and [`fmp4`] what is written there
-//!   [`browser`]     Chromium on the watch page
-//!   [`network`]     a bad one, for a browser to be in
+//!   [`browser`]     Chromium on the watch page, [`aiortc`], WebRTC that is no browser's; both told of by a [`script`]
+//!   [`network`]     a bad one, for a browser to be in, and [`turn`], a relay around a firewall
 //!   [`tls`]         certificates, and viewers that look at them; [`pebble`], an authority that signs them
 //!
 //! A black box: nothing here knows the crates under test.
 
+pub mod aiortc;
 pub mod browser;
 pub mod cluster;
 pub mod crowd;
@@ -28,8 +29,10 @@ pub mod poll;
 mod process;
 pub mod publisher;
 pub mod rtmp;
+pub mod script;
 pub mod server;
 pub mod strict;
 pub mod tls;
+pub mod turn;
 pub mod viewer;
 pub mod watched;

@@ -236,6 +236,12 @@ impl Tidecast {
         format!("http://{}/whip/{stream}", self.http)
     }
 
+    /// Where to watch `stream` by WHEP.
+    #[must_use]
+    pub fn whep_url(&self, stream: &str) -> String {
+        format!("http://{}/whep/{stream}", self.http)
+    }
+
     #[must_use]
     pub fn webrtc_address(&self) -> SocketAddr {
         self.webrtc

@@ -51,6 +51,15 @@ struct Played {
 }
 
 #[derive(Debug, Deserialize)]
+struct Chosen {
+    /// In the words of the quality menu.
+    offered: Vec<String>,
+    shown: Vec<u32>,
+    player: String,
+    problems: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
 struct Shown {
     width: u32,
     lost: i64,
@@ -91,6 +100,10 @@ fn a_browsers_layers_are_watched_without_an_encode() -> Result<()> {
     ensure!(played.problems.is_empty(), "script errors: {:?}", played.problems);
     ensure!((played.width, played.height) == (1280, 720), "{}x{}", played.width, played.height);
     ensure!(Watched::of(&server, "live/tab").variants()? == 1, "layers are in no playlist");
+    let chosen: Chosen = browser.wait_for("chosen", STEP_MAX)?;
+    ensure!(chosen.offered == ["Auto", "720p", "360p", "180p"], "{chosen:?}");
+    ensure!(chosen.shown == [180, 360, 720] && chosen.player == "webrtc", "{chosen:?}");
+    ensure!(chosen.problems.is_empty(), "script errors: {:?}", chosen.problems);
 
     for (event, width) in [("off", 640), ("on", 1280)] {
         let shown: Shown = browser.wait_for(event, STEP_MAX)?;

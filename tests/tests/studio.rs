@@ -188,6 +188,49 @@ fn the_studio_sends_three_sizes_where_that_is_chosen() -> Result<()> {
     server.stop()
 }
 
+#[derive(Deserialize)]
+struct Heard {
+    words: String,
+    /// Of what is sent; 1 is as loud as it gets.
+    peak: f64,
+    #[serde(default)]
+    axe: Axe,
+    #[serde(default)]
+    problems: Vec<String>,
+    /// Bars that are shown.
+    #[serde(default)]
+    meters: u32,
+}
+
+#[test]
+fn the_sound_of_a_screen_is_sent_beside_the_voice_and_its_lack_is_explained() -> Result<()> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let server = Tidecast::start(Profile::Default)?;
+    let (origin, folder) = (server.page_url(""), output_dir()?);
+    let arguments = ["sound", &origin, &folder.to_string_lossy()];
+    let browser = Browser::run_with("studio.mjs", &arguments, &[("KEY", PUBLISH_KEY)])?;
+    for (event, words, is_heard) in [
+        ("shared", "", true),
+        ("without_voice", "Muted: viewers do not hear you.", true),
+        ("without_both", "Muted: viewers do not hear you. The screen's sound is muted.", false),
+        ("without_screen", "The screen's sound is muted.", true),
+        ("given_none", "The screen is shared without its sound.", true),
+    ] {
+        let heard: Heard = browser.wait_for(event, STEP_MAX)?;
+        ensure!(
+            heard.axe.is_empty() && heard.problems.is_empty(),
+            "{event}: {:?} {:?}",
+            heard.axe,
+            heard.problems
+        );
+        let is_said = if words.is_empty() { heard.words.is_empty() } else { heard.words.starts_with(words) };
+        ensure!(is_said, "{event}: {}", heard.words);
+        ensure!((heard.peak > 0.05) == is_heard, "{event}: the loudest is {}", heard.peak);
+        ensure!(event != "given_none" || heard.meters == 1, "{} bars", heard.meters);
+    }
+    server.stop()
+}
+
 #[test]
 fn the_studio_says_in_words_why_it_cannot_go_live() -> Result<()> {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);

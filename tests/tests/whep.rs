@@ -201,6 +201,14 @@ fn requests_that_lead_nowhere_are_told_why() -> Result<()> {
     ensure!(patch(Some(&etag), trickle, fragment)?.status == 412, "that was of the generation before");
     ensure!(patch(None, "application/json", "{\"rendition\": 7}")?.status == 400);
     ensure!(patch(None, "application/json", "{\"rendition\": null}")?.status == 204);
+    ensure!(patch(None, "application/json", "{\"rendition\": \"v\"}")?.status == 204);
+    let unknown = patch(None, "application/json", "{\"rendition\": \"v720\"}")?;
+    ensure!(
+        unknown.status == 422 && unknown.text() == "there is no such rendition here; there are: v\n",
+        "{}: {}",
+        unknown.status,
+        unknown.text()
+    );
     ensure!(http.send("DELETE", &session, &[], b"")?.status == 200);
     poll::until("the end of the session", STEP_MAX, || {
         Ok((http.send("DELETE", &session, &[], b"")?.status == 404).then_some(()))

@@ -28,6 +28,11 @@ pub fn binding_request(bytes: &[u8]) -> bool {
     true
 }
 
+/// What a STUN server answers.
+pub fn stun_answer(bytes: &[u8]) -> bool {
+    stun::mapped_address(bytes).is_some()
+}
+
 /// An offer, and our answer to it.
 pub fn offer(bytes: &[u8]) -> bool {
     let Ok(text) = str::from_utf8(bytes) else { return false };
@@ -94,6 +99,7 @@ mod corpus;
 #[test]
 fn what_fuzzing_found_stays_mended() {
     corpus::replay("webrtc_binding_request", binding_request);
+    corpus::replay("webrtc_stun_answer", stun_answer);
     corpus::replay("webrtc_offer", offer);
     corpus::replay("webrtc_dtls", dtls);
     corpus::replay("webrtc_rtcp", rtcp);

@@ -4,11 +4,12 @@
 //!   any thread ─▶ [`Port::send`] ─▶ socket, from the address that the peer asked
 //!
 //! Whoever runs a session takes a [`Lease`] on the ufrag it put into its SDP. The same port number, over TCP, is for
-//! peers whose network lets no UDP through (`tcp.rs`).
+//! peers whose network lets no UDP through (`tcp.rs`). Where the world sees the port is asked of a STUN server (`reflexive.rs`).
 
 mod candidates;
 mod counters;
 mod driver;
+mod reflexive;
 mod routes;
 mod tcp;
 
@@ -22,9 +23,11 @@ use quinn_udp::{Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 use tokio::sync::mpsc;
 
-pub use self::candidates::{Candidate, Protocol};
+pub use self::candidates::{Candidate, Protocol, Reason};
 pub use self::counters::{Count, Counters};
 pub use self::driver::PortDriver;
+use self::reflexive::Reflexive;
+pub use self::reflexive::{NoStunServer, StunServer};
 pub(crate) use self::routes::Kind;
 use self::routes::Routes;
 
@@ -42,6 +45,8 @@ pub struct PortSettings {
     /// Under which the machine is reached from outside, if it does not know so itself (NAT, containers): announced
     /// before its own.
     pub public: Vec<IpAddr>,
+    /// Asked for the address that the machine has outside, which is then announced too; not where `public` says it.
+    pub stun: Option<StunServer>,
     /// Whether to listen for ICE-TCP too, at the same port number.
     pub tcp: bool,
 }
@@ -81,7 +86,12 @@ struct Shared {
     socket: UdpSocket,
     state: UdpSocketState,
     bound: SocketAddr,
-    candidates: Vec<Candidate>,
+    /// What everybody is told.
+    addresses: Vec<(IpAddr, Reason)>,
+    /// Whether `addresses` are all that anybody is told.
+    is_configured: bool,
+    takes_tcp: bool,
+    reflexive: Reflexive,
     routes: RwLock<Routes>,
     connections: tcp::Connections,
     counters: Counters,
@@ -97,30 +107,44 @@ impl Port {
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         let bound = socket.local_addr()?;
         let addresses = candidates::addresses(bound.ip(), &settings.public)?;
-        let of = |protocol| {
-            let addresses = addresses.iter().map(|&address| SocketAddr::new(address, bound.port()));
-            addresses.map(move |address| Candidate { address, protocol })
-        };
-        let mut candidates: Vec<Candidate> = of(Protocol::Udp).collect();
-        if acceptor.is_some() {
-            candidates.extend(of(Protocol::Tcp));
-        }
+        let is_configured = !settings.public.is_empty();
         let shared = Arc::new(Shared {
             socket,
             state,
             bound,
-            candidates,
+            addresses,
+            is_configured,
+            takes_tcp: acceptor.is_some(),
+            reflexive: Reflexive::default(),
             routes: RwLock::default(),
             connections: tcp::Connections::default(),
             counters: Counters::default(),
         });
-        let driver = PortDriver::new(Arc::clone(&shared), acceptor)?;
+        let driver =
+            PortDriver::new(Arc::clone(&shared), acceptor, settings.stun.clone().filter(|_| !is_configured))?;
         Ok((Self { shared }, driver))
     }
 
-    /// What to announce, the best first.
-    pub fn candidates(&self) -> &[Candidate] {
-        &self.shared.candidates
+    /// The address that is bound, with the real port where 0 was asked for.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.shared.bound
+    }
+
+    /// What everybody is told, and why. A STUN server may have told us of more.
+    pub fn addresses(&self) -> &[(IpAddr, Reason)] {
+        &self.shared.addresses
+    }
+
+    /// What to announce to a peer, the best first. `asked`: the address by which it has come to our HTTP, if that was one; a machine
+    /// that does not know under which address it is reached knows it from those who have reached it.
+    pub fn candidates(&self, asked: Option<IpAddr>) -> Vec<Candidate> {
+        let Shared { bound, addresses, .. } = &*self.shared;
+        let of = |address| SocketAddr::new(address, bound.port());
+        let asked =
+            asked.filter(|asked| !self.shared.is_configured && candidates::may_lead_here(*asked, bound.ip()));
+        let found = asked.map(of).into_iter().chain(self.shared.reflexive.mapped());
+        let all: Vec<_> = found.chain(addresses.iter().map(|(address, _)| of(*address))).collect();
+        candidates::candidates(&all, bound.port(), self.shared.takes_tcp)
     }
 
     pub fn counters(&self) -> &Counters {

@@ -5,17 +5,22 @@
 //! here goes by cookies, so the origin is `*`, and nothing is ever sent with credentials (threat 20).
 
 mod fragment;
+mod ice_servers;
+
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG,
-    HeaderName, IF_MATCH, InvalidHeaderValue, LINK, LOCATION, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, HOST,
+    HeaderName, IF_MATCH, LINK, LOCATION, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
 };
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use media::StreamId;
 
 pub use fragment::{FRAGMENT_BYTES_MAX, Fragment, FragmentError};
+pub use ice_servers::{IceServers, TurnSecret, is_turn};
 
 /// The kind of an offer, and of its answer.
 pub const SDP: &str = "application/sdp";
@@ -117,6 +122,15 @@ impl Place {
     }
 }
 
+/// The address by which whoever asks has come here, if it has not come by a name: `Host`, or `:authority` in HTTP/2. A claim of
+/// its own, good for nothing but the answer to itself.
+pub fn asked_address<B>(request: &Request<B>) -> Option<IpAddr> {
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let host = host.and_then(|host| host.parse::<Authority>().ok());
+    let host = request.uri().host().or_else(|| host.as_ref().map(Authority::host))?;
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
+}
+
 /// Whether the body is of this kind.
 pub fn is_of_kind(headers: &HeaderMap, kind: &str) -> bool {
     let told = headers.get(CONTENT_TYPE).and_then(|told| told.to_str().ok()).unwrap_or_default();
@@ -142,16 +156,8 @@ pub fn body_of<'a>(
     Ok(body)
 }
 
-/// The `Link` headers that tell clients of STUN and TURN servers (RFC 9725, §4.6), by their URLs.
-///
-/// # Errors
-/// If a URL cannot stand in a header.
-pub fn links(ice_servers: &[String]) -> Result<Vec<HeaderValue>, InvalidHeaderValue> {
-    ice_servers.iter().map(|url| HeaderValue::try_from(format!("<{url}>; rel=\"ice-server\""))).collect()
-}
-
-/// 201: the session is there. `links`: STUN and TURN servers for the client (RFC 9725, §4.6).
-pub fn created(location: &str, etag: &str, links: &[HeaderValue], answer: String) -> Response<Bytes> {
+/// 201: the session is there. `links`: of [`IceServers`].
+pub fn created(location: &str, etag: &str, links: Vec<HeaderValue>, answer: String) -> Response<Bytes> {
     let mut response = plain(StatusCode::CREATED, answer.into());
     let out = response.headers_mut();
     out.insert(CONTENT_TYPE, HeaderValue::from_static(SDP));
@@ -159,7 +165,7 @@ pub fn created(location: &str, etag: &str, links: &[HeaderValue], answer: String
     out.insert(ETAG, header(etag));
     out.insert(ACCEPT_PATCH, HeaderValue::from_static(FRAGMENT));
     for link in links {
-        out.append(LINK, link.clone());
+        out.append(LINK, link);
     }
     response
 }

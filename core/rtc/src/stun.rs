@@ -1,4 +1,5 @@
-//! Binding requests (RFC 8489), as an ICE-lite agent sees them (RFC 8445, §7.3): it answers, and asks nothing itself.
+//! Binding requests (RFC 8489), as an ICE-lite agent sees them (RFC 8445, §7.3): it answers its peers, and asks them nothing. What it
+//! asks, of a server, is under which address the world sees it.
 //!
 //! Threat 5: whatever does not prove to know the session's password is not answered at all, not even with an error, so
 //! that the port is of no use to whoever forges addresses. The two errors below answer an authenticated request.
@@ -14,8 +15,8 @@ use rtc_stun::error_code::{CODE_ROLE_CONFLICT, CODE_UNKNOWN_ATTRIBUTE};
 use rtc_stun::fingerprint::FINGERPRINT;
 use rtc_stun::integrity::MessageIntegrity;
 use rtc_stun::message::{
-    BINDING_ERROR, BINDING_REQUEST, BINDING_SUCCESS, MAGIC_COOKIE, MESSAGE_HEADER_SIZE, Message, Setter,
-    TransactionId,
+    BINDING_ERROR, BINDING_REQUEST, BINDING_SUCCESS, Getter, MAGIC_COOKIE, MESSAGE_HEADER_SIZE, Message,
+    Setter, TransactionId,
 };
 use rtc_stun::xoraddr::XorMappedAddress;
 
@@ -39,6 +40,26 @@ pub(crate) fn local_ufrag(bytes: &[u8]) -> Option<&str> {
         attributes = rest.get(length.next_multiple_of(4)..)?;
     }
     None
+}
+
+/// How an answer to a binding request begins.
+pub(crate) const BINDING_SUCCESS_BYTES: [u8; 2] = [1, 1];
+
+/// A request to a server that knows nobody, and asks nobody who they are.
+pub(crate) fn binding_request(transaction: TransactionId) -> Vec<u8> {
+    let mut message = Message::new();
+    let setters: [Box<dyn Setter>; 2] = [Box::new(BINDING_REQUEST), Box::new(transaction)];
+    message.build(&setters).expect("every part is of our making and within its bound");
+    message.raw
+}
+
+/// XOR-MAPPED-ADDRESS (RFC 8489, §14.2): where the request came from, as the one saw it who answers.
+pub(crate) fn mapped_address(bytes: &[u8]) -> Option<SocketAddr> {
+    let mut message = Message::new();
+    message.unmarshal_binary(bytes).ok()?;
+    let mut mapped = XorMappedAddress::default();
+    mapped.get_from(&message).ok()?;
+    Some(SocketAddr::new(mapped.ip, mapped.port))
 }
 
 /// Why a message is not answered.

@@ -133,6 +133,11 @@ impl Programme {
         })
     }
 
+    /// Of all pictures, the largest first.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.video.iter().map(|rendition| rendition.name().to_owned()).collect()
+    }
+
     pub(super) fn name_of(&self, number: usize) -> Option<&str> {
         self.video.get(number).map(Rendition::name)
     }

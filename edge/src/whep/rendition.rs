@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use media::{CodecConfig, TrackKind};
+use media::{CodecConfig, Timescale, TrackKind};
 use relay::{Cursor, Frame as LogEntry, Kind, Read, Track};
 use rtc::outbound::{ClockAnchor, History};
 use rtc::packetize::{Frame, H264Packetizer, OpusPacketizer, Source};
@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::warn;
 
+use super::backlog::Backlog;
 use super::ring::{Entry, Ring};
 
 /// What the readers of a shard have read and it has not taken. Then they wait, and if that lasts, jump in the log.
@@ -132,6 +133,7 @@ async fn read<T>(track: &Track, mut packetizer: Packetizer, to: &mpsc::Sender<T>
     let mut cursor = track.start();
     // Who begins, or jumps, may jump over what its decoder has to know.
     let mut entries = track.preface(cursor);
+    let mut backlog = matches!(packetizer, Packetizer::Audio(_)).then(|| Backlog::new(Instant::now()));
     loop {
         let appended = track.appended();
         let read = track.read(&mut cursor, true, &mut entries);
@@ -143,6 +145,7 @@ async fn read<T>(track: &Track, mut packetizer: Packetizer, to: &mpsc::Sender<T>
         }
         for entry in entries.drain(..) {
             let told = match entry.kind() {
+                Kind::Unit if backlog.as_mut().is_some_and(|backlog| takes(backlog, &entry)) => Ok(None),
                 Kind::Unit => packetizer.packetize(&entry).map(|frame| frame.map(Told::Frame)),
                 Kind::Config => packetizer.configure(&entry).map(|()| None),
                 Kind::Boundary => Ok(anchor(&entry).map(Told::Anchor)),
@@ -168,6 +171,12 @@ async fn read<T>(track: &Track, mut packetizer: Packetizer, to: &mpsc::Sender<T>
             Read::Ended => return,
         }
     }
+}
+
+fn takes(backlog: &mut Backlog, entry: &LogEntry) -> bool {
+    let duration = entry.to_unit().map(|unit| Timescale::OPUS.duration(unit.duration.into()));
+    // What makes no sense is told by the packetizer.
+    duration.is_ok_and(|duration| backlog.takes(duration, Instant::now()))
 }
 
 fn anchor(entry: &LogEntry) -> Option<ClockAnchor> {

@@ -6,10 +6,10 @@ use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use media::{CodecConfig, Timescale};
 use net::{Limits, Places};
 use relay::Stream;
@@ -19,9 +19,10 @@ use rtc::peer::{Credentials, Peer, PeerSettings};
 use rtc::port::Port;
 use rtc::sdp::{AnswerSettings, Negotiated, Offer, ProfileLevelId, Ssrcs};
 use rtc::signalling::{
-    self, Condition, FRAGMENT, FRAGMENT_BYTES_MAX, Fragment, Place, SDP, refusal, try_again,
+    self, Condition, FRAGMENT, FRAGMENT_BYTES_MAX, Fragment, IceServers, Place, SDP, refusal, try_again,
 };
 use serde::Deserialize;
+use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::metrics::Metrics;
@@ -61,7 +62,7 @@ struct Shared {
     identity: Arc<Identity>,
     shards: Vec<Handle>,
     sessions: Sessions,
-    links: Vec<HeaderValue>,
+    ice_servers: IceServers,
     places: Places,
     metrics: Metrics,
     audience: Audience,
@@ -99,8 +100,6 @@ struct Session {
 pub enum StartError {
     #[error(transparent)]
     Identity(#[from] rtc::dtls::IdentityError),
-    #[error("an address of a STUN or TURN server that cannot be told: {0}")]
-    IceServer(#[from] http::header::InvalidHeaderValue),
     #[error("no thread for viewers by WebRTC: {0}")]
     Thread(#[from] std::io::Error),
 }
@@ -124,7 +123,7 @@ impl Whep {
         port: Port,
         threads: NonZeroUsize,
         limits: Limits,
-        ice_servers: &[String],
+        ice_servers: IceServers,
         metrics: &crate::Metrics,
     ) -> Result<Self, StartError> {
         let identity = Arc::new(Identity::generate()?);
@@ -140,14 +139,14 @@ impl Whep {
         let shards = shards.collect::<Result<_, _>>()?;
         let (metrics, audience) = (metrics.whep.clone(), metrics.audience.clone());
         let numbers = AtomicU64::new(1);
-        let (places, links) = (Places::new(limits), signalling::links(ice_servers)?);
+        let places = Places::new(limits);
         let shared = Shared {
             programmes,
             port,
             identity,
             shards,
             sessions,
-            links,
+            ice_servers,
             places,
             metrics,
             audience,
@@ -179,15 +178,13 @@ impl Whep {
                 let waits =
                     request.uri().query().is_some_and(|query| query.split('&').any(|word| word == "wait"));
                 let (stream, watching) = self.shared.programmes.find(id, waits).await?;
-                self.join(viewer, &stream, watching, &offer)
+                self.join(viewer, signalling::asked_address(&request), &stream, watching, &offer)
             }
             (Place::Session(session), &Method::PATCH) if signalling::is_of_kind(headers, JSON) => {
                 let choice: Choice = serde_json::from_slice(body).map_err(|error| {
                     refusal(StatusCode::BAD_REQUEST, &format!("not {{\"rendition\": NAME or null}}: {error}"))
                 })?;
-                let session = self.session(session)?;
-                self.command(&session, Command::Pin { viewer: session.viewer, rendition: choice.rendition })?;
-                Ok(signalling::done(StatusCode::NO_CONTENT))
+                self.pin(session, choice.rendition).await
             }
             (Place::Session(id), &Method::PATCH) => {
                 let fragment = signalling::body_of(headers, body, FRAGMENT, FRAGMENT_BYTES_MAX)?;
@@ -208,6 +205,7 @@ impl Whep {
     fn join(
         &self,
         viewer: IpAddr,
+        asked: Option<IpAddr>,
         stream: &Arc<Stream>,
         watching: Option<Watching>,
         offer: &Offer,
@@ -246,7 +244,7 @@ impl Whep {
                 session_id: number,
                 credentials: &credentials,
                 fingerprint: self.shared.identity.fingerprint(),
-                candidates: self.shared.port.candidates(),
+                candidates: &self.shared.port.candidates(asked),
                 video,
                 audio,
                 cname: &cname,
@@ -312,7 +310,9 @@ impl Whep {
         self.shared.metrics.answered.inc();
         info!(viewer = number, peer.addr = %viewer, stream.id = %stream.id(), "viewer by WebRTC");
         let (app, name) = (stream.id().app(), stream.id().stream());
-        Ok(signalling::created(&format!("{PREFIX}{app}/{name}/{id}"), &etag, &self.shared.links, answer.text))
+        let (location, links) =
+            (format!("{PREFIX}{app}/{name}/{id}"), self.shared.ice_servers.links(SystemTime::now()));
+        Ok(signalling::created(&location, &etag, links, answer.text))
     }
 
     /// Candidates are of no use to us, who answer only; new credentials are a restart (RFC 9725, §4.3).
@@ -349,9 +349,19 @@ impl Whep {
         Ok(signalling::restarted(&etag, ours.answer(&session.section, &session.candidates)))
     }
 
+    async fn pin(&self, id: &str, rendition: Option<String>) -> Result<Response<Bytes>, Response<Bytes>> {
+        let session = self.session(id)?;
+        let (reply, pinned) = oneshot::channel();
+        self.command(&session, Command::Pin { viewer: session.viewer, rendition, reply })?;
+        match pinned.await {
+            Ok(Ok(())) => Ok(signalling::done(StatusCode::NO_CONTENT)),
+            Ok(Err(error)) => Err(refusal(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string())),
+            Err(_) => Err(gone()),
+        }
+    }
+
     fn session(&self, id: &str) -> Result<Session, Response<Bytes>> {
-        let found = lock(&self.shared.sessions).by_id.get(id).cloned();
-        found.ok_or_else(|| refusal(StatusCode::NOT_FOUND, "there is no such session; it may have ended"))
+        lock(&self.shared.sessions).by_id.get(id).cloned().ok_or_else(gone)
     }
 
     fn command(&self, session: &Session, command: Command) -> Result<(), Response<Bytes>> {
@@ -460,6 +470,10 @@ impl Random {
             sequences: [number(40) as u16, number(44) as u16],
         })
     }
+}
+
+fn gone() -> Response<Bytes> {
+    refusal(StatusCode::NOT_FOUND, "there is no such session; it may have ended")
 }
 
 /// A shard that does not keep up with requests is in trouble.

@@ -10,7 +10,7 @@ use media::SessionId;
 use relay::Stream;
 use rtc::peer::{Closed, Credentials, Input};
 use rtc::port::{Datagram, Port};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
 use tracing::{debug, error, info};
 
@@ -47,6 +47,7 @@ pub(super) enum Command {
     Pin {
         viewer: u64,
         rendition: Option<String>,
+        reply: oneshot::Sender<Result<(), NoSuchRendition>>,
     },
     /// Everybody is said goodbye.
     Drain,
@@ -68,6 +69,13 @@ impl Command {
             Self::Panic { viewer } => Some(*viewer),
         }
     }
+}
+
+/// There is none of the name that was asked for.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no such rendition here; there are: {}", known.join(", "))]
+pub(super) struct NoSuchRendition {
+    known: Vec<String>,
 }
 
 /// What comes of a stream.
@@ -191,7 +199,12 @@ impl Shard {
                     placed.viewer.peer().restart_ice(local, &remote_ufrag);
                 }
             }
-            Command::Pin { viewer, rendition } => self.pin(viewer, rendition.as_deref()),
+            Command::Pin { viewer, rendition, reply } => {
+                if let Some(pinned) = self.pin(viewer, rendition.as_deref()) {
+                    // Whoever asked may have gone meanwhile.
+                    let _ = reply.send(pinned);
+                }
+            }
             Command::Drain => {
                 let viewers: Vec<_> = self.viewers.keys().copied().collect();
                 viewers.into_iter().for_each(|viewer| self.close(viewer, now));
@@ -246,15 +259,18 @@ impl Shard {
         self.changed.insert(session);
     }
 
-    fn pin(&mut self, number: u64, rendition: Option<&str>) {
-        let Some(placed) = self.viewers.get_mut(&number) else { return };
-        let Some(programme) = self.programmes.get(&placed.programme) else { return };
-        match rendition.map(|name| programme.number_of(name)) {
-            Some(None) => debug!(viewer = number, ?rendition, "there is no such rendition"),
-            Some(Some(wanted)) => placed.viewer.pin(Some(wanted), programme),
-            None => placed.viewer.pin(None, programme),
-        }
+    /// `None` if the viewer has left.
+    fn pin(&mut self, number: u64, rendition: Option<&str>) -> Option<Result<(), NoSuchRendition>> {
+        let placed = self.viewers.get_mut(&number)?;
+        let programme = self.programmes.get(&placed.programme)?;
+        let wanted = match rendition.map(|name| programme.number_of(name)) {
+            Some(None) => return Some(Err(NoSuchRendition { known: programme.names() })),
+            Some(wanted) => wanted,
+            None => None,
+        };
+        placed.viewer.pin(wanted, programme);
         self.drive(number, None, Instant::now());
+        Some(Ok(()))
     }
 
     fn datagram(&mut self, datagram: &Datagram, now: Instant) {

@@ -5,10 +5,11 @@
 //! the picture. The picture is never moved, so that its frames stay as even as they were taken.
 //!
 //! Layers of the picture are encoded of the same frames, and each counts from a random number of its own. The first of them
-//! that comes is the picture of above; another is put beside it by sender reports, too, and is of no use before. Reports are
-//! exact to a millisecond or two. That is all the difference there is between the stamps of one frame in two layers: from
+//! that comes is the picture of above; another is put beside it by sender reports, too, and is of no use before. Reports of browsers
+//! are exact to a millisecond or two. That is all the difference there is between the stamps of one frame in two layers: from
 //! there on both count the same clock.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::offer::LAYERS_MAX;
@@ -17,6 +18,11 @@ use super::reorder::Flow;
 /// Sound is moved only if it is further off than this, in milliseconds: it cannot be seen (ITU-R BT.1359 tolerates 45 ms
 /// of sound that leads), and stays within what `timeline.rs` counts samples over.
 const SKEW_MIN_MS: f64 = 15.0;
+
+/// Of so many sender reports the one counts that was written soonest after its media was taken. Some senders (aiortc) write the time
+/// of the last packet beside the time at which it was sent, which is later by what encoding and a busy machine take, each time
+/// another; sound that followed each of them would be cut every few seconds.
+const REPORTS: usize = 8;
 
 /// The same of a layer that stands already where a report has put it.
 const LAYER_SKEW_MIN_MS: f64 = 8.0;
@@ -45,8 +51,8 @@ struct Track {
     /// Ticks in a second.
     rate: f64,
     anchor: Option<Anchor>,
-    /// The newest sender report: RTP time, unwrapped, and the sender's seconds.
-    report: Option<(i64, f64)>,
+    /// The newest sender reports: RTP time, unwrapped, and the sender's seconds.
+    reports: VecDeque<(i64, f64)>,
     /// Stands where it belongs beside the picture.
     is_aligned: bool,
 }
@@ -85,7 +91,10 @@ impl Clock {
         let seconds = ntp as f64 / (1_u64 << 32) as f64;
         let track = self.track(flow);
         let Some(anchor) = track.anchor else { return };
-        track.report = Some((unwrap(timestamp, anchor.newest), seconds));
+        if track.reports.len() == REPORTS {
+            track.reports.pop_front();
+        }
+        track.reports.push_back((unwrap(timestamp, anchor.newest), seconds));
         self.align();
     }
 
@@ -113,7 +122,7 @@ impl Clock {
 
 impl Track {
     fn new(rate: f64) -> Self {
-        Self { rate, anchor: None, report: None, is_aligned: false }
+        Self { rate, anchor: None, reports: VecDeque::new(), is_aligned: false }
     }
 
     fn millis(&mut self, timestamp: u32, arrived_ms: f64) -> f64 {
@@ -124,7 +133,8 @@ impl Track {
                 anchor
             }
             _ => {
-                (self.report, self.is_aligned) = (None, false);
+                self.reports.clear();
+                self.is_aligned = false;
                 let ticks = i64::from(timestamp);
                 Anchor { ticks, millis: arrived_ms, newest: ticks }
             }
@@ -156,10 +166,12 @@ impl Track {
 
     /// What is added to the sender's time, in milliseconds, to get ours.
     fn sender_offset_ms(&self) -> Option<f64> {
-        let (ticks, seconds) = self.report?;
         let anchor = self.anchor?;
-        let millis = anchor.millis + (ticks - anchor.ticks) as f64 * 1000.0 / self.rate;
-        Some(millis - seconds * 1000.0)
+        let offsets = self.reports.iter().map(|(ticks, seconds)| {
+            let millis = anchor.millis + (ticks - anchor.ticks) as f64 * 1000.0 / self.rate;
+            millis - seconds * 1000.0
+        });
+        offsets.max_by(f64::total_cmp)
     }
 }
 
@@ -231,6 +243,29 @@ mod tests {
         // Once is enough: what is left is below what can be seen.
         clock.report(Flow::Audio, ntp(2.01), 1_000 + 96_000);
         assert_eq!(clock.stamp(Flow::Audio, 1_000 + 96_000, at(start, 2_020)), Some(2_200));
+    }
+
+    /// As aiortc does on a busy machine: each report is late, now by this much and now by that.
+    #[test]
+    fn reports_that_are_late_do_not_push_the_sound_to_and_fro() {
+        let start = Instant::now();
+        let mut clock = Clock::new(start);
+        clock.stamp(Flow::Video(0), 0, at(start, 0));
+        clock.stamp(Flow::Audio, 0, at(start, 0));
+        let late = [[0.0, 0.05], [0.09, 0.0], [0.04, 0.03], [0.0, 0.07], [0.08, 0.01]];
+        let mut moves = 0;
+        let mut before = 0;
+        for (second, [video, audio]) in (1_u32..).zip(late.into_iter().cycle().take(30)) {
+            clock.report(Flow::Video(0), ntp(f64::from(second) + video), second * 90_000);
+            clock.report(Flow::Audio, ntp(f64::from(second) + audio), second * 48_000);
+            let now =
+                clock.stamp(Flow::Audio, second * 48_000, at(start, u64::from(second) * 1_000)).unwrap();
+            let skew = i64::from(now) - i64::from(second) * 1_000;
+            moves += u32::from(skew != before);
+            before = skew;
+        }
+        assert!(before.abs() <= 15, "the sound is {before} ms from where it belongs");
+        assert!(moves <= 2, "it was moved {moves} times");
     }
 
     /// Threat: a report whose clock is hours away.

@@ -18,6 +18,7 @@ mod media;
 mod metrics;
 mod offer;
 mod peer;
+mod recall;
 mod reorder;
 mod repair;
 mod request;

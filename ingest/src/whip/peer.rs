@@ -51,6 +51,7 @@ use webrtc_core::sansio::Protocol;
 use webrtc_core::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 
 use super::offer::{Offer, Track};
+use super::recall::Recall;
 use super::reorder::{Flow, Packet};
 use super::repair::Repair;
 use super::tap::Tap;
@@ -87,9 +88,12 @@ pub(super) enum PeerError {
     /// Ours or the publisher's, `rtc` does not say.
     #[error("{0}")]
     Rtc(#[from] webrtc_core::shared::error::Error),
-    /// The publisher has no AES-GCM. It must publish anew.
-    #[error("ICE is not restarted for a client without AES-GCM")]
-    FellBack,
+    /// Ours: there are no random numbers.
+    #[error("{0}")]
+    Crypto(#[from] webrtc_core::crypto::CryptoError),
+    /// Ours. The publisher must publish anew.
+    #[error("a connection with AES-CM would have other ICE credentials than the publisher was told")]
+    Credentials,
 }
 
 /// What the driver does next.
@@ -156,8 +160,6 @@ pub(super) struct Peer {
     is_connected: bool,
     /// Until it is known which SRTP profile there will be.
     fallback: Option<Box<Fallback>>,
-    /// It was made anew with ICE credentials of ours, which `rtc` would use again for a restart.
-    has_fallen_back: bool,
     /// What it has still to be told again.
     said: Vec<(Path, BytesMut)>,
 }
@@ -166,8 +168,10 @@ pub(super) struct Peer {
 struct Fallback {
     offer: Offer,
     certificate: RTCCertificate,
+    /// What the first one drew when it was built.
+    drawn: Vec<u8>,
+    /// As the client was told.
     ufrag: String,
-    password: String,
     /// The client's newest ICE check: the one that says which path it has chosen.
     check: Option<(Path, BytesMut)>,
     /// Its DTLS, until we have an answer to it.
@@ -196,7 +200,9 @@ impl Peer {
     ) -> Result<(Self, Answer), PeerError> {
         let nacks = Arc::<AtomicU64>::default();
         let profiles = if offer.is_passive { &PROFILES[..] } else { &PROFILES[..1] };
-        let connection = connect(offer, certificate.clone(), profiles, None, &nacks, now)?;
+        let randomness = Arc::new(Recall::recording()?);
+        let connection = connect(offer, certificate.clone(), profiles, randomness.clone(), &nacks, now)?;
+        let drawn = randomness.end();
         let rids = offer.video.as_ref().map(|video| video.rids.clone()).unwrap_or_default();
         let mut peer = Self {
             connection,
@@ -210,7 +216,6 @@ impl Peer {
             nacks,
             is_connected: false,
             fallback: None,
-            has_fallen_back: false,
             said: Vec::new(),
         };
         let answer = peer.answer(offer, now)?;
@@ -219,8 +224,8 @@ impl Peer {
             peer.fallback = Some(Box::new(Fallback {
                 offer: offer.clone(),
                 certificate,
+                drawn,
                 ufrag: answer.ufrag.clone(),
-                password: answer.password.clone(),
                 check: None,
                 hello: Vec::new(),
             }));
@@ -233,26 +238,24 @@ impl Peer {
     /// # Errors
     /// [`PeerError`], as [`Peer::accept`].
     pub(super) fn restart(&mut self, offer: &Offer, now: Instant) -> Result<Answer, PeerError> {
-        if self.has_fallen_back {
-            return Err(PeerError::FellBack);
-        }
         let answer = self.answer(offer, now)?;
         self.proven.clear();
         self.add_local_candidate()?;
-        if let Some(fallback) = &mut self.fallback {
-            (fallback.offer, fallback.check) = (offer.clone(), None);
-            (fallback.ufrag, fallback.password) = (answer.ufrag.clone(), answer.password.clone());
-        }
+        // Its credentials would be those of before. Only a client that restarts ICE before it is connected, and has no AES-GCM, has
+        // to publish anew.
+        self.fallback = None;
         Ok(answer)
     }
 
     /// The client has no AES-GCM.
     fn fall_back(&mut self, fallback: Fallback, now: Instant) -> Result<(), PeerError> {
-        let Fallback { offer, certificate, ufrag, password, check, hello } = fallback;
-        let credentials = Some((ufrag, password));
-        self.connection = connect(&offer, certificate, &PROFILES[1..], credentials, &self.nacks, now)?;
-        self.has_fallen_back = true;
-        self.answer(&offer, now)?;
+        let Fallback { offer, certificate, drawn, ufrag, check, hello } = fallback;
+        let randomness = Arc::new(Recall::repeating(drawn)?);
+        self.connection = connect(&offer, certificate, &PROFILES[1..], randomness.clone(), &self.nacks, now)?;
+        randomness.end();
+        if self.answer(&offer, now)?.ufrag != ufrag {
+            return Err(PeerError::Credentials);
+        }
         self.add_local_candidate()?;
         // The client's check is answered by one of ours. Only when that is answered, `rtc` hears which path was chosen.
         if let Some((path, bytes)) = check.clone() {
@@ -483,12 +486,12 @@ impl Peer {
 const PROFILES: [SrtpProtectionProfile; 2] =
     [SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm, SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80];
 
-/// A connection for this offer. `credentials`: ICE's, of a connection that it takes the place of.
+/// A connection for this offer.
 fn connect(
     offer: &Offer,
     certificate: RTCCertificate,
     profiles: &[SrtpProtectionProfile],
-    credentials: Option<(String, String)>,
+    randomness: Arc<Recall>,
     nacks: &Arc<AtomicU64>,
     now: Instant,
 ) -> Result<RTCPeerConnection, PeerError> {
@@ -508,15 +511,13 @@ fn connect(
         registry = registry.with(Slot::Custom(Repair::SLOT), repair);
     }
     let role = if offer.is_passive { RTCDtlsRole::Client } else { RTCDtlsRole::Server };
-    let mut settings = SettingEngineBuilder::new()
+    let settings = SettingEngineBuilder::new()
+        .with_crypto_provider(randomness)
         .with_lite(true)
         .with_include_loopback_candidate(true)
         .with_answering_dtls_role(role)
         .with_ice_timeouts(Some(DISCONNECTED), Some(FAILED), None)
         .with_srtp_protection_profiles(profiles.to_vec());
-    if let Some((ufrag, password)) = credentials {
-        settings = settings.with_ice_credentials(ufrag, password);
-    }
     let configuration = RTCConfigurationBuilder::new()
         .with_bundle_policy(RTCBundlePolicy::MaxBundle)
         .with_certificates(vec![certificate])

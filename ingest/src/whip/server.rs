@@ -10,11 +10,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::USER_AGENT;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use media::StreamId;
 use net::{Guesses, Limits, Panicked, Place, Places, Throttle};
 use rtc::port::{Candidate, Port, Protocol};
-use rtc::signalling;
+use rtc::signalling::{self, IceServers};
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -51,17 +51,14 @@ pub enum StartError {
     /// There are no random numbers.
     #[error("no certificate for WebRTC: {0}")]
     Certificate(String),
-    #[error("an address of a STUN or TURN server that cannot be told: {0}")]
-    IceServer(#[from] http::header::InvalidHeaderValue),
 }
 
 /// How publishers are taken.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub limits: Limits,
-    /// URLs of STUN and TURN servers that publishers are told (RFC 9725, §4.6). They need none to reach an address that is
-    /// announced; some firewalls let only TURN through.
-    pub ice_servers: Vec<String>,
+    /// Publishers need none to reach an address that is announced; some firewalls let only TURN through.
+    pub ice_servers: IceServers,
 }
 
 /// WHIP's side of the viewers' listener. Cloning shares it.
@@ -78,12 +75,19 @@ struct Shared {
     metrics: Metrics,
     /// One for all sessions of the process.
     certificate: RTCCertificate,
-    links: Vec<HeaderValue>,
+    ice_servers: IceServers,
     sessions: Mutex<HashMap<String, Handle>>,
     peers: AtomicU64,
     tasks: TaskTracker,
     drain: CancellationToken,
     log: Throttle,
+}
+
+/// Who asks, and by which address of ours, if it was one.
+#[derive(Clone, Copy)]
+struct From {
+    peer: IpAddr,
+    asked: Option<IpAddr>,
 }
 
 /// How requests reach a session.
@@ -108,7 +112,6 @@ impl Whip {
         drain: CancellationToken,
     ) -> Result<Self, StartError> {
         let certificate = certificate()?;
-        let links = signalling::links(&settings.ice_servers)?;
         let shared = Shared {
             port,
             gate,
@@ -116,7 +119,7 @@ impl Whip {
             places: Places::new(settings.limits),
             metrics,
             certificate,
-            links,
+            ice_servers: settings.ice_servers.clone(),
             sessions: Mutex::default(),
             peers: AtomicU64::new(0),
             tasks: TaskTracker::new(),
@@ -139,7 +142,8 @@ impl Whip {
             Action::Answer(response) => response,
             Action::Publish { id, key, offer } => {
                 let agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok());
-                self.publish(peer, id, key, *offer, agent.and_then(encoder_name)).await
+                let from = From { peer, asked: signalling::asked_address(&request) };
+                self.publish(from, id, key, *offer, agent.and_then(encoder_name)).await
             }
             Action::Patch { session, key, condition, fragment } => {
                 self.command(peer, &session, &key, |reply| Command::Patch { condition, fragment, reply })
@@ -153,13 +157,13 @@ impl Whip {
 
     async fn publish(
         &self,
-        peer: IpAddr,
+        from: From,
         id: StreamId,
         key: Secret,
         offer: Offer,
         encoder: Option<String>,
     ) -> Response<Bytes> {
-        let shared = &self.shared;
+        let (shared, peer) = (&self.shared, from.peer);
         if shared.drain.is_cancelled() {
             return request::full("the server is going down; connect again");
         }
@@ -203,7 +207,7 @@ impl Whip {
                 return request::full("no room for another WHIP publisher");
             }
         };
-        self.begin(peer, &id, &key, offer, publication, place).unwrap_or_else(|error| {
+        self.begin(from, &id, &key, offer, publication, place).unwrap_or_else(|error| {
             turned_away(Reason::Offer, error.clone(), Some(id.clone()));
             signalling::refusal(StatusCode::UNPROCESSABLE_ENTITY, &error)
         })
@@ -212,7 +216,7 @@ impl Whip {
     /// The words of an error are for the publisher.
     fn begin(
         &self,
-        address: IpAddr,
+        from: From,
         id: &StreamId,
         key: &Secret,
         offer: Offer,
@@ -221,7 +225,7 @@ impl Whip {
     ) -> Result<Response<Bytes>, String> {
         let shared = &self.shared;
         let now = Instant::now();
-        let candidates = shared.port.candidates();
+        let candidates = shared.port.candidates(from.asked);
         let local = candidates.first().map_or(SocketAddr::from(([127, 0, 0, 1], 9)), |first| first.address);
         let candidates: Vec<_> = candidates.iter().zip(0..).map(|(one, rank)| candidate(one, rank)).collect();
         let (peer, answer) = Peer::accept(&offer, local, shared.certificate.clone(), now)
@@ -265,12 +269,13 @@ impl Whip {
         let span = info_span!(
             "publisher",
             proto = "whip",
-            peer.addr = %address,
+            peer.addr = %from.peer,
             stream.id = %id,
             session = field::Empty
         );
         shared.tasks.spawn(supervise(self.clone(), name.clone(), conn, place, span));
-        Ok(signalling::created(&format!("{}{id}/{name}", request::PREFIX), &etag, &shared.links, text))
+        let links = shared.ice_servers.links(SystemTime::now());
+        Ok(signalling::created(&format!("{}{id}/{name}", request::PREFIX), &etag, links, text))
     }
 
     /// Hands a request to its session. 404 whether there never was one, or it has ended; and only whoever began it may ask.

@@ -124,12 +124,12 @@ export class Broadcast {
         const told = connectionState === "connected" || connectionState === "disconnected" || connectionState === "failed";
         if (told && current()) this.handle({ name: connectionState });
       });
-      const { session, answer } = await publish(programme.name, programme.key, await sender.offer());
+      const { session, answer, link } = await publish(programme.name, programme.key, await sender.offer());
       // Stopped meanwhile: the server must not wait for it, and the name is free again.
       if (!current()) return void session.end();
       this.session = session;
       this.port = udpPort(answer);
-      await sender.accept(answer);
+      await sender.begin(answer, link);
       // The server says goodbye: when it stops, or has another publisher. ICE would notice after seven seconds.
       const transport = sender.peer.getSenders()[0]?.transport;
       transport?.addEventListener("statechange", () => {

@@ -51,9 +51,13 @@ export async function openDevices(video: MediaTrackConstraints, audio: MediaTrac
   return navigator.mediaDevices.getUserMedia({ audio });
 }
 
-export async function openScreen(quality: Quality): Promise<MediaStreamTrack | null> {
-  const screen = await navigator.mediaDevices.getDisplayMedia({ video: pictureOf(quality), audio: false });
-  return screen.getVideoTracks()[0] ?? null;
+/** Of a window, a tab or a screen, with its sound where the browser and whoever chooses give it: music and films stay as they are. */
+export async function openScreen(quality: Quality): Promise<{ video: MediaStreamTrack | null; audio: MediaStreamTrack | null }> {
+  const untouched = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+  // `systemAudio`: Chromium asks whether to share a whole screen's sound, too (Screen Capture, §5.4).
+  const wishes: DisplayMediaStreamOptions & { systemAudio: string } = { video: pictureOf(quality), audio: untouched, systemAudio: "include" };
+  const screen = await navigator.mediaDevices.getDisplayMedia(wishes);
+  return { video: screen.getVideoTracks()[0] ?? null, audio: screen.getAudioTracks()[0] ?? null };
 }
 
 export const canShareScreen = () => typeof navigator.mediaDevices?.getDisplayMedia === "function";

@@ -1,4 +1,4 @@
-// How loud the microphone is, for a bar that moves and for the word that it is silent.
+// How loud the microphone or the screen is, for a bar that moves and for the word that it is silent.
 
 /** Below this nobody speaks: the noise of a room is at -50 dB. */
 const FLOOR_DB = -60;

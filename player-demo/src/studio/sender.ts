@@ -1,5 +1,6 @@
 // One peer connection that sends: what it offers, and what may change while it does.
 
+import { use as useIceServers } from "../ice-servers.ts";
 import { restartFragment, restarted } from "./sdp.ts";
 
 /** What the picture is: text stays sharp, movement stays smooth. The browser's words (MediaStreamTrack Content Hints). */
@@ -26,6 +27,7 @@ export class NoCodec extends Error {}
 
 export class Sender {
   readonly peer = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
+  private offered: RTCSessionDescriptionInit | undefined;
   private readonly transceivers = new Map<string, RTCRtpTransceiver>();
 
   /** @throws {NoCodec} */
@@ -41,11 +43,18 @@ export class Sender {
 
   /** Without candidates: the server is ICE-lite and asks nobody, so there is nothing to wait for. */
   async offer(): Promise<string> {
-    await this.peer.setLocalDescription();
-    return this.peer.localDescription?.sdp ?? "";
+    this.offered = await this.peer.createOffer();
+    return this.offered.sdp ?? "";
   }
 
-  async accept(answer: string): Promise<void> {
+  /** `link`: the server's STUN and TURN servers. */
+  async begin(answer: string, link: string | null): Promise<void> {
+    useIceServers(this.peer, link);
+    await this.peer.setLocalDescription(this.offered);
+    await this.accept(answer);
+  }
+
+  private async accept(answer: string): Promise<void> {
     await this.peer.setRemoteDescription({ type: "answer", sdp: answer });
   }
 

@@ -3,6 +3,7 @@
 import { byId, part, setText } from "../dom.ts";
 import * as capture from "./capture.ts";
 import { Meter } from "./meter.ts";
+import { Mixer } from "./mixer.ts";
 import * as words from "./words.ts";
 
 export interface StageHandlers {
@@ -18,17 +19,22 @@ const buttons = (id: string) => byId(id, HTMLButtonElement);
 const touch = matchMedia("(pointer: coarse)");
 
 export class Stage {
-  /** Always the same; its tracks come and go. */
+  /** What is sent. Always the same; its tracks come and go. */
   readonly media = new MediaStream();
+  private microphone: MediaStreamTrack | null = null;
+  /** The screen's sound, which is sent beside the microphone's. */
+  private screenSound: MediaStreamTrack | null = null;
+  private readonly mixer = new Mixer();
   private facing: capture.Facing = "user";
   private source: "camera" | "screen" | null = null;
   private busy = false;
+  private isSilent = false;
   private readonly meter = new Meter((level, silent) => {
-    byId("meter-bar", HTMLElement).style.clipPath = `inset(0 ${((1 - level) * 100).toFixed(1)}% 0 0)`;
-    const audio = this.track("audio");
-    const muted = audio?.enabled === false;
-    setText("meter-words", !audio ? "" : muted ? "Muted: viewers hear nothing." : silent ? "The microphone is silent. Is it the right one?" : "");
+    showLevel("meter-bar", level);
+    this.isSilent = silent;
+    this.sayHowItSounds();
   });
+  private readonly screenMeter = new Meter((level) => showLevel("screen-meter-bar", level));
 
   constructor(private readonly handlers: StageHandlers) {
     preview.addEventListener("resize", () => {
@@ -38,8 +44,9 @@ export class Stage {
     buttons("back").addEventListener("click", () => void this.try("camera", () => this.openCamera(null)));
     buttons("screen").addEventListener("click", () => void this.try("screen", () => this.openScreen()));
     buttons("flip").addEventListener("click", () => void this.try("camera", () => this.flip()));
-    buttons("mute").addEventListener("click", () => this.toggle("audio", "mute"));
-    buttons("hide").addEventListener("click", () => this.toggle("video", "hide"));
+    buttons("mute").addEventListener("click", () => toggle(this.microphone, "mute"));
+    buttons("mute-screen").addEventListener("click", () => toggle(this.screenSound, "mute-screen"));
+    buttons("hide").addEventListener("click", () => toggle(this.track("video"), "hide"));
     cameraSelect.addEventListener("change", () => void this.try("camera", () => this.openCamera({ id: cameraSelect.value })));
     microphoneSelect.addEventListener("change", () => void this.try("camera", () => this.openMicrophone(microphoneSelect.value)));
     navigator.mediaDevices?.addEventListener?.("devicechange", () => void this.list());
@@ -67,7 +74,7 @@ export class Stage {
     const media = await capture.openDevices(capture.cameraOf(this.quality, touch.matches ? { facing: this.facing } : null), capture.microphoneOf(null));
     const [video, audio] = [media.getVideoTracks()[0], media.getAudioTracks()[0]];
     if (video) this.source = "camera";
-    if (audio) this.put("audio", audio);
+    if (audio) this.putMicrophone(audio);
     if (video) this.put("video", video);
   }
 
@@ -78,6 +85,7 @@ export class Stage {
       const media = await navigator.mediaDevices.getUserMedia({ video: capture.cameraOf(this.quality, device) });
       this.source = "camera";
       this.put("video", media.getVideoTracks()[0] ?? null);
+      this.putScreenSound(null);
     } catch (error) {
       if (this.source === "camera") this.put("video", null);
       throw error;
@@ -86,16 +94,15 @@ export class Stage {
 
   private async openMicrophone(id: string | null): Promise<void> {
     const media = await navigator.mediaDevices.getUserMedia({ audio: capture.microphoneOf(id) });
-    this.put("audio", media.getAudioTracks()[0] ?? null);
+    this.putMicrophone(media.getAudioTracks()[0] ?? null);
   }
 
   private async openScreen(): Promise<void> {
-    const screen = await capture.openScreen(this.quality);
-    const before = this.track("video");
+    const { video, audio } = await capture.openScreen(this.quality);
     this.source = "screen";
-    this.put("video", screen);
-    before?.stop();
-    if (this.track("audio")) return;
+    this.put("video", video);
+    this.putScreenSound(audio);
+    if (this.microphone) return;
     try {
       await this.openMicrophone(null);
     } catch {
@@ -130,35 +137,70 @@ export class Stage {
 
   private put(kind: "video" | "audio", track: MediaStreamTrack | null): void {
     const before = this.track(kind);
-    if (before && before !== track) {
-      this.media.removeTrack(before);
-      before.stop();
+    if (before !== track) {
+      if (before) this.media.removeTrack(before);
+      if (track) this.media.addTrack(track);
+      if (kind === "video") {
+        before?.stop();
+        // What is hidden stays so, whichever camera it is.
+        if (before && track) track.enabled = before.enabled;
+        track?.addEventListener("ended", () => this.track("video") === track && this.pictureEnded());
+      }
+      this.handlers.onTrack(kind, track);
     }
-    if (track) {
-      // What is muted stays so, whichever microphone it is.
-      if (before) track.enabled = before.enabled;
-      this.media.addTrack(track);
-      track.addEventListener("ended", () => this.ended(kind, track));
-    }
-    if (kind === "audio") this.meter.follow(track);
-    this.handlers.onTrack(kind, track);
     this.show();
   }
 
-  /** Unplugged, taken away by the system, or not shared any more: nothing else is turned on in its place unasked. */
-  private ended(kind: "video" | "audio", track: MediaStreamTrack): void {
-    if (this.track(kind) !== track) return;
-    const what = kind === "audio" ? "The microphone is gone." : this.source === "screen" ? "The screen is not shared any more." : "The camera is gone.";
-    this.put(kind, null);
-    this.complain(`${what} Choose what to send instead.`);
-    void this.list();
+  private putMicrophone(track: MediaStreamTrack | null): void {
+    const before = this.microphone;
+    if (before !== track) before?.stop();
+    // What is muted stays so, whichever microphone it is.
+    if (before && track) track.enabled = before.enabled;
+    this.microphone = track;
+    track?.addEventListener("ended", () => this.microphone === track && this.microphoneEnded());
+    this.meter.follow(track);
+    this.sendSound();
   }
 
-  private toggle(kind: "video" | "audio", id: string): void {
-    const track = this.track(kind);
-    if (!track) return;
-    track.enabled = !track.enabled;
-    buttons(id).setAttribute("aria-pressed", String(!track.enabled));
+  private putScreenSound(track: MediaStreamTrack | null): void {
+    if (this.screenSound !== track) this.screenSound?.stop();
+    this.screenSound = track;
+    buttons("mute-screen").setAttribute("aria-pressed", "false");
+    track?.addEventListener("ended", () => this.screenSound === track && this.putScreenSound(null));
+    this.screenMeter.follow(track);
+    this.sendSound();
+  }
+
+  private sendSound(): void {
+    this.put("audio", this.mixer.mix([this.microphone, this.screenSound].filter((track) => track !== null)));
+    this.sayHowItSounds();
+  }
+
+  private sayHowItSounds(): void {
+    const { microphone, screenSound } = this;
+    const voice = !microphone ? "none" : !microphone.enabled ? "muted" : this.isSilent ? "silent" : "heard";
+    const shared = this.source !== "screen" ? null : !screenSound ? "none" : screenSound.enabled ? "heard" : "muted";
+    setText("meter-words", words.sound(voice, shared));
+  }
+
+  // Unplugged, taken away by the system, or not shared any more: nothing else is turned on in its place unasked.
+
+  private microphoneEnded(): void {
+    this.putMicrophone(null);
+    this.askWhatInstead("The microphone is gone.");
+  }
+
+  private pictureEnded(): void {
+    const isScreen = this.source === "screen";
+    this.source = null;
+    this.put("video", null);
+    if (isScreen) this.putScreenSound(null);
+    this.askWhatInstead(isScreen ? "The screen is not shared any more." : "The camera is gone.");
+  }
+
+  private askWhatInstead(what: string): void {
+    this.complain(`${what} Choose what to send instead.`);
+    void this.list();
   }
 
   private show(): void {
@@ -167,7 +209,8 @@ export class Stage {
     preview.srcObject ??= this.media;
     byId("stage-empty", HTMLElement).hidden = video !== null;
     setText("stage-words", audio ? "Sound only." : "Viewers see nothing until you go live.");
-    buttons("mute").disabled = audio === null;
+    buttons("mute").disabled = this.microphone === null;
+    for (const id of ["screen-meter", "mute-screen"]) byId(id, HTMLElement).hidden = this.screenSound === null;
     buttons("hide").disabled = video === null;
     buttons("back").hidden = this.source !== "screen";
     preview.toggleAttribute("data-mirrored", this.source === "camera" && this.isFront(video));
@@ -182,9 +225,19 @@ export class Stage {
   private async list(): Promise<void> {
     const cameras = await capture.devices("videoinput");
     fill(cameraSelect, cameras, this.source === "camera" ? this.track("video") : null);
-    fill(microphoneSelect, await capture.devices("audioinput"), this.track("audio"));
+    fill(microphoneSelect, await capture.devices("audioinput"), this.microphone);
     buttons("flip").hidden = !(touch.matches && cameras.length > 1 && this.source === "camera");
   }
+}
+
+function showLevel(id: string, level: number): void {
+  byId(id, HTMLElement).style.clipPath = `inset(0 ${((1 - level) * 100).toFixed(1)}% 0 0)`;
+}
+
+function toggle(track: MediaStreamTrack | null, id: string): void {
+  if (!track) return;
+  track.enabled = !track.enabled;
+  buttons(id).setAttribute("aria-pressed", String(!track.enabled));
 }
 
 function fill(select: HTMLSelectElement, devices: { id: string; label: string }[], track: MediaStreamTrack | null): void {

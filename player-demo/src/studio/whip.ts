@@ -22,6 +22,8 @@ export interface Created {
   session: Session;
   /** The server's answer, as SDP. */
   answer: string;
+  /** Its STUN and TURN servers, as the header has them. */
+  link: string | null;
 }
 
 /** @throws {Refused} if the server says no; whatever `fetch` throws if it says nothing. */
@@ -32,7 +34,7 @@ export async function publish(name: StreamName, key: string, offer: string): Pro
   if (response.status !== 201) throw new Refused(response.status, answer.trim());
   const location = response.headers.get("Location");
   if (!location) throw new Refused(response.status, "the answer names no session");
-  return { session: new Session(new URL(location, response.url).href, key), answer };
+  return { session: new Session(new URL(location, response.url).href, key), answer, link: response.headers.get("Link") };
 }
 
 export class Session {

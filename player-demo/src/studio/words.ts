@@ -36,6 +36,17 @@ export function captureFault(error: string, what: "camera" | "screen"): string {
   }
 }
 
+/** Below the bars: of the microphone, and of the screen while it is shared (null while it is not). */
+export function sound(microphone: "none" | "muted" | "silent" | "heard", screen: "none" | "muted" | "heard" | null): string {
+  const voice = { none: "", muted: "Muted: viewers do not hear you.", silent: "The microphone is silent. Is it the right one?", heard: "" }[microphone];
+  const shared = { none: NO_SCREEN_SOUND, muted: "The screen's sound is muted.", heard: "" }[screen ?? "heard"];
+  return [voice, shared].filter((words) => words !== "").join(" ");
+}
+
+const NO_SCREEN_SOUND =
+  "The screen is shared without its sound. Chrome and Edge share the sound of a tab, and on Windows and newer macOS that of the whole " +
+  "screen, if it is ticked where you choose what to share. Firefox and Safari share none.";
+
 export function fault(fault: Fault): string {
   switch (fault.kind) {
     case "unreachable":

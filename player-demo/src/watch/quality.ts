@@ -1,5 +1,6 @@
 // Which rendition of a stream the viewer sees: what there is to choose from, what was chosen, and in which words. Pure.
 
+import type { Layer } from "../api.ts";
 import * as format from "../format.ts";
 import type { Kept } from "../kept.ts";
 
@@ -88,7 +89,8 @@ export function menuItems(choice: Choice, offer: Offer, shown: Rendition | null)
   if (offer.renditions.length > 1) {
     for (const rendition of offer.renditions) {
       const { height, bitrate } = rendition;
-      items.push({ choice: height, label: nameOf(rendition), detail: format.bitrate(bitrate), checked: rendition === chosen });
+      const detail = bitrate > 0 ? format.bitrate(bitrate) : "";
+      items.push({ choice: height, label: nameOf(rendition), detail, checked: rendition === chosen });
     }
   }
   if (offer.audioOnly) items.push({ choice: "audio", label: "Audio only", detail: "", checked: choice === "audio" });
@@ -135,10 +137,14 @@ const OWN = "v";
 
 /**
  * The same for WebRTC, where every browser takes H.264, and the server makes a picture of its own where the publisher's does
- * not suit. `names`: what the server calls them, by height.
+ * not suit. Of a broadcaster that sends `layers` there are these and nothing else. `names`: what the server calls them, by height.
  */
-export function readForWebRtc(text: string): { offer: Offer; names: Map<number, string> } {
+export function readForWebRtc(text: string, layers: readonly Layer[]): { offer: Offer; names: Map<number, string> } {
   const { variants, audioOnly } = read(text);
+  if (layers.length > 0) {
+    const sent = layers.map(({ width, height, bitrate }) => ({ width, height, bitrate: bitrate ?? 0, frameRate: null }));
+    return { offer: offerOf(sent, audioOnly), names: new Map(layers.map(({ height, name }) => [height, name])) };
+  }
   const h264 = variants.filter(({ codecs }) => codecs.includes("avc1"));
   const isMade = (height: number) => h264.some((other) => other.height === height && other.name !== OWN);
   const suited = h264.filter(({ name, height }) => name !== OWN || !isMade(height));

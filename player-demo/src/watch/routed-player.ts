@@ -1,5 +1,6 @@
 // One player for the stage, whatever plays: WebRTC where that is wanted and works, else HLS.
 
+import type { Layer } from "../api.ts";
 import type { Link } from "./link.ts";
 import { type HlsKind, type Player, type PlayerEvents, type PlayerKind, openPlayer } from "./player.ts";
 import type { Choice, Offer, Rendition } from "./quality.ts";
@@ -11,6 +12,8 @@ import { type Expected, type SessionEvents, WhepSession } from "./whep.ts";
 export interface Source extends Expected {
   playlist: string;
   whep: string;
+  /** Sizes that the broadcaster sends at once, as they are known by now; none where it is one. */
+  layers: () => readonly Layer[];
 }
 
 export interface RoutedEvents extends PlayerEvents {
@@ -47,7 +50,7 @@ export class RoutedPlayer implements Player {
 
   private byWebRtc(): Player {
     const session = new WhepSession(this.source.whep, this.source, FIRST_PICTURE_WITHIN, this.whilePlaying());
-    return new WebRtcPlayer(this.video, session, this.source.playlist, this.choice);
+    return new WebRtcPlayer(this.video, session, this.source, this.choice);
   }
 
   private whilePlaying(): SessionEvents {
@@ -84,7 +87,7 @@ export class RoutedPlayer implements Player {
         this.climbing = null;
         session.tell(this.whilePlaying());
         this.route.worked(performance.now());
-        this.turn(() => new WebRtcPlayer(this.video, session, this.source.playlist, this.choice));
+        this.turn(() => new WebRtcPlayer(this.video, session, this.source, this.choice));
       },
       onFlow: () => {},
       // What plays finds out as well.

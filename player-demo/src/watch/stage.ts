@@ -143,6 +143,7 @@ function open(playlist: string): void {
   const source = {
     playlist,
     whep: nodes.origin + whepAddress(name),
+    layers: () => model.stream?.layers ?? [],
     picture: model.stream?.video != null,
     sound: model.stream?.audio != null,
   };

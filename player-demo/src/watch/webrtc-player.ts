@@ -1,5 +1,6 @@
 // Plays a WHEP session in the page's video element.
 
+import type { Layer } from "../api.ts";
 import type { Link } from "./link.ts";
 import type { Player } from "./player.ts";
 import { type Choice, NOTHING, type Rendition, nearest, ofHeight, readForWebRtc } from "./quality.ts";
@@ -17,24 +18,24 @@ export class WebRtcPlayer implements Player {
   constructor(
     private readonly video: HTMLVideoElement,
     readonly session: WhepSession,
-    playlist: string,
+    source: { playlist: string; layers: () => readonly Layer[] },
     private choice: Choice,
   ) {
     video.srcObject = session.media;
-    void this.learn(playlist);
+    void this.learn(source);
   }
 
   get link(): Link | null {
     return this.session.link;
   }
 
-  /** What there is to choose from is told by the playlist alone. */
-  private async learn(playlist: string): Promise<void> {
+  /** What there is to choose from: sizes that the broadcaster sends, or what the playlist tells. */
+  private async learn({ playlist, layers }: { playlist: string; layers: () => readonly Layer[] }): Promise<void> {
     const text = await fetch(playlist).then(
       (response) => (response.ok ? response.text() : ""),
       () => "",
     );
-    ({ offer: this.offer, names: this.names } = readForWebRtc(text));
+    ({ offer: this.offer, names: this.names } = readForWebRtc(text, layers()));
     if (this.choice !== "auto") this.pin();
   }
 

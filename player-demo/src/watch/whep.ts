@@ -1,5 +1,6 @@
 // One WHEP session (draft-ietf-wish-whep): asked for, watched over, and given back. Knows no element to show it in.
 
+import { use as useIceServers } from "../ice-servers.ts";
 import { type Link, Meter } from "./link.ts";
 import type { Trouble } from "./route.ts";
 
@@ -89,11 +90,13 @@ export class WhepSession {
   private async join(): Promise<void> {
     try {
       const transceivers = (["video", "audio"] as const).map((kind) => this.peer.addTransceiver(kind, { direction: "recvonly" }));
-      await this.peer.setLocalDescription();
-      const response = await this.request(this.address, "POST", "application/sdp", this.peer.localDescription?.sdp ?? "");
+      const offer = await this.peer.createOffer();
+      const response = await this.request(this.address, "POST", "application/sdp", offer.sdp ?? "");
       if (response.status !== 201) return this.fail(TROUBLES[response.status] ?? "refused");
       this.location = new URL(response.headers.get("location") ?? "", response.url).href;
       if (this.gone.signal.aborted) return this.leave();
+      useIceServers(this.peer, response.headers.get("link"));
+      await this.peer.setLocalDescription(offer);
       await this.peer.setRemoteDescription({ type: "answer", sdp: await response.text() });
       const agreed = transceivers.map(({ currentDirection }) => currentDirection === "recvonly");
       // A part of the stream is not the stream: HLS has all of it.

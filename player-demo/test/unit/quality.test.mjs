@@ -7,6 +7,7 @@ import {
 
 const rendition = (height, changes) => ({ width: (height * 16) / 9, height, frameRate: 30, bitrate: height * 2500, ...changes });
 const LADDER = offerOf([rendition(360), rendition(1080), rendition(720)], true);
+const variant = (codec, size, name) => `#EXT-X-STREAM-INF:BANDWIDTH=1000,CODECS="${codec},mp4a.40.2",RESOLUTION=${size}\ns/${name}/index.m3u8\n`;
 const heights = (offer) => offer.renditions.map(({ height }) => height);
 
 test("renditions are offered from the largest on, one per height, the best of its height", () => {
@@ -94,15 +95,26 @@ s/a/index.m3u8
 });
 
 test("by WebRTC there is H.264 alone, and in its own size the picture that was made for it", () => {
-  const variant = (codec, size, name) => `#EXT-X-STREAM-INF:BANDWIDTH=1000,CODECS="${codec},mp4a.40.2",RESOLUTION=${size}\ns/${name}/index.m3u8\n`;
   const { offer, names } = readForWebRtc(
     [variant("hvc1.1.6.L93", "1280x720", "v"), variant("avc1.64001f", "1280x720", "v720"), variant("avc1.64001e", "640x360", "v360")].join(""),
+    [],
   );
   assert.deepEqual([heights(offer), [...names]], [[720, 360], [[720, "v720"], [360, "v360"]]]);
-  const own = readForWebRtc([variant("avc1.64001f", "1280x720", "v"), variant("avc1.64001e", "640x360", "v360")].join(""));
+  const own = readForWebRtc([variant("avc1.64001f", "1280x720", "v"), variant("avc1.64001e", "640x360", "v360")].join(""), []);
   assert.deepEqual([...own.names], [[720, "v"], [360, "v360"]]);
-  const both = readForWebRtc([variant("avc1.64001f", "1280x720", "v720"), variant("avc1.64001f", "1280x720", "v")].join(""));
+  const both = readForWebRtc([variant("avc1.64001f", "1280x720", "v720"), variant("avc1.64001f", "1280x720", "v")].join(""), []);
   assert.deepEqual([...both.names], [[720, "v720"]], "the publisher's has B-frames, or there would be no other");
+});
+
+test("of a broadcaster that sends several sizes these are what WebRTC offers, whatever the playlist has", () => {
+  const playlist = [variant("avc1.64001f", "1280x720", "v"), variant("avc1.64001e", "854x480", "v480")].join("");
+  const layers = [
+    { name: "v", width: 1280, height: 720, bitrate: 2_500_000 },
+    { name: "s360", width: 640, height: 360, bitrate: null },
+  ];
+  const { offer, names } = readForWebRtc(playlist, layers);
+  assert.deepEqual([heights(offer), [...names]], [[720, 360], [[720, "v"], [360, "s360"]]]);
+  assert.deepEqual(menuItems("auto", offer, null).map(({ label, detail }) => [label, detail]), [["Auto", ""], ["720p", "2.5 Mb/s"], ["360p", ""]]);
 });
 
 test("a height is kept, Auto forgets it, and the sound alone is kept for nobody's next visit", () => {

@@ -147,3 +147,12 @@ test("every fault has words for who must act", () => {
   assert.equal(words.line(0.01, "none"), null);
   assert.match(words.line(0.2, "cpu"), /packets are lost/);
 });
+
+test("what is sent of voice and screen is said only where something is missing", () => {
+  assert.equal(words.sound("heard", null), "");
+  assert.equal(words.sound("heard", "heard"), "");
+  assert.equal(words.sound("none", null), "");
+  assert.match(words.sound("silent", null), /^The microphone is silent/);
+  assert.match(words.sound("heard", "none"), /shared without its sound\. Chrome/);
+  assert.equal(words.sound("muted", "muted"), "Muted: viewers do not hear you. The screen's sound is muted.");
+});

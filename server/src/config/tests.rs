@@ -48,7 +48,9 @@ fn nothing_set_gives_the_documented_defaults() {
             "rtmp.listen = \":1935\" # default",
             "webrtc.listen = \":8189\" # default",
             "webrtc.public = \"\" # default",
+            "webrtc.stun = \"\" # default",
             "webrtc.ice_servers = \"\" # default",
+            "webrtc.turn_secret = \"\" # default",
             "player.prefer = \"hls\" # default",
             "admin.listen = \"127.0.0.1:9090\" # default",
             "# auth.publish_key is not set # default",
@@ -298,9 +300,29 @@ fn addresses_and_servers_of_webrtc_are_lists() {
         "ice_servers = \"https://a\"",
         "ice_servers = \"stun:\"",
         "ice_servers = \"stun:a>b\"",
+        "stun = \"turn:a\"",
+        "stun = \"stun:a, stun:b\"",
     ] {
         assert_eq!(problems(load(&format!("[webrtc]\n{wrong}"))).len(), 1, "{wrong}");
     }
+    let asked = load("webrtc.stun = \"stun:stun.example:3478\"").unwrap();
+    assert!(asked.show().contains("webrtc.stun = \"stun:stun.example\""), "{}", asked.show());
+}
+
+#[test]
+fn the_secret_of_turn_servers_is_never_told() {
+    let canary = "canary-north";
+    let set = format!("[webrtc]\nice_servers = \"turn:a\"\nturn_secret = \"{canary}\"");
+    let shown = load(&set).unwrap().show();
+    assert!(shown.contains("webrtc.turn_secret = \"(hidden)\"") && !shown.contains(canary), "{shown}");
+    for (others, secret) in
+        [("", canary), ("ice_servers = \"stun:a\"", canary), ("ice_servers = \"turn:a\"", "canary")]
+    {
+        let told = problems(load(&format!("[webrtc]\n{others}\nturn_secret = \"{secret}\"")));
+        assert!(told.len() == 1 && !told[0].contains(secret), "{told:?}");
+    }
+    let told = problems(load(&format!("[webrtc]\nturn_secret = \"{canary} \"")));
+    assert!(told.len() == 1 && !told[0].contains(canary), "{told:?}");
 }
 
 #[test]

@@ -8,6 +8,8 @@ use std::time::Duration;
 use cluster::NatsUrl;
 use ingest::OnConflict;
 use relay::UpstreamUrl;
+use rtc::port::StunServer;
+use rtc::signalling::TurnSecret;
 
 /// An address that only programs of this machine reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +41,14 @@ pub(super) fn addresses(text: &str) -> Result<Vec<IpAddr>, String> {
     parts.map(|part| part.parse().map_err(|_| format!("{part:?} is no IP address"))).collect()
 }
 
+/// Empty for none.
+pub(super) fn stun(text: &str) -> Result<Option<StunServer>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|error| format!("{text:?} is {error}"))
+}
+
 /// URLs of RFC 7064 and RFC 7065, with commas between.
 pub(super) fn ice_servers(text: &str) -> Result<Vec<String>, String> {
     let schemes = ["stun:", "stuns:", "turn:", "turns:"];
@@ -53,6 +63,16 @@ pub(super) fn ice_servers(text: &str) -> Result<Vec<String>, String> {
         }
     };
     urls.map(checked).collect()
+}
+
+/// Empty for none. What is wrong with one is told without it.
+pub(super) fn turn_secret(text: &str) -> Result<Option<TurnSecret>, String> {
+    match text {
+        "" => Ok(None),
+        _ if !(8..=256).contains(&text.len()) => Err(format!("it has {} characters", text.len())),
+        _ if text.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Some(TurnSecret::new(text))),
+        _ => Err("there is another character in it".to_owned()),
+    }
 }
 
 /// How latency is traded against requests. Ingest stamps it into the stream; nothing downstream asks again.

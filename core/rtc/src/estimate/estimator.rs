@@ -14,13 +14,12 @@ use rtc_interceptor::{
 use super::bursts::Bursts;
 use super::departures::Departures;
 use super::queue::StandingQueue;
+use super::remb::Remb;
 use crate::outbound::{Batch, Reception};
 use crate::rtcp::{Status, TransportCc};
 
 /// How long what transport-cc feedback said is good for.
 const FEEDBACK_AGE_MAX: Duration = Duration::from_secs(3);
-/// REMB is repeated at least this often while it holds.
-const REMB_AGE_MAX: Duration = Duration::from_secs(5);
 /// A round trip from a report is preferred for this long: feedback is held back by the receiver for a while that it
 /// does not tell.
 const REPORTED_RTT_AGE_MAX: Duration = Duration::from_secs(10);
@@ -80,7 +79,7 @@ pub struct Estimator {
     min: f64,
     max: f64,
     feedback_at: Option<Instant>,
-    remb: Option<(Instant, f64)>,
+    remb: Remb,
     reported_rtt: Option<(Instant, Duration)>,
     feedback_rtt: Option<Duration>,
 }
@@ -102,14 +101,15 @@ impl Estimator {
             min,
             max,
             feedback_at: None,
-            remb: None,
+            remb: Remb::new(now),
             reported_rtt: None,
             feedback_rtt: None,
         }
     }
 
-    /// `batch` left now. Counts only if transport-cc numbers its packets.
+    /// `batch` left now. For feedback it counts only if transport-cc numbers its packets.
     pub fn sent(&mut self, batch: &Batch<'_>, now: Instant) {
+        self.remb.sent(batch.bytes.len(), now);
         if let Some(first) = batch.transport_sequence {
             self.departures.push(first, batch.packets, batch.segment, batch.bytes.len(), now);
         }
@@ -196,10 +196,10 @@ impl Estimator {
         }
     }
 
-    /// The viewer's own estimate (draft-alvestrand-rmcat-remb): no more than it says.
+    /// The viewer's own estimate: no more than it says, where that is more than an echo.
     pub fn remb(&mut self, bits_per_second: f64, now: Instant) {
         if bits_per_second.is_finite() && bits_per_second >= 0.0 {
-            self.remb = Some((now, bits_per_second));
+            self.remb.told(bits_per_second, now);
         }
     }
 
@@ -225,10 +225,9 @@ impl Estimator {
             // A viewer that told and now does not: nothing arrives, or nothing comes back. No reason to send more.
             Some(_) => by_feedback.min(self.loss.target()),
         };
-        let told = self.remb.filter(|(at, _)| is_fresh(*at, REMB_AGE_MAX));
         let reported = self.reported_rtt.filter(|(at, _)| is_fresh(*at, REPORTED_RTT_AGE_MAX));
         // A path that carried nothing would not have told.
-        let bits_per_second = told.map_or(own, |(_, remb)| own.min(remb)).max(self.min);
+        let bits_per_second = self.remb.limit(now).map_or(own, |limit| own.min(limit)).max(self.min);
         Estimate {
             bits_per_second,
             burst_bits_per_second: bits_per_second * self.bursts.factor(),

@@ -12,6 +12,7 @@ mod choose;
 mod departures;
 mod estimator;
 mod queue;
+mod remb;
 #[cfg(test)]
 mod simulated;
 

@@ -17,6 +17,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
+use super::reflexive::{self, StunServer};
 use super::routes::{Dropped, Kind};
 use super::{Counters, DATAGRAM_BYTES_MAX, Path, Shared, Transport, tcp};
 
@@ -47,17 +48,22 @@ pub struct PortDriver {
     /// The same socket, for the thread that reads it.
     socket: UdpSocket,
     acceptor: Option<Acceptor>,
+    stun: Option<StunServer>,
 }
 
 impl PortDriver {
-    pub(super) fn new(shared: Arc<Shared>, acceptor: Option<Acceptor>) -> io::Result<Self> {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        acceptor: Option<Acceptor>,
+        stun: Option<StunServer>,
+    ) -> io::Result<Self> {
         let socket = shared.socket.try_clone()?;
-        Ok(Self { shared, socket, acceptor })
+        Ok(Self { shared, socket, acceptor, stun })
     }
 
     /// Until `drain`: to be cancelled when the last session has said goodbye.
     pub async fn run(self, drain: CancellationToken) {
-        let Self { shared, socket, mut acceptor } = self;
+        let Self { shared, socket, mut acceptor, stun } = self;
         let receiver = Receiver { shared: Arc::clone(&shared), socket };
         let (ends, ended) = oneshot::channel::<()>();
         // Its own: others are busy with more than packets, and to come by way of one of them is a hop more.
@@ -73,6 +79,13 @@ impl PortDriver {
         if let Err(error) = started {
             error!(%error, "no thread for the WebRTC port: nothing comes in by UDP");
         }
+        let asks = async {
+            match &stun {
+                Some(server) => reflexive::keep_asking(&shared, server).await,
+                None => pending().await,
+            }
+        };
+        tokio::pin!(asks);
         // Aborted with it.
         let mut connections = JoinSet::new();
         loop {
@@ -90,6 +103,7 @@ impl PortDriver {
                     });
                 }
                 Some(_) = connections.join_next() => {}
+                never = &mut asks => match never {},
             }
         }
     }
@@ -208,9 +222,13 @@ impl Shared {
         }
     }
 
-    /// Whether it was somebody's.
+    /// Whether it was a session's.
     fn deliver(&self, path: Path, datagram: &[u8]) -> bool {
         self.counters.received.add(1);
+        if let Some(answer) = self.reflexive.take_answer(path.remote, datagram) {
+            answer.tell(self.bound.port());
+            return false;
+        }
         // Nobody can be answered at port 0; trying would be EINVAL, after which quinn-udp does without GSO for all.
         let result = if datagram.len() > DATAGRAM_BYTES_MAX || path.remote.port() == 0 {
             Err(Dropped::Malformed)

@@ -19,12 +19,13 @@ struct Fixture {
 
 fn fixture(listen: &str) -> Fixture {
     let (port, driver) =
-        Port::bind(&PortSettings { listen: listen.parse().unwrap(), public: vec![], tcp: false }).unwrap();
+        Port::bind(&PortSettings { listen: listen.parse().unwrap(), public: vec![], stun: None, tcp: false })
+            .unwrap();
     let drain = CancellationToken::new();
     tokio::spawn(driver.run(drain.clone()));
     let (sender, inbox) = mpsc::channel(64);
     let lease = port.lease("ours", 7, sender);
-    let address = port.candidates()[0].address;
+    let address = port.candidates(None)[0].address;
     Fixture { port, address, lease, inbox, _running: drain.drop_guard() }
 }
 
@@ -88,11 +89,15 @@ async fn what_is_sent_in_segments_comes_as_datagrams() {
 #[tokio::test]
 async fn datagrams_that_the_kernel_joined_come_apart() {
     let mut fixture = fixture("127.0.0.1:0");
-    let (other, driver) =
-        Port::bind(&PortSettings { listen: "127.0.0.1:0".parse().unwrap(), public: vec![], tcp: false })
-            .unwrap();
+    let (other, driver) = Port::bind(&PortSettings {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        public: vec![],
+        stun: None,
+        tcp: false,
+    })
+    .unwrap();
     let to_port =
-        Path { local: other.candidates()[0].address, remote: fixture.address, transport: Transport::Udp };
+        Path { local: other.candidates(None)[0].address, remote: fixture.address, transport: Transport::Udp };
     fixture.lease.bind_address(to_port.local);
     let sent: Vec<u8> = (0..10).flat_map(|number| [20 + number; 100]).collect();
     other.send(to_port, &sent[..950], Some(100));

@@ -34,12 +34,16 @@ pub(crate) struct Session {
 
 impl Server {
     pub(crate) fn start() -> Self {
-        let (port, driver) =
-            Port::bind(&PortSettings { listen: "127.0.0.1:0".parse().unwrap(), public: vec![], tcp: false })
-                .unwrap();
+        let (port, driver) = Port::bind(&PortSettings {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            public: vec![],
+            stun: None,
+            tcp: false,
+        })
+        .unwrap();
         let drain = CancellationToken::new();
         tokio::spawn(driver.run(drain.clone()));
-        let address = port.candidates()[0].address;
+        let address = port.local_addr();
         let identity = Arc::new(Identity::generate().unwrap());
         Self { port, address, identity, _running: drain.drop_guard() }
     }
@@ -54,7 +58,7 @@ impl Server {
                 session_id: 1,
                 credentials: &local,
                 fingerprint: self.identity.fingerprint(),
-                candidates: self.port.candidates(),
+                candidates: &self.port.candidates(None),
                 video: Some(ProfileLevelId([0x42, 0xE0, 0x1F])),
                 audio: true,
                 cname: "tidecast",

@@ -24,7 +24,7 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let settings = PortSettings { listen: "127.0.0.1:0".parse().unwrap(), public: vec![], tcp: false };
+        let settings = PortSettings { listen: "127.0.0.1:0".parse().unwrap(), public: vec![], stun: None, tcp: false };
         let (port, _driver) = Port::bind(&settings).unwrap();
         let (tell, gone) = mpsc::unbounded_channel();
         let tell = move |viewer| tell.send(viewer).expect("the test goes on");

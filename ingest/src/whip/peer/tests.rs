@@ -9,6 +9,7 @@ use rtc::port::Transport;
 use webrtc_core::crypto::{SignatureScheme, default_provider};
 use webrtc_core::media_stream::MediaStreamTrack;
 use webrtc_core::peer_connection::certificate::CertificateParams;
+use webrtc_core::peer_connection::configuration::RTCOfferOptions;
 use webrtc_core::peer_connection::configuration::interceptor_registry::{configure_nack, configure_twcc};
 use webrtc_core::rtcp::transport_feedbacks::transport_layer_cc::TransportLayerCc;
 use webrtc_core::rtp;
@@ -18,6 +19,7 @@ use webrtc_core::rtp_transceiver::RTCRtpSenderId;
 use webrtc_core::rtp_transceiver::rtp_sender::{
     RTCRtpCodingParameters, RTCRtpEncodingParameters, RTCRtpRtxParameters,
 };
+use webrtc_core::statistics::StatsSelector;
 
 use super::super::access_units::{AccessUnits, Made};
 use super::super::reorder::Reorder;
@@ -25,6 +27,8 @@ use super::*;
 use crate::testing::AVCC;
 
 const SSRC: u32 = 7;
+const GCM: &str = "SRTP_AEAD_AES_128_GCM";
+const CM: &str = "SRTP_AES128_CM_HMAC_SHA1_80";
 /// One way.
 const DELAY: Duration = Duration::from_millis(20);
 const FRAME: Duration = Duration::from_millis(33);
@@ -49,6 +53,8 @@ struct Scene {
     /// Packets whose arrival we reported to the publisher.
     arrivals: u32,
     proven: Vec<SocketAddr>,
+    /// Our ICE name and password, as the publisher knows them.
+    told: (String, String),
 }
 
 fn path() -> Path {
@@ -61,6 +67,10 @@ fn ours() -> SocketAddr {
 
 fn theirs() -> SocketAddr {
     (Ipv4Addr::new(198, 51, 100, 2), 50_000).into()
+}
+
+fn our_candidate() -> String {
+    format!("1 1 udp 2130706431 {} {} typ host", ours().ip(), ours().port())
 }
 
 fn certificate() -> RTCCertificate {
@@ -130,8 +140,8 @@ impl Scene {
         publisher.add_local_candidate(RTCIceCandidateInit { candidate, ..Default::default() }).unwrap();
         let offer = Offer::parse(offer.sdp.as_bytes()).unwrap();
         let (peer, answer) = Peer::accept(&offer, ours(), certificate(), now).unwrap();
-        let candidates = [format!("1 1 udp 2130706431 {} {} typ host", ours().ip(), ours().port())];
-        let answer = RTCSessionDescription::answer(offer.complete(&answer.sdp, &candidates)).unwrap();
+        let told = (answer.ufrag.clone(), answer.password.clone());
+        let answer = RTCSessionDescription::answer(offer.complete(&answer.sdp, &[our_candidate()])).unwrap();
         publisher.set_remote_description(now, answer).unwrap();
         Self {
             publisher,
@@ -147,7 +157,28 @@ impl Scene {
             events: Vec::new(),
             arrivals: 0,
             proven: Vec::new(),
+            told,
         }
+    }
+
+    /// The publisher's network has changed: new credentials, the same DTLS.
+    fn restart(&mut self) {
+        let offer = self.publisher.create_offer(Some(RTCOfferOptions { ice_restart: true })).unwrap();
+        self.publisher.set_local_description(self.now, offer.clone()).unwrap();
+        let offer = Offer::parse(offer.sdp.as_bytes()).unwrap();
+        let answer = self.peer.restart(&offer, self.now).unwrap();
+        self.told = (answer.ufrag.clone(), answer.password.clone());
+        let answer = RTCSessionDescription::answer(offer.complete(&answer.sdp, &[our_candidate()])).unwrap();
+        self.publisher.set_remote_description(self.now, answer).unwrap();
+    }
+
+    fn cipher(&mut self) -> String {
+        self.publisher.get_stats(self.now, StatsSelector::None).transport().unwrap().srtp_cipher.clone()
+    }
+
+    fn pictures(&mut self, count: u32) {
+        (0..count).for_each(|_| self.picture());
+        self.run(Duration::from_secs(1));
     }
 
     fn put(&mut self, to_us: bool, bytes: BytesMut) {
@@ -300,11 +331,11 @@ fn three_packets_of_a_hundred_lost_are_repaired() {
 /// A browser offers AES-CM first; AES-GCM costs a fifth of it. What has no AES-GCM gets AES-CM, on the same answer.
 #[test]
 fn aes_gcm_is_taken_where_there_is_any() {
-    for (profiles, expected) in [(&[PROFILES[1], PROFILES[0]][..], false), (&PROFILES[1..], true)] {
+    for (profiles, expected) in [(&[PROFILES[1], PROFILES[0]][..], GCM), (&PROFILES[1..], CM)] {
         let mut scene = Scene::with_profiles(13, profiles);
         scene.run(Duration::from_secs(3));
         assert!(scene.is_connected(), "{profiles:?}");
-        assert_eq!(scene.peer.has_fallen_back, expected);
+        assert_eq!(scene.cipher(), expected);
         (0..30).for_each(|_| scene.picture());
         scene.run(Duration::from_secs(1));
         assert_eq!(scene.watched(), (30, 0));
@@ -312,7 +343,28 @@ fn aes_gcm_is_taken_where_there_is_any() {
     let mut scene = Scene::with_profiles(17, &PROFILES[1..]);
     scene.line = Box::new(|rng| rng.u32(..100) < 20);
     scene.run(Duration::from_secs(12));
-    assert!(scene.is_connected() && scene.peer.has_fallen_back, "over a bad line too");
+    assert!(scene.is_connected() && scene.cipher() == CM, "over a bad line too");
+}
+
+/// Its network changes, whatever its packets are sealed with: new names on both sides, and the media goes on.
+#[test]
+fn ice_is_restarted_with_either_cipher() {
+    for (profiles, cipher) in [(&[PROFILES[1], PROFILES[0]][..], GCM), (&PROFILES[1..], CM)] {
+        let mut scene = Scene::with_profiles(23, profiles);
+        scene.run(Duration::from_secs(3));
+        assert!(scene.is_connected() && scene.cipher() == cipher);
+        scene.pictures(60);
+        let mut names = vec![scene.told.clone()];
+        for _ in 0..2 {
+            scene.restart();
+            assert!(!names.contains(&scene.told), "{cipher}: the same name as before");
+            names.push(scene.told.clone());
+            scene.run(Duration::from_secs(2));
+            scene.events.clear();
+            scene.pictures(60);
+            assert_eq!(scene.watched(), (60, 0), "{cipher}");
+        }
+    }
 }
 
 /// What does not come again is not asked for without end: it is given up long before.

@@ -123,7 +123,7 @@ fn pages_of_other_sites_may_publish_with_a_key() {
     let created = rtc::signalling::created(
         "/whip/live/cam/x",
         "\"ice-1\"",
-        &[HeaderValue::from_static("<stun:s>; rel=\"ice-server\"")],
+        vec![HeaderValue::from_static("<stun:s>; rel=\"ice-server\"")],
         String::new(),
     );
     let exposed = created.headers()[ACCESS_CONTROL_EXPOSE_HEADERS].to_str().unwrap().to_owned();

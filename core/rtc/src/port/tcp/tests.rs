@@ -13,13 +13,15 @@ struct Fixture {
 }
 
 fn fixture() -> Fixture {
-    let settings = PortSettings { listen: "127.0.0.1:0".parse().unwrap(), public: vec![], tcp: true };
+    let settings =
+        PortSettings { listen: "127.0.0.1:0".parse().unwrap(), public: vec![], stun: None, tcp: true };
     let (port, driver) = Port::bind(&settings).unwrap();
     let drain = CancellationToken::new();
     tokio::spawn(driver.run(drain.clone()));
     let (sender, inbox) = mpsc::channel(4);
     let lease = port.lease("ours", 7, sender);
-    let [udp, tcp] = port.candidates() else { panic!("{:?}", port.candidates()) };
+    let candidates = port.candidates(None);
+    let [udp, tcp] = &candidates[..] else { panic!("{candidates:?}") };
     assert_eq!((udp.address, udp.protocol, tcp.protocol), (tcp.address, Protocol::Udp, Protocol::Tcp));
     let address = tcp.address;
     Fixture { port, address, lease, inbox, _running: drain.drop_guard() }
