@@ -53,7 +53,11 @@ impl TrackRecord {
                     && config.chroma() == Chroma::Yuv420
             }
             CodecConfig::Opus(_) => self.codec.channels().is_some_and(|channels| channels <= 2),
-            CodecConfig::H265(_) | CodecConfig::Av1(_) | CodecConfig::Aac(_) => false,
+            CodecConfig::H265(_)
+            | CodecConfig::Av1(_)
+            | CodecConfig::Vp8(_)
+            | CodecConfig::Vp9(_)
+            | CodecConfig::Aac(_) => false,
         }
     }
 

@@ -100,7 +100,11 @@ impl Packetizer {
         match codec {
             CodecConfig::H264(config) => Some(Self::Video(H264Packetizer::new(source, config.clone()))),
             CodecConfig::Opus(_) => Some(Self::Audio(OpusPacketizer::new(source))),
-            CodecConfig::H265(_) | CodecConfig::Av1(_) | CodecConfig::Aac(_) => None,
+            CodecConfig::H265(_)
+            | CodecConfig::Av1(_)
+            | CodecConfig::Vp8(_)
+            | CodecConfig::Vp9(_)
+            | CodecConfig::Aac(_) => None,
         }
     }
 

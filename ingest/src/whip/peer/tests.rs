@@ -128,7 +128,7 @@ impl Scene {
         let offer = publisher.create_offer(None).unwrap();
         publisher.set_local_description(now, offer.clone()).unwrap();
         publisher.add_local_candidate(RTCIceCandidateInit { candidate, ..Default::default() }).unwrap();
-        let offer = Offer::parse(offer.sdp.as_bytes()).unwrap();
+        let offer = Offer::parse(offer.sdp.as_bytes(), true).unwrap();
         let (peer, answer) = Peer::accept(&offer, ours(), certificate(), now).unwrap();
         let candidates = [format!("1 1 udp 2130706431 {} {} typ host", ours().ip(), ours().port())];
         let answer = RTCSessionDescription::answer(offer.complete(&answer.sdp, &candidates)).unwrap();
@@ -251,7 +251,8 @@ impl Scene {
 
     /// Whole pictures that came of the packets so far, and how many packets were given up.
     fn watched(&mut self) -> (usize, u64) {
-        let (mut reorder, mut units, mut made) = (Reorder::default(), AccessUnits::default(), Vec::new());
+        let (mut reorder, mut units, mut made) =
+            (Reorder::default(), AccessUnits::new(VideoCodec::H264), Vec::new());
         for event in self.events.drain(..) {
             let Event::Rtp(Flow::Video(0), packet) = event else { continue };
             let arrived = packet.arrived;
