@@ -16,7 +16,7 @@ use tracing::{debug, error, info};
 
 use super::metrics::Metrics;
 use super::programme::{Programme, Which};
-use super::rendition::{READ_AHEAD_MAX, Told};
+use super::rendition::{Formats, READ_AHEAD_MAX, Told};
 use super::viewer::{Join, Viewer};
 
 /// Datagrams that a shard has not read. A viewer sends some twenty in a second; what does not fit is dropped and counted by the port.
@@ -55,14 +55,21 @@ pub(super) enum Command {
 /// What comes of a stream.
 enum FromStream {
     Rendition {
-        session: SessionId,
+        programme: Key,
         which: Which,
         told: Told,
     },
     /// It is over.
     End {
-        session: SessionId,
+        programme: Key,
     },
+}
+
+/// Which programme: a viewer without a decoder for all formats of a stream has fewer renditions to go between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    session: SessionId,
+    formats: Formats,
 }
 
 /// The way to a shard. It ends when all of these are dropped.
@@ -106,18 +113,18 @@ struct Shard {
     to: mpsc::Sender<FromStream>,
     gone: Gone,
     metrics: Arc<Metrics>,
-    programmes: HashMap<SessionId, Programme>,
+    programmes: HashMap<Key, Programme>,
     viewers: HashMap<u64, Placed>,
     deadlines: BTreeSet<(Instant, u64)>,
     /// Of these another rendition is wanted, or one is not any more: looked at once, however many viewers that comes of.
-    changed: HashSet<SessionId>,
+    changed: HashSet<Key>,
     /// Packets of one batch.
     scratch: Vec<u8>,
 }
 
 struct Placed {
     viewer: Viewer,
-    programme: SessionId,
+    programme: Key,
     /// The renditions that are read for it: what it is to be sent, and what it is sent.
     reads: [Option<usize>; 2],
     /// Under which it is in the deadlines: no later than the viewer's own.
@@ -152,8 +159,8 @@ impl Shard {
                 () = due => {}
             }
             self.deadlines();
-            for session in std::mem::take(&mut self.changed) {
-                self.read(session);
+            for programme in std::mem::take(&mut self.changed) {
+                self.read(programme);
             }
         }
     }
@@ -179,14 +186,13 @@ impl Shard {
 
     fn join(&mut self, join: Join, stream: Arc<Stream>, now: Instant) {
         let number = join.viewer;
-        let session = stream.session();
-        let programme = self
-            .programmes
-            .entry(session)
-            .or_insert_with(|| Programme::new(stream, &self.to, FromStream::End { session }));
+        let key = Key { session: stream.session(), formats: join.formats };
+        let over = FromStream::End { programme: key };
+        let programme =
+            self.programmes.entry(key).or_insert_with(|| Programme::new(stream, key.formats, &self.to, over));
         programme.viewers.push(number);
         let viewer = Viewer::new(join, programme, self.metrics.clone(), now);
-        let placed = Placed { viewer, programme: session, reads: [None; 2], deadline: None };
+        let placed = Placed { viewer, programme: key, reads: [None; 2], deadline: None };
         self.viewers.insert(number, placed);
         self.drive(number, None, now);
     }
@@ -212,25 +218,25 @@ impl Shard {
         let now = Instant::now();
         let (mut touched, mut ended) = (Vec::new(), Vec::new());
         for read in read.drain(..) {
-            let (session, which, told) = match read {
-                FromStream::Rendition { session, which, told } => (session, which, told),
-                FromStream::End { session } => {
-                    ended.push(session);
+            let (key, which, told) = match read {
+                FromStream::Rendition { programme, which, told } => (programme, which, told),
+                FromStream::End { programme } => {
+                    ended.push(programme);
                     continue;
                 }
             };
-            let Some(programme) = self.programmes.get_mut(&session) else { continue };
+            let Some(programme) = self.programmes.get_mut(&key) else { continue };
             programme.told(which, told, now);
-            if !touched.contains(&session) {
-                touched.push(session);
+            if !touched.contains(&key) {
+                touched.push(key);
             }
         }
-        for session in touched {
-            let viewers = self.programmes.get(&session).map(|programme| programme.viewers.clone());
+        for key in touched {
+            let viewers = self.programmes.get(&key).map(|programme| programme.viewers.clone());
             viewers.into_iter().flatten().for_each(|viewer| self.drive(viewer, None, now));
         }
-        for session in ended {
-            let viewers = self.programmes.get(&session).map(|programme| programme.viewers.clone());
+        for key in ended {
+            let viewers = self.programmes.get(&key).map(|programme| programme.viewers.clone());
             viewers.into_iter().flatten().for_each(|viewer| self.close(viewer, now));
         }
     }
@@ -285,8 +291,7 @@ impl Shard {
                 if reads != before {
                     let name = |number: Option<usize>| number.and_then(|number| programme.name_of(number));
                     self.metrics.moved(name(before[1]), name(reads[1]));
-                    let session = placed.programme;
-                    self.changed.insert(session);
+                    self.changed.insert(placed.programme);
                 }
             }
             Err(closed) => self.forget(number, &closed),
@@ -294,11 +299,12 @@ impl Shard {
     }
 
     /// Exactly what somebody wants.
-    fn read(&mut self, session: SessionId) {
-        let Some(programme) = self.programmes.get_mut(&session) else { return };
+    fn read(&mut self, key: Key) {
+        let Some(programme) = self.programmes.get_mut(&key) else { return };
         let viewers = programme.viewers.iter().filter_map(|viewer| self.viewers.get(viewer));
         let wanted: Vec<_> = viewers.flat_map(|placed| placed.reads).flatten().collect();
-        wanted.iter().for_each(|number| programme.want(*number, &self.to, rendition));
+        let tell = move |which, told| FromStream::Rendition { programme: key, which, told };
+        wanted.iter().for_each(|number| programme.want(*number, &self.to, tell));
         programme.rest(&wanted);
     }
 
@@ -324,8 +330,4 @@ impl Shard {
         }
         (self.gone)(number);
     }
-}
-
-fn rendition(session: SessionId, which: Which, told: Told) -> FromStream {
-    FromStream::Rendition { session, which, told }
 }
