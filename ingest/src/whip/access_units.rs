@@ -123,6 +123,8 @@ impl AccessUnits {
             return;
         }
         if damaged || !key && !self.whole {
+            // What was asked for has come, and is of no use: who is asked for all layers at once must be asked again.
+            self.told &= !key;
             return self.broken(made);
         }
         let mut config = None;

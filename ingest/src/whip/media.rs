@@ -58,11 +58,13 @@ struct Video {
     reorder: Reorder,
     units: AccessUnits,
     config: Option<VideoConfig>,
+    /// A picture was left out since its last keyframe, because nobody knew when it was taken.
+    has_hole: bool,
 }
 
 impl Video {
     fn new(codec: VideoCodec) -> Self {
-        Self { reorder: Reorder::default(), units: AccessUnits::new(codec), config: None }
+        Self { reorder: Reorder::default(), units: AccessUnits::new(codec), config: None, has_hole: false }
     }
 }
 
@@ -170,7 +172,15 @@ impl Media {
         if self.layers.is_leading(layer) {
             self.keyframes.picture(key, now);
         }
-        let Some(stamp) = self.clock.stamp(Flow::Video(layer), timestamp, arrived) else { return };
+        let stamp = self.clock.stamp(Flow::Video(layer), timestamp, arrived);
+        let video = &mut self.video[layer];
+        let had_hole = video.has_hole;
+        video.has_hole = stamp.is_none() || had_hole && !key;
+        let Some(stamp) = stamp else { return };
+        if video.has_hole {
+            self.keyframes.want();
+            return;
+        }
         let (width, height) = config.dimensions();
         let seen = Seen { layer, key, pixels: u64::from(width) * u64::from(height), stamp };
         let waited = self.layers.wants_keyframe();
@@ -258,6 +268,35 @@ mod tests {
         media.poll(deadline, &mut units);
         assert_eq!(units.iter().map(stamp).collect::<Vec<_>>(), [80]);
         assert_eq!(media.counts(), Counts { received: 4, lost: 1, reordered: 1, late: 0 });
+    }
+
+    /// A layer is of no use until reports have said when it was taken; what leans on a keyframe from before is not either.
+    #[test]
+    fn a_layer_begins_with_a_keyframe_that_has_a_time() {
+        let start = Instant::now();
+        let (mut media, mut units) = (Media::new(Some(VideoCodec::Vp8), 2, start), Vec::new());
+        let key: &[u8] = &[0x10, 0x50, 0x07, 0, 0x9D, 1, 0x2A, 0x40, 1, 0xB4, 0, 9];
+        let delta: &[u8] = &[0x10, 0x51, 0x07, 0, 9];
+        let mut told = Vec::new();
+        for (number, payload) in [(0_u16, key), (1, delta), (2, delta), (3, key), (4, delta)] {
+            let arrived = start + Duration::from_millis(u64::from(number) * 40);
+            for layer in 0..2 {
+                let timestamp = 1_000_000 * layer as u32 + u32::from(number) * 3_600;
+                let payload = Bytes::from_static(payload);
+                let packet = Packet { sequence: number, timestamp, marker: true, payload, arrived };
+                media.packet(Flow::Video(layer), packet);
+                if number == 1 {
+                    media.report(Flow::Video(layer), 1 << 62, timestamp);
+                }
+            }
+            media.poll(arrived, &mut units);
+            let of_second = |unit: &Unit| matches!(unit, Unit::Layer(1, ..));
+            told.extend(units.drain(..).filter(of_second).map(|_| number));
+            if number == 2 {
+                assert!(media.keyframe_due(arrived + Duration::from_secs(1)), "it asks for one");
+            }
+        }
+        assert_eq!(told, [3, 4]);
     }
 
     /// A browser sends a keyframe only if it is asked for one.

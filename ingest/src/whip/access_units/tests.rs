@@ -171,6 +171,18 @@ fn a_keyframe_with_a_hole_is_none() {
     picture(&source.send(&[nal(0x65, 100)], &[]));
 }
 
+/// It is the answer to a request, which was for nothing.
+#[test]
+fn a_keyframe_with_a_hole_is_asked_for_again() {
+    let mut source = Source::new(VideoCodec::H264);
+    assert_eq!(source.picture(), [Made::Broken]);
+    let (sps, pps) = sets(AVCC);
+    let packets = [&[stap_a(&[&sps, &pps])], fu_a(&nal(0x65, 3_000), 1_000).as_slice()].concat();
+    assert_eq!(source.send(&packets, &[2]), [Made::Broken]);
+    assert_eq!(source.picture(), [], "once");
+    picture(&source.keyframe());
+}
+
 #[test]
 fn a_unit_whose_end_is_not_marked_ends_with_the_next() {
     let mut units = AccessUnits::new(VideoCodec::H264);
@@ -194,7 +206,7 @@ fn a_unit_is_bounded() {
     packets.extend(std::iter::repeat_n(more, 200));
     assert_eq!(source.send(&packets, &[]), [Made::Broken]);
     let single = vec![nal(0x65, 10); UNIT_NALS_MAX + 1];
-    assert_eq!(source.send(&single, &[]), []);
+    assert_eq!(source.send(&single, &[]), [Made::Broken], "and that was a keyframe");
 }
 
 /// Threat 27. `rtc-rtp` 0.21.1 panics on the first of these.

@@ -125,7 +125,7 @@ fn a_picture_is_bounded() {
     let mut endless = packets(&frame(true, 9_000_000), 60_000);
     assert_eq!(source.send(&endless, &[]), [Made::Broken]);
     endless = std::iter::repeat_n(packets(&frame(true, 5), 100), FRAMES_MAX + 1).flatten().collect();
-    assert_eq!(source.send(&endless, &[]), []);
+    assert_eq!(source.send(&endless, &[]), [Made::Broken], "and that was a keyframe");
     endless.truncate(FRAMES_MAX);
     picture(&source.send(&endless, &[]));
 }
