@@ -507,6 +507,41 @@ def whip():
                 flags = 0x40 | layer | (2 if number == len(nals) - 1 else 0) | (4 if frame == 1 else 0)
                 packets += struct.pack(">BHIBB", flags, 10 * frame + number if frame == 0 else frame + 1, timestamp, 16, len(payload)) + payload
     seed("whip_rtp", "layers", packets)
+    other_codecs()
+
+
+def other_codecs():
+    """A keyframe and two pictures after it, in packets as Chromium sends them (ingest/src/whip/access_units/)."""
+    body = bytes(60)
+    key = bytes.fromhex("500700 9d012a 4001b400") + body
+    vp8 = [b"\x90\x80\x81\x23" + key[:40], b"\x80\x80\x81\x23" + key[40:]], [b"\x90\xf0\x81\x24\x01\x20\x51\x07\x00" + body]
+    key = bytes.fromhex("82498342 4027f01670") + body
+    structure = bytes.fromhex("18 0280 0168 01 00")
+    vp9 = ([b"\xaa\x81\x23\x00\x01" + structure + key[:40], b"\xa4\x81\x23\x00\x01" + key[40:]],
+           [b"\x8c\x81\x24\x86\x00" + body])
+    layers = ([b"\xbe\x81\x23\x00" + bytes.fromhex("30 0280 0168 0500 02d0") + key, b"\xbc\x81\x23\x02\x86\x00" + body],
+              [b"\xfc\x81\x24\x00\x02\x86\x00" + body])
+    sequence, frame = bytes.fromhex("08 0200002d2a67fd9e017c0020"), b"\x30\x10" + body
+    av1 = ([b"\x68" + bytes([len(sequence)]) + sequence + frame[:20], b"\x90" + frame[20:]], [b"\x10\x30\x30" + body])
+    measured = ([b"\x08" + bytes([2]) + b"\x12\x00" + bytes([len(sequence)]) + sequence + bytes([len(frame)]) + frame],
+                [b"\x00\x3e\x30\x30" + body])
+    sets = [bytes.fromhex(text) for text in (
+        "40010c01ffff016000000300900000030000030 05d959409".replace(" ", ""),
+        "42010101600000030090000003000003005da00280802d16595952930bc05a020000030002000003003c10",
+        "4401c073c189")]
+    together = b"\x60\x01" + b"".join(struct.pack(">H", len(nal)) + nal for nal in sets)
+    h265 = [together, b"\x62\x01\x93" + body, b"\x62\x01\x53" + body], [b"\x02\x01" + body]
+    for target, name, (key, picture) in [
+        ("vp8", "plain", vp8), ("vp9", "plain", vp9), ("vp9", "spatial", layers), ("av1", "counted", av1),
+        ("av1", "measured", measured), ("h265", "fragments", h265),
+    ]:
+        packets, number = b"", 65533
+        for frame_number, payloads in enumerate([key, picture, picture]):
+            for payload in payloads:
+                marker = 2 if payload is payloads[-1] else 0
+                packets += struct.pack(">BHIBB", marker, number % 65536, frame_number * 3000, 20, len(payload)) + payload
+                number += 1
+        seed(f"whip_rtp_{target}", name, packets)
 
 
 def recent_ffmpeg():

@@ -10,8 +10,8 @@ use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use bytes::Bytes;
 use media::codec::h264;
 use media::{AccessUnit, Timescale};
-use rtc::outbound::{HeaderExtensions, Line, LineSettings, PlayoutDelay, Transport};
-use rtc::packetize::{Frame, H264Packetizer, PAYLOAD_BYTES_MAX, Source};
+use rtc::outbound::{HeaderExtensions, Line, LineSettings, PayloadTypes, PlayoutDelay, Transport};
+use rtc::packetize::{Format, Frame, H264Packetizer, PAYLOAD_BYTES_MAX, Source};
 use rtc::srtp::{Keys, Profile, Role, Sealers};
 
 use crate::Options;
@@ -96,8 +96,8 @@ fn viewers(profile: Profile, count: usize) -> Result<Viewers> {
         let mut sealers = Sealers::new(Keys::from_exported(profile, Role::Server, &exported)?);
         let settings = LineSettings {
             ssrc: 1,
-            payload_type: 102,
-            rtx: None,
+            payload_types: vec![(Format::H264, PayloadTypes { media: 102, rtx: None })],
+            rtx_ssrc: None,
             extensions: HeaderExtensions {
                 transport_cc: Some(3),
                 abs_send_time: Some(2),

@@ -127,6 +127,11 @@ impl Gate {
         &self.shared.refusals
     }
 
+    /// Whether renditions are made here of a stream's pictures that everybody can be shown.
+    pub(crate) fn transcodes(&self, id: &StreamId) -> bool {
+        self.shared.ladder.transcodes(id)
+    }
+
     pub(crate) fn turned_away(&self, refused: Refused) {
         self.shared.refusals.note(refused);
     }

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use media::VideoCodec;
 use relay::{HEALTH_SAMPLES_MAX, Sample, Sound};
 
 use crate::Announced;
@@ -110,8 +111,7 @@ pub(crate) struct Circumstances {
     pub(crate) audio_channels: Option<u8>,
     /// The video is not 8-bit 4:2:0.
     pub(crate) rare_pixels: bool,
-    /// Everyday name of a video codec that many browsers have no decoder for.
-    pub(crate) rare_codec: Option<&'static str>,
+    pub(crate) video_codec: Option<VideoCodec>,
     /// `None` of a publisher whose connection loses nothing.
     pub(crate) packets: Option<Packets>,
     /// Somebody here makes other renditions of the video.
@@ -392,18 +392,24 @@ impl Health {
     }
 }
 
+/// For whom the codec is one that they cannot be shown.
 fn rare_codec(now: &Circumstances) -> Option<String> {
-    now.rare_codec.map(|codec| {
-        let others = if now.has_ladder {
-            "they see the renditions in H.264 that are made of it here"
-        } else {
-            "they see nothing"
-        };
-        format!(
-            "The video is {codec}, which Firefox and many phones and computers cannot show: {others}. Choose H.264 in \
-             the encoder to reach everybody (in OBS: Settings → Output → Video Encoder)."
-        )
-    })
+    let (codec, who) = match now.video_codec? {
+        VideoCodec::H264 => return None,
+        VideoCodec::H265 => ("HEVC", "Firefox and many phones and computers cannot show"),
+        VideoCodec::Av1 => ("AV1", "Firefox and many phones and computers cannot show"),
+        VideoCodec::Vp9 => ("VP9", "iPhones and Safari cannot show by HLS"),
+        VideoCodec::Vp8 => ("VP8", "viewers by HLS cannot be shown"),
+    };
+    let others = if now.has_ladder {
+        "they see the renditions in H.264 that are made of it here"
+    } else {
+        "they see nothing"
+    };
+    Some(format!(
+        "The video is {codec}, which {who}: {others}. Choose H.264 in the encoder to reach everybody (in OBS: Settings → \
+         Output → Video Encoder; in a page of your own: setCodecPreferences)."
+    ))
 }
 
 fn keyframes_far_apart(interval_s: f64, is_asked: bool) -> Option<String> {

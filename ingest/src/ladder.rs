@@ -9,6 +9,9 @@ pub trait Ladder: Send + Sync {
     /// ids after those of `tracks` and names that nobody else has: they stay for the session, whether a worker ever
     /// makes them or not.
     fn derive(&self, id: &StreamId, tracks: &[TrackRecord], frame_rate: Option<f64>) -> Vec<TrackRecord>;
+
+    /// Whether it makes anything of a stream's pictures, if the machine has room.
+    fn transcodes(&self, id: &StreamId) -> bool;
 }
 
 /// Nothing is transcoded.
@@ -17,6 +20,10 @@ pub struct PassThrough;
 impl Ladder for PassThrough {
     fn derive(&self, _: &StreamId, _: &[TrackRecord], _: Option<f64>) -> Vec<TrackRecord> {
         Vec::new()
+    }
+
+    fn transcodes(&self, _: &StreamId) -> bool {
+        false
     }
 }
 

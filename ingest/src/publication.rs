@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use media::codec::{Access, Chroma};
 use media::flv;
-use media::{AccessUnit, AudioConfig, MediaTime, SessionId, Timescale, TrackKind, VideoConfig};
+use media::{AccessUnit, AudioConfig, MediaTime, SessionId, Timescale, TrackKind, VideoCodec, VideoConfig};
 use relay::Stream;
 use tracing::{Span, field, info, warn};
 
@@ -56,9 +56,9 @@ pub struct Announced {
 }
 
 /// One coded picture on its way to the log.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VideoUnit {
-    pub codec: flv::VideoCodec,
+    pub codec: VideoCodec,
     /// PTS − DTS.
     pub composition_offset_ms: i32,
     pub data: Bytes,
@@ -525,11 +525,7 @@ impl Publication {
             counts: session.counts(),
             announced: self.announced,
             rare_pixels: self.video.as_ref().is_some_and(|track| is_rare(&track.config)),
-            rare_codec: self.video.as_ref().and_then(|track| match track.config {
-                VideoConfig::H264(_) => None,
-                VideoConfig::H265(_) => Some("HEVC"),
-                VideoConfig::Av1(_) => Some("AV1"),
-            }),
+            video_codec: self.video.as_ref().map(|track| track.config.codec()),
             packets: self.packets,
             has_ladder: session.has_ladder(),
             audio_channels: self.audio.as_ref().map(|track| track.config.channels()),

@@ -52,6 +52,7 @@ export function codecName(codec: string): string {
     [/^avc[13]/i, "H.264"],
     [/^(hvc1|hev1)/i, "HEVC"],
     [/^av01/i, "AV1"],
+    [/^vp08/i, "VP8"],
     [/^vp09/i, "VP9"],
     [/^mp4a\.40/i, "AAC"],
     [/^opus/i, "Opus"],

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use transcode::budget::Budget;
 use transcode::child::{Encoders, Settings};
+use transcode::ladder::LadderConfig;
 use transcode::probe::Probe;
 use transcode::{Ladders, Metrics, Worker, executable};
 
@@ -30,10 +31,14 @@ pub(crate) struct Transcoding {
 
 impl ingest::Ladder for Transcoding {
     fn derive(&self, id: &StreamId, tracks: &[TrackRecord], frame_rate: Option<f64>) -> Vec<TrackRecord> {
-        if self.executable.is_none() || self.encoders.get().is_some_and(Option::is_none) {
+        if !self.can_encode() {
             return Vec::new();
         }
         transcode::derive(&self.ladders, &self.budget, id, tracks, frame_rate)
+    }
+
+    fn transcodes(&self, id: &StreamId) -> bool {
+        self.can_encode() && self.ladders.of(id).config != LadderConfig::Off
     }
 }
 
@@ -52,6 +57,11 @@ impl Transcoding {
             data_dir: config.data_dir.clone(),
             encoders: OnceLock::new(),
         }
+    }
+
+    /// As far as it is known.
+    fn can_encode(&self) -> bool {
+        self.executable.is_some() && self.encoders.get().is_none_or(Option::is_some)
     }
 
     /// Finds out what works here, and makes rungs until `stop`.

@@ -36,6 +36,12 @@ export async function watch(url) {
   let stood = null;
   window.whep = {
     stats,
+    /** Of the picture, as it comes now. */
+    codec: async () => {
+      const all = await peer.getStats();
+      const video = [...all.values()].find((stat) => stat.type === "inbound-rtp" && stat.kind === "video");
+      return all.get(video.codecId).mimeType;
+    },
     isOver: () => peer.connectionState !== "connected",
     /** Until the picture has this width, or another one than before. */
     pin: async (name, expected) => {

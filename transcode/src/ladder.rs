@@ -49,7 +49,7 @@ pub struct Video {
     pub coded_pixels: u32,
     pub frame_rate: FrameRate,
     pub is_h264: bool,
-    /// Whether WebRTC can show it as it is: H.264 of 8 bits and 4:2:0, without B-frames.
+    /// Whether everybody can be shown it by WebRTC as it is: H.264 of 8 bits and 4:2:0, without B-frames.
     pub suits_webrtc: bool,
 }
 
@@ -71,13 +71,15 @@ impl Video {
             CodecConfig::H264(config) => (VideoConfig::H264(config.clone()), config.pixel_aspect()),
             CodecConfig::H265(config) => (VideoConfig::H265(config.clone()), config.pixel_aspect()),
             CodecConfig::Av1(config) => (VideoConfig::Av1(config.clone()), None),
+            CodecConfig::Vp8(config) => (VideoConfig::Vp8(config.clone()), None),
+            CodecConfig::Vp9(config) => (VideoConfig::Vp9(config.clone()), None),
             CodecConfig::Aac(_) | CodecConfig::Opus(_) => return None,
         };
         let pixel = pixel.map_or(1.0, |pixel| f64::from(pixel.horizontal) / f64::from(pixel.vertical));
         let shrunk = |side: u32, by: f64| (f64::from(side) * by).round() as u32;
         let announces_b_frames = match &config {
             VideoConfig::H264(config) => config.reorder_frames_max().is_some_and(|frames| frames > 0),
-            VideoConfig::H265(_) | VideoConfig::Av1(_) => false,
+            _ => false,
         };
         let is_h264 = matches!(config, VideoConfig::H264(_));
         let is_plain = is_h264 && config.chroma() == Chroma::Yuv420 && config.bit_depth() == 8;

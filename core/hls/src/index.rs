@@ -288,13 +288,35 @@ impl StreamIndex {
     /// The announcement, once every playlist it promises can be fetched.
     pub(crate) fn visible(&self) -> Option<Arc<Announced>> {
         let promised = |rendition: &Rendition| rendition.header.derived.is_some() || rendition.has_playlist();
-        self.announced().filter(|_| self.renditions.iter().all(promised))
+        self.announced().filter(|_| self.renditions.iter().all(promised) && self.has_picture())
+    }
+
+    /// Where the publisher's own picture can be played by nobody, a rung must be there before anything is: players do not
+    /// look for a picture where there was none.
+    fn has_picture(&self) -> bool {
+        let mut rungs = self.rungs().peekable();
+        !self.needs_rungs() || rungs.peek().is_none() || rungs.any(Rendition::has_playlist)
+    }
+
+    fn needs_rungs(&self) -> bool {
+        self.header.renditions.iter().any(|rendition| !rendition.is_playable())
+    }
+
+    fn rungs(&self) -> impl Iterator<Item = &Rendition> {
+        self.renditions.iter().filter(|rendition| rendition.header.is_rung())
     }
 
     fn offered(&self) -> Offered {
         let Some(source) = self.renditions.first().map(Rendition::snapshot) else { return Offered(0) };
-        let bits = self.renditions.iter().zip(0..u64::BITS);
-        Offered(bits.fold(0, |all, (rendition, bit)| all | u64::from(rendition.is_offered(&source)) << bit))
+        let all = |suits: &dyn Fn(&Rendition) -> bool| {
+            let bits = self.renditions.iter().zip(0..u64::BITS);
+            bits.fold(0, |all, (rendition, bit)| all | u64::from(suits(rendition)) << bit)
+        };
+        let rungs = all(&|rendition| rendition.header.is_rung() && rendition.has_playlist());
+        let offered = all(&|rendition| rendition.is_offered(&source));
+        // Rungs that have lost their media are better than no picture at all: they come back.
+        let is_bare = self.needs_rungs() && offered & rungs == 0;
+        Offered(if is_bare { offered | rungs } else { offered })
     }
 
     /// A derived rendition has published: newcomers are told of it, or no longer.

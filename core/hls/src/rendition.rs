@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use media::{CodecConfig, Timescale};
+use media::{CodecConfig, Timescale, TrackKind};
 use tokio::sync::{OnceCell, watch};
 
 use crate::blocking::{LiveEdge, advance_part_limit};
@@ -68,6 +68,23 @@ pub struct RenditionHeader {
     pub part_target_ms: u32,
     /// Made of another rendition by a transcode worker, which may start late or fail: nothing waits for it.
     pub derived: Option<Derived>,
+}
+
+impl RenditionHeader {
+    /// Whether newcomers can be told of it at all: no player takes VP8 by HLS. Its numbers and times are those of the others
+    /// all the same, so it is kept like any other.
+    pub(crate) fn is_playable(&self) -> bool {
+        !matches!(self.codec, CodecConfig::Vp8(_))
+    }
+
+    fn is_picture(&self) -> bool {
+        self.codec.kind() == TrackKind::Video
+    }
+
+    /// One that is shown instead of what cannot be played.
+    pub(crate) fn is_rung(&self) -> bool {
+        self.derived.is_some() && self.is_picture()
+    }
 }
 
 /// How a rendition is made of another.
@@ -186,9 +203,11 @@ impl Rendition {
         let lost = |segment: &Arc<Segment>| {
             segment.gap() && !source.segment(segment.msn).is_some_and(|same| same.gap())
         };
-        self.header.derived.is_none()
-            || snapshot.playlist.is_some()
+        let is_made = || {
+            snapshot.playlist.is_some()
                 && (self.on_demand().is_some() || !complete.take(SEGMENTS_LOST_MAX).all(lost))
+        };
+        self.header.is_playable() && (self.header.derived.is_none() || is_made())
     }
 
     /// Waits until `check` finds its answer in a snapshot. May be dropped at any time.

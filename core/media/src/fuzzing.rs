@@ -4,8 +4,8 @@
 use bytes::Bytes;
 
 use crate::cmaf::init_segment;
-use crate::codec::opus;
-use crate::flv::{Audio, AudioCodec, Tracks, Video, VideoCodec};
+use crate::codec::{VideoCodec, opus};
+use crate::flv::{Audio, AudioCodec, Tracks, Video};
 use crate::{AudioConfig, CodecConfig, VideoConfig};
 
 pub fn avcc(bytes: &[u8]) -> bool {

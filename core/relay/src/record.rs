@@ -42,18 +42,22 @@ pub struct TrackRecord {
 }
 
 impl TrackRecord {
-    /// Whether WebRTC shows it as it is: H.264 of 8 bits and 4:2:0 whose pictures come in the order they are shown, or
-    /// Opus of at most two channels.
+    /// Whether WebRTC shows it as it is, if the viewer has a decoder for it: H.264, AV1, VP8 or VP9 of 8 bits and 4:2:0 whose
+    /// pictures come in the order they are shown, or Opus of at most two channels. (HEVC few browsers take; none of the
+    /// others is without H.264.)
     pub fn suits_webrtc(&self) -> bool {
+        let is_plain =
+            |chroma, bit_depth| self.reorder_delay == 0 && bit_depth == 8 && chroma == Chroma::Yuv420;
         match &self.codec {
             CodecConfig::H264(config) => {
-                self.reorder_delay == 0
+                is_plain(config.chroma(), config.bit_depth())
                     && config.reorder_frames_max().is_none_or(|frames| frames == 0)
-                    && config.bit_depth() == 8
-                    && config.chroma() == Chroma::Yuv420
             }
+            CodecConfig::Av1(config) => is_plain(config.chroma(), config.bit_depth()),
+            CodecConfig::Vp8(_) => self.reorder_delay == 0,
+            CodecConfig::Vp9(config) => is_plain(config.chroma(), config.bit_depth()),
             CodecConfig::Opus(_) => self.codec.channels().is_some_and(|channels| channels <= 2),
-            CodecConfig::H265(_) | CodecConfig::Av1(_) | CodecConfig::Aac(_) => false,
+            CodecConfig::H265(_) | CodecConfig::Aac(_) => false,
         }
     }
 

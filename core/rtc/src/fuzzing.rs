@@ -10,7 +10,7 @@ use crate::dtls::{Dtls, Identity};
 use crate::peer::Credentials;
 use crate::port::{Candidate, Protocol};
 use crate::rtcp::{Report, Reports, Status};
-use crate::sdp::{AnswerSettings, Offer, ProfileLevelId, Ssrcs};
+use crate::sdp::{AnswerSettings, Offer, ProfileLevelId, Ssrcs, VideoFormat};
 use crate::srtp::Role;
 use crate::stun::{self, Request};
 
@@ -44,7 +44,7 @@ pub fn offer(bytes: &[u8]) -> bool {
         credentials: &credentials,
         fingerprint: IDENTITY.fingerprint(),
         candidates: &[Candidate { address, protocol: Protocol::Udp }],
-        video: Some(ProfileLevelId([0x64, 0, 0x28])),
+        video: &[VideoFormat::Vp8, VideoFormat::H264(ProfileLevelId([0x64, 0, 0x28]))],
         audio: true,
         cname: "tidecast",
         ssrcs: Ssrcs { video: 1, video_rtx: 2, audio: 3 },

@@ -7,7 +7,7 @@ mod codec;
 mod h264;
 mod offer;
 
-pub use self::answer::{Answer, AnswerSettings, Negotiated, Ssrcs};
+pub use self::answer::{Answer, AnswerSettings, Negotiated, Ssrcs, VideoFormat};
 pub use self::codec::{Extensions, Feedback};
 pub use self::h264::ProfileLevelId;
 pub use self::offer::{Offer, OfferError, Transport};

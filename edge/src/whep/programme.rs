@@ -1,15 +1,14 @@
-//! One stream, as the viewers of one shard see it.
+//! One stream, as those viewers of one shard see it that take the same formats.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use media::SessionId;
 use relay::Stream;
 use rtc::outbound::{ClockAnchor, History};
 use rtc::packetize::{Frame, Source};
 use tokio::sync::mpsc;
 
-use super::rendition::{Reader, Rendition, Told, choose, pixels};
+use super::rendition::{Formats, Reader, Rendition, Told, choose, pixels};
 use super::ring::Ring;
 
 /// What a publisher's own is taken to need before it was measured, in bit/s.
@@ -39,10 +38,11 @@ impl Programme {
     /// What `over` makes of it goes `to` the shard when the stream ends. Within the shard's runtime.
     pub(super) fn new<T: Send + 'static>(
         stream: Arc<Stream>,
+        formats: Formats,
         to: &mpsc::Sender<T>,
         over: impl FnOnce(Arc<Stream>) -> T + Send + 'static,
     ) -> Self {
-        let (video, audio) = choose(stream.tracks());
+        let (video, audio) = choose(stream.tracks(), formats);
         let rings = video.iter().map(|_| Ring::default()).collect();
         let (mut record, to, ended) = (stream.record(), to.clone(), stream.clone());
         let end = tokio::spawn(async move {
@@ -158,15 +158,14 @@ impl Programme {
         &mut self,
         number: usize,
         to: &mpsc::Sender<T>,
-        tell: impl Fn(SessionId, Which, Told) -> T + Send + Clone + 'static,
+        tell: impl Fn(Which, Told) -> T + Send + Clone + 'static,
     ) {
-        let session = self.stream.session();
         if let Some(video) = self.video.get_mut(number) {
             let tell = tell.clone();
-            video.want(to, move |told| tell(session, Which::Video(number), told));
+            video.want(to, move |told| tell(Which::Video(number), told));
         }
         if let Some(audio) = &mut self.audio {
-            audio.want(to, move |told| tell(session, Which::Audio, told));
+            audio.want(to, move |told| tell(Which::Audio, told));
         }
     }
 

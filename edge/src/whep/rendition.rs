@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use media::{CodecConfig, Timescale, TrackKind};
 use relay::{Cursor, Frame as LogEntry, Kind, Read, Track};
 use rtc::outbound::{ClockAnchor, History};
-use rtc::packetize::{Frame, H264Packetizer, OpusPacketizer, Source};
+use rtc::packetize::{Av1Packetizer, Format, Frame, H264Packetizer, OpusPacketizer, Source, VpxPacketizer};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::warn;
@@ -91,38 +91,72 @@ impl Rendition {
 }
 
 enum Packetizer {
-    Video(H264Packetizer),
-    Audio(OpusPacketizer),
+    H264(H264Packetizer),
+    Av1(Av1Packetizer),
+    Vpx(VpxPacketizer),
+    Opus(OpusPacketizer),
 }
 
 impl Packetizer {
     /// `None` for what WebRTC does not carry.
     fn new(source: Source, codec: &CodecConfig) -> Option<Self> {
-        match codec {
-            CodecConfig::H264(config) => Some(Self::Video(H264Packetizer::new(source, config.clone()))),
-            CodecConfig::Opus(_) => Some(Self::Audio(OpusPacketizer::new(source))),
-            CodecConfig::H265(_) | CodecConfig::Av1(_) | CodecConfig::Aac(_) => None,
-        }
+        Some(match codec {
+            CodecConfig::H264(config) => Self::H264(H264Packetizer::new(source, config.clone())),
+            CodecConfig::Av1(_) => Self::Av1(Av1Packetizer::new(source)),
+            CodecConfig::Vp8(_) => Self::Vpx(VpxPacketizer::vp8(source)),
+            CodecConfig::Vp9(_) => Self::Vpx(VpxPacketizer::vp9(source)),
+            CodecConfig::Opus(_) => Self::Opus(OpusPacketizer::new(source)),
+            CodecConfig::H265(_) | CodecConfig::Aac(_) => return None,
+        })
     }
 
     fn packetize(&mut self, entry: &LogEntry) -> Result<Option<Frame>, String> {
         let unit = entry.to_unit().map_err(|error| error.to_string())?;
+        let group = entry.group();
         match self {
-            Self::Video(video) => video.packetize(&unit, entry.group()).map_err(|error| error.to_string()),
-            Self::Audio(audio) => {
-                audio.packetize(&unit, entry.group()).map(Some).map_err(|error| error.to_string())
-            }
+            Self::H264(h264) => h264.packetize(&unit, group).map_err(|error| error.to_string()),
+            Self::Av1(av1) => av1.packetize(&unit, group).map_err(|error| error.to_string()),
+            Self::Vpx(vpx) => Ok(vpx.packetize(&unit, group)),
+            Self::Opus(opus) => opus.packetize(&unit, group).map(Some).map_err(|error| error.to_string()),
         }
     }
 
     fn configure(&mut self, entry: &LogEntry) -> Result<(), String> {
         match (self, entry.to_config()) {
-            (Self::Video(video), Ok(CodecConfig::H264(config))) => video.set_config(config),
-            (Self::Audio(_), Ok(CodecConfig::Opus(_))) => {}
+            (Self::H264(h264), Ok(CodecConfig::H264(config))) => h264.set_config(config),
+            // Of these all that a decoder needs comes with each keyframe.
+            (Self::Av1(_), Ok(CodecConfig::Av1(_)))
+            | (Self::Vpx(_), Ok(CodecConfig::Vp8(_) | CodecConfig::Vp9(_)))
+            | (Self::Opus(_), Ok(CodecConfig::Opus(_))) => {}
             (_, Ok(other)) => return Err(format!("{} in the middle of another codec", other.rfc6381())),
             (_, Err(error)) => return Err(error.to_string()),
         }
         Ok(())
+    }
+}
+
+/// Formats of video, of those that WebRTC carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(super) struct Formats(u8);
+
+impl Formats {
+    pub(super) fn of(formats: impl IntoIterator<Item = Format>) -> Self {
+        Self(formats.into_iter().fold(0, |all, format| all | 1 << format as u8))
+    }
+
+    fn has(self, codec: &CodecConfig) -> bool {
+        format(codec).is_some_and(|format| self.0 >> format as u8 & 1 == 1)
+    }
+}
+
+/// Of a picture; `None` of what WebRTC does not carry, and of sound.
+pub(super) fn format(codec: &CodecConfig) -> Option<Format> {
+    match codec {
+        CodecConfig::H264(_) => Some(Format::H264),
+        CodecConfig::Av1(_) => Some(Format::Av1),
+        CodecConfig::Vp8(_) => Some(Format::Vp8),
+        CodecConfig::Vp9(_) => Some(Format::Vp9),
+        CodecConfig::H265(_) | CodecConfig::Aac(_) | CodecConfig::Opus(_) => None,
     }
 }
 
@@ -133,7 +167,7 @@ async fn read<T>(track: &Track, mut packetizer: Packetizer, to: &mpsc::Sender<T>
     let mut cursor = track.start();
     // Who begins, or jumps, may jump over what its decoder has to know.
     let mut entries = track.preface(cursor);
-    let mut backlog = matches!(packetizer, Packetizer::Audio(_)).then(|| Backlog::new(Instant::now()));
+    let mut backlog = matches!(packetizer, Packetizer::Opus(_)).then(|| Backlog::new(Instant::now()));
     loop {
         let appended = track.appended();
         let read = track.read(&mut cursor, true, &mut entries);
@@ -185,14 +219,15 @@ fn anchor(entry: &LogEntry) -> Option<ClockAnchor> {
     Some(ClockAnchor { pts: boundary.start, wall: Duration::from_millis(millis) })
 }
 
-/// The renditions of a stream that suit, the largest first, and its sound. Of a publisher that sends layers these are what it
-/// sends, and nothing that would have to be encoded.
-pub(super) fn choose(tracks: &[Arc<Track>]) -> (Vec<Rendition>, Option<Rendition>) {
+/// The renditions of a stream that suit whoever takes `formats`, the largest first, and its sound. Of a publisher that sends
+/// layers these are what it sends, and nothing that would have to be encoded.
+pub(super) fn choose(tracks: &[Arc<Track>], formats: Formats) -> (Vec<Rendition>, Option<Rendition>) {
     let of_kind = |kind| {
         let of_kind = tracks.iter().filter(move |track| track.record().codec.kind() == kind);
         of_kind.filter(|track| track.record().suits_webrtc()).cloned()
     };
-    let mut video: Vec<_> = of_kind(TrackKind::Video).collect();
+    let mut video: Vec<_> =
+        of_kind(TrackKind::Video).filter(|track| formats.has(&track.record().codec)).collect();
     let has_layers = video.iter().any(|track| track.record().derived.is_some_and(|derived| derived.layer));
     if has_layers {
         video.retain(|track| track.record().is_sent());
@@ -202,6 +237,9 @@ pub(super) fn choose(tracks: &[Arc<Track>]) -> (Vec<Rendition>, Option<Rendition
     video.sort_by_key(|track| {
         (has_layers && track.record().derived.is_some(), std::cmp::Reverse(pixels(track)))
     });
+    // Who takes what the publisher sends needs nothing that is made of it in the same size.
+    let own = video.iter().find(|track| track.record().derived.is_none()).map(|own| pixels(own));
+    video.retain(|track| track.record().is_sent() || own != Some(pixels(track)));
     let audio = of_kind(TrackKind::Audio).next();
     (video.into_iter().map(Rendition::new).collect(), audio.map(Rendition::new))
 }

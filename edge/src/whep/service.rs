@@ -1,6 +1,7 @@
 //! Answers WHEP's requests, and hands sessions to the shards.
 
 use std::collections::HashMap;
+use std::mem::discriminant;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
@@ -14,10 +15,10 @@ use media::{CodecConfig, Timescale};
 use net::{Limits, Places};
 use relay::Stream;
 use rtc::dtls::Identity;
-use rtc::outbound::{HeaderExtensions, LineSettings, PlayoutDelay, Rtx};
+use rtc::outbound::{HeaderExtensions, LineSettings, PlayoutDelay};
 use rtc::peer::{Credentials, Peer, PeerSettings};
 use rtc::port::Port;
-use rtc::sdp::{AnswerSettings, Negotiated, Offer, ProfileLevelId, Ssrcs};
+use rtc::sdp::{AnswerSettings, Negotiated, Offer, ProfileLevelId, Ssrcs, VideoFormat};
 use rtc::signalling::{
     self, Condition, FRAGMENT, FRAGMENT_BYTES_MAX, Fragment, IceServers, Place, SDP, refusal, try_again,
 };
@@ -27,6 +28,7 @@ use tracing::{info, warn};
 
 use super::metrics::Metrics;
 use super::programmes::Programmes;
+use super::rendition::Formats;
 use super::shard::{self, Command, Handle};
 use super::viewer::Join;
 use crate::audience::{Audience, Present};
@@ -210,19 +212,13 @@ impl Whep {
         watching: Option<Watching>,
         offer: &Offer,
     ) -> Result<Response<Bytes>, Response<Bytes>> {
-        let video =
-            stream.tracks().iter().filter(|track| track.record().suits_webrtc()).find_map(
-                |track| match &track.record().codec {
-                    CodecConfig::H264(config) => profile_level_id(config.avcc()),
-                    _ => None,
-                },
-            );
+        let video = formats(stream);
         let audio = stream
             .tracks()
             .iter()
             .map(|track| track.record())
             .any(|record| matches!(record.codec, CodecConfig::Opus(_)) && record.suits_webrtc());
-        if video.is_none() && !audio {
+        if video.is_empty() && !audio {
             let words = "nothing of this stream can be shown by WebRTC, and no rendition of it is made; watch it by HLS";
             return Err(refusal(StatusCode::NOT_ACCEPTABLE, words));
         }
@@ -245,7 +241,7 @@ impl Whep {
                 credentials: &credentials,
                 fingerprint: self.shared.identity.fingerprint(),
                 candidates: &self.shared.port.candidates(asked),
-                video,
+                video: &video,
                 audio,
                 cname: &cname,
                 ssrcs: random.ssrcs,
@@ -257,7 +253,7 @@ impl Whep {
         let ssrcs = [&answer.video, &answer.audio]
             .into_iter()
             .flatten()
-            .flat_map(|media| std::iter::once(media.ssrc).chain(media.rtx.map(|(_, ssrc)| ssrc)));
+            .flat_map(|media| std::iter::once(media.ssrc).chain(media.rtx_ssrc));
         let peer = Peer::new(
             PeerSettings {
                 identity: self.shared.identity.clone(),
@@ -276,10 +272,13 @@ impl Whep {
         let line = |negotiated: &Option<Negotiated>, rate| {
             negotiated.as_ref().map(|negotiated| line_settings(negotiated, rate, &cname, &random))
         };
+        let taken =
+            answer.video.iter().flat_map(|video| video.payload_types.iter().map(|(format, _)| *format));
         let join = Join {
             viewer: number,
             peer,
             lease,
+            formats: Formats::of(taken),
             video: line(&answer.video, Timescale::VIDEO),
             audio: line(&answer.audio, Timescale::OPUS),
         };
@@ -410,6 +409,27 @@ fn offer_of(body: &[u8]) -> Result<Offer, Response<Bytes>> {
     })
 }
 
+/// Those of a stream's pictures, the publisher's own first.
+fn formats(stream: &Stream) -> Vec<VideoFormat> {
+    let suits = stream.tracks().iter().map(|track| track.record()).filter(|record| record.suits_webrtc());
+    let mut formats = Vec::<VideoFormat>::new();
+    for record in suits {
+        let format = match &record.codec {
+            CodecConfig::H264(config) => profile_level_id(config.avcc()).map(VideoFormat::H264),
+            CodecConfig::Av1(_) => Some(VideoFormat::Av1),
+            CodecConfig::Vp8(_) => Some(VideoFormat::Vp8),
+            CodecConfig::Vp9(_) => Some(VideoFormat::Vp9),
+            CodecConfig::H265(_) | CodecConfig::Aac(_) | CodecConfig::Opus(_) => None,
+        };
+        let is_known =
+            |other: &VideoFormat| format.is_some_and(|format| discriminant(other) == discriminant(&format));
+        if !formats.iter().any(is_known) {
+            formats.extend(format);
+        }
+    }
+    formats
+}
+
 /// After the version, an `avcC` has what SDP calls so (ISO/IEC 14496-15, §5.3.3.1).
 fn profile_level_id(avcc: &[u8]) -> Option<ProfileLevelId> {
     avcc.get(1..4)?.try_into().ok().map(ProfileLevelId)
@@ -431,8 +451,8 @@ fn line_settings(negotiated: &Negotiated, rate: Timescale, cname: &str, random: 
     };
     LineSettings {
         ssrc: negotiated.ssrc,
-        payload_type: negotiated.payload_type,
-        rtx: negotiated.rtx.map(|(payload_type, ssrc)| Rtx { ssrc, payload_type }),
+        payload_types: negotiated.payload_types.clone(),
+        rtx_ssrc: negotiated.rtx_ssrc,
         extensions,
         playout_delay: AT_ONCE,
         clock_rate: rate,

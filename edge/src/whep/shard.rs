@@ -16,7 +16,7 @@ use tracing::{debug, error, info};
 
 use super::metrics::Metrics;
 use super::programme::{Programme, Which};
-use super::rendition::{READ_AHEAD_MAX, Told};
+use super::rendition::{Formats, READ_AHEAD_MAX, Told};
 use super::viewer::{Join, Viewer};
 
 /// Datagrams that a shard has not read. A viewer sends some twenty in a second; what does not fit is dropped and counted by the port.
@@ -81,14 +81,22 @@ pub(super) struct NoSuchRendition {
 /// What comes of a stream.
 enum FromStream {
     Rendition {
-        session: SessionId,
+        programme: Key,
         which: Which,
         told: Told,
     },
     /// It is over, or goes on as its successor.
     End {
+        programme: Key,
         stream: Arc<Stream>,
     },
+}
+
+/// Which programme: a viewer without a decoder for all formats of a stream has fewer renditions to go between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    session: SessionId,
+    formats: Formats,
 }
 
 /// The way to a shard. It ends when all of these are dropped.
@@ -132,18 +140,18 @@ struct Shard {
     to: mpsc::Sender<FromStream>,
     gone: Gone,
     metrics: Arc<Metrics>,
-    programmes: HashMap<SessionId, Programme>,
+    programmes: HashMap<Key, Programme>,
     viewers: HashMap<u64, Placed>,
     deadlines: BTreeSet<(Instant, u64)>,
     /// Of these another rendition is wanted, or one is not any more: looked at once, however many viewers that comes of.
-    changed: HashSet<SessionId>,
+    changed: HashSet<Key>,
     /// Packets of one batch.
     scratch: Vec<u8>,
 }
 
 struct Placed {
     viewer: Viewer,
-    programme: SessionId,
+    programme: Key,
     /// The renditions that are read for it: what it is to be sent, and what it is sent.
     reads: [Option<usize>; 2],
     /// Under which it is in the deadlines: no later than the viewer's own.
@@ -182,8 +190,8 @@ impl Shard {
                 () = due => {}
             }
             self.deadlines();
-            for session in std::mem::take(&mut self.changed) {
-                self.read(session);
+            for programme in std::mem::take(&mut self.changed) {
+                self.read(programme);
             }
         }
     }
@@ -225,38 +233,36 @@ impl Shard {
     }
 
     fn join(&mut self, join: Join, stream: Arc<Stream>, now: Instant) {
-        let (number, session) = (join.viewer, stream.session());
+        let number = join.viewer;
+        let key = Key { session: stream.session(), formats: join.formats };
         let stream = newest(stream);
-        let is_stale = self.programmes.get(&session).is_some_and(|programme| {
+        let is_stale = self.programmes.get(&key).is_some_and(|programme| {
             !Arc::ptr_eq(programme.stream(), &stream) && programme.stream().record().has_changed().is_err()
         });
         if is_stale {
             // Its end is still on its way here.
-            self.go_on(session, stream.clone());
+            self.go_on(key, stream.clone());
         }
-        let programme = self
-            .programmes
-            .entry(session)
-            .or_insert_with(|| Programme::new(stream, &self.to, |stream| FromStream::End { stream }));
+        let programme = self.programmes.entry(key).or_insert_with(|| programme(key, stream, &self.to));
         programme.viewers.push(number);
         let viewer = Viewer::new(join, programme, self.metrics.clone(), now);
-        let placed = Placed { viewer, programme: session, reads: [None; 2], deadline: None };
+        let placed = Placed { viewer, programme: key, reads: [None; 2], deadline: None };
         self.viewers.insert(number, placed);
         self.drive(number, None, now);
     }
 
     /// The viewers of a session whose log is written anew.
-    fn go_on(&mut self, session: SessionId, stream: Arc<Stream>) {
-        let Some(programme) = self.programmes.get_mut(&session) else { return };
-        let anew = Programme::new(stream, &self.to, |stream| FromStream::End { stream });
-        let before = std::mem::replace(programme, anew);
-        programme.viewers = before.viewers;
-        for viewer in &programme.viewers {
+    fn go_on(&mut self, key: Key, stream: Arc<Stream>) {
+        let Some(before) = self.programmes.get_mut(&key) else { return };
+        let viewers = std::mem::take(&mut before.viewers);
+        *before = programme(key, stream, &self.to);
+        before.viewers = viewers;
+        for viewer in &before.viewers {
             if let Some(placed) = self.viewers.get_mut(viewer) {
                 placed.viewer.begin_anew();
             }
         }
-        self.changed.insert(session);
+        self.changed.insert(key);
     }
 
     /// `None` if the viewer has left.
@@ -283,33 +289,32 @@ impl Shard {
         let now = Instant::now();
         let (mut touched, mut ended) = (Vec::new(), Vec::new());
         for read in read.drain(..) {
-            let (session, which, told) = match read {
-                FromStream::Rendition { session, which, told } => (session, which, told),
-                FromStream::End { stream } => {
-                    ended.push(stream);
+            let (key, which, told) = match read {
+                FromStream::Rendition { programme, which, told } => (programme, which, told),
+                FromStream::End { programme, stream } => {
+                    ended.push((programme, stream));
                     continue;
                 }
             };
-            let Some(programme) = self.programmes.get_mut(&session) else { continue };
+            let Some(programme) = self.programmes.get_mut(&key) else { continue };
             programme.told(which, told, now);
-            if !touched.contains(&session) {
-                touched.push(session);
+            if !touched.contains(&key) {
+                touched.push(key);
             }
         }
-        for session in touched {
-            let viewers = self.programmes.get(&session).map(|programme| programme.viewers.clone());
+        for key in touched {
+            let viewers = self.programmes.get(&key).map(|programme| programme.viewers.clone());
             viewers.into_iter().flatten().for_each(|viewer| self.drive(viewer, None, now));
         }
-        for stream in ended {
-            let session = stream.session();
-            let programme = self.programmes.get(&session);
+        for (key, stream) in ended {
+            let programme = self.programmes.get(&key);
             let Some(programme) = programme.filter(|programme| Arc::ptr_eq(programme.stream(), &stream))
             else {
                 continue;
             };
             let viewers = programme.viewers.clone();
             match stream.successor() {
-                Some(next) => self.go_on(session, newest(next.clone())),
+                Some(next) => self.go_on(key, newest(next.clone())),
                 None => viewers.into_iter().for_each(|viewer| self.close(viewer, now)),
             }
         }
@@ -365,8 +370,7 @@ impl Shard {
                 if reads != before {
                     let name = |number: Option<usize>| number.and_then(|number| programme.name_of(number));
                     self.metrics.moved(name(before[1]), name(reads[1]));
-                    let session = placed.programme;
-                    self.changed.insert(session);
+                    self.changed.insert(placed.programme);
                 }
             }
             Err(closed) => self.forget(number, &closed),
@@ -374,11 +378,12 @@ impl Shard {
     }
 
     /// Exactly what somebody wants.
-    fn read(&mut self, session: SessionId) {
-        let Some(programme) = self.programmes.get_mut(&session) else { return };
+    fn read(&mut self, key: Key) {
+        let Some(programme) = self.programmes.get_mut(&key) else { return };
         let viewers = programme.viewers.iter().filter_map(|viewer| self.viewers.get(viewer));
         let wanted: Vec<_> = viewers.flat_map(|placed| placed.reads).flatten().collect();
-        wanted.iter().for_each(|number| programme.want(*number, &self.to, rendition));
+        let tell = move |which, told| FromStream::Rendition { programme: key, which, told };
+        wanted.iter().for_each(|number| programme.want(*number, &self.to, tell));
         programme.rest(&wanted);
     }
 
@@ -408,16 +413,16 @@ impl Shard {
     }
 }
 
+fn programme(key: Key, stream: Arc<Stream>, to: &mpsc::Sender<FromStream>) -> Programme {
+    Programme::new(stream, key.formats, to, move |stream| FromStream::End { programme: key, stream })
+}
+
 /// Where the session of `stream` is written now.
 fn newest(mut stream: Arc<Stream>) -> Arc<Stream> {
     while let Some(next) = stream.successor() {
         stream = next.clone();
     }
     stream
-}
-
-fn rendition(session: SessionId, which: Which, told: Told) -> FromStream {
-    FromStream::Rendition { session, which, told }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::metrics::{Change, Metrics};
 use super::pace::Pace;
 use super::place::{Next, Place};
 use super::programme::Programme;
+use super::rendition::Formats;
 use super::ring::Found;
 
 /// Datagrams of one viewer that are read in a second; browsers send some twenty, and more only under loss.
@@ -44,6 +45,8 @@ pub(super) struct Join {
     pub(super) viewer: u64,
     pub(super) peer: Peer,
     pub(super) lease: Lease,
+    /// Of pictures, that it takes.
+    pub(super) formats: Formats,
     pub(super) video: Option<LineSettings>,
     pub(super) audio: Option<LineSettings>,
 }
@@ -480,7 +483,8 @@ fn send(port: &Port, path: Path, batch: &Batch<'_>) {
 #[cfg(test)]
 mod tests {
     use media::Timescale;
-    use rtc::outbound::{HeaderExtensions, PlayoutDelay};
+    use rtc::outbound::{HeaderExtensions, PayloadTypes, PlayoutDelay};
+    use rtc::packetize::Format;
     use rtc::srtp::{Profile, Role};
 
     use super::*;
@@ -491,8 +495,8 @@ mod tests {
         let keys = Keys::from_exported(Profile::Aes128Gcm, Role::Server, &[7; 56]).unwrap();
         let settings = LineSettings {
             ssrc: 1,
-            payload_type: 96,
-            rtx: None,
+            payload_types: vec![(Format::H264, PayloadTypes { media: 96, rtx: None })],
+            rtx_ssrc: None,
             extensions: HeaderExtensions::default(),
             playout_delay: PlayoutDelay::default(),
             clock_rate: Timescale::VIDEO,

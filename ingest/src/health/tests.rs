@@ -24,7 +24,7 @@ impl Studio {
             announced: Announced { video: true, audio: true, ..Announced::default() },
             audio_channels: Some(2),
             rare_pixels: false,
-            rare_codec: None,
+            video_codec: Some(VideoCodec::H264),
             packets: None,
             has_ladder: false,
         };
@@ -229,12 +229,21 @@ fn what_some_devices_cannot_play_is_told_and_what_could_be_better_is_a_hint() {
     studio.now.rare_pixels = true;
     assert!(studio.run(1).warned().contains("8-bit 4:2:0"));
 
-    for (has_ladder, told) in [(false, "they see nothing"), (true, "they see the renditions in H.264")] {
+    for (codec, has_ladder, told) in [
+        (VideoCodec::H265, false, ["The video is HEVC, which Firefox", "they see nothing"]),
+        (VideoCodec::Av1, true, ["The video is AV1, which Firefox", "they see the renditions in H.264"]),
+        (VideoCodec::Vp9, true, ["The video is VP9, which iPhones", "they see the renditions in H.264"]),
+        (
+            VideoCodec::Vp8,
+            true,
+            ["The video is VP8, which viewers by HLS", "they see the renditions in H.264"],
+        ),
+    ] {
         let mut studio = Studio::new();
-        studio.now = Circumstances { rare_codec: Some("HEVC"), has_ladder, ..studio.now };
+        studio.now = Circumstances { video_codec: Some(codec), has_ladder, ..studio.now };
         studio.run(1);
         let hints = studio.report.health.hints.join("\n");
-        assert!(hints.contains("The video is HEVC") && hints.contains(told), "{hints}");
+        assert!(told.iter().all(|words| hints.contains(words)), "{hints}");
     }
 
     let mut studio = Studio::new();

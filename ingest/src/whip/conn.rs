@@ -189,12 +189,13 @@ impl Conn {
     fn publish(&mut self, unit: Unit, now: Instant, wall: SystemTime) -> Result<(), PublishError> {
         match unit {
             Unit::VideoConfig(config) => {
-                debug!(width = config.width(), height = config.height(), "picture");
-                self.publication.video_config(Unit::video_config(config))
+                let (width, height) = config.dimensions();
+                debug!(codec = ?config.codec(), width, height, "picture");
+                self.publication.video_config(config)
             }
-            Unit::Video(stamp, sample) => self.publication.video_unit(stamp, Unit::video(sample), now, wall),
+            Unit::Video(stamp, unit) => self.publication.video_unit(stamp, unit, now, wall),
             Unit::LayerConfig(layer, config) => {
-                self.publication.layer_config(layer, Unit::video_config(config));
+                self.publication.layer_config(layer, config);
                 Ok(())
             }
             Unit::Layer(layer, stamp, sample) => {

@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
-use media::codec::h264;
-
+use media::codec::Access;
+use media::{VideoCodec, VideoConfig};
 use rtc::signalling::Fragment;
 
 use super::media::{Media, Unit};
@@ -14,7 +14,7 @@ use super::reorder::{Flow, Packet};
 
 /// An offer, which comes before the key is checked. What is passed on of it says the same once more, and nothing else.
 pub fn offer(bytes: &[u8]) -> bool {
-    let offer = match Offer::parse(bytes) {
+    let offer = match Offer::parse(bytes, true) {
         Ok(offer) => offer,
         Err(error) => {
             assert!(!error.to_string().contains(['\r', '\n']));
@@ -22,7 +22,7 @@ pub fn offer(bytes: &[u8]) -> bool {
         }
     };
     let reduced = offer.reduced();
-    let again = Offer::parse(reduced.as_bytes()).expect("what is passed on is an offer");
+    let again = Offer::parse(reduced.as_bytes(), true).expect("what is passed on is an offer");
     assert!(again.video == offer.video && again.audio == offer.audio && again.reduced() == reduced);
     let layers = offer.video.as_ref().map_or(0, |video| video.rids.len());
     assert!(!reduced.contains("a=candidate:") && layers <= LAYERS_MAX);
@@ -51,13 +51,37 @@ pub fn fragment(bytes: &[u8]) -> bool {
 /// Of the picture.
 const LAYERS: usize = 2;
 
-/// RTP packets of sound and, if the first byte says so, two layers of a picture: kind, marker and layer, sequence number, timestamp, milliseconds since the one before, length,
-/// payload. Pictures are decodable from the first on, and every sample is NAL units behind their lengths.
-pub fn rtp(mut bytes: &[u8]) -> bool {
+/// RTP packets of sound and, if the first byte says so, two layers of a picture in H.264: kind, marker and layer, sequence number, timestamp,
+/// milliseconds since the one before, length, payload. Pictures are decodable from the first on, and every sample is whole.
+pub fn rtp(bytes: &[u8]) -> bool {
+    rtp_of(VideoCodec::H264, bytes)
+}
+
+/// The same of HEVC.
+pub fn rtp_h265(bytes: &[u8]) -> bool {
+    rtp_of(VideoCodec::H265, bytes)
+}
+
+/// The same of AV1.
+pub fn rtp_av1(bytes: &[u8]) -> bool {
+    rtp_of(VideoCodec::Av1, bytes)
+}
+
+/// The same of VP8.
+pub fn rtp_vp8(bytes: &[u8]) -> bool {
+    rtp_of(VideoCodec::Vp8, bytes)
+}
+
+/// The same of VP9.
+pub fn rtp_vp9(bytes: &[u8]) -> bool {
+    rtp_of(VideoCodec::Vp9, bytes)
+}
+
+fn rtp_of(codec: VideoCodec, mut bytes: &[u8]) -> bool {
     let mut now = Instant::now();
     let count = bytes.first().map_or(0, |flags| usize::from(flags >> 6 & 1) * LAYERS);
-    let (mut media, mut units, mut config) = (Media::new(count, now), Vec::new(), None::<h264::Config>);
-    let (mut layers, mut pictures) = ([const { None::<h264::Config> }; LAYERS], 0);
+    let (mut media, mut units) = (Media::new(Some(codec), count, now), Vec::new());
+    let (mut config, mut layers, mut pictures) = (None, [const { None }; LAYERS], 0);
     while bytes.len() >= 9 {
         let (flags, sequence, timestamp) = (bytes.get_u8(), bytes.get_u16(), bytes.get_u32());
         now += Duration::from_millis(bytes.get_u8().into());
@@ -74,22 +98,22 @@ pub fn rtp(mut bytes: &[u8]) -> bool {
         for unit in units.drain(..) {
             match unit {
                 Unit::VideoConfig(next) => config = Some(next),
-                Unit::Video(_, sample) => {
-                    let config = config.as_ref().expect("a configuration comes before pictures");
-                    let key = config.is_idr(&sample).expect("a sample is whole");
-                    assert!(key || pictures > 0, "the first picture is a keyframe");
+                Unit::Video(_, unit) => {
+                    assert!(access(config.as_ref(), &unit.data) != Access::None || pictures > 0);
                     pictures += 1;
                 }
                 Unit::LayerConfig(layer, next) => layers[layer] = Some(next),
-                Unit::Layer(layer, _, sample) => {
-                    let config = layers[layer].as_ref().expect("a configuration comes before pictures");
-                    config.is_idr(&sample).expect("a sample is whole");
-                }
+                Unit::Layer(layer, _, sample) => _ = access(layers[layer].as_ref(), &sample),
                 Unit::Audio(_, packet) => assert!(!packet.is_empty()),
             }
         }
     }
     pictures > 0
+}
+
+fn access(config: Option<&VideoConfig>, sample: &[u8]) -> Access {
+    let config = config.expect("a configuration comes before pictures");
+    config.access(sample).expect("a sample is whole")
 }
 
 #[cfg(test)]
@@ -101,4 +125,8 @@ fn what_fuzzing_found_stays_mended() {
     corpus::replay("whip_offer", offer);
     corpus::replay("whip_fragment", fragment);
     corpus::replay("whip_rtp", rtp);
+    corpus::replay("whip_rtp_h265", rtp_h265);
+    corpus::replay("whip_rtp_av1", rtp_av1);
+    corpus::replay("whip_rtp_vp8", rtp_vp8);
+    corpus::replay("whip_rtp_vp9", rtp_vp9);
 }

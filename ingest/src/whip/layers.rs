@@ -21,7 +21,7 @@ const CHOICE_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// A layer of which no picture has come for so long has stopped,
 const STOPPED_AFTER: Duration = Duration::from_millis(500);
-/// if another has had so many meanwhile: a still screen may be sent once in a second.
+/// if one of the others has had so many meanwhile: a still screen may be sent once in a second.
 const STOPPED_AFTER_PICTURES: u64 = 3;
 
 /// For so long the old layer's pictures are held back for the new one's keyframe, and twice as long at the next one where that was
@@ -34,15 +34,19 @@ const HELD_MAX: usize = 32;
 /// Stamps of one frame in two layers differ by at most so much, in milliseconds: see `clock.rs`.
 const SAME_FRAME_MS: i32 = 8;
 
-/// For so long a larger layer must have come before it is turned to.
+/// For so long a larger layer must have come before it is turned to, and twice as long for each time but the first that one
+/// stopped: every change is a discontinuity. Once the largest has lasted for the most of these, it is trusted again.
 const STEADY: Duration = Duration::from_secs(5);
+const STEADY_MAX: Duration = Duration::from_secs(60);
 
 /// `T`: whatever is kept of a picture.
 #[derive(Debug)]
 pub(super) struct Layers<T> {
     layers: Vec<Layer>,
-    /// Pictures of all layers.
-    pictures: u64,
+    /// How often the chosen one has stopped.
+    falls: u32,
+    /// Since when the chosen one is.
+    chosen_at: Option<Instant>,
     began: Option<Instant>,
     /// The one that the stream's picture is made of.
     chosen: Option<usize>,
@@ -67,8 +71,9 @@ struct Layer {
     /// Of a picture; known with the first one.
     pixels: u64,
     newest: Option<Instant>,
-    /// How many pictures there were of all layers when its newest came.
-    newest_number: u64,
+    pictures: u64,
+    /// How many the others had when its newest came.
+    others: [u64; LAYERS_MAX],
     /// Since when it has come without interruption.
     since: Option<Instant>,
 }
@@ -97,7 +102,7 @@ impl<T> Layers<T> {
     pub(super) fn new(count: usize) -> Self {
         let layers = std::iter::repeat_with(Layer::default).take(count.clamp(1, LAYERS_MAX)).collect();
         let held = Held { since: None, span: HOLD, pictures: Vec::new() };
-        Self { layers, pictures: 0, began: None, chosen: None, next: None, taken: None, held }
+        Self { layers, falls: 0, chosen_at: None, began: None, chosen: None, next: None, taken: None, held }
     }
 
     /// The one whose groups are the stream's; any, while none is chosen.
@@ -116,7 +121,7 @@ impl<T> Layers<T> {
         self.choose(now);
         let stamp = seen.stamp;
         if self.next == Some(seen.layer) && seen.key && self.is_next(stamp) {
-            (self.chosen, self.next) = (self.next, None);
+            (self.chosen, self.next, self.chosen_at) = (self.next, None, Some(now));
             (self.held.since, self.held.span) = (None, HOLD);
             taken.extend(self.held.pictures.drain(..).filter(|held| is_before(held.stamp, stamp)));
             taken.push(Taken { picture, is_first: true, stamp });
@@ -151,20 +156,39 @@ impl<T> Layers<T> {
 
     fn note(&mut self, seen: Seen, now: Instant) {
         self.began.get_or_insert(now);
-        self.pictures += 1;
-        let pictures = self.pictures;
+        let pictures = self.pictures();
         let Some(layer) = self.layers.get_mut(seen.layer) else { return };
-        if layer.has_stopped(pictures - 1, now) {
+        if layer.has_stopped(&pictures, now) {
             layer.since = Some(now);
         }
-        (layer.pixels, layer.newest, layer.newest_number) = (seen.pixels, Some(now), pictures);
+        layer.pictures += 1;
+        (layer.pixels, layer.newest, layer.others) = (seen.pixels, Some(now), pictures);
+    }
+
+    /// Of each layer, so far.
+    fn pictures(&self) -> [u64; LAYERS_MAX] {
+        let mut pictures = [0; LAYERS_MAX];
+        for (count, layer) in pictures.iter_mut().zip(&self.layers) {
+            *count = layer.pictures;
+        }
+        pictures
     }
 
     fn choose(&mut self, now: Instant) {
         let Some(began) = self.began else { return };
-        let has_stopped = |layer: &Layer| layer.has_stopped(self.pictures, now);
-        let is_steady =
-            |layer: &Layer| layer.since.is_some_and(|since| now.saturating_duration_since(since) >= STEADY);
+        let for_long = |since: Option<Instant>, span| {
+            since.is_some_and(|since| now.saturating_duration_since(since) >= span)
+        };
+        let chosen = self.chosen.and_then(|chosen| self.layers.get(chosen));
+        let is_largest =
+            chosen.is_some_and(|chosen| self.layers.iter().all(|layer| layer.pixels <= chosen.pixels));
+        if is_largest && for_long(self.chosen_at, STEADY_MAX) {
+            self.falls = 0;
+        }
+        let doubled = 1_u32.checked_shl(self.falls.saturating_sub(1)).unwrap_or(u32::MAX);
+        let (pictures, steady) = (self.pictures(), STEADY.saturating_mul(doubled).min(STEADY_MAX));
+        let has_stopped = |layer: &Layer| layer.has_stopped(&pictures, now);
+        let is_steady = |layer: &Layer| for_long(layer.since, steady);
         // Of equals the first in the offer.
         let largest = |suits: &dyn Fn(&Layer) -> bool| {
             let layers = self.layers.iter().enumerate();
@@ -182,6 +206,10 @@ impl<T> Layers<T> {
             Some(chosen) if has_stopped(chosen) => largest(&|_| true),
             Some(chosen) => largest(&|layer| layer.pixels > chosen.pixels && is_steady(layer)),
         };
+        let stopped = self.chosen.and_then(|chosen| self.layers.get(chosen)).is_some_and(has_stopped);
+        if stopped && self.chosen_at.take().is_some() {
+            self.falls = self.falls.saturating_add(1);
+        }
         self.next = next.filter(|next| self.chosen != Some(*next));
     }
 }
@@ -192,11 +220,13 @@ fn is_before(stamp: u32, other: u32) -> bool {
 }
 
 impl Layer {
-    /// `pictures`: of all layers, so far. One that never came has not begun.
-    fn has_stopped(&self, pictures: u64, now: Instant) -> bool {
+    /// `pictures`: of each layer, so far. One that never came has not begun.
+    fn has_stopped(&self, pictures: &[u64; LAYERS_MAX], now: Instant) -> bool {
         let Some(newest) = self.newest else { return true };
+        let is_left_behind =
+            |(count, before): (&u64, &u64)| count.saturating_sub(*before) >= STOPPED_AFTER_PICTURES;
         now.saturating_duration_since(newest) > STOPPED_AFTER
-            && pictures.saturating_sub(self.newest_number) >= STOPPED_AFTER_PICTURES
+            && pictures.iter().zip(&self.others).any(is_left_behind)
     }
 }
 
@@ -355,6 +385,40 @@ mod tests {
         let expected: Vec<_> =
             (50..250).map(|frame| (frame, 1)).chain((250..400).map(|frame| (frame, 0))).collect();
         assert_eq!(told, expected);
+    }
+
+    /// Of four, three others have a picture each before the largest has its own.
+    #[test]
+    fn slow_layers_are_not_taken_for_stopped_however_many_there_are() {
+        let (mut layers, start, mut changes) = (Layers::new(4), Instant::now(), Vec::new());
+        for second in 0..30_u32 {
+            for (order, layer) in [3, 2, 1, 0].into_iter().enumerate() {
+                let now = start + Duration::from_millis(u64::from(second) * 1_000 + order as u64 * 20);
+                let key = second == 0 || layers.wants_keyframe();
+                let seen = Seen { layer, key, pixels: 1_000 >> layer, stamp: second * 1_000 };
+                let mut taken = Vec::new();
+                layers.picture(seen, layer, now, &mut taken);
+                changes.extend(taken.iter().filter(|taken| taken.is_first).map(|taken| taken.picture));
+            }
+        }
+        assert_eq!(changes, [0]);
+    }
+
+    /// A line that carries the largest for eight seconds, and then does not for two, again and again.
+    #[test]
+    fn a_layer_that_comes_and_goes_is_turned_to_less_and_less() {
+        let mut scene = Scene::new();
+        for _ in 0..30 {
+            scene.run(scene.at(8.0), &[0, 1, 2]);
+            scene.run(scene.at(2.0), &[1, 2]);
+        }
+        assert!(scene.changes.len() <= 4, "{:?}", scene.changes);
+        scene.run(scene.at(130.0), &[0, 1, 2]);
+        assert_eq!(scene.changes.last().map(|change| change.1), Some(0), "in the end it stays");
+        let before = scene.changes.len();
+        scene.run(scene.at(2.0), &[1, 2]);
+        scene.run(scene.at(8.0), &[0, 1, 2]);
+        assert_eq!(scene.changes.len(), before + 2, "and is trusted again: {:?}", scene.changes);
     }
 
     /// One picture a second of a still screen is no layer that stopped.

@@ -8,9 +8,9 @@
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use media::codec::{h264, opus};
-use media::flv::{AudioCodec, VideoCodec};
-use media::{AudioConfig, VideoConfig};
+use media::codec::opus;
+use media::flv::AudioCodec;
+use media::{AudioConfig, VideoCodec, VideoConfig};
 
 use super::access_units::{AccessUnits, Made, Picture};
 use super::clock::Clock;
@@ -26,15 +26,16 @@ const OPUS_PRE_SKIP: u16 = 312;
 /// What a publication is told, in this order. Stamps are in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Unit {
-    VideoConfig(h264::Config),
-    Video(u32, Bytes),
+    VideoConfig(VideoConfig),
+    Video(u32, VideoUnit),
     /// Of one of several layers.
-    LayerConfig(usize, h264::Config),
+    LayerConfig(usize, VideoConfig),
     Layer(usize, u32, Bytes),
     Audio(u32, Bytes),
 }
 
 pub(super) struct Media {
+    codec: VideoCodec,
     /// One, or as many as there are layers.
     video: Vec<Video>,
     audio: Reorder,
@@ -49,23 +50,32 @@ struct Own {
     stamp: u32,
     sample: Bytes,
     /// Of a keyframe.
-    config: Option<h264::Config>,
+    config: Option<VideoConfig>,
     is_changed: bool,
 }
 
-#[derive(Default)]
 struct Video {
     reorder: Reorder,
     units: AccessUnits,
-    config: Option<h264::Config>,
+    config: Option<VideoConfig>,
+    /// A picture was left out since its last keyframe, because nobody knew when it was taken.
+    has_hole: bool,
+}
+
+impl Video {
+    fn new(codec: VideoCodec) -> Self {
+        Self { reorder: Reorder::default(), units: AccessUnits::new(codec), config: None, has_hole: false }
+    }
 }
 
 impl Media {
-    /// `layers`: how many the offer has; 0 is one without a name.
-    pub(super) fn new(layers: usize, start: Instant) -> Self {
+    /// `codec`: of the video, if there is any. `layers`: how many of it the offer has; 0 is one without a name.
+    pub(super) fn new(codec: Option<VideoCodec>, layers: usize, start: Instant) -> Self {
         let count = layers.clamp(1, LAYERS_MAX);
+        let codec = codec.unwrap_or(VideoCodec::H264);
         Self {
-            video: std::iter::repeat_with(Video::default).take(count).collect(),
+            codec,
+            video: std::iter::repeat_with(|| Video::new(codec)).take(count).collect(),
             audio: Reorder::default(),
             layers: Layers::new(count),
             clock: Clock::new(start),
@@ -162,8 +172,16 @@ impl Media {
         if self.layers.is_leading(layer) {
             self.keyframes.picture(key, now);
         }
-        let Some(stamp) = self.clock.stamp(Flow::Video(layer), timestamp, arrived) else { return };
-        let (width, height) = (config.width(), config.height());
+        let stamp = self.clock.stamp(Flow::Video(layer), timestamp, arrived);
+        let video = &mut self.video[layer];
+        let had_hole = video.has_hole;
+        video.has_hole = stamp.is_none() || had_hole && !key;
+        let Some(stamp) = stamp else { return };
+        if video.has_hole {
+            self.keyframes.want();
+            return;
+        }
+        let (width, height) = config.dimensions();
         let seen = Seen { layer, key, pixels: u64::from(width) * u64::from(height), stamp };
         let waited = self.layers.wants_keyframe();
         if is_layered {
@@ -175,7 +193,9 @@ impl Media {
         for taken in taken {
             let Own { stamp, sample, config, is_changed } = taken.picture;
             units.extend(config.filter(|_| taken.is_first || is_changed).map(Unit::VideoConfig));
-            units.push(Unit::Video(stamp, sample));
+            // WebRTC has no pictures out of order (RFC 7742, §6.2), so that PTS is DTS.
+            let unit = VideoUnit { codec: self.codec, composition_offset_ms: 0, data: sample };
+            units.push(Unit::Video(stamp, unit));
         }
         if self.layers.wants_keyframe() && !waited {
             self.keyframes.want();
@@ -201,15 +221,6 @@ impl Media {
 }
 
 impl Unit {
-    /// A sample, as a publication takes it. WebRTC has no pictures out of order (RFC 7742, §6.2), so that PTS is DTS.
-    pub(super) fn video(data: Bytes) -> VideoUnit {
-        VideoUnit { codec: VideoCodec::H264, composition_offset_ms: 0, data }
-    }
-
-    pub(super) fn video_config(config: h264::Config) -> VideoConfig {
-        VideoConfig::H264(config)
-    }
-
     pub(super) const AUDIO_CODEC: AudioCodec = AudioCodec::Opus;
 
     /// Of the sound of every WebRTC publisher: two channels, whatever each packet has (RFC 7587, §7), which decoders make
@@ -241,7 +252,7 @@ mod tests {
     #[test]
     fn sound_comes_out_in_order_with_stamps_20_ms_apart() {
         let start = Instant::now();
-        let (mut media, mut units) = (Media::new(0, start), Vec::new());
+        let (mut media, mut units) = (Media::new(None, 0, start), Vec::new());
         for (sequence, at) in [(1, 0_u64), (3, 40), (2, 41), (5, 80)] {
             let timestamp = 1_000 + u32::from(sequence) * 960;
             media
@@ -259,11 +270,40 @@ mod tests {
         assert_eq!(media.counts(), Counts { received: 4, lost: 1, reordered: 1, late: 0 });
     }
 
+    /// A layer is of no use until reports have said when it was taken; what leans on a keyframe from before is not either.
+    #[test]
+    fn a_layer_begins_with_a_keyframe_that_has_a_time() {
+        let start = Instant::now();
+        let (mut media, mut units) = (Media::new(Some(VideoCodec::Vp8), 2, start), Vec::new());
+        let key: &[u8] = &[0x10, 0x50, 0x07, 0, 0x9D, 1, 0x2A, 0x40, 1, 0xB4, 0, 9];
+        let delta: &[u8] = &[0x10, 0x51, 0x07, 0, 9];
+        let mut told = Vec::new();
+        for (number, payload) in [(0_u16, key), (1, delta), (2, delta), (3, key), (4, delta)] {
+            let arrived = start + Duration::from_millis(u64::from(number) * 40);
+            for layer in 0..2 {
+                let timestamp = 1_000_000 * layer as u32 + u32::from(number) * 3_600;
+                let payload = Bytes::from_static(payload);
+                let packet = Packet { sequence: number, timestamp, marker: true, payload, arrived };
+                media.packet(Flow::Video(layer), packet);
+                if number == 1 {
+                    media.report(Flow::Video(layer), 1 << 62, timestamp);
+                }
+            }
+            media.poll(arrived, &mut units);
+            let of_second = |unit: &Unit| matches!(unit, Unit::Layer(1, ..));
+            told.extend(units.drain(..).filter(of_second).map(|_| number));
+            if number == 2 {
+                assert!(media.keyframe_due(arrived + Duration::from_secs(1)), "it asks for one");
+            }
+        }
+        assert_eq!(told, [3, 4]);
+    }
+
     /// A browser sends a keyframe only if it is asked for one.
     #[test]
     fn a_picture_that_nothing_can_be_made_of_asks_for_a_keyframe() {
         let start = Instant::now();
-        let (mut media, mut units) = (Media::new(0, start), Vec::new());
+        let (mut media, mut units) = (Media::new(None, 0, start), Vec::new());
         assert_eq!(media.deadline(), None);
         media.packet(Flow::Video(0), packet(1, 0, &[0x41, 1, 2, 3], start));
         media.poll(start, &mut units);

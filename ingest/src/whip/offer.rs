@@ -8,7 +8,7 @@
 mod layers;
 mod rewrite;
 
-use media::TrackKind;
+use media::{TrackKind, VideoCodec};
 
 pub(super) use self::layers::{LAYERS_MAX, RidExtensions};
 
@@ -18,7 +18,7 @@ pub(super) const OFFER_BYTES_MAX: usize = 64 * 1024;
 const LINES_MAX: usize = 2_000;
 const SECTIONS_MAX: usize = 16;
 
-/// `profile_idc` of what is taken: baseline, main, high. The rest has more than 4:2:0 in 8 bits, or nobody sends it.
+/// H.264's `profile_idc` of what is taken: baseline, main, high. The rest has more than 4:2:0 in 8 bits, or nobody sends it.
 const PROFILES: [u8; 3] = [66, 77, 100];
 
 /// Why an offer is refused. The publisher must act.
@@ -34,6 +34,12 @@ pub(super) enum OfferError {
     Several(Kind),
     #[error("the offer has {} in {offered}, but only {} is taken", .kind.name(), .kind.codec())]
     Codec { kind: Kind, offered: String },
+    /// Of all that we take it has nothing that could be shown without an encoder.
+    #[error(
+        "the offer has video in VP8, which is shown to viewers after it was transcoded, and this server transcodes \
+         nothing of this stream (there is no encoder, or its ladder is off); offer H.264, VP9 or AV1"
+    )]
+    NotTranscoded,
     #[error("the offer has video in {0} sizes, but no more than {LAYERS_MAX} are taken")]
     Layers(usize),
     #[error("the offer's tracks are not bundled (RFC 9143); set bundlePolicy to max-bundle")]
@@ -61,7 +67,9 @@ impl Kind {
 
     fn codec(self) -> &'static str {
         match self.0 {
-            TrackKind::Video => "H.264 (baseline, main or high)",
+            TrackKind::Video => {
+                "H.264 (baseline, main or high), HEVC (main), AV1 (main), VP8 or VP9 (profile 0)"
+            }
             TrackKind::Audio => "Opus",
         }
     }
@@ -71,6 +79,8 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Track {
     pub(super) payload_type: u8,
+    /// Of video.
+    pub(super) codec: Option<VideoCodec>,
     /// Retransmissions of it (RFC 4588).
     pub(super) rtx_payload_type: Option<u8>,
     /// Its format parameters as the publisher wrote them.
@@ -102,9 +112,11 @@ struct Section {
 }
 
 impl Offer {
+    /// `transcodes`: what not every viewer can be shown is made into something else here.
+    ///
     /// # Errors
     /// [`OfferError`], in words meant for the publisher.
-    pub(super) fn parse(body: &[u8]) -> Result<Self, OfferError> {
+    pub(super) fn parse(body: &[u8], transcodes: bool) -> Result<Self, OfferError> {
         let text = std::str::from_utf8(body).map_err(|_| OfferError::Malformed("it is not UTF-8"))?;
         let mut lines = text.lines().map(|line| line.trim_end_matches('\r')).filter(|line| !line.is_empty());
         if lines.next() != Some("v=0") {
@@ -127,10 +139,10 @@ impl Offer {
                 lines.push(line.to_owned());
             }
         }
-        Self { session, sections, video: None, audio: None, is_passive: false }.choose()
+        Self { session, sections, video: None, audio: None, is_passive: false }.choose(transcodes)
     }
 
-    fn choose(mut self) -> Result<Self, OfferError> {
+    fn choose(mut self, transcodes: bool) -> Result<Self, OfferError> {
         let mut sends = 0;
         for index in 0..self.sections.len() {
             let section = &self.sections[index];
@@ -159,7 +171,7 @@ impl Offer {
             }
             self.is_passive |= self.attribute(section, "setup") == Some("passive");
             let section = &mut self.sections[index];
-            match section.choose(kind) {
+            match section.choose(kind, transcodes) {
                 Ok(track) => {
                     section.taken = Some(track.clone());
                     let place = match kind.0 {
@@ -170,7 +182,7 @@ impl Offer {
                         return Err(OfferError::Several(kind));
                     }
                 }
-                Err(error @ OfferError::Layers(_)) => return Err(error),
+                Err(error @ (OfferError::Layers(_) | OfferError::NotTranscoded)) => return Err(error),
                 Err(error) => section.refused = Some(error.to_string()),
             }
         }
@@ -240,20 +252,23 @@ impl Section {
         values(&self.lines, name).next()
     }
 
-    /// The first format of ours, in the publisher's order.
-    fn choose(&self, kind: Kind) -> Result<Track, OfferError> {
+    /// One format of ours. The publisher's order is its preference (RFC 3264, §5.1): what it puts first it encodes best, or
+    /// in hardware. But a browser that was not told otherwise puts VP8 first, which says nothing; H.264 is worth more to it
+    /// then, since everybody can be shown that as it is, and VP8 nobody by HLS. A page that wants VP8 offers no H.264.
+    fn choose(&self, kind: Kind, transcodes: bool) -> Result<Track, OfferError> {
         let formats = || self.media.iter().skip(3).filter_map(|format| format.parse::<u8>().ok());
-        let chosen = formats().find_map(|format| {
-            let parameters = self.of_format("fmtp", format).unwrap_or_default();
-            self.is_ours(kind, format, parameters).then(|| Track {
-                payload_type: format,
-                rtx_payload_type: None,
-                parameters: parameters.to_owned(),
-                rids: Vec::new(),
-                rid_extensions: None,
-            })
-        });
-        let Some(mut track) = chosen else { return Err(OfferError::Codec { kind, offered: self.codecs() }) };
+        let mut ours = formats().filter_map(|format| self.taken(kind, format));
+        let first = ours.next().ok_or_else(|| OfferError::Codec { kind, offered: self.codecs() })?;
+        let is = |codec| move |track: &Track| track.codec == Some(codec);
+        let mut track = if is(VideoCodec::Vp8)(&first) {
+            match ours.clone().find(is(VideoCodec::H264)) {
+                Some(h264) => h264,
+                None if transcodes => first,
+                None => ours.find(|track| !is(VideoCodec::Vp8)(track)).ok_or(OfferError::NotTranscoded)?,
+            }
+        } else {
+            first
+        };
         let apt = track.payload_type.to_string();
         track.rtx_payload_type = formats().find(|&format| {
             let is_rtx = self.codec(format).is_some_and(|codec| codec.eq_ignore_ascii_case("rtx/90000"));
@@ -267,20 +282,23 @@ impl Section {
         Ok(track)
     }
 
-    fn is_ours(&self, kind: Kind, format: u8, parameters: &str) -> bool {
-        let Some(codec) = self.codec(format) else { return false };
-        match kind.0 {
-            TrackKind::Audio => codec.eq_ignore_ascii_case("opus/48000/2"),
-            TrackKind::Video => {
-                // RFC 6184, §8.1: mode 2 interleaves, for which nobody has a use.
-                let mode = parameter(parameters, "packetization-mode");
-                let profile = parameter(parameters, "profile-level-id")
-                    .and_then(|id| u8::from_str_radix(id.get(..2)?, 16).ok());
-                codec.eq_ignore_ascii_case("H264/90000")
-                    && matches!(mode, Some("0" | "1"))
-                    && profile.is_some_and(|profile| PROFILES.contains(&profile))
-            }
-        }
+    /// The format as a track, if we take it.
+    fn taken(&self, kind: Kind, format: u8) -> Option<Track> {
+        let parameters = self.of_format("fmtp", format).unwrap_or_default();
+        let name = self.codec(format)?;
+        let codec = match kind.0 {
+            TrackKind::Audio if name.eq_ignore_ascii_case("opus/48000/2") => None,
+            TrackKind::Audio => return None,
+            TrackKind::Video => Some(video_codec(name, parameters)?),
+        };
+        Some(Track {
+            payload_type: format,
+            codec,
+            rtx_payload_type: None,
+            parameters: parameters.to_owned(),
+            rids: Vec::new(),
+            rid_extensions: None,
+        })
     }
 
     fn codec(&self, format: u8) -> Option<&str> {
@@ -308,6 +326,33 @@ impl Section {
             }
         }
         if names.is_empty() { "nothing known".to_owned() } else { names.join(", ") }
+    }
+}
+
+/// What is sent under this name, if we take it: 4:2:0 in 8 bits, which is all that everybody can be shown.
+fn video_codec(name: &str, parameters: &str) -> Option<VideoCodec> {
+    let is = |other: &str| name.eq_ignore_ascii_case(other);
+    let has = |name, wanted: &str| parameter(parameters, name).is_none_or(|value| value == wanted);
+    if is("H264/90000") {
+        // RFC 6184, §8.1: mode 2 interleaves, for which nobody has a use.
+        let mode = parameter(parameters, "packetization-mode");
+        let profile = parameter(parameters, "profile-level-id")
+            .and_then(|id| u8::from_str_radix(id.get(..2)?, 16).ok());
+        let is_taken =
+            matches!(mode, Some("0" | "1")) && profile.is_some_and(|profile| PROFILES.contains(&profile));
+        is_taken.then_some(VideoCodec::H264)
+    } else if is("H265/90000") {
+        // RFC 7798, §7.1: Main, one stream, in decoding order.
+        let is_taken = has("profile-id", "1") && has("tx-mode", "SRST") && has("sprop-max-don-diff", "0");
+        is_taken.then_some(VideoCodec::H265)
+    } else if is("AV1/90000") {
+        // AV1 RTP, §7.2.1: Main.
+        has("profile", "0").then_some(VideoCodec::Av1)
+    } else if is("VP9/90000") {
+        // RFC 9628, §7.1.
+        has("profile-id", "0").then_some(VideoCodec::Vp9)
+    } else {
+        is("VP8/90000").then_some(VideoCodec::Vp8)
     }
 }
 

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use media::VideoCodec;
 use rtc::port::Path;
 use tracing::debug;
 use webrtc_core::dtls::extension::extension_use_srtp::SrtpProtectionProfile;
@@ -30,7 +31,8 @@ use webrtc_core::peer_connection::configuration::interceptor_registry::{
     configure_rtcp_reports, configure_simulcast_extension_headers, configure_twcc_receiver_only,
 };
 use webrtc_core::peer_connection::configuration::media_engine::{
-    MIME_TYPE_H264, MIME_TYPE_OPUS, MIME_TYPE_RTX, MediaEngine,
+    MIME_TYPE_AV1, MIME_TYPE_H264, MIME_TYPE_HEVC, MIME_TYPE_OPUS, MIME_TYPE_RTX, MIME_TYPE_VP8,
+    MIME_TYPE_VP9, MediaEngine,
 };
 use webrtc_core::peer_connection::configuration::setting_engine::SettingEngineBuilder;
 use webrtc_core::peer_connection::configuration::{RTCBundlePolicy, RTCConfigurationBuilder};
@@ -550,9 +552,16 @@ fn media_engine(offer: &Offer) -> Result<MediaEngine, PeerError> {
     let mut register = |kind, payload_type, rtp_codec| {
         media.register_codec(RTCRtpCodecParameters { rtp_codec, payload_type }, kind)
     };
-    if let Some(Track { payload_type, rtx_payload_type, parameters, .. }) = &offer.video {
+    if let Some(Track { payload_type, codec: sent, rtx_payload_type, parameters, .. }) = &offer.video {
+        let mime = match sent {
+            Some(VideoCodec::H264) | None => MIME_TYPE_H264,
+            Some(VideoCodec::H265) => MIME_TYPE_HEVC,
+            Some(VideoCodec::Av1) => MIME_TYPE_AV1,
+            Some(VideoCodec::Vp8) => MIME_TYPE_VP8,
+            Some(VideoCodec::Vp9) => MIME_TYPE_VP9,
+        };
         // NACK, PLI and transport-cc are added by the interceptors that speak them.
-        let video = codec(MIME_TYPE_H264, 90_000, 0, parameters, &[]);
+        let video = codec(mime, 90_000, 0, parameters, &[]);
         register(RtpCodecKind::Video, *payload_type, video)?;
         if let Some(rtx) = rtx_payload_type {
             let parameters = format!("apt={payload_type}");

@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_retransmission_becomes_the_packet_of_its_layer_that_was_lost() {
-        let video = Offer::parse(LAYERED.as_bytes()).unwrap().video.unwrap();
+        let video = Offer::parse(LAYERED.as_bytes(), true).unwrap().video.unwrap();
         let mut repair = Repair::of(&video).unwrap();
         let (primary, rtx) = (video.payload_type, video.rtx_payload_type.unwrap());
         let mut mend = |mut packet: rtp::Packet| {

@@ -47,17 +47,21 @@ pub(super) enum Action {
 }
 
 impl Action {
-    pub(super) fn of(request: &Request<Bytes>) -> Self {
-        Self::read(request).unwrap_or_else(Self::Answer)
+    /// `transcodes`: whether of a stream renditions are made here that everybody can be shown.
+    pub(super) fn of(request: &Request<Bytes>, transcodes: impl Fn(&StreamId) -> bool) -> Self {
+        Self::read(request, transcodes).unwrap_or_else(Self::Answer)
     }
 
-    fn read(request: &Request<Bytes>) -> Result<Self, Response<Bytes>> {
+    fn read(
+        request: &Request<Bytes>,
+        transcodes: impl Fn(&StreamId) -> bool,
+    ) -> Result<Self, Response<Bytes>> {
         let place = Place::of(request.uri().path(), PREFIX)?;
         let (headers, body) = (request.headers(), request.body());
         match (place, request.method()) {
             (place, &Method::OPTIONS) => Ok(Self::Answer(place.options())),
             (Place::Endpoint(id), &Method::POST) => {
-                let offer = Offer::parse(body_of(headers, body, SDP, OFFER_BYTES_MAX)?);
+                let offer = Offer::parse(body_of(headers, body, SDP, OFFER_BYTES_MAX)?, transcodes(&id));
                 // What is no SDP, and what is, but asks for something that is not done here.
                 let offer = offer.map_err(|error| match error.is_malformed() {
                     true => refusal(StatusCode::BAD_REQUEST, &error.to_string()),

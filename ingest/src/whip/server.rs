@@ -138,7 +138,7 @@ impl Whip {
 
     /// Answers a request to a path below [`request::PREFIX`], with its whole body.
     pub async fn respond(&self, peer: IpAddr, request: Request<Bytes>) -> Response<Bytes> {
-        match Action::of(&request) {
+        match Action::of(&request, |id| self.shared.gate.transcodes(id)) {
             Action::Answer(response) => response,
             Action::Publish { id, key, offer } => {
                 let agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok());
@@ -231,6 +231,7 @@ impl Whip {
         let (peer, answer) = Peer::accept(&offer, local, shared.certificate.clone(), now)
             .map_err(|error| format!("the offer cannot be answered: {error}"))?;
         let layers = offer.video.as_ref().map_or(0, |video| video.rids.len());
+        let codec = offer.video.as_ref().and_then(|video| video.codec);
         publication.announce(Announced {
             video: offer.video.is_some(),
             audio: offer.audio.is_some(),
@@ -258,7 +259,7 @@ impl Whip {
             peer,
             ufrag: answer.ufrag,
             session,
-            media: Media::new(layers, now),
+            media: Media::new(codec, layers, now),
             publication,
             candidates,
             metrics: shared.metrics.clone(),

@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn candidates_and_restarts_are_told_apart_and_conditional() {
-        let mut session = Session::new(Offer::parse(CHROMIUM.as_bytes()).unwrap());
+        let mut session = Session::new(Offer::parse(CHROMIUM.as_bytes(), true).unwrap());
         let (same, new) = (fragment(session.offer.ufrag()), fragment("new0"));
         let tags = |tags: &str| Condition::Tags(tags.to_owned());
         assert_eq!(session.patch(&Condition::Missing, &same), Err(PatchError::Unconditional));

@@ -102,7 +102,7 @@ function encodingsOf({ bitrateMax, layered }: Wishes): RTCRtpEncodingParameters[
   return LAYERS.map(({ rid, scale, share }) => ({ rid, scaleResolutionDownBy: scale, maxBitrate: Math.round(bitrateMax * share) }));
 }
 
-/** The server passes H.264 through and knows nothing else; retransmission goes with it. */
+/** Everybody can be shown H.264 as it is; retransmission goes with it. */
 function preferH264(transceiver: RTCRtpTransceiver): void {
   const codecs = RTCRtpSender.getCapabilities("video")?.codecs ?? [];
   const known = codecs.filter(({ mimeType }) => /^video\/(H264|rtx)$/i.test(mimeType));

@@ -30,11 +30,6 @@ impl Source {
     /// # Errors
     /// [`FaultClass::Protocol`]: the worker must not have let it through.
     pub(crate) fn new(codec: &Codec) -> Result<Self, Fault> {
-        match &codec.sample_entry {
-            b"vp08" => return Ok(Self::Vp8),
-            b"vp09" => return Ok(Self::Vp9),
-            _ => {}
-        }
         let config = codec.config().map_err(|error| Fault {
             class: FaultClass::Protocol,
             text: format!("decoder configuration {}: {error}", codec.sample_entry.escape_ascii()),
@@ -43,6 +38,8 @@ impl Source {
             CodecConfig::H264(config) => Self::H264(config),
             CodecConfig::H265(config) => Self::H265(config),
             CodecConfig::Av1(config) => Self::Av1(config),
+            CodecConfig::Vp8(_) => Self::Vp8,
+            CodecConfig::Vp9(_) => Self::Vp9,
             CodecConfig::Aac(config) => Self::Aac(config),
             CodecConfig::Opus(config) => Self::Opus(config),
         })
@@ -118,8 +115,8 @@ impl Source {
                 ("avdec_av1", ONE_THREAD),
                 ("av1dec", &[]),
             ],
-            Self::Vp8 => &[("vp8dec", &[("threads", "1")])],
-            Self::Vp9 => &[("vp9dec", &[("threads", "1")])],
+            Self::Vp8 => &[("vp8dec", &[("threads", "1")]), ("avdec_vp8", ONE_THREAD)],
+            Self::Vp9 => &[("vp9dec", &[("threads", "1")]), ("avdec_vp9", ONE_THREAD)],
             Self::Aac(_) => &[("avdec_aac", &[]), ("faad", &[])],
             Self::Opus(_) => &[("opusdec", &[])],
         }

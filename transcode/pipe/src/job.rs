@@ -132,8 +132,7 @@ pub enum AudioTarget {
     Opus,
 }
 
-/// A decoder configuration by its bytes, as [`CodecConfig::record`] gives them. VP8 (`vp08`) and VP9 (`vp09`) need
-/// no record.
+/// A decoder configuration by its bytes, as [`CodecConfig::record`] gives them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Codec {
     pub sample_entry: [u8; 4],

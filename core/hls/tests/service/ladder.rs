@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hls::{Bandwidth, Demand, Derived, Feed, PushError, RenditionHeader, SegmentStart};
+use media::CodecConfig;
+use media::codec::vp8;
 use tokio::time::{sleep, timeout};
 
 use crate::fixture::{Stream, announcement, header, id, init, name, part, video};
@@ -67,6 +69,29 @@ async fn a_rung_without_media_keeps_its_playlist_and_is_offered_to_no_newcomer()
         segment(&mut stream, SMALL, msn, gap);
         assert_eq!(offer(&stream).await.0, expected, "after segment {msn}");
         assert_eq!(stream.playlist(SMALL).await.matches("#EXTINF").count() as u64, msn + 1);
+    }
+}
+
+/// No player takes VP8 by HLS: there the rungs are all there is, and without one there is nothing yet.
+#[tokio::test]
+async fn where_nobody_can_play_the_publishers_own_the_rungs_are_the_stream() {
+    let keyframe = [0x50, 0x07, 0x00, 0x9D, 0x01, 0x2A, 0x00, 0x05, 0xD0, 0x02];
+    let codec = CodecConfig::Vp8(vp8::Config::of_keyframe(&keyframe).unwrap());
+    let rung = RenditionHeader { name: name(SMALL), derived: Some(Derived::always(1)), ..video() };
+    let mut stream = Stream::starting(header(vec![RenditionHeader { codec, ..video() }, rung]));
+    let mut announcement = announcement();
+    announcement.bandwidths.push((name(SMALL), Bandwidth { peak: 700_000, average: 700_000 }));
+    stream.writer().announce(announcement);
+    segment(&mut stream, "v", 0, false);
+    assert_eq!(stream.get("index.m3u8").await.status, 404, "it is starting");
+    segment(&mut stream, "v", 1, false);
+    segment(&mut stream, SMALL, 1, false);
+    // While the worker is restarted, too.
+    for (msn, gap) in [(2, false), (3, true), (4, true), (5, false)] {
+        let text = stream.get("index.m3u8").await.text();
+        assert!(text.contains(SMALL) && !text.contains("/v/"), "before segment {msn}: {text}");
+        segment(&mut stream, "v", msn, false);
+        segment(&mut stream, SMALL, msn, gap);
     }
 }
 

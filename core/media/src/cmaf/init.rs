@@ -111,7 +111,8 @@ fn pixel_aspect(codec: &CodecConfig) -> Option<PixelAspect> {
     match codec {
         CodecConfig::H264(config) => config.pixel_aspect(),
         CodecConfig::H265(config) => config.pixel_aspect(),
-        CodecConfig::Av1(_) | CodecConfig::Aac(_) | CodecConfig::Opus(_) => None,
+        CodecConfig::Av1(_) | CodecConfig::Vp8(_) | CodecConfig::Vp9(_) => None,
+        CodecConfig::Aac(_) | CodecConfig::Opus(_) => None,
     }
 }
 
@@ -148,9 +149,11 @@ fn media(w: &mut Writer, codec: &CodecConfig) {
             w.full(b"stsd", 0, 0, |w| {
                 w.u32(1);
                 match codec {
-                    CodecConfig::H264(_) => visual(w, b"avcC", codec),
-                    CodecConfig::H265(_) => visual(w, b"hvcC", codec),
-                    CodecConfig::Av1(_) => visual(w, b"av1C", codec),
+                    CodecConfig::H264(config) => visual(w, b"avcC", config.avcc(), codec),
+                    CodecConfig::H265(config) => visual(w, b"hvcC", config.hvcc(), codec),
+                    CodecConfig::Av1(config) => visual(w, b"av1C", config.av1c(), codec),
+                    CodecConfig::Vp8(config) => visual(w, b"vpcC", config.vpcc(), codec),
+                    CodecConfig::Vp9(config) => visual(w, b"vpcC", config.vpcc(), codec),
                     CodecConfig::Aac(config) => {
                         audible(w, b"mp4a", config.channels(), config.sample_rate(), |w| {
                             w.full(b"esds", 0, 0, |w| elementary_stream(w, config.asc()));
@@ -174,11 +177,11 @@ fn media(w: &mut Writer, codec: &CodecConfig) {
 
 /// A VisualSampleEntry (ISO/IEC 14496-12, §12.1.3) around the codec's record. `hvc1`, not `hev1`: parameter sets stand
 /// in the record, and Apple's players take nothing else.
-fn visual(w: &mut Writer, record_box: &[u8; 4], codec: &CodecConfig) {
+fn visual(w: &mut Writer, record_box: &[u8; 4], record: &[u8], codec: &CodecConfig) {
     const DPI_72: u32 = 0x48_0000;
     const COLOUR_WITHOUT_ALPHA: u16 = 0x18;
     const { assert!(*PICTURE_SIDE.end() <= u16::MAX as u32) };
-    let (entry, record) = codec.record();
+    let (entry, _) = codec.record();
     let (width, height) = codec.dimensions().unwrap_or_default();
     w.boxed(entry, |w| {
         w.zeros(6);

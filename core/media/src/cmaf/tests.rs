@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::codec::testing::hex;
-use crate::codec::{CodecConfig, aac, av1, h264, h265, opus};
+use crate::codec::{CodecConfig, aac, av1, h264, h265, opus, vp9};
 
 /// 1920x1080 BT.709, from x264.
 const AVCC_1080: &[u8] = b"\x01\x64\x00\x28\xff\xe1\x00\x1e\x67\x64\x00\x28\xac\xd9\x40\x78\x02\x27\xe5\xc0\x5a\x80\x80\
@@ -19,6 +19,25 @@ const AVCC_1080: &[u8] = b"\x01\x64\x00\x28\xff\xe1\x00\x1e\x67\x64\x00\x28\xac\
 const AVCC_WIDE: &[u8] =
     b"\x01\x64\x00\x1e\xff\xe1\x00\x18\x67\x64\x00\x1e\xac\xd9\x40\xb4\x24\xd8\x20\x80\x00\x00\x03\
     \x00\x80\x00\x00\x19\x0f\x8a\x14\xcb\x01\x00\x06\x68\xfb\xa3\xcb\x22\xc0\xfd\xf8\xf8\x00";
+
+#[test]
+fn vp9_has_its_record_without_what_is_ours() {
+    // 640x360, BT.709.
+    let keyframe = [0x82, 0x49, 0x83, 0x42, 0x40, 0x27, 0xF0, 0x16, 0x70];
+    let config = vp9::Config::of_keyframe(&keyframe).unwrap();
+    let (_, moov) = decode_init(&init_segment(&CodecConfig::Vp9(config.clone())).bytes);
+    let [Codec::Vp09(entry)] = &moov.trak[0].mdia.minf.stbl.stsd.codecs[..] else { panic!("one vp09") };
+    assert_eq!((entry.visual.width, entry.visual.height), (640, 360));
+    let record = &entry.vpcc;
+    assert_eq!((record.profile, record.level, record.bit_depth, record.chroma_subsampling), (0, 30, 8, 1));
+    assert_eq!(
+        (record.color_primaries, record.transfer_characteristics, record.matrix_coefficients),
+        (1, 1, 1)
+    );
+    let kept = CodecConfig::Vp9(config);
+    let (sample_entry, record) = kept.record();
+    assert_eq!(CodecConfig::from_record(sample_entry, record.clone()), Ok(kept.clone()));
+}
 
 #[test]
 fn a_video_init_segment_says_what_the_encoder_said() {

@@ -6,16 +6,19 @@
 mod obu;
 mod sequence;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::bits::{BitReader, BitsError};
 pub use super::picture::{Chroma, Colour, SizeError};
 pub use obu::UnitError;
-use obu::{FRAME, FRAME_HEADER, SEQUENCE_HEADER, TEMPORAL_DELIMITER};
+use obu::{FRAME, FRAME_HEADER, PADDING, SEQUENCE_HEADER, TEMPORAL_DELIMITER, TILE_LIST};
 use sequence::Sequence;
 
 /// Longest `av1C` we keep, in bytes. Real ones have about 20, with HDR metadata about 60.
 pub const AV1C_BYTES_MAX: usize = 4 * 1024;
+
+/// Longest sequence header that a record is made of, in bytes; the longest there can be has 700, of 32 operating points.
+const SEQUENCE_BYTES_MAX: usize = 2 * 1024;
 
 /// Bytes of an `av1C` before its OBUs.
 const HEADER_BYTES: usize = 4;
@@ -42,6 +45,43 @@ impl Config {
         }
         let sequence = sequence(obus)?;
         Ok(Self { av1c, sequence })
+    }
+
+    /// Of a temporal unit with a sequence header, for a publisher that sends no record.
+    ///
+    /// # Errors
+    /// As [`Config::parse`].
+    pub fn of_keyframe(unit: &[u8]) -> Result<Self, ConfigError> {
+        let header = obu::units(unit).map_while(Result::ok).find(|obu| obu.kind == SEQUENCE_HEADER);
+        let payload = header.ok_or(ConfigError::NoSequenceHeader)?.payload;
+        if payload.len() > SEQUENCE_BYTES_MAX {
+            return Err(ConfigError::TooLong { bytes: payload.len() });
+        }
+        let Sequence { profile, level, tier_high, colour, .. } = Sequence::parse(payload)?;
+        let (monochrome, half_width, half_height) = match colour.chroma {
+            Chroma::Monochrome => (1, 1, 1),
+            Chroma::Yuv420 => (0, 1, 1),
+            Chroma::Yuv422 => (0, 1, 0),
+            Chroma::Yuv444 => (0, 0, 0),
+        };
+        let (deep, deepest) = (u8::from(colour.bit_depth > 8), u8::from(colour.bit_depth > 10));
+        let mut av1c = BytesMut::with_capacity(HEADER_BYTES + 3 + payload.len());
+        av1c.put_u8(MARKER_AND_VERSION);
+        av1c.put_u8(profile << 5 | level);
+        av1c.put_u8(
+            u8::from(tier_high) << 7
+                | deep << 6
+                | deepest << 5
+                | monochrome << 4
+                | half_width << 3
+                | half_height << 2
+                | colour.chroma_position,
+        );
+        av1c.put_u8(0); // nothing is said of a delay
+        av1c.put_u8(SEQUENCE_HEADER << 3 | obu::HAS_SIZE);
+        obu::put_leb128(&mut av1c, payload.len());
+        av1c.put_slice(payload);
+        Self::parse(av1c.freeze())
     }
 
     /// The record as the publisher sent it.
@@ -162,6 +202,63 @@ fn is_shown_key(header: &[u8]) -> bool {
         Ok(!show_existing && frame_type == KEY_FRAME && show)
     };
     shown_key().unwrap_or(false)
+}
+
+/// Writes an OBU that came without its size (AV1 RTP, §4.4) behind those that are in `unit`, with it, as a sample must have
+/// it. Temporal delimiters, tile lists and padding are left out: a sample has none, or they mean nothing.
+///
+/// # Errors
+/// [`UnitError`] if it is no OBU.
+pub fn put_obu(unit: &mut BytesMut, obu: &[u8]) -> Result<(), UnitError> {
+    let parsed = obu::units(obu).next().unwrap_or(Err(UnitError::Truncated))?;
+    if parsed.bytes != obu.len() {
+        return Err(UnitError::Truncated);
+    }
+    if matches!(parsed.kind, TEMPORAL_DELIMITER | TILE_LIST | PADDING) {
+        return Ok(());
+    }
+    unit.put_u8(obu[0] | obu::HAS_SIZE);
+    if obu[0] & obu::HAS_EXTENSION != 0 {
+        unit.put_u8(obu[1]);
+    }
+    obu::put_leb128(unit, parsed.payload.len());
+    unit.put_slice(parsed.payload);
+    Ok(())
+}
+
+/// The OBUs of a temporal unit as RTP carries them: without their size (AV1 RTP, §4.5), each as its header and its
+/// payload. Temporal delimiters are left out.
+///
+/// # Errors
+/// [`UnitError`] if `unit` is not a run of OBUs.
+pub fn bare_obus(unit: &[u8]) -> Result<Vec<(ObuHeader, &[u8])>, UnitError> {
+    let mut rest = unit;
+    let mut bare = Vec::new();
+    for obu in obu::units(unit) {
+        let obu = obu?;
+        let header = rest;
+        rest = &rest[obu.bytes..];
+        if matches!(obu.kind, TEMPORAL_DELIMITER | TILE_LIST | PADDING) {
+            continue;
+        }
+        let has_extension = header[0] & obu::HAS_EXTENSION != 0;
+        let bytes = [header[0] & !obu::HAS_SIZE, if has_extension { header[1] } else { 0 }];
+        bare.push((ObuHeader { bytes, has_extension }, obu.payload));
+    }
+    Ok(bare)
+}
+
+/// One or two bytes before an OBU's payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObuHeader {
+    bytes: [u8; 2],
+    has_extension: bool,
+}
+
+impl ObuHeader {
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..1 + usize::from(self.has_extension)]
+    }
 }
 
 /// Why an `av1C` was refused. The publisher's encoder must change.

@@ -5,7 +5,7 @@
 
 mod sps;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::bits::BitsError;
 use super::nal;
@@ -87,6 +87,47 @@ impl Config {
             return Err(ConfigError::Missing("picture"));
         }
         Ok(Self { hvcc, nal_length_bytes, sps })
+    }
+
+    /// A record of parameter sets, for a publisher that sends none; its access units have lengths of four bytes. Of each kind
+    /// at most 65,535, the one in force first.
+    ///
+    /// # Errors
+    /// As [`Config::parse`].
+    pub fn from_parameter_sets(vps: &[Bytes], sps: &[Bytes], pps: &[Bytes]) -> Result<Self, ConfigError> {
+        let first = sps.first().ok_or(ConfigError::Missing("sequence"))?;
+        let Sps { profile, chroma, bit_depth, .. } = Sps::parse(first)?;
+        let chroma_format = match chroma {
+            Chroma::Monochrome => 0,
+            Chroma::Yuv420 => 1,
+            Chroma::Yuv422 => 2,
+            Chroma::Yuv444 => 3,
+        };
+        let mut hvcc = BytesMut::new();
+        hvcc.put_u8(1);
+        hvcc.put_u8(profile.space << 6 | u8::from(profile.tier_high) << 5 | profile.profile);
+        hvcc.put_u32(profile.compatibility);
+        hvcc.put_slice(&profile.constraints);
+        hvcc.put_u8(profile.level);
+        // Reserved bits are ones; nothing is said of segments and threads.
+        hvcc.put_u16(0xF000);
+        hvcc.put_u8(0xFC);
+        hvcc.put_u8(0xFC | chroma_format);
+        hvcc.put_u8(0xF8 | (bit_depth - 8));
+        hvcc.put_u8(0xF8 | (bit_depth - 8));
+        hvcc.put_u16(0); // average frame rate: not known
+        hvcc.put_u8(3); // lengths of four bytes; layers: not known
+        hvcc.put_u8(3);
+        for (kind, sets) in [(NAL_VPS, vps), (NAL_SPS, sps), (NAL_PPS, pps)] {
+            const COMPLETE: u8 = 0x80;
+            hvcc.put_u8(COMPLETE | kind);
+            hvcc.put_u16(sets.len().try_into().map_err(|_| ConfigError::TooLong { bytes: sets.len() })?);
+            for set in sets {
+                hvcc.put_u16(set.len().try_into().map_err(|_| ConfigError::TooLong { bytes: set.len() })?);
+                hvcc.put_slice(set);
+            }
+        }
+        Self::parse(hvcc.freeze())
     }
 
     /// The record as the publisher sent it.

@@ -12,15 +12,18 @@ mod picture;
 #[cfg(test)]
 pub(crate) mod testing;
 mod video;
+pub mod vp8;
+pub mod vp9;
+mod vpx;
 
 use bytes::Bytes;
 
-use crate::flv::{AudioCodec, VideoCodec};
+use crate::flv::AudioCodec;
 use crate::time::Timescale;
 pub use audio::{AudioConfig, AudioConfigError};
 pub use bits::without_emulation_prevention;
 pub use picture::{Chroma, Colour, PICTURE_SIDE, PixelAspect};
-pub use video::{Access, VideoConfig, VideoConfigError};
+pub use video::{Access, VideoCodec, VideoConfig, VideoConfigError};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TrackKind {
@@ -34,6 +37,8 @@ pub enum CodecConfig {
     H264(h264::Config),
     H265(h265::Config),
     Av1(av1::Config),
+    Vp8(vp8::Config),
+    Vp9(vp9::Config),
     Aac(aac::Config),
     Opus(opus::Config),
 }
@@ -51,12 +56,14 @@ pub enum ConfigError {
 
 impl CodecConfig {
     /// What [`CodecConfig::from_record`] reads again: the name of the sample entry (ISO/IEC 14496-12, §8.5.2), and
-    /// the decoder's own record, byte for byte.
+    /// the decoder's own record, byte for byte; of VP8 and VP9, which have none with all that is asked of it, one of ours.
     pub fn record(&self) -> (&'static [u8; 4], &Bytes) {
         match self {
             Self::H264(config) => (b"avc1", config.avcc()),
             Self::H265(config) => (b"hvc1", config.hvcc()),
             Self::Av1(config) => (b"av01", config.av1c()),
+            Self::Vp8(config) => (b"vp08", config.record()),
+            Self::Vp9(config) => (b"vp09", config.record()),
             Self::Aac(config) => (b"mp4a", config.asc()),
             Self::Opus(config) => (b"Opus", config.head()),
         }
@@ -69,6 +76,8 @@ impl CodecConfig {
             b"avc1" => Ok(VideoConfig::parse(VideoCodec::H264, record)?.into()),
             b"hvc1" => Ok(VideoConfig::parse(VideoCodec::H265, record)?.into()),
             b"av01" => Ok(VideoConfig::parse(VideoCodec::Av1, record)?.into()),
+            b"vp08" => Ok(VideoConfig::parse(VideoCodec::Vp8, record)?.into()),
+            b"vp09" => Ok(VideoConfig::parse(VideoCodec::Vp9, record)?.into()),
             b"mp4a" => Ok(AudioConfig::parse(AudioCodec::Aac, record)?.into()),
             b"Opus" => Ok(AudioConfig::parse(AudioCodec::Opus, record)?.into()),
             _ => Err(ConfigError::Unknown),
@@ -77,7 +86,7 @@ impl CodecConfig {
 
     pub fn kind(&self) -> TrackKind {
         match self {
-            Self::H264(_) | Self::H265(_) | Self::Av1(_) => TrackKind::Video,
+            Self::H264(_) | Self::H265(_) | Self::Av1(_) | Self::Vp8(_) | Self::Vp9(_) => TrackKind::Video,
             Self::Aac(_) | Self::Opus(_) => TrackKind::Audio,
         }
     }
@@ -88,6 +97,8 @@ impl CodecConfig {
             Self::H264(config) => config.rfc6381(),
             Self::H265(config) => config.rfc6381(),
             Self::Av1(config) => config.rfc6381(),
+            Self::Vp8(config) => config.rfc6381(),
+            Self::Vp9(config) => config.rfc6381(),
             Self::Aac(config) => config.rfc6381(),
             Self::Opus(config) => config.rfc6381(),
         }
@@ -96,7 +107,7 @@ impl CodecConfig {
     /// The clock this track's times are written in.
     pub fn timescale(&self) -> Timescale {
         match self {
-            Self::H264(_) | Self::H265(_) | Self::Av1(_) => Timescale::VIDEO,
+            Self::H264(_) | Self::H265(_) | Self::Av1(_) | Self::Vp8(_) | Self::Vp9(_) => Timescale::VIDEO,
             Self::Aac(config) => config.timescale(),
             Self::Opus(config) => config.timescale(),
         }
@@ -108,6 +119,8 @@ impl CodecConfig {
             Self::H264(config) => Some((config.width(), config.height())),
             Self::H265(config) => Some((config.width(), config.height())),
             Self::Av1(config) => Some((config.width(), config.height())),
+            Self::Vp8(config) => Some((config.width(), config.height())),
+            Self::Vp9(config) => Some((config.width(), config.height())),
             Self::Aac(_) | Self::Opus(_) => None,
         }
     }
@@ -118,6 +131,8 @@ impl CodecConfig {
             Self::H264(config) => config.colour(),
             Self::H265(config) => config.colour(),
             Self::Av1(config) => config.colour(),
+            Self::Vp8(config) => config.colour(),
+            Self::Vp9(config) => config.colour(),
             Self::Aac(_) | Self::Opus(_) => None,
         }
     }
@@ -127,7 +142,7 @@ impl CodecConfig {
         match self {
             Self::Aac(config) => Some(config.channels()),
             Self::Opus(config) => Some(config.channels()),
-            Self::H264(_) | Self::H265(_) | Self::Av1(_) => None,
+            Self::H264(_) | Self::H265(_) | Self::Av1(_) | Self::Vp8(_) | Self::Vp9(_) => None,
         }
     }
 
@@ -136,7 +151,7 @@ impl CodecConfig {
         match self {
             Self::Aac(config) => Some(config.output_rate()),
             Self::Opus(config) => Some(config.timescale().hertz()),
-            Self::H264(_) | Self::H265(_) | Self::Av1(_) => None,
+            Self::H264(_) | Self::H265(_) | Self::Av1(_) | Self::Vp8(_) | Self::Vp9(_) => None,
         }
     }
 }

@@ -2,8 +2,16 @@
 
 use bytes::Bytes;
 
-use super::{Chroma, CodecConfig, av1, h264, h265};
-use crate::flv::VideoCodec;
+use super::{Chroma, CodecConfig, av1, h264, h265, vp8, vp9};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VideoCodec {
+    H264,
+    H265,
+    Av1,
+    Vp8,
+    Vp9,
+}
 
 /// The decoder configuration of a video track.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +19,8 @@ pub enum VideoConfig {
     H264(h264::Config),
     H265(h265::Config),
     Av1(av1::Config),
+    Vp8(vp8::Config),
+    Vp9(vp9::Config),
 }
 
 /// Where decoding can start.
@@ -32,6 +42,8 @@ impl VideoConfig {
             VideoCodec::H264 => Self::H264(h264::Config::parse(record)?),
             VideoCodec::H265 => Self::H265(h265::Config::parse(record)?),
             VideoCodec::Av1 => Self::Av1(av1::Config::parse(record)?),
+            VideoCodec::Vp8 => Self::Vp8(vp8::Config::parse(&record).map_err(VideoConfigError::Vp8)?),
+            VideoCodec::Vp9 => Self::Vp9(vp9::Config::parse(&record).map_err(VideoConfigError::Vp9)?),
         })
     }
 
@@ -40,6 +52,8 @@ impl VideoConfig {
             Self::H264(_) => VideoCodec::H264,
             Self::H265(_) => VideoCodec::H265,
             Self::Av1(_) => VideoCodec::Av1,
+            Self::Vp8(_) => VideoCodec::Vp8,
+            Self::Vp9(_) => VideoCodec::Vp9,
         }
     }
 
@@ -49,6 +63,7 @@ impl VideoConfig {
             Self::H264(config) => config.frame_rate(),
             Self::H265(config) => config.frame_rate(),
             Self::Av1(config) => config.frame_rate(),
+            Self::Vp8(_) | Self::Vp9(_) => None,
         }
     }
 
@@ -58,6 +73,8 @@ impl VideoConfig {
             Self::H264(config) => (config.width(), config.height()),
             Self::H265(config) => (config.width(), config.height()),
             Self::Av1(config) => (config.width(), config.height()),
+            Self::Vp8(config) => (config.width(), config.height()),
+            Self::Vp9(config) => (config.width(), config.height()),
         }
     }
 
@@ -66,6 +83,8 @@ impl VideoConfig {
             Self::H264(config) => config.chroma(),
             Self::H265(config) => config.chroma(),
             Self::Av1(config) => config.chroma(),
+            Self::Vp8(_) => Chroma::Yuv420,
+            Self::Vp9(config) => config.chroma(),
         }
     }
 
@@ -75,6 +94,8 @@ impl VideoConfig {
             Self::H264(config) => config.bit_depth(),
             Self::H265(config) => config.bit_depth(),
             Self::Av1(config) => config.bit_depth(),
+            Self::Vp8(_) => 8,
+            Self::Vp9(config) => config.bit_depth(),
         }
     }
 
@@ -84,6 +105,8 @@ impl VideoConfig {
             Self::H264(config) => config.is_idr(unit).ok()?,
             Self::H265(config) => return config.access(unit).ok(),
             Self::Av1(config) => config.is_key(unit).ok()?,
+            Self::Vp8(_) => vp8::is_key(unit).ok()?,
+            Self::Vp9(_) => vp9::is_key(unit).ok()?,
         };
         Some(if key { Access::Key } else { Access::None })
     }
@@ -91,7 +114,7 @@ impl VideoConfig {
     /// `unit` as an MP4 sample holds it.
     pub fn sample(&self, unit: Bytes) -> Bytes {
         match self {
-            Self::H264(_) | Self::H265(_) => unit,
+            Self::H264(_) | Self::H265(_) | Self::Vp8(_) | Self::Vp9(_) => unit,
             Self::Av1(_) => av1::Config::without_delimiters(unit),
         }
     }
@@ -103,6 +126,8 @@ impl From<VideoConfig> for CodecConfig {
             VideoConfig::H264(config) => Self::H264(config),
             VideoConfig::H265(config) => Self::H265(config),
             VideoConfig::Av1(config) => Self::Av1(config),
+            VideoConfig::Vp8(config) => Self::Vp8(config),
+            VideoConfig::Vp9(config) => Self::Vp9(config),
         }
     }
 }
@@ -116,4 +141,8 @@ pub enum VideoConfigError {
     H265(#[from] h265::ConfigError),
     #[error("AV1 configuration: {0}")]
     Av1(#[from] av1::ConfigError),
+    #[error("VP8: {0}")]
+    Vp8(vp8::ConfigError),
+    #[error("VP9: {0}")]
+    Vp9(vp9::ConfigError),
 }

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 pub use audio::{Audio, AudioCodec};
 pub use tracks::{PassedOver, Tracks};
-pub use video::{Video, VideoCodec};
+pub use video::Video;
 
 /// FourCCs of what we take, as a publisher reads them in the answer to its `connect`.
 pub const VIDEO_FOURCCS: [&str; 3] = ["avc1", "hvc1", "av01"];

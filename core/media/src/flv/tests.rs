@@ -2,6 +2,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::codec::VideoCodec;
 
 #[test]
 fn h264_messages_are_taken_apart_without_copying() {

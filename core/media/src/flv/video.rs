@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::enhanced::{self, CODED_FRAMES, Packet, SEQUENCE_END, SEQUENCE_START, codec_name};
 use super::{TagError, Tracks};
+use crate::codec::VideoCodec;
 
 /// What a video message brings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,13 +27,6 @@ pub enum Video {
     /// Nothing to show: an empty message, one of a track that is not taken, metadata, or one of frame type 5, which
     /// servers send each other around a seek.
     Info,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum VideoCodec {
-    H264,
-    H265,
-    Av1,
 }
 
 /// Bit 7 of the first byte: what follows is a FourCC (Enhanced RTMP).

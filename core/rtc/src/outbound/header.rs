@@ -118,6 +118,11 @@ impl Template {
         Self { bytes, length, transport_cc_at, abs_send_time_at, playout_delay_at }
     }
 
+    /// For the packets of one frame.
+    pub(super) fn set_payload_type(&mut self, payload_type: u8) {
+        self.bytes[1] = self.bytes[1] & MARKER | payload_type & !MARKER;
+    }
+
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
     }

@@ -15,7 +15,7 @@ use super::history::History;
 use super::report::{self, ClockAnchor, Reception, Reports};
 use super::resend::{OSN_BYTES, Resend, Resends};
 use super::splices::Splices;
-use crate::packetize::{Frame, SEGMENTS_MAX, Source};
+use crate::packetize::{Format, Frame, SEGMENTS_MAX, Source};
 use crate::rtcp::ReceptionReport;
 use crate::srtp::{ExhaustedError, Sealer, Sealers, SsrcTakenError};
 
@@ -27,9 +27,11 @@ const NACKED_PACKETS_MAX: usize = 512;
 #[derive(Debug, Clone)]
 pub struct LineSettings {
     pub ssrc: u32,
-    pub payload_type: u8,
-    /// Without it nothing is sent again: the same packet sealed twice would have to be the same bytes.
-    pub rtx: Option<Rtx>,
+    /// Of each format that the line may be switched to; not empty.
+    pub payload_types: Vec<(Format, PayloadTypes)>,
+    /// Of retransmissions (RFC 4588). Without it nothing is sent again: the same packet sealed twice would have to be the
+    /// same bytes.
+    pub rtx_ssrc: Option<u32>,
     pub extensions: HeaderExtensions,
     pub playout_delay: PlayoutDelay,
     pub clock_rate: Timescale,
@@ -41,11 +43,20 @@ pub struct LineSettings {
     pub random: [u16; 2],
 }
 
-/// The SSRC and payload type of retransmissions (RFC 4588).
+/// Of one format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rtx {
-    pub ssrc: u32,
-    pub payload_type: u8,
+pub struct PayloadTypes {
+    pub media: u8,
+    /// Of retransmissions (RFC 4588): of this format nothing is sent again without it.
+    pub rtx: Option<u8>,
+}
+
+impl LineSettings {
+    /// `None` of a format that was not negotiated, which is not sent.
+    fn payload_types(&self, format: Format) -> Option<PayloadTypes> {
+        let own = self.payload_types.iter().find(|(other, _)| *other == format);
+        own.map(|(_, payload_types)| *payload_types)
+    }
 }
 
 /// Datagrams for one call of the sender.
@@ -85,13 +96,12 @@ impl Line {
     /// # Errors
     /// [`SsrcTakenError`] if another line of the session has one of the SSRCs.
     pub fn new(settings: LineSettings, sealers: &mut Sealers) -> Result<Self, SsrcTakenError> {
-        let template =
-            |payload_type| Template::new(payload_type, settings.extensions, settings.playout_delay);
+        // The payload type is written for each frame.
+        let template = || Template::new(0, settings.extensions, settings.playout_delay);
         let [random, rtx_random] = settings.random;
-        let rtx =
-            settings.rtx.map(|rtx| Ok((template(rtx.payload_type), sealers.sealer(rtx.ssrc, rtx_random)?)));
+        let rtx = settings.rtx_ssrc.map(|ssrc| Ok((template(), sealers.sealer(ssrc, rtx_random)?)));
         Ok(Self {
-            template: template(settings.payload_type),
+            template: template(),
             sealer: sealers.sealer(settings.ssrc, random)?,
             rtx: rtx.transpose()?,
             current: None,
@@ -161,6 +171,9 @@ impl Line {
         let last_packet = frame.packets() - 1;
 
         let mut writer = Writer::new(scratch, transport);
+        if let Some(payload_types) = self.settings.payload_types(frame.format()) {
+            self.template.set_payload_type(payload_types.media);
+        }
         self.template.set_time(timestamp(&self.settings, frame), transport, now);
         self.template.set_playout_delay(self.cushion.playout_delay(self.settings.playout_delay, now));
         self.cushion.sent(self.sealer.next_index(), now);
@@ -208,6 +221,9 @@ impl Line {
             let Some((frame, at)) = history(source).and_then(|history| history.find(packet)) else {
                 continue;
             };
+            if self.settings.payload_types(frame.format()).is_none_or(|types| types.rtx.is_none()) {
+                continue;
+            }
             let resend = Resend { frame: Arc::clone(frame), at, original };
             taken += usize::from(self.resends.push(index, resend, now));
         }
@@ -233,6 +249,9 @@ impl Line {
             && let Some(resend) = self.resends.pop()
         {
             let Resend { frame, at, original } = &resend;
+            if let Some(rtx) = self.settings.payload_types(frame.format()).and_then(|types| types.rtx) {
+                template.set_payload_type(rtx);
+            }
             template.set_time(timestamp(&self.settings, frame), transport, now);
             template.set_playout_delay(self.cushion.playout_delay(self.settings.playout_delay, now));
             template.set_packet(frame.marker() && at + 1 == frame.packets(), transport);

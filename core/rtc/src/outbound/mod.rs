@@ -22,7 +22,7 @@ use crate::packetize::PAYLOAD_BYTES_MAX;
 
 pub use header::{HeaderExtensions, PlayoutDelay, Transport};
 pub use history::{HISTORY_AGE, HISTORY_BYTES_MAX, History};
-pub use line::{Batch, BusyError, Line, LineSettings, Rtx};
+pub use line::{Batch, BusyError, Line, LineSettings, PayloadTypes};
 pub use report::{ClockAnchor, Reception};
 
 /// What is put around a payload at most: header, RTX's original sequence number, tag.

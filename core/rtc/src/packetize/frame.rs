@@ -14,10 +14,21 @@ pub type Burst = Range<usize>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Source(pub u64);
 
+/// How payloads are laid out: what a payload type stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    H264,
+    Av1,
+    Vp8,
+    Vp9,
+    Opus,
+}
+
 /// What a packetizer knows of a frame beside its payloads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Meta {
     pub(super) source: Source,
+    pub(super) format: Format,
     pub(super) first_packet: u64,
     pub(super) group: u32,
     pub(super) pts: i64,
@@ -38,6 +49,10 @@ pub struct Frame {
 impl Frame {
     pub fn source(&self) -> Source {
         self.meta.source
+    }
+
+    pub fn format(&self) -> Format {
+        self.meta.format
     }
 
     /// Number of the first payload, counted over all frames of [`Frame::source`]. The next frame goes on behind the

@@ -8,7 +8,7 @@ use media::AccessUnit;
 use media::codec::h264::{Config, UnitError};
 
 use super::PAYLOAD_BYTES_MAX;
-use super::frame::{Frame, Meta, Payloads, Source};
+use super::frame::{Format, Frame, Meta, Payloads, Source};
 
 /// `nal_unit_type`, H.264 table 7-1.
 const NAL_SPS: u8 = 7;
@@ -71,8 +71,8 @@ impl H264Packetizer {
         let payloads = cutter.finish();
         let first_packet = self.next_packet;
         self.next_packet += payloads.len() as u64;
-        let (source, pts, key) = (self.source, unit.pts, unit.key);
-        Ok(payloads.frame(Meta { source, first_packet, group, pts, key, marker: true }))
+        let (source, format, pts, key) = (self.source, Format::H264, unit.pts, unit.key);
+        Ok(payloads.frame(Meta { source, format, first_packet, group, pts, key, marker: true }))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use media::AccessUnit;
 
-use super::frame::{Frame, Meta, Payloads, Source};
+use super::frame::{Format, Frame, Meta, Payloads, Source};
 
 /// Longest Opus packet of one frame (RFC 6716, §3.4), and what we send at most: RTP cannot cut one.
 const PACKET_BYTES_MAX: usize = 1275 + 1;
@@ -37,7 +37,8 @@ impl OpusPacketizer {
         let first_packet = self.next_packet;
         self.next_packet += 1;
         // The marker would mean that silence was left out before (RFC 7587, §4.1); our clock runs through it.
-        let meta = Meta { source: self.source, first_packet, group, pts: unit.pts, key: true, marker: false };
+        let (source, pts) = (self.source, unit.pts);
+        let meta = Meta { source, format: Format::Opus, first_packet, group, pts, key: true, marker: false };
         Ok(payloads.frame(meta).expect("a payload was pushed"))
     }
 }

@@ -6,6 +6,8 @@ use super::codec::{Codec, CodecKind, Extensions, Feedback};
 use super::h264::ProfileLevelId;
 use super::offer::{Offer, OfferError, Section};
 use crate::dtls::Fingerprint;
+use crate::outbound::PayloadTypes;
+use crate::packetize::Format;
 use crate::peer::Credentials;
 use crate::port::{Candidate, Protocol};
 use crate::srtp::Role;
@@ -19,13 +21,22 @@ pub struct AnswerSettings<'a> {
     pub fingerprint: &'a Fingerprint,
     /// The best first.
     pub candidates: &'a [Candidate],
-    /// Of the source, or of the rung that the viewer starts with; `None` for a stream without video.
-    pub video: Option<ProfileLevelId>,
+    /// Those of the stream's renditions, what the viewer starts with first; none of a stream without video.
+    pub video: &'a [VideoFormat],
     /// Whether the stream has sound.
     pub audio: bool,
     /// Ties video and audio together for the viewer's clock (RFC 3550, §6.5.1), and names the media stream.
     pub cname: &'a str,
     pub ssrcs: Ssrcs,
+}
+
+/// A format of video, with what decides which of a viewer's payload types suits it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VideoFormat {
+    H264(ProfileLevelId),
+    Av1,
+    Vp8,
+    Vp9,
 }
 
 /// All different, and random for each session (RFC 3550, §8.1).
@@ -48,39 +59,39 @@ pub struct Answer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Negotiated {
     pub mid: String,
-    pub payload_type: u8,
+    /// Of video one for each format that both have, of which the line may change; not empty.
+    pub payload_types: Vec<(Format, PayloadTypes)>,
     pub ssrc: u32,
-    /// Payload type and SSRC of retransmissions (RFC 4588).
-    pub rtx: Option<(u8, u32)>,
+    /// Of retransmissions (RFC 4588).
+    pub rtx_ssrc: Option<u32>,
     pub extensions: Extensions,
     pub feedback: Feedback,
 }
 
 impl Offer {
-    /// Takes the first video section with H.264 and the first audio section with Opus, as far as the stream has them,
-    /// and refuses all others.
+    /// Takes the first video section with a format of the stream's and the first audio section with Opus, as far as the
+    /// stream has them, and refuses all others.
     ///
     /// # Errors
-    /// [`OfferError::NoH264`] or [`OfferError::NoCodec`].
+    /// [`OfferError::NoVideo`] or [`OfferError::NoCodec`].
     pub fn answer(&self, settings: &AnswerSettings<'_>) -> Result<Answer, OfferError> {
         let (mut video, mut audio) = (None, None);
         let mut sections = Vec::with_capacity(self.sections.len());
         let mut wants_video = false;
         for section in &self.sections {
-            let taken = match section.media.as_str() {
-                _ if !section.is_receiving => None,
+            let taken: Vec<&Codec> = match section.media.as_str() {
+                _ if !section.is_receiving => Vec::new(),
                 "video" if video.is_none() => {
                     wants_video = true;
-                    settings.video.and_then(|sent| best_video(section, sent))
+                    settings.video.iter().filter_map(|sent| best_video(section, *sent)).collect()
                 }
-                "audio" if audio.is_none() && settings.audio => section.codecs.first(),
-                _ => None,
+                "audio" if audio.is_none() && settings.audio => section.codecs.first().into_iter().collect(),
+                _ => Vec::new(),
             };
-            if let Some(codec) = taken {
-                let is_video = matches!(codec.kind, CodecKind::H264 { .. });
-                let negotiated = negotiate(section, codec, &settings.ssrcs);
-                let slot = if is_video { &mut video } else { &mut audio };
-                sections.push((section, Some((codec, negotiated.clone()))));
+            if let Some(first) = taken.first() {
+                let slot = if first.kind.is_video() { &mut video } else { &mut audio };
+                let negotiated = negotiate(section, &taken, &settings.ssrcs);
+                sections.push((section, Some((taken, negotiated.clone()))));
                 *slot = Some(negotiated);
             } else {
                 sections.push((section, None));
@@ -89,7 +100,7 @@ impl Offer {
         match (settings.video, &video, &audio) {
             (_, None, None) => return Err(OfferError::NoCodec),
             // Sound alone is not what a viewer expects who asked for the picture.
-            (Some(_), None, _) if wants_video => return Err(OfferError::NoH264),
+            ([_, ..], None, _) if wants_video => return Err(OfferError::NoVideo(names(settings.video))),
             _ => {}
         }
         let text = write(settings, self.transport().role, &sections);
@@ -97,29 +108,53 @@ impl Offer {
     }
 }
 
-fn best_video(section: &Section, sent: ProfileLevelId) -> Option<&Codec> {
-    let fitness = |codec: &&Codec| match codec.kind {
-        CodecKind::H264 { profile_level_id, .. } => profile_level_id.fitness(sent),
-        CodecKind::Opus { .. } => None,
-    };
-    // Of equals, the one the viewer named first.
-    section.codecs.iter().rev().filter(|codec| fitness(codec).is_some()).max_by_key(fitness)
+fn names(sent: &[VideoFormat]) -> String {
+    let names = sent.iter().map(|format| match format {
+        VideoFormat::H264(_) => "H.264 with packetization-mode=1",
+        VideoFormat::Av1 => "AV1 (profile 0)",
+        VideoFormat::Vp8 => "VP8",
+        VideoFormat::Vp9 => "VP9 (profile 0)",
+    });
+    names.collect::<Vec<_>>().join(", ")
 }
 
-fn negotiate(section: &Section, codec: &Codec, ssrcs: &Ssrcs) -> Negotiated {
-    let is_video = matches!(codec.kind, CodecKind::H264 { .. });
-    Negotiated {
-        mid: section.mid.clone(),
-        payload_type: codec.payload_type,
-        ssrc: if is_video { ssrcs.video } else { ssrcs.audio },
-        // Without NACK nobody would ask for one.
-        rtx: codec.rtx.filter(|_| is_video && codec.feedback.nack).map(|number| (number, ssrcs.video_rtx)),
-        extensions: section.extensions,
-        feedback: codec.feedback,
+fn best_video(section: &Section, sent: VideoFormat) -> Option<&Codec> {
+    let of = |kind| section.codecs.iter().find(|codec| codec.kind == kind);
+    match sent {
+        VideoFormat::H264(sent) => {
+            let fitness = |codec: &&Codec| match codec.kind {
+                CodecKind::H264 { profile_level_id, .. } => profile_level_id.fitness(sent),
+                _ => None,
+            };
+            // Of equals, the one the viewer named first.
+            section.codecs.iter().rev().filter(|codec| fitness(codec).is_some()).max_by_key(fitness)
+        }
+        VideoFormat::Av1 => of(CodecKind::Av1),
+        VideoFormat::Vp8 => of(CodecKind::Vp8),
+        VideoFormat::Vp9 => of(CodecKind::Vp9),
     }
 }
 
-type Answered<'a> = (&'a Section, Option<(&'a Codec, Negotiated)>);
+/// `codecs` is not empty. What the first wants to hear of the line is said of all.
+fn negotiate(section: &Section, codecs: &[&Codec], ssrcs: &Ssrcs) -> Negotiated {
+    let is_video = codecs.iter().any(|codec| codec.kind.is_video());
+    // Without NACK nobody would ask for one.
+    let rtx = |codec: &Codec| codec.rtx.filter(|_| is_video && codec.feedback.nack);
+    let payload_types = codecs.iter().map(|codec| {
+        let payload_types = PayloadTypes { media: codec.payload_type, rtx: rtx(codec) };
+        (codec.kind.format(), payload_types)
+    });
+    Negotiated {
+        mid: section.mid.clone(),
+        payload_types: payload_types.collect(),
+        ssrc: if is_video { ssrcs.video } else { ssrcs.audio },
+        rtx_ssrc: codecs.iter().any(|codec| rtx(codec).is_some()).then_some(ssrcs.video_rtx),
+        extensions: section.extensions,
+        feedback: codecs.first().map(|codec| codec.feedback).unwrap_or_default(),
+    }
+}
+
+type Answered<'a> = (&'a Section, Option<(Vec<&'a Codec>, Negotiated)>);
 
 fn write(settings: &AnswerSettings<'_>, role: Role, sections: &[Answered<'_>]) -> String {
     let mut text = String::with_capacity(4_096);
@@ -142,13 +177,13 @@ fn write(settings: &AnswerSettings<'_>, role: Role, sections: &[Answered<'_>]) -
     for (section, taken) in sections {
         match taken {
             // Those of the first section are everybody's (RFC 9143, §7.3).
-            Some((codec, negotiated)) => {
+            Some((codecs, negotiated)) => {
                 write_taken(
                     &mut line,
                     settings,
                     role,
                     section,
-                    codec,
+                    codecs,
                     negotiated,
                     std::mem::take(&mut candidates),
                 );
@@ -174,13 +209,14 @@ fn write_taken(
     settings: &AnswerSettings<'_>,
     role: Role,
     section: &Section,
-    codec: &Codec,
+    codecs: &[&Codec],
     negotiated: &Negotiated,
     candidates: &[Candidate],
 ) {
-    let (payload_type, ssrc, cname) = (negotiated.payload_type, negotiated.ssrc, settings.cname);
-    let rtx_format = negotiated.rtx.map(|(number, _)| format!(" {number}")).unwrap_or_default();
-    line(format_args!("m={} 9 {} {payload_type}{rtx_format}", section.media, section.protocol));
+    let (ssrc, cname) = (negotiated.ssrc, settings.cname);
+    let numbers = negotiated.payload_types.iter().flat_map(|(_, types)| [Some(types.media), types.rtx]);
+    let formats: Vec<_> = numbers.flatten().map(|number| number.to_string()).collect();
+    line(format_args!("m={} 9 {} {}", section.media, section.protocol, formats.join(" ")));
     line(format_args!("c=IN IP4 0.0.0.0"));
     if !section.mid.is_empty() {
         line(format_args!("a=mid:{}", section.mid));
@@ -193,40 +229,59 @@ fn write_taken(
     line(format_args!("a=rtcp-rsize"));
     line(format_args!("a=sendonly"));
     line(format_args!("a=msid:{cname} {}", section.media));
-    match codec.kind {
-        CodecKind::H264 { profile_level_id: ProfileLevelId(id), is_level_asymmetric } => {
-            let asymmetry = if is_level_asymmetric { "level-asymmetry-allowed=1;" } else { "" };
-            line(format_args!("a=rtpmap:{payload_type} H264/90000"));
-            line(format_args!(
-                "a=fmtp:{payload_type} {asymmetry}packetization-mode=1;profile-level-id={:02x}{:02x}{:02x}",
-                id[0], id[1], id[2]
-            ));
-        }
-        CodecKind::Opus { is_stereo } => {
-            let stereo = if is_stereo { ";stereo=1" } else { "" };
-            line(format_args!("a=rtpmap:{payload_type} opus/48000/2"));
-            line(format_args!("a=fmtp:{payload_type} minptime=10;useinbandfec=1;sprop-stereo=1{stereo}"));
-        }
-    }
-    for name in negotiated.feedback.names() {
-        line(format_args!("a=rtcp-fb:{payload_type} {name}"));
-    }
-    if let Some((rtx_payload_type, _)) = negotiated.rtx {
-        line(format_args!("a=rtpmap:{rtx_payload_type} rtx/90000"));
-        line(format_args!("a=fmtp:{rtx_payload_type} apt={payload_type}"));
+    for (codec, (_, payload_types)) in codecs.iter().zip(&negotiated.payload_types) {
+        write_format(line, codec, *payload_types);
     }
     for (id, name) in negotiated.extensions.offered() {
         line(format_args!("a=extmap:{id} {name}"));
     }
-    if let Some((_, rtx_ssrc)) = negotiated.rtx {
+    if let Some(rtx_ssrc) = negotiated.rtx_ssrc {
         line(format_args!("a=ssrc-group:FID {ssrc} {rtx_ssrc}"));
     }
-    for ssrc in [Some(ssrc), negotiated.rtx.map(|(_, rtx_ssrc)| rtx_ssrc)].into_iter().flatten() {
+    for ssrc in [Some(ssrc), negotiated.rtx_ssrc].into_iter().flatten() {
         line(format_args!("a=ssrc:{ssrc} cname:{cname}"));
         line(format_args!("a=ssrc:{ssrc} msid:{cname} {}", section.media));
     }
     for candidate in candidate_lines(candidates) {
         line(format_args!("{candidate}"));
+    }
+}
+
+fn write_format(
+    line: &mut impl FnMut(std::fmt::Arguments<'_>),
+    codec: &Codec,
+    PayloadTypes { media, rtx }: PayloadTypes,
+) {
+    let mut plain = |name: &str| {
+        line(format_args!("a=rtpmap:{media} {name}/90000"));
+        if !codec.parameters.is_empty() {
+            line(format_args!("a=fmtp:{media} {}", codec.parameters));
+        }
+    };
+    match codec.kind {
+        CodecKind::H264 { profile_level_id: ProfileLevelId(id), is_level_asymmetric } => {
+            let asymmetry = if is_level_asymmetric { "level-asymmetry-allowed=1;" } else { "" };
+            line(format_args!("a=rtpmap:{media} H264/90000"));
+            line(format_args!(
+                "a=fmtp:{media} {asymmetry}packetization-mode=1;profile-level-id={:02x}{:02x}{:02x}",
+                id[0], id[1], id[2]
+            ));
+        }
+        CodecKind::Av1 => plain("AV1"),
+        CodecKind::Vp8 => plain("VP8"),
+        CodecKind::Vp9 => plain("VP9"),
+        CodecKind::Opus { is_stereo } => {
+            let stereo = if is_stereo { ";stereo=1" } else { "" };
+            line(format_args!("a=rtpmap:{media} opus/48000/2"));
+            line(format_args!("a=fmtp:{media} minptime=10;useinbandfec=1;sprop-stereo=1{stereo}"));
+        }
+    }
+    for name in codec.feedback.names() {
+        line(format_args!("a=rtcp-fb:{media} {name}"));
+    }
+    if let Some(rtx) = rtx {
+        line(format_args!("a=rtpmap:{rtx} rtx/90000"));
+        line(format_args!("a=fmtp:{rtx} apt={media}"));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::attributes::Attributes;
 use super::h264::ProfileLevelId;
+use crate::packetize::Format;
 
 /// IDs of header extensions in their short form, the only one we write (RFC 8285, §4.2).
 const EXTENSION_IDS: std::ops::RangeInclusive<u8> = 1..=14;
@@ -91,6 +92,8 @@ pub(super) struct Codec {
     pub(super) rtx: Option<u8>,
     pub(super) feedback: Feedback,
     pub(super) kind: CodecKind,
+    /// As the viewer wrote them.
+    pub(super) parameters: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,9 +103,29 @@ pub(super) enum CodecKind {
         profile_level_id: ProfileLevelId,
         is_level_asymmetric: bool,
     },
+    /// Profile 0 of each, which is 8 bits and 4:2:0 (of AV1 8 or 10).
+    Av1,
+    Vp8,
+    Vp9,
     Opus {
         is_stereo: bool,
     },
+}
+
+impl CodecKind {
+    pub(super) fn is_video(&self) -> bool {
+        self.format() != Format::Opus
+    }
+
+    pub(super) fn format(&self) -> Format {
+        match self {
+            Self::H264 { .. } => Format::H264,
+            Self::Av1 => Format::Av1,
+            Self::Vp8 => Format::Vp8,
+            Self::Vp9 => Format::Vp9,
+            Self::Opus { .. } => Format::Opus,
+        }
+    }
 }
 
 impl Codec {
@@ -125,6 +148,14 @@ impl Codec {
                     is_level_asymmetric: parameter(parameters, "level-asymmetry-allowed") == Some("1"),
                 }
             }
+            // RTP Payload Format For AV1, §7.2.1; RFC 9628, §7.1.
+            ("video", "av1/90000") if matches!(parameter(parameters, "profile"), None | Some("0")) => {
+                CodecKind::Av1
+            }
+            ("video", "vp8/90000") => CodecKind::Vp8,
+            ("video", "vp9/90000") if matches!(parameter(parameters, "profile-id"), None | Some("0")) => {
+                CodecKind::Vp9
+            }
             ("audio", "opus/48000/2") => {
                 CodecKind::Opus { is_stereo: parameter(parameters, "stereo") == Some("1") }
             }
@@ -136,7 +167,8 @@ impl Codec {
                 feedback.note(name);
             }
         }
-        Some(Self { payload_type, rtx: retransmission(payload_type, attributes), feedback, kind })
+        let (rtx, parameters) = (retransmission(payload_type, attributes), parameters.to_owned());
+        Some(Self { payload_type, rtx, feedback, kind, parameters })
     }
 }
 

@@ -45,10 +45,12 @@ pub enum OfferError {
     NoFingerprint,
     #[error("a=setup must be actpass, active or passive")]
     Setup,
-    #[error("the client offers no H.264 with packetization-mode=1; this stream has no other video")]
-    NoH264,
+    /// In words what it has.
+    #[error("the client offers no {0}; this stream has no other video")]
+    NoVideo(String),
     #[error(
-        "the client offers none of this stream's codecs: H.264 with packetization-mode=1 for video, Opus for audio"
+        "the client offers none of this stream's codecs: H.264 with packetization-mode=1, or what the publisher sends, \
+         for video, Opus for audio"
     )]
     NoCodec,
 }

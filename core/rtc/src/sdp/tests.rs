@@ -1,5 +1,6 @@
 use super::*;
 use crate::dtls::Identity;
+use crate::packetize::Format;
 use crate::peer::Credentials;
 use crate::port::{Candidate, Protocol};
 use crate::srtp::Role;
@@ -19,6 +20,11 @@ fn candidates() -> [Candidate; 2] {
 }
 
 fn answer_with(text: &str, video: Option<ProfileLevelId>, audio: bool) -> Result<Answer, OfferError> {
+    let video: Vec<_> = video.map(VideoFormat::H264).into_iter().collect();
+    answer_of(text, &video, audio)
+}
+
+fn answer_of(text: &str, video: &[VideoFormat], audio: bool) -> Result<Answer, OfferError> {
     let credentials = Credentials { ufrag: "ours".to_owned(), password: "the password".to_owned() };
     Offer::parse(text)?.answer(&AnswerSettings {
         session_id: 7,
@@ -67,15 +73,11 @@ fn every_client_gets_h264_and_opus() {
     ] {
         let answer = answer(text);
         let (video, audio) = (answer.video.unwrap(), answer.audio.unwrap());
-        let [rtx_payload_type, rtx_ssrc] = video.rtx.map(|(number, ssrc)| [u32::from(number), ssrc]).unwrap();
-        assert_eq!(
-            [video.payload_type.into(), rtx_payload_type, audio.payload_type.into()],
-            payload_types,
-            "{name}"
-        );
-        assert_eq!([video.ssrc, rtx_ssrc, audio.ssrc], [11, 12, 13]);
+        let (own, sound) = (video.payload_types[0].1, audio.payload_types[0].1);
+        assert_eq!([own.media, own.rtx.unwrap(), sound.media], payload_types, "{name}");
+        assert_eq!([video.ssrc, video.rtx_ssrc.unwrap(), audio.ssrc], [11, 12, 13]);
         assert_eq!((video.extensions, video.feedback), (extensions, feedback), "{name}");
-        assert_eq!((audio.rtx, audio.extensions.playout_delay), (None, None));
+        assert_eq!((audio.rtx_ssrc, audio.extensions.playout_delay), (None, None));
         assert_ne!(video.mid, audio.mid);
     }
     // It knows neither FIR nor transport-wide congestion control.
@@ -127,6 +129,40 @@ fn the_answer_says_what_the_standard_wants() {
     assert!(answer_with(FIREFOX, Some(HIGH), true).unwrap().text.contains("sprop-stereo=1;stereo=1"));
 }
 
+/// The publisher's own, and what is made of it: one line, that changes between them.
+#[test]
+fn a_line_has_a_payload_type_for_each_format_that_both_have() {
+    let sent = [VideoFormat::Vp8, VideoFormat::H264(HIGH)];
+    let answer = answer_of(CHROMIUM, &sent, true).unwrap();
+    let video = answer.video.unwrap();
+    let types: Vec<_> =
+        video.payload_types.iter().map(|(format, types)| (*format, types.media, types.rtx)).collect();
+    assert_eq!(types, [(Format::Vp8, 96, Some(97)), (Format::H264, 116, Some(117))]);
+    let lines = section(&answer.text, "video");
+    for line in [
+        "m=video 9 UDP/TLS/RTP/SAVPF 96 97 116 117",
+        "a=rtpmap:96 VP8/90000",
+        "a=rtcp-fb:96 nack pli",
+        "a=fmtp:97 apt=96",
+        "a=rtpmap:116 H264/90000",
+        "a=fmtp:117 apt=116",
+        "a=ssrc-group:FID 11 12",
+    ] {
+        assert_eq!(lines.iter().filter(|found| **found == line).count(), 1, "{line}: {lines:#?}");
+    }
+    for (format, rtpmap, fmtp) in [
+        (VideoFormat::Vp9, "VP9/90000", "profile-id=0"),
+        (VideoFormat::Av1, "AV1/90000", "level-idx=5;profile=0;tier=0"),
+    ] {
+        let text = answer_of(CHROMIUM, &[format], true).unwrap().text;
+        let video = section(&text, "video");
+        let has = |end: &str| video.iter().any(|line| line.ends_with(end));
+        assert!(has(rtpmap) && has(fmtp), "{text}");
+    }
+    let refused = answer_of(&CHROMIUM.replace(" VP9/", " X/"), &[VideoFormat::Vp9], true).unwrap_err();
+    assert_eq!(refused, OfferError::NoVideo("VP9 (profile 0)".into()));
+}
+
 #[test]
 fn what_is_not_wanted_is_refused_in_its_place() {
     let data = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=mid:2\r\na=sctp-port:5000\r\n";
@@ -168,7 +204,7 @@ fn a_stream_without_sound_or_picture_is_answered_for_what_it_has() {
 fn the_profile_nearest_to_what_is_sent_is_chosen() {
     let chosen = |video: &str| {
         let answer = answer_with(CHROMIUM, Some(video.parse().unwrap()), true).unwrap();
-        answer.video.unwrap().payload_type
+        answer.video.unwrap().payload_types[0].1.media
     };
     assert_eq!(["42c01f", "42001f", "4d4028", "640028"].map(chosen), [108, 102, 116, 116]);
 }
@@ -197,9 +233,12 @@ fn whoever_must_act_is_told() {
     assert_eq!(error("a=setup:actpass", "a=setup:holdconn"), OfferError::Setup);
     assert_eq!(error("a=recvonly", "a=sendonly"), OfferError::NothingToReceive);
     assert_eq!(error("t=0 0\r\n", "t=0 0\r\na=ice-lite\r\n"), OfferError::IceLite);
-    assert_eq!(error("packetization-mode=1", "packetization-mode=0"), OfferError::NoH264);
+    assert_eq!(
+        error("packetization-mode=1", "packetization-mode=0"),
+        OfferError::NoVideo("H.264 with packetization-mode=1".into())
+    );
     let malformed = Offer::parse("{}").unwrap_err();
-    assert!(malformed.is_malformed() && !OfferError::NoH264.is_malformed(), "{malformed}");
+    assert!(malformed.is_malformed() && !OfferError::NoCodec.is_malformed(), "{malformed}");
 }
 
 /// Threat 8.
@@ -237,7 +276,7 @@ fn a_broken_offer_is_an_error_or_an_answer() {
             credentials: &Credentials::generate().unwrap(),
             fingerprint: identity.fingerprint(),
             candidates: &candidates(),
-            video: Some(HIGH),
+            video: &[VideoFormat::Vp9, VideoFormat::H264(HIGH)],
             audio: true,
             cname: "live",
             ssrcs: SSRCS,

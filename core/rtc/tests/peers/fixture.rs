@@ -7,7 +7,7 @@ use std::time::Instant;
 use rtc::dtls::{DtlsError, Identity};
 use rtc::peer::{Closed, Credentials, Event, Input, Output, Peer, PeerSettings};
 use rtc::port::{Datagram, Lease, Path, Port, PortSettings};
-use rtc::sdp::{Answer, AnswerSettings, Offer, ProfileLevelId, Ssrcs};
+use rtc::sdp::{Answer, AnswerSettings, Offer, ProfileLevelId, Ssrcs, VideoFormat};
 use rtc::srtp::Keys;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
@@ -59,7 +59,7 @@ impl Server {
                 credentials: &local,
                 fingerprint: self.identity.fingerprint(),
                 candidates: &self.port.candidates(None),
-                video: Some(ProfileLevelId([0x42, 0xE0, 0x1F])),
+                video: &[VideoFormat::H264(ProfileLevelId([0x42, 0xE0, 0x1F]))],
                 audio: true,
                 cname: "tidecast",
                 ssrcs,

@@ -45,7 +45,7 @@ async fn a_client_connects_with_gcm_and_opens_what_is_sealed() {
     let video = session.answer.video.clone().unwrap();
     let header = Header {
         version: 2,
-        payload_type: video.payload_type,
+        payload_type: video.payload_types[0].1.media,
         sequence_number: 7,
         ssrc: VIDEO_SSRC,
         ..Header::default()

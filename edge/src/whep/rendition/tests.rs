@@ -1,7 +1,7 @@
 //! What a reader of the log tells its shard.
 
 use bytes::Bytes;
-use media::codec::h264;
+use media::codec::{h264, vp8};
 use media::{AccessUnit, SessionId, StreamId, TrackId};
 use relay::{Bandwidth, Derived, StreamRecord, StreamRegistry, TrackRecord};
 
@@ -98,13 +98,43 @@ async fn layers_take_the_place_of_rungs() {
             live: None,
         });
         let stream = registry.get(&id).unwrap();
-        let (video, _) = choose(stream.tracks());
+        let (video, _) = choose(stream.tracks(), Formats::of([Format::H264]));
         assert_eq!(video.iter().map(Rendition::name).collect::<Vec<_>>(), expected);
-        let programme = Programme::new(stream, &mpsc::channel(1).0, drop);
+        let programme = Programme::new(stream, Formats::of([Format::H264]), &mpsc::channel(1).0, drop);
         let asked = |name| programme.number_of(name);
         let by_name = if layers { [Some(1), Some(1)] } else { [Some(1), Some(2)] };
         assert_eq!([asked("v480"), asked("v360")], by_name, "what a playlist names");
         assert_eq!([asked("v"), asked("nothing")], [Some(0), None]);
         assert!(programme.ladder().is_sorted());
+    }
+}
+
+/// A viewer with a decoder for what the publisher sends goes between that and the smaller rungs.
+#[tokio::test]
+async fn the_publishers_own_takes_the_place_of_what_is_made_of_it_in_its_size() {
+    let keyframe = [0x50, 0x07, 0x00, 0x9D, 0x01, 0x2A, 0x00, 0x05, 0xD0, 0x02];
+    let own = CodecConfig::Vp8(vp8::Config::of_keyframe(&keyframe).unwrap());
+    let registry = StreamRegistry::default();
+    let (id, session) = (StreamId::new("live", "cam").unwrap(), SessionId::from_random(1));
+    let mut writer = registry.open(id.clone(), session).unwrap();
+    let rungs = [track(1, "v720", 1280, 720, Some(false)), track(2, "v480", 854, 480, Some(false))];
+    let own = TrackRecord { codec: own, ..track(0, "v", 1280, 720, None) };
+    writer.open(StreamRecord {
+        session,
+        epoch: 1,
+        part_hold_back_ms: 1_503,
+        frame_rate: Some(30.0),
+        tracks: std::iter::once(own).chain(rungs).collect(),
+        live: None,
+    });
+    let stream = registry.get(&id).unwrap();
+    for (formats, expected) in [
+        (&[Format::Vp8, Format::H264][..], &["v", "v480"][..]),
+        (&[Format::H264], &["v720", "v480"]),
+        (&[Format::Vp8], &["v"]),
+        (&[], &[]),
+    ] {
+        let (video, _) = choose(stream.tracks(), Formats::of(formats.iter().copied()));
+        assert_eq!(video.iter().map(Rendition::name).collect::<Vec<_>>(), expected, "{formats:?}");
     }
 }

@@ -5,6 +5,7 @@ use media::codec::h264;
 use media::{CodecConfig, StreamId, TrackId};
 use relay::{StreamRecord, StreamRegistry, StreamWriter, TrackRecord, TrackWriter};
 use rtc::dtls::Identity;
+use rtc::packetize::Format;
 use rtc::peer::{Peer, PeerSettings};
 use rtc::port::PortSettings;
 use rtc::srtp::Role;
@@ -24,7 +25,8 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let settings = PortSettings { listen: "127.0.0.1:0".parse().unwrap(), public: vec![], stun: None, tcp: false };
+        let settings =
+            PortSettings { listen: "127.0.0.1:0".parse().unwrap(), public: vec![], stun: None, tcp: false };
         let (port, _driver) = Port::bind(&settings).unwrap();
         let (tell, gone) = mpsc::unbounded_channel();
         let tell = move |viewer| tell.send(viewer).expect("the test goes on");
@@ -60,7 +62,8 @@ impl Scene {
             ssrcs: vec![1],
         };
         let peer = Peer::new(settings, Instant::now()).unwrap();
-        let join = Box::new(Join { viewer, peer, lease, video: None, audio: None });
+        let formats = Formats::of([Format::H264]);
+        let join = Box::new(Join { viewer, peer, lease, formats, video: None, audio: None });
         self.command(Command::Join { join, stream }).await;
     }
 

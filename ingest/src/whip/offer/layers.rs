@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     fn with(lines: &str) -> Result<Offer, OfferError> {
-        Offer::parse(CHROMIUM.replace("a=mid:1\r\n", &format!("a=mid:1\r\n{lines}")).as_bytes())
+        Offer::parse(CHROMIUM.replace("a=mid:1\r\n", &format!("a=mid:1\r\n{lines}")).as_bytes(), true)
     }
 
     fn rids_of(lines: &str) -> Vec<String> {
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_browsers_layers_are_taken_in_its_order_and_passed_on() {
-        let offer = Offer::parse(LAYERED.as_bytes()).unwrap();
+        let offer = Offer::parse(LAYERED.as_bytes(), true).unwrap();
         let video = offer.video.as_ref().unwrap();
         assert_eq!(video.rids, ["q", "h", "f"]);
         assert_eq!(video.rid_extensions, Some(RidExtensions { rid: 10, repaired: Some(11) }));
@@ -106,7 +106,7 @@ mod tests {
         for line in ["a=rid:f send\r\n", "a=rid:q send\r\n", "a=simulcast:send q;h;f\r\n"] {
             assert!(reduced.contains(line), "no {line} in {reduced}");
         }
-        assert_eq!(Offer::parse(reduced.as_bytes()).unwrap().reduced(), reduced);
+        assert_eq!(Offer::parse(reduced.as_bytes(), true).unwrap().reduced(), reduced);
     }
 
     #[test]
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(rids_of(odd), [""; 0]);
         // Without the extension nobody knows what a packet is of: the answer has no layers, and one comes (RFC 8853, §5.3.2).
         let deaf = LAYERED.replace("sdes:rtp-stream-id", "x");
-        assert!(Offer::parse(deaf.as_bytes()).unwrap().video.unwrap().rids.is_empty());
+        assert!(Offer::parse(deaf.as_bytes(), true).unwrap().video.unwrap().rids.is_empty());
     }
 
     /// Threat 8: each layer has its own buffers.

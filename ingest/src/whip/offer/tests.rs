@@ -20,7 +20,7 @@ pub(in crate::whip) const FFMPEG: &str = "v=0\r\no=FFmpeg 4489045141692799359 2 
     a=rtcp-fb:106 nack\r\na=rtpmap:105 rtx/90000\r\na=fmtp:105 apt=106\r\na=ssrc:107169110 cname:FFmpeg\r\n";
 
 fn parse(text: &str) -> Result<Offer, OfferError> {
-    Offer::parse(text.as_bytes())
+    Offer::parse(text.as_bytes(), true)
 }
 
 #[test]
@@ -51,13 +51,76 @@ fn of_the_offer_only_what_is_taken_is_passed_on() {
     assert_eq!(parse(&reduced).unwrap().reduced(), reduced, "there is nothing left to leave out");
 }
 
+/// With codecs that nobody knows.
+fn unknown() -> String {
+    let names = ["VP8", "H264", "AV1", "VP9"];
+    names.iter().fold(CHROMIUM.to_owned(), |text, name| {
+        text.replace(&format!(" {name}/90000"), &format!(" X-{name}/90000"))
+    })
+}
+
+/// Without the sound.
+fn alone(text: &str) -> String {
+    format!("{}m=video{}", text.split("m=audio").next().unwrap(), text.split("m=video").nth(1).unwrap())
+}
+
+/// Chromium's formats: VP8 is 96, H.264 102 and five more, AV1 45, VP9 98 (profile 0) and 100.
+fn chosen(formats: &str, transcodes: bool) -> Result<(VideoCodec, u8), OfferError> {
+    let line = CHROMIUM.lines().find(|line| line.starts_with("m=video")).unwrap();
+    let text = CHROMIUM.replace(line, &format!("m=video 9 UDP/TLS/RTP/SAVPF {formats}"));
+    let video = Offer::parse(text.as_bytes(), transcodes)?.video.unwrap();
+    Ok((video.codec.unwrap(), video.payload_type))
+}
+
+#[test]
+fn the_publishers_first_codec_is_taken_unless_it_is_only_the_browsers() {
+    use VideoCodec::{Av1, H264, Vp8, Vp9};
+    for transcodes in [true, false] {
+        for (formats, codec) in [
+            ("96 97 102 103 45 98", (H264, 102)),
+            ("45 46 96 102", (Av1, 45)),
+            ("98 99 102", (Vp9, 98)),
+            ("100 98 102", (Vp9, 98)),
+            ("102 45", (H264, 102)),
+        ] {
+            assert_eq!(chosen(formats, transcodes), Ok(codec), "{formats}");
+        }
+    }
+    assert_eq!(chosen("96 97 98 99", true), Ok((Vp8, 96)));
+}
+
+/// There would be nothing that viewers by HLS could be shown.
+#[test]
+fn vp8_is_taken_only_where_it_is_transcoded() {
+    assert_eq!(chosen("96 97", true), Ok((VideoCodec::Vp8, 96)));
+    assert_eq!(chosen("96 97 98 99", false), Ok((VideoCodec::Vp9, 98)));
+    let refused = chosen("96 97", false).unwrap_err();
+    assert_eq!(refused, OfferError::NotTranscoded);
+    assert!(!refused.is_malformed() && refused.to_string().contains("there is no encoder"), "{refused}");
+}
+
+#[test]
+fn of_hevc_the_main_profile_is_taken() {
+    let with = |parameters: &str| {
+        let hevc = CHROMIUM.replace("a=rtpmap:102 H264/90000", "a=rtpmap:102 H265/90000");
+        let old = "a=fmtp:102 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42001f";
+        assert!(hevc.contains(old));
+        let hevc = hevc.replace(old, &format!("a=fmtp:102 {parameters}"));
+        parse(&hevc.replace("SAVPF 96 97 ", "SAVPF ")).unwrap().video.unwrap().codec
+    };
+    for taken in ["level-id=93", "level-id=93;profile-id=1;tier-flag=0;tx-mode=SRST"] {
+        assert_eq!(with(taken), Some(VideoCodec::H265), "{taken}");
+    }
+    for other in ["profile-id=2", "tx-mode=MRST", "sprop-max-don-diff=2"] {
+        assert_eq!(with(other), Some(VideoCodec::H264), "{other}");
+    }
+}
+
 #[test]
 fn what_cannot_be_taken_is_refused_in_words() {
     let section = CHROMIUM.split("m=video").nth(1).unwrap();
     let twice = format!("{}m=video{}", CHROMIUM, section.replace("a=mid:1", "a=mid:2"));
-    let vp8 = CHROMIUM.replace(" H264/90000", " VP7/90000");
-    let alone =
-        format!("{}m=video{}", vp8.split("m=audio").next().unwrap(), vp8.split("m=video").nth(1).unwrap());
+    let alone = alone(&unknown());
     for (text, error, words) in [
         ("", true, "does not begin with v=0"),
         ("v=0\r\nhello", true, "not of the form"),
@@ -68,7 +131,7 @@ fn what_cannot_be_taken_is_refused_in_words() {
         (&CHROMIUM.replace("a=fingerprint:", "a=x:"), true, "lacks fingerprint"),
         (&CHROMIUM.replace("a=sendonly", "a=recvonly"), false, "this is where publishers send"),
         (&twice, false, "more than one video track"),
-        (&alone, false, "video in VP8, VP7, AV1, VP9, but only H.264"),
+        (&alone, false, "video in X-VP8, X-H264, X-AV1, X-VP9, but only H.264"),
         (&CHROMIUM.replace("a=group:BUNDLE 0 1", "a=group:BUNDLE 0"), false, "not bundled"),
     ] {
         let refused = parse(text).unwrap_err();
@@ -80,12 +143,12 @@ fn what_cannot_be_taken_is_refused_in_words() {
 /// The sound goes on without the picture, and the answer says why there is none.
 #[test]
 fn a_section_that_is_not_taken_is_refused_in_the_answer_where_it_stood() {
-    let vp8 = CHROMIUM.replace(" H264/90000", " VP7/90000");
-    let offer = parse(&vp8).unwrap();
+    let offer = parse(&unknown()).unwrap();
     assert!(offer.video.is_none() && offer.audio.is_some());
     let ours = "v=0\r\ns=-\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\n";
     let answer = offer.complete(ours, &["1 1 udp 1 192.0.2.7 8189 typ host".to_owned()]);
-    let refused = "m=video 0 UDP/TLS/RTP/SAVPF 96\r\ni=the offer has video in VP8, VP7, AV1, VP9, but only";
+    let refused =
+        "m=video 0 UDP/TLS/RTP/SAVPF 96\r\ni=the offer has video in X-VP8, X-H264, X-AV1, X-VP9, but only";
     assert!(answer.contains(refused), "{answer}");
     assert!(answer.contains(
         "a=mid:0\r\na=candidate:1 1 udp 1 192.0.2.7 8189 typ host\r\na=end-of-candidates\r\nm=video"
@@ -100,7 +163,7 @@ fn an_offer_is_bounded() {
     assert!(parse(&lines).unwrap_err().is_malformed());
     let sections = format!("{CHROMIUM}{}", "m=audio 0 X 0\r\n".repeat(SECTIONS_MAX));
     assert!(parse(&sections).unwrap_err().is_malformed());
-    assert!(Offer::parse(&[0xFF, 0xFE]).unwrap_err().is_malformed());
+    assert!(Offer::parse(&[0xFF, 0xFE], true).unwrap_err().is_malformed());
 }
 
 proptest::proptest! {

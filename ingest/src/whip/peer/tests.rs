@@ -138,7 +138,7 @@ impl Scene {
         let offer = publisher.create_offer(None).unwrap();
         publisher.set_local_description(now, offer.clone()).unwrap();
         publisher.add_local_candidate(RTCIceCandidateInit { candidate, ..Default::default() }).unwrap();
-        let offer = Offer::parse(offer.sdp.as_bytes()).unwrap();
+        let offer = Offer::parse(offer.sdp.as_bytes(), true).unwrap();
         let (peer, answer) = Peer::accept(&offer, ours(), certificate(), now).unwrap();
         let told = (answer.ufrag.clone(), answer.password.clone());
         let answer = RTCSessionDescription::answer(offer.complete(&answer.sdp, &[our_candidate()])).unwrap();
@@ -165,7 +165,7 @@ impl Scene {
     fn restart(&mut self) {
         let offer = self.publisher.create_offer(Some(RTCOfferOptions { ice_restart: true })).unwrap();
         self.publisher.set_local_description(self.now, offer.clone()).unwrap();
-        let offer = Offer::parse(offer.sdp.as_bytes()).unwrap();
+        let offer = Offer::parse(offer.sdp.as_bytes(), true).unwrap();
         let answer = self.peer.restart(&offer, self.now).unwrap();
         self.told = (answer.ufrag.clone(), answer.password.clone());
         let answer = RTCSessionDescription::answer(offer.complete(&answer.sdp, &[our_candidate()])).unwrap();
@@ -282,7 +282,8 @@ impl Scene {
 
     /// Whole pictures that came of the packets so far, and how many packets were given up.
     fn watched(&mut self) -> (usize, u64) {
-        let (mut reorder, mut units, mut made) = (Reorder::default(), AccessUnits::default(), Vec::new());
+        let (mut reorder, mut units, mut made) =
+            (Reorder::default(), AccessUnits::new(VideoCodec::H264), Vec::new());
         for event in self.events.drain(..) {
             let Event::Rtp(Flow::Video(0), packet) = event else { continue };
             let arrived = packet.arrived;

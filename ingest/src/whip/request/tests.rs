@@ -13,7 +13,7 @@ fn request(method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> 
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    Action::of(&request.body(Bytes::copy_from_slice(body.as_bytes())).unwrap())
+    Action::of(&request.body(Bytes::copy_from_slice(body.as_bytes())).unwrap(), |_| true)
 }
 
 fn answer(

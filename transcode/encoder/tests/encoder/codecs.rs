@@ -1,5 +1,6 @@
 //! Sources other than plain H.264.
 
+use media::codec::{vp8, vp9};
 use pipe::{Codec, SourceUnit, ToEncoder, VideoJob};
 
 use crate::child::{encode, ladder, lone_rung};
@@ -43,13 +44,21 @@ fn vp8_and_vp9() {
         let arguments =
             ["-c:v", encoder, "-deadline", "realtime", "-cpu-used", "8", "-g", "30", "-f", "ivf", "-"];
         let units = ivf(&ffmpeg(&[source], &arguments, &[]));
-        let codec = Codec { sample_entry, record: bytes::Bytes::new() };
+        let codec = Codec { sample_entry, record: record(sample_entry, &units[0].data) };
         let job = VideoJob { source: codec, ..lone_rung(&clip("plain")) };
         let stamps = sorted(units.iter().map(|unit| unit.pts));
         let outcome = encode(job, units.into_iter().map(ToEncoder::Unit));
         outcome.assert_clean();
         assert_eq!(outcome.stamps(9), stamps, "{encoder}");
         assert_eq!(outcome.keys(9), [stamps[0], stamps[30]], "{encoder}");
+    }
+}
+
+/// As ingest makes it of a keyframe.
+fn record(sample_entry: [u8; 4], keyframe: &[u8]) -> bytes::Bytes {
+    match &sample_entry {
+        b"vp08" => vp8::Config::of_keyframe(keyframe).expect("it begins with a keyframe").record().clone(),
+        _ => vp9::Config::of_keyframe(keyframe).expect("it begins with a keyframe").record().clone(),
     }
 }
 

@@ -175,6 +175,39 @@ proptest! {
     }
 }
 
+/// A WebRTC publisher sends no record, and its sequence header says all that stands in one.
+#[test]
+fn a_record_is_made_of_a_sequence_header() {
+    let sent = parse(SVT);
+    let unit = [DELIMITER, &sent.av1c()[4..]].concat();
+    let made = Config::of_keyframe(&unit).unwrap();
+    assert_eq!((made.rfc6381(), made.width(), made.height()), (sent.rfc6381(), sent.width(), sent.height()));
+    assert_eq!(made.av1c()[..3], sent.av1c()[..3]);
+    assert_eq!(made.av1c()[4..], sent.av1c()[4..]);
+    assert_eq!(Config::of_keyframe(DELIMITER), Err(ConfigError::NoSequenceHeader));
+}
+
+/// RTP leaves out sizes and delimiters, samples leave out delimiters.
+#[test]
+fn obus_lose_their_sizes_and_get_them_back() {
+    let long = [&[0x36, 0x20, 0x90, 0x02], [7; 272].as_slice()].concat();
+    let unit = [DELIMITER, SEQUENCE, &long, &[0x7A, 1, 9]].concat();
+    let bare = bare_obus(&unit).unwrap();
+    let shapes: Vec<_> = bare.iter().map(|(header, payload)| (header.bytes(), payload.len())).collect();
+    assert_eq!(shapes, [(&[0x08][..], 1), (&[0x34, 0x20], 272)], "with its layers, and no padding");
+    let mut again = BytesMut::new();
+    for (header, payload) in bare {
+        put_obu(&mut again, &[header.bytes(), payload].concat()).unwrap();
+    }
+    assert_eq!(again, [SEQUENCE, &long].concat());
+    put_obu(&mut again, SEQUENCE).unwrap();
+    assert!(again.ends_with(SEQUENCE), "one that came with its size keeps it");
+    for broken in [&[][..], &[0x80], &[0x34], &[0x0A, 2, 0], &[0x0A, 1, 0, 0]] {
+        assert!(put_obu(&mut again, broken).is_err(), "{broken:?}");
+    }
+    assert!(bare_obus(&[0x0A, 2, 0]).is_err());
+}
+
 const DELIMITER: &[u8] = &[0x12, 0];
 const SEQUENCE: &[u8] = &[0x0A, 1, 0];
 

@@ -95,6 +95,32 @@ fn shape_and_colour_of_pixels_are_read() {
     assert_eq!(parse(MAIN_10).colour(), Some(pq));
 }
 
+/// A WebRTC publisher sends parameter sets only.
+#[test]
+fn a_record_is_made_of_parameter_sets() {
+    for sent in [parse(MAIN_10), parse(WIDE_444)] {
+        let (mut sets, mut rest) = ([const { Vec::new() }; 3], &sent.hvcc()[23..]);
+        while let Some((&[kind, 0, 1], after)) = rest.split_first_chunk() {
+            rest = after;
+            let nal = nal::prefixed(&mut rest).unwrap();
+            if let Some(sets) = sets.get_mut(usize::from(kind & 0x3F) - usize::from(NAL_VPS)) {
+                sets.push(Bytes::copy_from_slice(nal));
+            }
+        }
+        let made = Config::from_parameter_sets(&sets[0], &sets[1], &sets[2]).unwrap();
+        let told = |config: &Config| (config.rfc6381(), config.width(), config.bit_depth(), config.chroma());
+        assert_eq!(told(&made), told(&sent));
+        // But for how many layers there are, which it does not say.
+        assert_eq!(made.hvcc()[..12], sent.hvcc()[..12]);
+        assert_eq!(made.hvcc()[15..21], sent.hvcc()[15..21]);
+        assert_eq!(Config::from_parameter_sets(&[], &sets[1], &sets[2]), Err(ConfigError::Missing("video")));
+        assert_eq!(
+            Config::from_parameter_sets(&sets[0], &[], &sets[2]),
+            Err(ConfigError::Missing("sequence"))
+        );
+    }
+}
+
 #[test]
 fn a_record_cut_anywhere_is_refused() {
     let whole = hex(MAIN_10);

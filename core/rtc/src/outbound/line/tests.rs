@@ -5,13 +5,15 @@ use rtc_srtp::context::Context;
 use rtc_srtp::crypto::default_provider;
 use rtc_srtp::protection_profile::ProtectionProfile;
 
+use media::AccessUnit;
+
 use super::testing::Video;
 use super::*;
-use crate::packetize::PAYLOAD_BYTES_MAX;
+use crate::packetize::{PAYLOAD_BYTES_MAX, VpxPacketizer};
 use crate::srtp::{Keys, Profile, Role};
 
 const SSRC: u32 = 0xAABB_CCDD;
-const RTX: Rtx = Rtx { ssrc: 0x1122_3344, payload_type: 103 };
+const RTX: Option<u32> = Some(0x1122_3344);
 const OFFSET: u32 = u32::MAX - 4_000;
 
 /// A line, the thread it is polled on, and the browser at the other end.
@@ -24,15 +26,19 @@ struct Viewer {
 }
 
 impl Viewer {
-    fn new(rtx: Option<Rtx>) -> Self {
+    fn new(rtx_ssrc: Option<u32>) -> Self {
         let keys = Keys::from_exported(Profile::Aes128Gcm, Role::Server, &[7; 56]).unwrap();
         let (profile, provider) = (ProtectionProfile::AeadAes128Gcm, default_provider().unwrap());
         let salt = keys.local.salt(keys.profile);
         let peer = Context::new(&keys.local.key, salt, profile, None, None, provider.crypto()).unwrap();
         let settings = LineSettings {
             ssrc: SSRC,
-            payload_type: 102,
-            rtx,
+            payload_types: vec![
+                (Format::H264, PayloadTypes { media: 102, rtx: Some(103) }),
+                (Format::Vp8, PayloadTypes { media: 96, rtx: Some(97) }),
+                (Format::Vp9, PayloadTypes { media: 98, rtx: None }),
+            ],
+            rtx_ssrc,
             extensions: HeaderExtensions {
                 transport_cc: Some(3),
                 abs_send_time: Some(2),
@@ -150,7 +156,7 @@ fn a_narrow_path_gets_a_burst_in_smaller_pieces_and_nothing_twice() {
 /// The first packets of what was asked for again say how long the pictures behind them are to be kept.
 #[test]
 fn who_misses_packets_often_is_told_to_keep_pictures() {
-    let mut viewer = Viewer::new(Some(RTX));
+    let mut viewer = Viewer::new(RTX);
     let mut video = Video::new(Source(1));
     let mut history = History::new(Source(1));
     let mut told = Vec::new();
@@ -196,7 +202,7 @@ fn numbers_have_no_gap_across_renditions_and_rollover() {
 
 #[test]
 fn what_is_missed_comes_again_under_its_own_number() {
-    let mut viewer = Viewer::new(Some(RTX));
+    let mut viewer = Viewer::new(RTX);
     let mut video = Video::new(Source(1));
     let mut history = History::new(Source(1));
     video.frame(3); // before this viewer came
@@ -209,7 +215,7 @@ fn what_is_missed_comes_again_under_its_own_number() {
     let resent = viewer.resent();
     assert_eq!(sequences(&resent), [0, 1]);
     for (resent, original) in resent.iter().zip([&packets[1], &packets[3]]) {
-        assert_eq!((resent.header.ssrc, resent.header.payload_type), (RTX.ssrc, RTX.payload_type));
+        assert_eq!((resent.header.ssrc, resent.header.payload_type), (RTX.unwrap(), 103));
         assert_eq!(resent.payload[..2], original.header.sequence_number.to_be_bytes());
         assert_eq!(resent.payload[2..], original.payload[..]);
         assert_eq!(resent.header.timestamp, original.header.timestamp);
@@ -221,7 +227,7 @@ fn what_is_missed_comes_again_under_its_own_number() {
 
 #[test]
 fn a_packet_comes_again_once_a_round_trip() {
-    let mut viewer = Viewer::new(Some(RTX));
+    let mut viewer = Viewer::new(RTX);
     let frame = Video::new(Source(1)).frame(2);
     let mut history = History::new(Source(1));
     history.push(Arc::clone(&frame), viewer.now);
@@ -232,6 +238,32 @@ fn a_packet_comes_again_once_a_round_trip() {
     viewer.now += Duration::from_millis(1);
     assert_eq!(viewer.nack([missed], &history), 1);
     assert_eq!(viewer.resent().len(), 2);
+}
+
+/// What the publisher sends, and what is made of it, are not coded alike.
+#[test]
+fn a_line_changes_its_payload_type_with_the_rendition() {
+    let mut viewer = Viewer::new(RTX);
+    let unit = |key| AccessUnit { dts: 0, pts: 0, duration: 3_000, key, data: vec![7; 2_000].into() };
+    let first = Video::new(Source(1)).frame(1);
+    let vp8 = Arc::new(VpxPacketizer::vp8(Source(2)).packetize(&unit(true), 0).unwrap());
+    let vp9 = Arc::new(VpxPacketizer::vp9(Source(3)).packetize(&unit(true), 0).unwrap());
+    let mut sent = Vec::new();
+    for frame in [&first, &vp8, &vp9] {
+        sent.extend(viewer.send(frame).0);
+    }
+    let types: Vec<_> = sent.iter().map(|packet| packet.header.payload_type).collect();
+    assert_eq!(types, [102, 96, 96, 98, 98]);
+    let numbers = sequences(&sent);
+    assert!(numbers.windows(2).all(|two| two[1] == two[0].wrapping_add(1)), "{numbers:?}");
+    // Sent again is what has a payload type for that.
+    for (frame, missed, again) in [(&vp8, numbers[1], Some(97)), (&vp9, numbers[3], None)] {
+        let mut history = History::new(frame.source());
+        history.push(Arc::clone(frame), viewer.now);
+        viewer.nack([missed], &history);
+        let resent: Vec<_> = viewer.resent().iter().map(|packet| packet.header.payload_type).collect();
+        assert_eq!(resent, again.into_iter().collect::<Vec<_>>());
+    }
 }
 
 /// Nonce reuse otherwise: a second packet with the same number but another transport-wide one.
@@ -248,7 +280,7 @@ fn without_rtx_nothing_comes_again() {
 
 #[test]
 fn numbers_that_were_never_sent_or_are_forgotten_are_left_alone() {
-    let mut viewer = Viewer::new(Some(RTX));
+    let mut viewer = Viewer::new(RTX);
     let mut history = History::new(Source(1));
     assert_eq!(viewer.nack([0, 0x7FFF, 0xFFFF], &history), 0, "nothing was sent yet");
     let frame = Video::new(Source(1)).frame(2);
@@ -262,7 +294,7 @@ fn numbers_that_were_never_sent_or_are_forgotten_are_left_alone() {
 /// Threat: datagrams full of numbers that are looked up in vain.
 #[test]
 fn a_request_without_end_is_read_only_so_far() {
-    let mut viewer = Viewer::new(Some(RTX));
+    let mut viewer = Viewer::new(RTX);
     viewer.send(&Video::new(Source(1)).frame(2));
     let mut read = 0;
     let packets = (0..=u16::MAX).inspect(|_| read += 1);
@@ -273,7 +305,7 @@ fn a_request_without_end_is_read_only_so_far() {
 /// A viewer behind a path that loses everything must not double what goes into it.
 #[test]
 fn losses_get_no_more_than_their_share() {
-    let mut viewer = Viewer::new(Some(RTX));
+    let mut viewer = Viewer::new(RTX);
     let mut video = Video::new(Source(1));
     let mut history = History::new(Source(1));
     let (mut media, mut again) = (0, 0);
@@ -293,7 +325,7 @@ fn losses_get_no_more_than_their_share() {
 
 #[test]
 fn a_large_request_is_answered_in_part_and_in_pieces() {
-    let mut viewer = Viewer::new(Some(RTX));
+    let mut viewer = Viewer::new(RTX);
     let frame = Video::new(Source(1)).frame(100);
     let mut history = History::new(Source(1));
     history.push(Arc::clone(&frame), viewer.now);
@@ -307,7 +339,7 @@ fn a_large_request_is_answered_in_part_and_in_pieces() {
 
 #[test]
 fn reports_count_media_and_keep_the_lines_in_step() {
-    let mut viewer = Viewer::new(Some(RTX));
+    let mut viewer = Viewer::new(RTX);
     let wall = Duration::from_secs(1_800_000_000);
     assert!(viewer.line.poll_report(viewer.now, wall).is_none(), "no clock yet");
     viewer.line.set_anchor(ClockAnchor { pts: 3_000, wall });
@@ -328,7 +360,7 @@ fn reports_count_media_and_keep_the_lines_in_step() {
 
     let echo = ReceptionReport { ssrc: SSRC, fraction_lost: 128, ..ReceptionReport::default() };
     assert_eq!(viewer.line.reception(&echo, viewer.now).unwrap().fraction_lost, 0.5);
-    let other = ReceptionReport { ssrc: RTX.ssrc, ..echo };
+    let other = ReceptionReport { ssrc: RTX.unwrap(), ..echo };
     assert_eq!(viewer.line.reception(&other, viewer.now), None);
 }
 
