@@ -17,6 +17,8 @@ const PAGES = {
   "trust.html": "src/trust/trust.html",
   "studio.html": "src/studio/studio.html",
 };
+/** Apart from the others, since only the admin listener serves it; nothing of it is viewers' to fetch. */
+const OPERATOR_PAGES = { "operator.html": "src/operator/operator.html" };
 const COMPRESSIBLE = new Set([".html", ".js", ".css", ".svg", ".txt"]);
 
 await (process.argv.includes("--tests") ? buildTests() : buildPages());
@@ -37,16 +39,17 @@ async function buildTests() {
 
 async function buildPages() {
   await rm("dist", { recursive: true, force: true });
+  const scripts = ["home", "watch", "embed", "connect", "trust", "studio"];
+  await buildSite("dist", PAGES, scripts);
+  await buildSite("dist/operator", OPERATOR_PAGES, ["operator"]);
+  await compress("dist");
+}
+
+/** Pages in `folder`, and what they are made of in `folder`/assets: at `/assets/` of whoever serves the folder. */
+async function buildSite(folder, pages, scripts) {
   const { metafile } = await build({
-    entryPoints: {
-      home: "src/home/home.ts",
-      watch: "src/watch/watch.ts",
-      embed: "src/embed/embed.ts",
-      connect: "src/connect/connect.ts",
-      trust: "src/trust/trust.ts",
-      studio: "src/studio/studio.ts",
-    },
-    outdir: "dist/assets",
+    entryPoints: Object.fromEntries(scripts.map((name) => [name, `src/${name}/${name}.ts`])),
+    outdir: `${folder}/assets`,
     entryNames: "[name]-[hash]",
     assetNames: "[name]-[hash]",
     publicPath: "/assets",
@@ -65,13 +68,14 @@ async function buildPages() {
   });
 
   // What a page writes as {{watch.js}} becomes the hashed address of that file.
-  const addresses = new Map([["favicon.svg", await emitHashed("src/favicon.svg")]]);
+  const addresses = new Map([["favicon.svg", await emitHashed(folder, "src/favicon.svg")]]);
   for (const path of Object.keys(metafile.outputs)) {
     addresses.set(basename(path).replace(/-[A-Z0-9]{8}\./, "."), `/assets/${basename(path)}`);
   }
-  addresses.set("licenses.txt", await emitHashed("licenses.txt", await licenses(metafile)));
+  const texts = await licenses(metafile);
+  if (texts) addresses.set("licenses.txt", await emitHashed(folder, "licenses.txt", texts));
 
-  for (const [name, template] of Object.entries(PAGES)) {
+  for (const [name, template] of Object.entries(pages)) {
     const source = (await readFile(template, "utf8")).replace(/^ *<script type="module" src="\{\{(.+?)\.js\}\}">/m, (script, entry) =>
       [...preloads(metafile, entry), script].join("\n"),
     );
@@ -80,9 +84,8 @@ async function buildPages() {
       if (!address) throw new Error(`${template} names {{${asset}}}, which the build did not make`);
       return address;
     });
-    await writeFile(join("dist", name), html);
+    await writeFile(join(folder, name), html);
   }
-  await compress("dist");
 }
 
 /** The shared files of a page, told in its head: else the browser would learn of them only from its script. */
@@ -94,13 +97,13 @@ function preloads(metafile, entry) {
 }
 
 /** Writes one file under its content hash and returns its address. */
-async function emitHashed(source, content) {
+async function emitHashed(folder, source, content) {
   const bytes = content ?? (await readFile(source));
   const hash = createHash("sha256").update(bytes).digest("hex").slice(0, 8).toUpperCase();
   const extension = extname(source);
   const name = `${basename(source, extension)}-${hash}${extension}`;
-  await mkdir("dist/assets", { recursive: true });
-  await writeFile(join("dist/assets", name), bytes);
+  await mkdir(join(folder, "assets"), { recursive: true });
+  await writeFile(join(folder, "assets", name), bytes);
   return `/assets/${name}`;
 }
 

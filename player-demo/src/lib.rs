@@ -23,6 +23,12 @@ const CONTENT_SECURITY_POLICY: &str = include_str!("../csp.txt").trim_ascii();
 static CONTENT_SECURITY_POLICY_FRAMED: LazyLock<String> =
     LazyLock::new(|| CONTENT_SECURITY_POLICY.replace("frame-ancestors 'self'", "frame-ancestors *"));
 
+/// That of the operator's page: everything is a file of its own, and nobody may frame it.
+const CONTENT_SECURITY_POLICY_OPERATOR: &str = include_str!("../operator-csp.txt").trim_ascii();
+
+/// Where the operator's page and all that it is made of lie, apart from what viewers' listeners serve.
+const OPERATOR: &str = "operator/";
+
 /// What is served below this path never changes and may be kept for ever.
 const IMMUTABLE: &str = "assets/";
 
@@ -61,6 +67,8 @@ pub enum Page {
     Trust,
     /// `/studio`: for those who broadcast with the browser itself.
     Studio,
+    /// `/` of the admin listener: for whoever runs the node. Its assets are [`operator_asset`]s.
+    Operator,
 }
 
 /// The asset at this URL path, with or without the leading slash (`/assets/…`). Pages have their own routes: they
@@ -73,6 +81,15 @@ pub fn get(path: &str) -> Option<Asset> {
     load(path)
 }
 
+/// As [`get`], of the operator's page: for the admin listener alone.
+pub fn operator_asset(path: &str) -> Option<Asset> {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    if !path.starts_with(IMMUTABLE) || path.ends_with(".gz") {
+        return None;
+    }
+    Some(Asset { immutable: true, ..load(&format!("{OPERATOR}{path}"))? })
+}
+
 /// The HTML of one page.
 pub fn page(page: Page) -> Asset {
     let file = match page {
@@ -82,6 +99,7 @@ pub fn page(page: Page) -> Asset {
         Page::Connect => "connect.html",
         Page::Trust => "trust.html",
         Page::Studio => "studio.html",
+        Page::Operator => "operator/operator.html",
     };
     load(file).expect("build.rs saw every page in dist/")
 }
@@ -90,6 +108,7 @@ pub fn page(page: Page) -> Asset {
 pub fn content_security_policy(page: Page) -> &'static str {
     match page {
         Page::Embed => &CONTENT_SECURITY_POLICY_FRAMED,
+        Page::Operator => CONTENT_SECURITY_POLICY_OPERATOR,
         Page::Home | Page::Watch | Page::Connect | Page::Studio | Page::Trust => CONTENT_SECURITY_POLICY,
     }
 }
@@ -138,6 +157,7 @@ mod tests {
 
     use super::*;
 
+    /// Those of viewers' listeners.
     const PAGES: [Page; 6] = [Page::Home, Page::Watch, Page::Embed, Page::Connect, Page::Studio, Page::Trust];
 
     /// Every `href="/assets/…"` and `src="/assets/…"` of a page.
@@ -171,6 +191,27 @@ mod tests {
         for path in ["/index.html", "watch.html", "/", "/assets/", "/assets/../index.html", &compressed] {
             assert!(get(path).is_none(), "{path} was served");
         }
+    }
+
+    /// Viewers' listeners serve whatever [`get`] finds.
+    #[test]
+    fn what_the_operators_page_is_made_of_is_nothing_that_viewers_get() {
+        let named = assets_named_by(&page(Page::Operator));
+        for kind in [".js", ".css", ".svg"] {
+            assert!(named.iter().any(|path| path.ends_with(kind)), "no {kind} in {named:?}");
+        }
+        for path in named.iter().filter(|path| !path.ends_with(".svg")) {
+            assert!(operator_asset(path).is_some_and(|asset| asset.immutable), "{path} is missing");
+            assert!(get(path).is_none(), "{path} is viewers' too");
+        }
+        for path in
+            ["/operator/operator.html", "/operator.html", "operator/assets/", "/assets/../operator.html"]
+        {
+            assert!(get(path).is_none() && operator_asset(path).is_none(), "{path} was served");
+        }
+        let own = Dist::iter().find(|path| path.starts_with("operator/assets/") && path.ends_with(".js"));
+        let own = own.expect("the page has a script");
+        assert!(get(&own).is_none() && get(&format!("/{own}")).is_none(), "{own} was served");
     }
 
     #[test]
@@ -216,7 +257,9 @@ mod tests {
     fn pages_obey_their_own_content_security_policy() {
         assert!(CONTENT_SECURITY_POLICY.contains("script-src 'self';"));
         assert!(!CONTENT_SECURITY_POLICY.contains('\n'), "a header value is one line");
-        for page in PAGES.map(page) {
+        assert!(!CONTENT_SECURITY_POLICY_OPERATOR.contains('\n'), "a header value is one line");
+        assert!(!CONTENT_SECURITY_POLICY_OPERATOR.contains("unsafe"), "{CONTENT_SECURITY_POLICY_OPERATOR}");
+        for page in PAGES.into_iter().chain([Page::Operator]).map(page) {
             let html = std::str::from_utf8(&page.bytes).expect("pages are UTF-8");
             for forbidden in [" style=", "<style", " onclick=", "<script>"] {
                 assert!(!html.contains(forbidden), "{forbidden} in a page");

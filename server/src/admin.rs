@@ -3,19 +3,26 @@
 //! Reachable from this machine only ([`LoopbackAddr`]) until it has authentication. It is bound last and answers
 //! only once every other port is bound, so "ready" needs no flag of its own; it stops last too, so that whoever
 //! asks during a drain hears that it is one.
+//!
+//! `/` is a page for people, which no other listener has.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::ensure;
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use net::Options;
+use player_demo::Page;
 use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -23,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::api::Api;
+use crate::api::{self, Api};
 use crate::config::LoopbackAddr;
 use crate::listen::Handed;
 
@@ -34,12 +41,23 @@ const CONNECTIONS_MAX: usize = 32;
 /// From accept to the last byte. One connection carries one request, so this bounds slow headers, slow readers
 /// and idle connections alike. Shorter than the drain's grace, which a silent client must not use up.
 pub(crate) const CONNECTION_TIME_MAX: Duration = Duration::from_secs(5);
+/// Pages that follow the events at once; each keeps a connection. They leave most places to scrapers and probes.
+const FOLLOWERS_MAX: usize = 8;
+const _: () = assert!(FOLLOWERS_MAX * 2 <= CONNECTIONS_MAX);
+/// One that follows is closed after so long, and a browser comes again by itself: a reader that stands still keeps no
+/// place for ever.
+const FOLLOW_TIME_MAX: Duration = Duration::from_secs(600);
+/// Without an event something is sent all the same: a connection whose other end is gone breaks.
+const FOLLOW_SILENCE_MAX: Duration = Duration::from_secs(15);
 /// After a failed accept (usually: no file descriptors left), so that the loop does not spin until one is free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// OpenMetrics 1.0, "Protocol negotiation".
 const METRICS_TYPE: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+const EVENTS_TYPE: HeaderValue = HeaderValue::from_static("text/event-stream");
 const JSON_TYPE: HeaderValue = HeaderValue::from_static("application/json");
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 pub(crate) struct Admin {
     listener: TcpListener,
@@ -71,9 +89,10 @@ impl Admin {
         self.local_addr
     }
 
-    /// Answers until `stop`, then finishes the connections that were accepted. Not ready once `drain` began.
+    /// Answers until `stop`, then finishes the connections that were accepted; who follows the events is let go. Not ready once `drain` began.
     pub(crate) async fn run(self, drain: CancellationToken, stop: CancellationToken) {
-        let answers = Arc::new(Answers { drain, metrics: self.metrics, api: self.api });
+        let followers = Arc::new(Semaphore::new(FOLLOWERS_MAX));
+        let answers = Arc::new(Answers { drain, metrics: self.metrics, api: self.api, followers });
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let connections = TaskTracker::new();
         loop {
@@ -87,7 +106,7 @@ impl Admin {
             };
             match accepted {
                 Ok((socket, _)) => {
-                    let connection = serve(socket, Arc::clone(&answers));
+                    let connection = serve(socket, Arc::clone(&answers), stop.clone());
                     connections.spawn(async move {
                         connection.await;
                         drop(permit);
@@ -104,16 +123,29 @@ impl Admin {
     }
 }
 
-async fn serve(socket: TcpStream, answers: Arc<Answers>) {
-    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-        let answers = answers.clone();
-        async move { Ok::<_, std::convert::Infallible>(answers.to(&request).await) }
+async fn serve(socket: TcpStream, answers: Arc<Answers>, stop: CancellationToken) {
+    let follows = CancellationToken::new();
+    let service = service_fn(|request: Request<hyper::body::Incoming>| {
+        let (answers, follows) = (answers.clone(), &follows);
+        async move { Ok::<_, Infallible>(answers.to(&request, follows).await) }
     });
     let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(socket), service);
-    match tokio::time::timeout(CONNECTION_TIME_MAX, connection).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%error, "admin: connection broken"),
-        Err(_) => debug!("admin: connection too slow, closed"),
+    tokio::select! {
+        done = connection => if let Err(error) = done {
+            debug!(%error, "admin: connection broken");
+        },
+        why = patience(&follows, &stop) => debug!("admin: connection closed: {why}"),
+    }
+}
+
+/// How long a connection may last, and why not longer.
+async fn patience(follows: &CancellationToken, stop: &CancellationToken) -> &'static str {
+    tokio::select! {
+        () = follows.cancelled() => tokio::select! {
+            () = stop.cancelled() => "this process ends",
+            () = tokio::time::sleep(FOLLOW_TIME_MAX) => "it has followed for long enough",
+        },
+        () = tokio::time::sleep(CONNECTION_TIME_MAX) => "too slow",
     }
 }
 
@@ -121,10 +153,12 @@ struct Answers {
     drain: CancellationToken,
     metrics: Registry,
     api: Api,
+    followers: Arc<Semaphore>,
 }
 
 impl Answers {
-    async fn to<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    /// `follows` is cancelled if the answer goes on for as long as it is read.
+    async fn to<B>(&self, request: &Request<B>, follows: &CancellationToken) -> Response<Body> {
         if !names_this_machine(request) {
             return error(
                 StatusCode::MISDIRECTED_REQUEST,
@@ -137,6 +171,9 @@ impl Answers {
             return refusal;
         }
         let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+        if path == "/api/v1/events" && wants_events(request) {
+            return self.follow(request, follows).await;
+        }
         if let Some(question) = path.strip_prefix("/api/v1")
             && let Some(told) = self.api.answer(question, query).await
         {
@@ -146,14 +183,51 @@ impl Answers {
             "/healthz" => json(StatusCode::OK, &serde_json::json!({ "alive": true })),
             "/readyz" => self.readiness(),
             "/metrics" => self.metrics(),
-            _ => error(
-                StatusCode::NOT_FOUND,
-                "there are /healthz, /readyz, /metrics, and /api/v1/nodes, streams and events",
-            ),
+            "/" => page(),
+            _ => match player_demo::operator_asset(path) {
+                Some(asset) => {
+                    answer(StatusCode::OK, HeaderValue::from_static(asset.content_type), asset.bytes)
+                }
+                None => error(
+                    StatusCode::NOT_FOUND,
+                    "there are /healthz, /readyz, /metrics, /api/v1/nodes, streams and events, and a page at /",
+                ),
+            },
         }
     }
 
-    fn readiness(&self) -> Response<Full<Bytes>> {
+    /// The events as they happen (HTML, section 9.2 "Server-sent events"). `Last-Event-ID` says what a browser that comes
+    /// again has, `after=N` what a page has.
+    async fn follow<B>(&self, request: &Request<B>, follows: &CancellationToken) -> Response<Body> {
+        if is_of_another_site(request) {
+            return error(StatusCode::FORBIDDEN, "events are for the page of this address only");
+        }
+        let Ok(place) = Arc::clone(&self.followers).try_acquire_owned() else {
+            return error(StatusCode::SERVICE_UNAVAILABLE, "as many follow the events already as may");
+        };
+        let seen = request.headers().get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
+        let after = seen.or_else(|| api::after(request.uri().query().unwrap_or_default()));
+        let Ok(events) = self.api.follow(after).await else {
+            return error(StatusCode::SERVICE_UNAVAILABLE, "the log of events cannot be reached");
+        };
+        let frames = futures_util::stream::unfold((events, place), |(mut events, place)| async {
+            let text = match tokio::time::timeout(FOLLOW_SILENCE_MAX, events.next()).await {
+                Ok(logged) => {
+                    let logged = logged?;
+                    let data = serde_json::to_string(&logged).ok()?;
+                    format!("id: {}\ndata: {data}\n\n", logged.sequence.0)
+                }
+                Err(_) => ":\n\n".to_owned(),
+            };
+            Some((Ok(Frame::data(Bytes::from(text))), (events, place)))
+        });
+        // A line at once: without a byte of the body a browser does not know that it is connected.
+        let hello = futures_util::stream::once(async { Ok(Frame::data(Bytes::from_static(b":\n\n"))) });
+        follows.cancel();
+        with_headers(StreamBody::new(hello.chain(frames)).boxed_unsync(), EVENTS_TYPE)
+    }
+
+    fn readiness(&self) -> Response<Body> {
         if self.drain.is_cancelled() {
             let why = "draining: what is open is finished, nothing new is taken";
             return json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({ "ready": false, "why": why }));
@@ -161,7 +235,7 @@ impl Answers {
         json(StatusCode::OK, &serde_json::json!({ "ready": true }))
     }
 
-    fn metrics(&self) -> Response<Full<Bytes>> {
+    fn metrics(&self) -> Response<Body> {
         let mut text = String::new();
         match prometheus_client::encoding::text::encode(&mut text, &self.metrics) {
             Ok(()) => answer(StatusCode::OK, METRICS_TYPE, text),
@@ -186,17 +260,43 @@ fn names_this_machine<B>(request: &Request<B>) -> bool {
         || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
-fn error(status: StatusCode, why: &str) -> Response<Full<Bytes>> {
+fn wants_events<B>(request: &Request<B>) -> bool {
+    let accepted = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    accepted.is_some_and(|accept| accept.contains("text/event-stream"))
+}
+
+/// A page of another site cannot read what it makes its visitor's browser ask here, but it would hold places (Fetch
+/// Metadata, section 2.3). Programs say nothing of a site.
+fn is_of_another_site<B>(request: &Request<B>) -> bool {
+    let site = request.headers().get("sec-fetch-site");
+    site.is_some_and(|site| site != "same-origin" && site != "none")
+}
+
+fn page() -> Response<Body> {
+    let page = player_demo::page(Page::Operator);
+    let mut response = answer(StatusCode::OK, HeaderValue::from_static(page.content_type), page.bytes);
+    let policy = HeaderValue::from_static(player_demo::content_security_policy(Page::Operator));
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
+fn error(status: StatusCode, why: &str) -> Response<Body> {
     json(status, &serde_json::json!({ "error": why }))
 }
 
-fn json(status: StatusCode, body: &serde_json::Value) -> Response<Full<Bytes>> {
+fn json(status: StatusCode, body: &serde_json::Value) -> Response<Body> {
     answer(status, JSON_TYPE, format!("{body}\n"))
 }
 
-fn answer(status: StatusCode, content_type: HeaderValue, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn answer(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = with_headers(Full::new(body.into()).boxed_unsync(), content_type);
     *response.status_mut() = status;
+    response
+}
+
+fn with_headers(body: Body, content_type: HeaderValue) -> Response<Body> {
+    let mut response = Response::new(body);
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -216,7 +316,17 @@ mod tests {
     }
 
     fn answers() -> Answers {
-        Answers { drain: CancellationToken::new(), metrics: crate::metrics::registry(), api: api() }
+        let followers = Arc::new(Semaphore::new(FOLLOWERS_MAX));
+        Answers {
+            drain: CancellationToken::new(),
+            metrics: crate::metrics::registry(),
+            api: api(),
+            followers,
+        }
+    }
+
+    async fn answer_to(answers: &Answers, request: &Request<()>) -> Response<Body> {
+        answers.to(request, &CancellationToken::new()).await
     }
 
     fn get(path: &str) -> Request<()> {
@@ -226,27 +336,35 @@ mod tests {
     #[tokio::test]
     async fn ready_ends_when_the_drain_begins_but_alive_does_not() {
         let answers = answers();
-        assert_eq!(answers.to(&get("/readyz")).await.status(), StatusCode::OK);
+        assert_eq!(answer_to(&answers, &get("/readyz")).await.status(), StatusCode::OK);
         answers.drain.cancel();
-        assert_eq!(answers.to(&get("/readyz")).await.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(answers.to(&get("/healthz")).await.status(), StatusCode::OK);
+        assert_eq!(answer_to(&answers, &get("/readyz")).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer_to(&answers, &get("/healthz")).await.status(), StatusCode::OK);
     }
 
     #[tokio::test]
     async fn nothing_else_is_answered() {
-        for path in ["/", "/metrics/", "/api/v1/", "/debug/pprof", "//healthz"] {
-            assert_eq!(answers().to(&get(path)).await.status(), StatusCode::NOT_FOUND, "{path}");
+        for path in [
+            "/index.html",
+            "/operator.html",
+            "/assets/",
+            "/metrics/",
+            "/api/v1/",
+            "/debug/pprof",
+            "//healthz",
+        ] {
+            assert_eq!(answer_to(&answers(), &get(path)).await.status(), StatusCode::NOT_FOUND, "{path}");
         }
         let mut post = get("/metrics");
         *post.method_mut() = Method::POST;
-        assert_eq!(answers().to(&post).await.status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(answer_to(&answers(), &post).await.status(), StatusCode::METHOD_NOT_ALLOWED);
     }
 
     #[tokio::test]
     async fn a_web_page_cannot_read_the_metrics_through_a_name_of_its_own() {
         let host = async |host: &str| {
             let request = Request::builder().uri("/metrics").header(header::HOST, host).body(()).unwrap();
-            answers().to(&request).await.status()
+            answer_to(&answers(), &request).await.status()
         };
         for own in ["localhost", "LOCALHOST:9090", "127.0.0.1:9090", "127.1.2.3", "[::1]:9090"] {
             assert_eq!(host(own).await, StatusCode::OK, "{own}");
@@ -288,5 +406,105 @@ mod tests {
 
         stop.cancel();
         running.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_page_comes_with_all_it_needs_and_a_policy_that_lets_in_nothing_else() {
+        let answers = answers();
+        let page = answer_to(&answers, &get("/")).await;
+        let policy = page.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap().to_owned();
+        assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
+        assert!(!policy.contains("unsafe") && policy.contains("frame-ancestors 'none'"), "{policy}");
+        let html = page.into_body().collect().await.unwrap().to_bytes();
+        let html = std::str::from_utf8(&html).unwrap();
+        let assets: Vec<_> = html.split('"').filter(|text| text.starts_with("/assets/")).collect();
+        assert!(assets.len() >= 3, "{assets:?}");
+        for asset in assets {
+            assert_eq!(answer_to(&answers, &get(asset)).await.status(), StatusCode::OK, "{asset}");
+        }
+    }
+
+    fn follow() -> Request<()> {
+        let mut request = get("/api/v1/events");
+        request.headers_mut().insert(header::ACCEPT, EVENTS_TYPE);
+        request
+    }
+
+    async fn next(body: &mut Body) -> String {
+        let frame = body.frame().await.expect("it goes on").unwrap();
+        String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_are_told_as_they_happen_and_from_the_last_one_that_was_seen() {
+        let answers = answers();
+        let membership = answers.api.journal().clone();
+        let tell = async |words: &str| {
+            membership.tell(cluster::Kind::NodeLost, "b".to_owned(), words.to_owned()).await;
+        };
+        tell("one").await;
+        tell("two").await;
+        // The log of an earlier process was longer.
+        for (seen, first) in [("1", "two"), ("70", "one"), ("nonsense", "one")] {
+            let mut request = follow();
+            request.headers_mut().insert("last-event-id", HeaderValue::from_static(seen));
+            let mut body = answer_to(&answers, &request).await.into_body();
+            assert_eq!(next(&mut body).await, ":\n\n");
+            let event = next(&mut body).await;
+            assert!(event.contains(&format!(r#""words":"{first}""#)), "{seen}: {event}");
+        }
+        let mut body = answer_to(&answers, &follow()).await.into_body();
+        for _ in 0..3 {
+            next(&mut body).await;
+        }
+        assert_eq!(next(&mut body).await, ":\n\n", "after a silence");
+        tell("three").await;
+        let event = next(&mut body).await;
+        assert!(event.starts_with("id: 3\ndata: {") && event.contains(r#""words":"three""#), "{event}");
+    }
+
+    #[tokio::test]
+    async fn so_many_follow_at_once_and_no_page_of_another_site() {
+        let answers = answers();
+        let mut following = Vec::new();
+        for _ in 0..FOLLOWERS_MAX {
+            following.push(answer_to(&answers, &follow()).await);
+        }
+        assert_eq!(answer_to(&answers, &follow()).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        following.pop();
+        for (site, status) in [
+            ("cross-site", StatusCode::FORBIDDEN),
+            ("same-site", StatusCode::FORBIDDEN),
+            ("same-origin", StatusCode::OK),
+        ] {
+            let mut request = follow();
+            request.headers_mut().insert("sec-fetch-site", HeaderValue::from_static(site));
+            assert_eq!(answer_to(&answers, &request).await.status(), status, "{site}");
+        }
+    }
+
+    /// A drain that waited for them would not end.
+    #[tokio::test(start_paused = true)]
+    async fn who_follows_may_stay_beyond_the_time_of_an_answer_and_is_let_go_at_the_end() {
+        let admin =
+            Admin::bind(LoopbackAddr::v4(0), &mut Handed::default(), crate::metrics::registry(), api())
+                .unwrap();
+        let addr = admin.local_addr();
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(admin.run(CancellationToken::new(), stop.clone()));
+        let mut socket = TcpStream::connect(addr).await.unwrap();
+        let asked = b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n";
+        socket.write_all(asked).await.unwrap();
+        let started = tokio::time::Instant::now();
+        let mut told = Vec::new();
+        // What is sent in silence: the hello, then one each FOLLOW_SILENCE_MAX.
+        while told.windows(3).filter(|bytes| bytes == b":\n\n").count() < 3 {
+            assert_ne!(socket.read_buf(&mut told).await.unwrap(), 0, "it was closed");
+        }
+        assert!(started.elapsed() >= 2 * FOLLOW_SILENCE_MAX, "{:?}", started.elapsed());
+        let stopped = tokio::time::Instant::now();
+        stop.cancel();
+        running.await.unwrap();
+        assert!(stopped.elapsed() < CONNECTION_TIME_MAX, "{:?}", stopped.elapsed());
     }
 }

@@ -209,7 +209,6 @@ impl Roles {
         handed: &mut Handed,
         mut metrics: Registry,
     ) -> anyhow::Result<Self> {
-        let api = Api::new(&membership);
         let streams = StreamRegistry::new(relay::Metrics::register(&mut metrics));
         let (catalog, hls) = catalog(config, &mut metrics);
         let connections = descriptors::share();
@@ -261,6 +260,7 @@ impl Roles {
                 .with_unlisted(config.streams.unlisted.clone())
                 .with_alternates(config.http.alternates.clone())
         };
+        let api = Api::new(&membership).with_published(site(), catalog.clone());
         let offer = Offer::Own { catalog: catalog.clone(), streams: streams.clone(), site: site() };
         let relay = bind_relay(config, identity.as_ref(), handed, &catalog, &streams, offer, &mut metrics)?;
         let backstage = Arc::new(backstage);

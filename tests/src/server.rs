@@ -322,6 +322,12 @@ impl Tidecast {
         Http::new(self.admin)
     }
 
+    /// A page of the admin port.
+    #[must_use]
+    pub fn admin_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.admin)
+    }
+
     /// What a command prints that asks this server, as `tidecast nodes`: lines of JSON.
     ///
     /// # Errors

@@ -18,14 +18,22 @@ export interface Shape {
   highest: number;
 }
 
+export interface Frame {
+  /** What the width stands for at least, in milliseconds. */
+  spanMin?: number;
+  /** The value at the upper edge; without it, a little above the highest. */
+  top?: number | undefined;
+}
+
 /** Newest on the right; null while there is nothing to draw. */
-export function shape(points: Point[]): Shape | null {
+export function shape(points: Point[], { spanMin = SPAN_MIN, top }: Frame = {}): Shape | null {
   const total = points.reduce((sum, [span]) => sum + span, 0);
   if (total <= 0) return null;
   const values = points.map(([, value]) => value);
   const highest = Math.max(...values);
-  const scaleX = WIDTH / Math.max(total, SPAN_MIN);
-  const scaleY = highest > 0 ? HEIGHT / (highest * HEADROOM) : 0;
+  const scaleX = WIDTH / Math.max(total, spanMin);
+  const height = Math.max(top ?? highest * HEADROOM, highest);
+  const scaleY = height > 0 ? HEIGHT / height : 0;
   let at = WIDTH - total * scaleX;
   const start = at;
   const line = points.map(([span, value], i) => {

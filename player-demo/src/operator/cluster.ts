@@ -1,0 +1,106 @@
+// What the admin port tells of the cluster, and what of it is worth a line on the page. Pure.
+// Names are the server's; every text was made by some node and is only text here.
+
+import type { Stream } from "../api.ts";
+import { type Event, newestOf } from "./events.ts";
+
+export const NODES_ADDRESS = "/api/v1/nodes";
+export const STREAMS_ADDRESS = "/api/v1/streams";
+
+/** `GET /api/v1/nodes`. */
+export interface NodeList {
+  /** The node that answers. */
+  this: string;
+  nodes: Node[];
+}
+
+export interface Node {
+  id: string;
+  roles: string[];
+  zone: string;
+  version: string;
+  /** Before the path of a page, as viewers reach it. */
+  viewers: string | null;
+  load: Load;
+  silent_ms: number;
+  state: string;
+}
+
+/** Rates in bits per second. */
+export interface Load {
+  /** Share of the machine's processors, 0 to 1. */
+  cpu: number;
+  egress: number;
+  /** 0 if the operator has set no limit. */
+  egress_max: number;
+  viewers: number;
+  streams: number;
+}
+
+/** `GET /api/v1/streams`. */
+export interface EntryList {
+  streams: Entry[];
+}
+
+export interface Entry {
+  /** `live/cam1`. */
+  stream: string;
+  holder: { node: string };
+  epoch: number | null;
+  phase: string;
+  /** When the publisher came, in Unix milliseconds. */
+  since_ms: number;
+  unlisted: boolean;
+  /** What viewers' `/state` says, and the pictures' sizes, of a stream that is published to the node that answers. */
+  here?: Stream & { ladder: { width: number; height: number }[] };
+}
+
+/** A node that was lost is shown for so long, in milliseconds; then it is history. */
+export const LOST_SHOWN = 600_000;
+
+export interface Lost {
+  id: string;
+  /** The event's words. */
+  words: string;
+  at: number;
+}
+
+/** Nodes that are not there, and of which the last that was told is that they were lost. `now` in Unix milliseconds. */
+export function lost(nodes: Node[], events: Event[], now: number): Lost[] {
+  const there = new Set(nodes.map(({ id }) => id));
+  const gone: Lost[] = [];
+  for (const [id, event] of newestOf(events, "node-")) {
+    if (event.kind !== "node-lost" || there.has(id) || now - event.at_ms > LOST_SHOWN) continue;
+    gone.push({ id, words: event.words, at: event.at_ms });
+  }
+  return gone.sort((a, b) => a.id.localeCompare(b.id));
+}
+
+/** The origin of what a node says is its viewers' address; null if no browser should be led there. */
+export function viewersOrigin(address: string | null): string | null {
+  try {
+    const url = new URL(address ?? "");
+    return url.protocol === "https:" || url.protocol === "http:" ? url.origin : null;
+  } catch {
+    return null;
+  }
+}
+
+const WATCH_LINKS_MAX = 3;
+
+/** Where to watch: at the node that has the stream, and at nodes that show those of others. */
+export function watchLinks(entry: Entry, nodes: Node[]): { node: string; href: string }[] {
+  if (entry.phase === "ended") return [];
+  const takesViewers = nodes.filter(({ state, roles }) => state !== "suspect" && roles.includes("edge"));
+  const holds = (node: Node) => node.id === entry.holder.node;
+  // A node with streams of its own sends viewers of others away.
+  const shows = takesViewers.filter((node) => holds(node) || !node.roles.includes("origin"));
+  shows.sort((a, b) => Number(holds(b)) - Number(holds(a)) || a.id.localeCompare(b.id));
+  const links: { node: string; href: string }[] = [];
+  for (const node of shows) {
+    const origin = viewersOrigin(node.viewers);
+    const path = entry.stream.split("/").map(encodeURIComponent).join("/");
+    if (origin && links.length < WATCH_LINKS_MAX) links.push({ node: node.id, href: `${origin}/watch/${path}` });
+  }
+  return links;
+}

@@ -1,0 +1,52 @@
+// What the page says. Pure.
+
+import * as format from "../format.ts";
+import type { Entry, Load } from "./cluster.ts";
+
+/** How a node's or a stream's state looks and reads. A state of a later release reads as it is. */
+export function badge(state: string): [look: string, text: string] {
+  const looks: Record<string, string> = {
+    serving: "good", live: "good", starting: "busy", draining: "alert", interrupted: "alert", suspect: "alert", lost: "lost",
+  };
+  return [looks[state] ?? "quiet", state];
+}
+
+export function cpu({ cpu }: Load): string {
+  return `${Math.round(cpu * 100)} %`;
+}
+
+export function egress({ egress, egress_max: max }: Load): string {
+  return max > 0 ? `${format.bitrate(egress)} of ${format.bitrate(max)}` : format.bitrate(egress);
+}
+
+/** The share of the limit, 0 to 1; null without one, when nothing is a share of anything. */
+export function egressShare({ egress, egress_max: max }: Load): number | null {
+  return max > 0 ? Math.min(1, egress / max) : null;
+}
+
+export function heard(silent: number): string {
+  return silent < 1000 ? "just now" : `${Math.round(silent / 1000)} s ago`;
+}
+
+export function count(n: number, one: string): string {
+  return n === 1 ? `1 ${one}` : `${n} ${one}s`;
+}
+
+/** What this node knows of a stream of its own: `1280×720, 480p, 360p · H.264 · 2.6 Mb/s · 3 viewers`. */
+export function here({ here }: Entry): string {
+  if (!here) return "";
+  const [first, ...rest] = here.ladder;
+  const sizes = first ? [`${first.width}×${first.height}`, ...rest.map(({ height }) => `${height}p`)].join(", ") : "";
+  const codec = here.video ? format.codecName(here.video.codec) : "";
+  const rate = here.bitrate === null ? "" : format.bitrate(here.bitrate);
+  return [sizes, codec, rate, format.viewers(here.viewers)].filter(Boolean).join(" · ");
+}
+
+/** `10:12:33`; with the day if that is another one. Both in Unix milliseconds. */
+export function time(at: number, now: number): string {
+  const date = new Date(at);
+  const two = (n: number) => String(n).padStart(2, "0");
+  const clock = `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
+  if (date.toDateString() === new Date(now).toDateString()) return clock;
+  return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ${clock}`;
+}

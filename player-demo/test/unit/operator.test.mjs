@@ -1,0 +1,97 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import { shape } from "../../src/connect/graph.ts";
+import { LOST_SHOWN, lost, viewersOrigin, watchLinks } from "../../src/operator/cluster.ts";
+import * as log from "../../src/operator/events.ts";
+import { History, HISTORY_SPAN } from "../../src/operator/history.ts";
+import * as words from "../../src/operator/words.ts";
+
+const event = (sequence, changes) => ({ sequence, at_ms: sequence * 1000, node: "a", kind: "node-started", subject: "b", words: "b is there", ...changes });
+const load = (changes) => ({ cpu: 0.25, egress: 2e6, egress_max: 0, viewers: 0, streams: 0, ...changes });
+const node = (id, changes) => ({ id, roles: ["edge"], zone: "", version: "1", viewers: `http://${id}.example:8080`, load: load(), silent_ms: 0, state: "serving", ...changes });
+
+test("events are kept once, the newest first, and so many", () => {
+  let kept = [];
+  for (const sequence of [1, 2, 3, 2, 3]) kept = log.add(kept, event(sequence));
+  assert.deepEqual(kept.map(({ sequence }) => sequence), [3, 2, 1]);
+  for (let sequence = 4; sequence < 2 * log.EVENTS_KEPT; sequence += 1) kept = log.add(kept, event(sequence));
+  assert.equal(kept.length, log.EVENTS_KEPT);
+  assert.equal(log.add(kept, event(2)), kept, "one that is not kept any more is no news");
+});
+
+test("a log that begins anew, as that of a process alone does at a restart, takes the place of the old one", () => {
+  const kept = log.add(log.add([], event(1)), event(2));
+  const [first, ...rest] = log.add(kept, event(1, { at_ms: 90_000 }));
+  assert.deepEqual([first.at_ms, rest.length], [90_000, 0]);
+});
+
+test("what is no event is passed over", () => {
+  for (const text of ["", "null", "[]", "{}", '{"sequence":"1"}', "{"]) assert.equal(log.read(text), null, text);
+  assert.deepEqual(log.read(JSON.stringify(event(7))), event(7));
+});
+
+test("events are found by kind and by words in any column", () => {
+  const events = [event(2, { kind: "node-lost", words: "b was not heard for 20 s" }), event(1, { kind: "stream-started", subject: "live/cam", words: "live/cam is published" })];
+  const found = (kind, text) => log.filter(events, kind, text).map(({ sequence }) => sequence);
+  assert.deepEqual(found("", ""), [2, 1]);
+  assert.deepEqual(found("node-lost", ""), [2]);
+  assert.deepEqual(found("", "  CAM  published "), [1]);
+  assert.deepEqual(found("node-lost", "cam"), []);
+  assert.deepEqual([log.look("node-lost"), log.look("stream-interrupted"), log.look("node-stopped")], ["lost", "alert", "plain"]);
+});
+
+test("a node that was lost stays in sight until it is back, says goodbye, or is history", () => {
+  const gone = event(5, { kind: "node-lost", words: "b was not heard for 20 s" });
+  const ids = (...told) => lost(...told).map(({ id }) => id);
+  assert.deepEqual(ids([node("a")], [gone, event(1)], 6000), ["b"]);
+  assert.deepEqual(ids([node("a"), node("b")], [gone], 6000), []);
+  assert.deepEqual(ids([node("a")], [event(6, { kind: "node-stopped" }), gone], 6000), []);
+  assert.deepEqual(ids([node("a")], [gone], 5000 + LOST_SHOWN + 1), []);
+  assert.deepEqual(ids([node("a")], [event(6, { kind: "stream-moved" }), gone], 6000), ["b"], "what is told of streams is not of nodes");
+});
+
+test("only addresses that a browser may be led to are links", () => {
+  for (const bad of [null, "", "javascript:alert(1)", "data:text/html,x", "edge1"]) assert.equal(viewersOrigin(bad), null, String(bad));
+  assert.equal(viewersOrigin("https://edge1.example/x"), "https://edge1.example");
+});
+
+test("a stream is watched where it is, or at an edge, and at no node that would send its viewers away", () => {
+  const both = ["ingest", "origin", "edge"];
+  const nodes = [node("e2"), node("b", { roles: both }), node("a", { roles: both }), node("e1"), node("e0", { state: "suspect" })];
+  const entry = { stream: "live/cam", holder: { node: "a" }, epoch: 1, phase: "live", since_ms: 0, unlisted: false };
+  assert.deepEqual(watchLinks(entry, nodes).map(({ node }) => node), ["a", "e1", "e2"]);
+  assert.equal(watchLinks(entry, nodes)[0].href, "http://a.example:8080/watch/live/cam");
+  assert.deepEqual(watchLinks({ ...entry, phase: "ended" }, nodes), []);
+});
+
+test("the history is of five minutes, has a place for each heartbeat, and ends now", () => {
+  const history = new History();
+  for (let at = 0; at <= 2 * HISTORY_SPAN; at += 500) history.see([node("a", { silent_ms: at % 3000, load: load({ cpu: at / (2 * HISTORY_SPAN) }) })], at);
+  const points = history.points("a", ({ cpu }) => cpu, 2 * HISTORY_SPAN + 2000);
+  assert.ok(points.length >= 100 && points.length <= 103, String(points.length));
+  assert.deepEqual(points.at(-1), [2000, 1]);
+  assert.ok(Math.abs(points.reduce((sum, [span]) => sum + span, 0) - HISTORY_SPAN - 2000) <= 3000);
+  history.see([], 0);
+  assert.deepEqual(history.points("a", ({ cpu }) => cpu, 0), []);
+});
+
+test("a line may have a scale of its own, which what is above it widens", () => {
+  const points = [[0, 0.5], [300_000, 0.5]];
+  assert.equal(shape(points, { spanMin: 300_000, top: 1 }).line, "M0 32L300 32");
+  assert.equal(shape([[0, 2], [300_000, 2]], { spanMin: 300_000, top: 1 }).line, "M0 0L300 0");
+  assert.equal(shape([[0, 1], [150_000, 1]], { spanMin: 300_000, top: 1 }).line, "M150 0L300 0");
+});
+
+test("shares, rates and times are said as people read them", () => {
+  assert.equal(words.cpu(load()), "25 %");
+  assert.equal(words.egress(load()), "2.0 Mb/s");
+  assert.equal(words.egress(load({ egress_max: 8e6 })), "2.0 Mb/s of 8.0 Mb/s");
+  assert.equal(words.egressShare(load()), null);
+  assert.equal(words.egressShare(load({ egress_max: 1e6 })), 1);
+  const at = new Date(2026, 10, 27, 9, 5, 7).getTime();
+  assert.equal(words.time(at, at + 1000), "09:05:07");
+  assert.equal(words.time(at, at + 86_400_000), "2026-11-27 09:05:07");
+  const entry = { here: { ladder: [{ width: 1280, height: 720 }, { width: 640, height: 360 }], video: { codec: "avc1.64001f" }, bitrate: 2_640_000, viewers: 1 } };
+  assert.equal(words.here(entry), "1280×720, 360p · H.264 · 2.6 Mb/s · 1 viewer");
+  assert.equal(words.here({}), "");
+});
