@@ -1,0 +1,82 @@
+// The operator's page of a node. tests/tests/operator.rs kills another node in between.
+//
+//   node operator.mjs URL SCREENSHOT_FOLDER NAME OTHER
+//
+// NAME is for the screenshots, OTHER the node that will be killed ("" if there is none).
+// Events: shown (what the page says); suspect; lost; end.
+
+import axe from "axe-core";
+import { run, tell, visit } from "./page.mjs";
+
+const STEP_TIMEOUT = 60_000;
+const LOOKS = [
+  ["dark", 1280],
+  ["light", 1280],
+  ["dark", 360],
+  ["light", 360],
+];
+
+const [url, folder, name, other] = process.argv.slice(2);
+
+await run(async (browser) => {
+  const { page, problems, goto } = await visit(browser, url);
+  page.on("console", (message) => {
+    if (/Content Security Policy/.test(message.text())) problems.push(message.text());
+  });
+  await goto();
+  await page.locator(".stream .badge", { hasText: "live" }).waitFor({ timeout: STEP_TIMEOUT });
+  await page.locator(".stream .stream-here", { hasText: "viewer" }).waitFor({ timeout: STEP_TIMEOUT });
+  await page.waitForSelector('html[data-events="following"]', { state: "attached", timeout: STEP_TIMEOUT });
+  await page.locator('.event[data-kind="stream-started"]').waitFor({ timeout: STEP_TIMEOUT });
+  if (other) await page.locator(`.node[data-node="${other}"]`).waitFor({ timeout: STEP_TIMEOUT });
+  const texts = (selector) => page.locator(selector).allInnerTexts();
+  const shown = async () => ({
+    nodes: await texts(".node"),
+    streams: await texts(".stream"),
+    events: await texts(".event"),
+    links: await page.locator(".stream-links a").evaluateAll((links) => links.map(({ href }) => href)),
+    problems,
+  });
+
+  // By keyboard alone, from the address bar to the filter.
+  await page.getByLabel("Has the words").focus();
+  await page.keyboard.type("no event has these words");
+  await page.getByText("No event is like that.").waitFor({ timeout: STEP_TIMEOUT });
+  await page.keyboard.press("Control+A");
+  await page.keyboard.press("Delete");
+  await page.getByLabel("Kind").selectOption("stream-started");
+  const filtered = await page.locator(".event").evaluateAll((rows) => rows.map(({ dataset }) => dataset.kind));
+  await page.getByLabel("Kind").selectOption("");
+  await page.locator("body").click({ position: { x: 1, y: 1 } });
+  tell("shown", { ...(await shown()), filtered, axe: await inspect("shown") });
+
+  if (other) {
+    await page.locator(`.node[data-node="${other}"][data-look="suspect"]`).waitFor({ timeout: STEP_TIMEOUT });
+    tell("suspect", { axe: await inspect("suspect") });
+    await page.locator(`.node[data-node="${other}"][data-look="lost"]`).waitFor({ timeout: STEP_TIMEOUT });
+    const row = page.locator('.event[data-kind="node-lost"]').first();
+    await row.waitFor({ timeout: STEP_TIMEOUT });
+    const red = await row.evaluate((element) => getComputedStyle(element).color);
+    const alarm = await page.textContent("#alarm");
+    tell("lost", { ...(await shown()), row: await row.innerText(), red, alarm, axe: await inspect("lost") });
+  }
+
+  /** What people look at, and what axe says is serious or worse: wide and narrow, dark and light. */
+  async function inspect(step) {
+    const found = [];
+    for (const [scheme, width] of LOOKS) {
+      await page.emulateMedia({ colorScheme: scheme });
+      await page.setViewportSize({ width, height: 800 });
+      await page.screenshot({ path: `${folder}/operator-${name}-${step}-${scheme}-${width}.png`, fullPage: true });
+      const overflow = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+      if (overflow > 0) found.push(`${overflow} px wider than a window of ${width} px`);
+      await page.evaluate(axe.source);
+      const { violations } = await page.evaluate(() => window.axe.run());
+      const serious = violations.filter(({ impact }) => impact === "serious" || impact === "critical");
+      found.push(...serious.map(({ id, nodes }) => `${scheme} ${width}: ${id}: ${nodes.map(({ html }) => html).join(" ")}`));
+    }
+    await page.emulateMedia({ colorScheme: "dark" });
+    await page.setViewportSize({ width: 1280, height: 800 });
+    return found;
+  }
+});

@@ -1,0 +1,111 @@
+//! The operator's page in real Chromium: of a node that is alone, and of one whose neighbour dies.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use harness::browser::Browser;
+use harness::cluster::Cluster;
+use harness::media::output_dir;
+use harness::nats::Nats;
+use harness::publisher::Publisher;
+use harness::server::{Setup, Tidecast};
+use serde::Deserialize;
+
+const STREAM: &str = "live/cam";
+/// Also on a busy machine; a node is given up after 20 s.
+const STEP_MAX: Duration = Duration::from_secs(90);
+
+#[derive(Debug, Deserialize)]
+struct Shown {
+    nodes: Vec<String>,
+    streams: Vec<String>,
+    events: Vec<String>,
+    /// Of streams.
+    links: Vec<String>,
+    /// The kinds of the events that are left when "stream-started" is chosen.
+    filtered: Vec<String>,
+    problems: Vec<String>,
+    /// What axe calls serious or critical, and what is wider than the window.
+    axe: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Suspect {
+    axe: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Lost {
+    nodes: Vec<String>,
+    /// The event.
+    row: String,
+    /// Its colour.
+    red: String,
+    /// What a screen reader is told at once.
+    alarm: String,
+    problems: Vec<String>,
+    axe: Vec<String>,
+}
+
+fn visit(node: &Tidecast, name: &str, other: &str) -> Result<Browser> {
+    let folder = output_dir()?.to_string_lossy().into_owned();
+    Browser::run("operator.mjs", &[&node.admin_url("/"), &folder, name, other])
+}
+
+fn published_to(node: &Tidecast) -> Result<Publisher> {
+    Publisher::of_clip("gop-0.5", &node.publish_url(STREAM))
+}
+
+#[test]
+fn a_node_alone_shows_itself_and_its_stream_and_viewers_get_nothing_of_the_page() -> Result<()> {
+    let server = Setup::default().start()?;
+    let _publisher = published_to(&server)?;
+    let browser = visit(&server, "alone", "")?;
+    let shown: Shown = browser.wait_for("shown", STEP_MAX)?;
+    ensure!(shown.axe.is_empty() && shown.problems.is_empty(), "{:?} {:?}", shown.axe, shown.problems);
+    ensure!(shown.nodes.len() == 1 && shown.nodes[0].to_lowercase().contains("serving"), "{:?}", shown.nodes);
+    ensure!(shown.nodes[0].contains("1 stream"), "{:?}", shown.nodes);
+    ensure!(shown.streams.len() == 1 && shown.streams[0].contains("Mb/s"), "{:?}", shown.streams);
+    ensure!(shown.links.len() == 1 && shown.links[0].ends_with("/watch/live/cam"), "{:?}", shown.links);
+    ensure!(shown.filtered == ["stream-started"], "{:?}", shown.filtered);
+
+    let page = server.admin_http().get_ok("/")?.text();
+    let assets: Vec<_> = page.split('"').filter(|text| text.starts_with("/assets/operator-")).collect();
+    ensure!(assets.len() == 2, "{assets:?}");
+    for asset in assets {
+        let (own, viewers) = (server.admin_http().get_ok(asset)?, server.viewer_http().get(asset)?);
+        ensure!(!own.body.is_empty() && viewers.status == 404, "{asset}: {}", viewers.status);
+    }
+    ensure!(server.viewer_http().get_ok("/")?.text() != page);
+    ensure!(server.viewer_http().get("/operator/operator.html")?.status == 404);
+    // The page is open and follows the events: the drain does not wait for it.
+    server.stop()
+}
+
+#[test]
+fn a_node_that_is_killed_is_suspect_then_lost_and_the_event_is_red() -> Result<()> {
+    let (cluster, nats) = (Cluster::new()?, Nats::start()?);
+    let a = cluster.node("a", "all", &nats, Setup::default())?;
+    let b = cluster.node("b", "edge", &nats, Setup::default())?;
+    let _publisher = published_to(&a)?;
+    let browser = visit(&a, "cluster", "b")?;
+    let shown: Shown = browser.wait_for("shown", STEP_MAX)?;
+    ensure!(shown.axe.is_empty() && shown.problems.is_empty(), "{:?} {:?}", shown.axe, shown.problems);
+    ensure!(shown.nodes.len() == 2 && shown.events.len() >= 3, "{:?} {:?}", shown.nodes, shown.events);
+    ensure!(shown.nodes[0].contains("a (this node)"), "{:?}", shown.nodes);
+    ensure!(shown.nodes.iter().all(|node| node.to_lowercase().contains("serving")), "{:?}", shown.nodes);
+    ensure!(shown.streams.len() == 1 && shown.streams[0].contains("on a · epoch"), "{:?}", shown.streams);
+    let watch = [&a, &b].map(|node| node.watch_url(STREAM));
+    ensure!(shown.links == watch, "{:?} are not {watch:?}", shown.links);
+
+    b.kill()?;
+    let suspect: Suspect = browser.wait_for("suspect", STEP_MAX)?;
+    ensure!(suspect.axe.is_empty(), "{:?}", suspect.axe);
+    let lost: Lost = browser.wait_for("lost", STEP_MAX)?;
+    ensure!(lost.axe.is_empty() && lost.problems.is_empty(), "{:?} {:?}", lost.axe, lost.problems);
+    ensure!(lost.nodes.len() == 2 && lost.nodes[1].contains("b was not heard for 20 s"), "{:?}", lost.nodes);
+    ensure!(lost.row.contains("node-lost") && lost.row.contains("b was not heard"), "{}", lost.row);
+    ensure!(lost.red == "rgb(255, 156, 156)", "{}", lost.red);
+    ensure!(lost.alarm.contains("b was not heard"), "{}", lost.alarm);
+    Ok(())
+}
