@@ -37,7 +37,8 @@ Addresses (all can be changed):
                             /hls/{app}/{stream}/index.m3u8
   127.0.0.1:9090          admin, from this machine only:
                             /healthz, /readyz, /metrics (OpenMetrics),
-                            /api/v1/nodes, streams and events (JSON)
+                            /api/v1/nodes, streams and events (JSON);
+                            / is a page of them
   :8443 and :1936         HTTPS and RTMPS, once there is a certificate (below)
   :7400                   relay, for other nodes of a cluster (below)
 

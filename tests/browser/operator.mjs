@@ -26,6 +26,8 @@ await run(async (browser) => {
   await goto();
   await page.locator(".stream .badge", { hasText: "live" }).waitFor({ timeout: STEP_TIMEOUT });
   await page.locator(".stream .stream-here", { hasText: "viewer" }).waitFor({ timeout: STEP_TIMEOUT });
+  // A node tells how many it has with its next heartbeat.
+  await page.locator(".node-counts", { hasText: "1 stream" }).waitFor({ timeout: STEP_TIMEOUT });
   await page.waitForSelector('html[data-events="following"]', { state: "attached", timeout: STEP_TIMEOUT });
   await page.locator('.event[data-kind="stream-started"]').waitFor({ timeout: STEP_TIMEOUT });
   if (other) await page.locator(`.node[data-node="${other}"]`).waitFor({ timeout: STEP_TIMEOUT });
