@@ -65,7 +65,11 @@ fn a_node_alone_shows_itself_and_its_stream_and_viewers_get_nothing_of_the_page(
     ensure!(shown.axe.is_empty() && shown.problems.is_empty(), "{:?} {:?}", shown.axe, shown.problems);
     ensure!(shown.nodes.len() == 1 && shown.nodes[0].to_lowercase().contains("serving"), "{:?}", shown.nodes);
     ensure!(shown.nodes[0].contains("1 stream"), "{:?}", shown.nodes);
-    ensure!(shown.streams.len() == 1 && shown.streams[0].contains("Mb/s"), "{:?}", shown.streams);
+    ensure!(
+        shown.streams.len() == 1 && shown.streams[0].contains("640×360 · H.264 · "),
+        "{:?}",
+        shown.streams
+    );
     ensure!(shown.links.len() == 1 && shown.links[0].ends_with("/watch/live/cam"), "{:?}", shown.links);
     ensure!(shown.filtered == ["stream-started"], "{:?}", shown.filtered);
 
