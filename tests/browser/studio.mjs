@@ -184,12 +184,17 @@ async function sound() {
   tell("shared", { ...(await inspect(page, "studio-sound")), problems, words: await page.textContent("#meter-words"), peak: await page.evaluate(loudness) });
   const mute = page.getByRole("button", { name: "Mute", exact: true });
   const muteScreen = page.getByRole("button", { name: "Mute the screen" });
+  /** The page says it with its next look at the meter. */
+  const heard = async (words) => {
+    await page.locator("#meter-words", { hasText: words }).waitFor({ timeout: STEP_TIMEOUT });
+    return { words: await page.textContent("#meter-words"), peak: await page.evaluate(loudness) };
+  };
   await mute.click();
-  tell("without_voice", { words: await page.textContent("#meter-words"), peak: await page.evaluate(loudness) });
+  tell("without_voice", await heard(/^Muted/));
   await muteScreen.click();
-  tell("without_both", { words: await page.textContent("#meter-words"), peak: await page.evaluate(loudness) });
+  tell("without_both", await heard(/^Muted.*muted/));
   await mute.click();
-  tell("without_screen", { words: await page.textContent("#meter-words"), peak: await page.evaluate(loudness) });
+  tell("without_screen", await heard(/^The screen.*muted/));
 
   // As Firefox and Safari do, and as whoever leaves the box unticked.
   await page.evaluate(() => {
