@@ -40,7 +40,7 @@ await run(async (browser) => {
     problems,
   });
 
-  // By keyboard alone, from the address bar to the filter.
+  // By keyboard alone, once the filter is reached.
   await page.getByLabel("Has the words").focus();
   await page.keyboard.type("no event has these words");
   await page.getByText("No event is like that.").waitFor({ timeout: STEP_TIMEOUT });

@@ -82,7 +82,6 @@ fn a_node_alone_shows_itself_and_its_stream_and_viewers_get_nothing_of_the_page(
     }
     ensure!(server.viewer_http().get_ok("/")?.text() != page);
     ensure!(server.viewer_http().get("/operator/operator.html")?.status == 404);
-    // The page is open and follows the events: the drain does not wait for it.
     server.stop()
 }
 
