@@ -84,13 +84,9 @@ async fn write_all(
         let now = std::mem::take(&mut *waiting.lock().unwrap_or_else(PoisonError::into_inner));
         for (id, checkpoint) in now {
             let key = Key::from(&id);
-            let written = match checkpoint {
-                Some(checkpoint) => {
-                    store.put(Bucket::Sessions, &key, checkpoint.to_json().into()).await.map(drop)
-                }
-                // Another node's claim on the session is judged by the directory; what is left here grows old by itself.
-                None => store.put(Bucket::Sessions, &key, Bytes::new()).await.map(drop),
-            };
+            // Of a session that is over the directory tells; what is left here grows old by itself.
+            let value = checkpoint.map_or_else(Bytes::new, |checkpoint| checkpoint.to_json().into());
+            let written = store.put(Bucket::Sessions, &key, value).await;
             if let Err(error) = written {
                 debug!(stream.id = %id, "other nodes cannot go on with this session: {error}");
             }

@@ -38,12 +38,8 @@ impl FleetRoute {
         asked.1 <= QUESTIONS_PER_SECOND
     }
 
-    fn holder(&self, id: &StreamId) -> Option<NodeId> {
-        self.fleet.heard_of(id).map(|located| located.entry.holder.node)
-    }
-
     fn best_but(&self, id: &StreamId, but: Option<&NodeId>) -> Option<String> {
-        let best = place::best(&self.fleet.nodes(), id, self.holder(id).as_ref(), &self.zone, but);
+        let best = place::best(&self.fleet.nodes(), id, self.fleet.holder_of(id).as_ref(), &self.zone, but);
         best.map(|judged| judged.viewers)
     }
 
@@ -90,7 +86,8 @@ impl edge::Route for FleetRoute {
 
 impl edge::Neighbours for FleetRoute {
     fn ranked(&self, id: &StreamId) -> Vec<edge::Neighbour> {
-        let ranked = place::rank(&self.fleet.nodes(), id, self.holder(id).as_ref(), &self.zone).into_iter();
+        let ranked =
+            place::rank(&self.fleet.nodes(), id, self.fleet.holder_of(id).as_ref(), &self.zone).into_iter();
         ranked
             .map(|judged| edge::Neighbour {
                 node: judged.node.to_string(),
@@ -110,7 +107,7 @@ impl edge::Neighbours for FleetRoute {
     }
 
     fn is_elsewhere(&self, id: &StreamId) -> bool {
-        let Some(holder) = self.holder(id).filter(|_| self.roles.ingest) else { return false };
+        let Some(holder) = self.fleet.holder_of(id).filter(|_| self.roles.ingest) else { return false };
         // Its own streams a node without viewers shows all the same while there is nobody else to.
         holder != self.own || !self.roles.edge && self.best_other(id).is_some()
     }

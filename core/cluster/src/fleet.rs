@@ -211,6 +211,11 @@ impl Fleet {
         Some(Located { node: node.filter(|node| node.boot == entry.holder.boot), entry })
     }
 
+    /// The node that has `id`, as this node last heard; whether that is there or not.
+    pub fn holder_of(&self, id: &StreamId) -> Option<NodeId> {
+        self.lock().streams.get(id).map(|entry| entry.holder.node.clone())
+    }
+
     /// Who has `id`; asks the store for what was not heard of.
     ///
     /// # Errors
