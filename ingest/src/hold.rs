@@ -13,6 +13,10 @@ use crate::grid::{Cadence, Grid};
 /// Media held before the log opens, in milliseconds.
 const HOLD_MS: i64 = 2_000;
 
+/// And this much sound where a picture was announced and none has come: a session that opens without one never has one, and
+/// browsers on busy machines, of whose layers one is to be chosen besides, were seen to begin theirs after three seconds.
+const PICTURE_WAIT_MS: i64 = 8_000;
+
 /// Most bytes held. Two seconds at 60 Mbit/s are 15 MB.
 pub(crate) const HOLD_BYTES_MAX: usize = 32 * 1024 * 1024;
 
@@ -98,15 +102,16 @@ impl Hold {
         Ok(())
     }
 
-    /// Whether the log can open.
+    /// Whether the log can open. `expects_video`: the publisher has announced some.
     ///
     /// # Errors
     /// [`PublishError::NoKeyframe`] if there is video, and none of it can be decoded.
-    pub(crate) fn is_over(&self) -> Result<bool, PublishError> {
+    pub(crate) fn is_over(&self, expects_video: bool) -> Result<bool, PublishError> {
         let held_ms = self.span.map_or(0, |(first, newest)| newest - first);
         let undecodable = !self.video_dts_ms.is_empty() && self.video.is_none();
         match (held_ms, undecodable) {
             (..HOLD_MS, _) => Ok(false),
+            (..PICTURE_WAIT_MS, false) if expects_video => Ok(self.video.is_some()),
             (KEYFRAME_WAIT_MS.., true) => Err(PublishError::NoKeyframe),
             (_, undecodable) => Ok(!undecodable),
         }

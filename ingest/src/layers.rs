@@ -4,7 +4,7 @@
 //! in whose favour the video gives it up, it has one. The tracks are fixed when the log opens. A publisher that comes back
 //! puts its layers into those that are there, by size. Pure.
 
-use media::{TrackId, VideoConfig};
+use media::{TrackId, TrackKind, VideoConfig};
 use relay::{Bandwidth, Derived, TrackRecord};
 
 /// A layer of a publisher that comes back belongs to a track of which it has at most so many times the pixels, or at least
@@ -38,7 +38,9 @@ impl Layers {
 
     /// Tracks for those that have been seen of the layers that were announced, the largest first. `own`: the publisher's tracks, the lead first.
     pub(crate) fn open(&mut self, announced: usize, own: &[TrackRecord]) -> Vec<TrackRecord> {
-        let Some(lead) = own.first() else { return Vec::new() };
+        let Some(lead) = own.first().filter(|lead| lead.codec.kind() == TrackKind::Video) else {
+            return Vec::new();
+        };
         let mut seen: Vec<_> = self.layers.iter_mut().filter(|layer| layer.config.is_some()).collect();
         // Of equals the first in the offer.
         seen.sort_by_key(|layer| std::cmp::Reverse(layer.pixels()));

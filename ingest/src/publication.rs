@@ -426,7 +426,7 @@ impl Publication {
         Ok(())
     }
 
-    /// `settled`: what was announced and did not come in two seconds will not come.
+    /// `settled`: what was announced and did not come in the first seconds will not come.
     fn can_go_on_with(&self, session: &Session, settled: bool) -> bool {
         let expects = |announced: bool, there: bool| settled || !announced || there;
         expects(self.announced.video, self.video.is_some())
@@ -453,7 +453,7 @@ impl Publication {
                 claims.candidate(self.claim, now)?;
                 held.broken = std::mem::take(&mut self.broken);
                 hold.push(held, millis, arrival_ms)?;
-                if hold.is_over()? {
+                if hold.is_over(self.announced.video)? {
                     self.end_hold(claims, now)?;
                 }
             }
@@ -474,7 +474,7 @@ impl Publication {
         Ok(())
     }
 
-    /// Two seconds have shown what there is: the tracks of the session before, or a new session.
+    /// The first seconds have shown what there is: the tracks of the session before, or a new session.
     fn end_hold(&mut self, claims: &mut Claims, now: Instant) -> Result<(), PublishError> {
         let Stage::Holding { hold, settled } = &mut self.stage else { return Ok(()) };
         let held = std::mem::take(hold);

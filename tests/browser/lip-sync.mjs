@@ -52,7 +52,8 @@ async function look(span) {
 
   const looking = setInterval(async () => {
     const { audio, video } = await window.whep.stats();
-    const lag = video.estimatedPlayoutTimestamp - audio.estimatedPlayoutTimestamp;
+    // Neither is there before its first packet.
+    const lag = video?.estimatedPlayoutTimestamp - audio?.estimatedPlayoutTimestamp;
     if (Number.isFinite(lag)) lags.push({ at: performance.now(), lag });
   }, 250);
   const context = new AudioContext();

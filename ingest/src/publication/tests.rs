@@ -249,6 +249,35 @@ fn a_track_that_is_announced_but_does_not_come_is_left_out() {
     encoder.sound().unwrap();
 }
 
+/// As from a browser on a busy machine: sound comes at once, and the first picture after four seconds.
+#[test]
+fn a_picture_that_is_announced_is_waited_for() {
+    let server = Server::new();
+    let mut encoder = started(&server);
+    encoder.publication.announce(Announced { video: true, audio: true, ..Announced::default() });
+    while encoder.sound < 4 * 47 {
+        encoder.sound().unwrap();
+    }
+    assert_eq!(server.record(), None);
+    encoder.picture = 100;
+    encoder.run_until(6.5).unwrap();
+    assert_eq!(
+        server.record().unwrap().tracks.iter().map(|track| &*track.name).collect::<Vec<_>>(),
+        ["v", "a"]
+    );
+}
+
+#[test]
+fn a_picture_that_is_announced_is_not_waited_for_for_ever() {
+    let server = Server::new();
+    let mut encoder = started(&server);
+    encoder.publication.announce(Announced { video: true, audio: true, ..Announced::default() });
+    while encoder.sound < 9 * 47 {
+        encoder.sound().unwrap();
+    }
+    assert_eq!(server.record().unwrap().tracks.iter().map(|track| &*track.name).collect::<Vec<_>>(), ["a"]);
+}
+
 #[test]
 fn audio_alone_is_a_stream() {
     let server = Server::new();
