@@ -367,8 +367,7 @@ pub(crate) const KEYS: &[Key] = &[
     },
     Key {
         name: "roles",
-        allowed: "\"all\"; \"edge\", for viewers of other nodes' streams; \"ingest, transcode, origin\", for publishers alone; or \"ingest, origin\", \
-                  with \"edge\" or without",
+        allowed: "\"all\", or some of \"ingest, origin\" (together), \"transcode\" and \"edge\"",
         set: |config, text| RoleSet::parse(text).map(|roles| config.roles = roles),
         show: |config| Some(config.roles.show()),
     },
@@ -582,9 +581,10 @@ impl Effective {
             ("admin.listen", admin.listen.get()),
             ("relay.listen", relay.listen),
         ];
-        // An edge takes no publishers.
         let of_ingest = |key: &str| key.starts_with("rtmp");
+        let of_viewers = |key: &str| key.starts_with("http") || key.starts_with("webrtc");
         listeners.retain(|(key, _)| roles.ingest || !of_ingest(key));
+        listeners.retain(|(key, _)| roles.ingest || roles.edge || !of_viewers(key));
         let encrypts = self.config.certificate_source().is_some();
         listeners.retain(|(key, _)| encrypts || !["https.listen", "rtmps.listen"].contains(key));
         let mut problems = Vec::new();
@@ -609,7 +609,11 @@ impl Effective {
 impl Effective {
     /// An edge without an upstream, or a directory of them, has nothing to serve, and an upstream without an edge would be ignored in silence.
     fn misplaced_upstream(&self) -> Option<Problem> {
-        let (key, what) = match (self.config.roles.ingest, &self.config.upstream) {
+        let RoleSet { ingest, transcode, .. } = self.config.roles;
+        let (key, what) = match (ingest, &self.config.upstream) {
+            (false, _) if transcode && self.config.cluster.nats.is_empty() => {
+                ("roles", "roles: who encodes for other nodes needs cluster.nats to be found by them")
+            }
             (false, None) if self.config.cluster.nats.is_empty() => {
                 ("roles", "roles: an edge needs an upstream, or cluster.nats to find one; set either")
             }

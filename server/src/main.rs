@@ -15,8 +15,10 @@ mod cli;
 mod commands;
 mod config;
 mod descriptors;
+mod encoding;
 mod files;
 mod keys;
+mod lending;
 mod listen;
 mod membership;
 mod metrics;
@@ -28,6 +30,7 @@ mod shutdown;
 mod telemetry;
 mod transcoding;
 mod viewers;
+mod workers;
 
 use std::panic::resume_unwind;
 use std::process::ExitCode;
@@ -42,6 +45,7 @@ use authority::ClusterFiles;
 use certificates::Certificates;
 use cli::{Cli, ClusterCommand, Command, ConfigCommand, KeysCommand, Output, TlsCommand};
 use config::Effective;
+use encoding::Encoding;
 use keys::{KeyFile, PublishKey};
 use listen::Handed;
 use membership::Membership;
@@ -133,20 +137,28 @@ async fn run(loaded: &Effective, mut handed: Handed) -> anyhow::Result<Outcome> 
     let certificates = Certificates::load(&loaded.config, &mut registry)?;
     let config = &loaded.config;
     let membership = Membership::join(config, identity.as_ref()).await?;
-    let roles = if config.roles.ingest {
-        let key = publish_key(loaded)?;
-        Roles::build(config, key, membership, identity, certificates, &mut handed, registry)?
-    } else {
-        Roles::build_edge(config, membership, identity, certificates, &mut handed, registry)?
-    };
-    let node = roles.node(config)?;
-    handed.finish();
-    announce(&roles)?;
-    tell_service_manager(NotifyState::Ready);
     let drain = CancellationToken::new();
     // On the runtime's threads: what this one waited for itself would wake one of those first, and then this one, for
     // each tick and each datagram.
-    let running = tokio::spawn(roles.run(node, drain.clone()));
+    let running = if config.roles.ingest || config.roles.edge {
+        let roles = if config.roles.ingest {
+            let key = publish_key(loaded)?;
+            Roles::build(config, key, membership, identity, certificates, &mut handed, registry)?
+        } else {
+            Roles::build_edge(config, membership, identity, certificates, &mut handed, registry)?
+        };
+        let node = roles.node(config)?;
+        handed.finish();
+        announce(&roles)?;
+        tokio::spawn(roles.run(node, drain.clone()))
+    } else {
+        let encoding = Encoding::build(config, membership, identity.as_ref(), &mut handed, registry)?;
+        let node = encoding.node(config)?;
+        handed.finish();
+        encoding.announce()?;
+        tokio::spawn(encoding.run(node, drain.clone()))
+    };
+    tell_service_manager(NotifyState::Ready);
     let running = async {
         if let Err(ended) = running.await
             && let Ok(panic) = ended.try_into_panic()

@@ -14,11 +14,12 @@ use cluster::{
 use relay::{Dialer, Identity};
 use rustix::time::{ClockId, clock_gettime};
 use tokio_util::sync::CancellationToken;
+use transcode::workers::Workers;
 
 use crate::cli;
 use crate::config::{Config, RoleSet};
 use crate::listen;
-use crate::roles::Addresses;
+use crate::workers::FleetWorkers;
 
 /// Of a node that is in no cluster.
 const ALONE: &str = "this-node";
@@ -73,8 +74,20 @@ impl Membership {
         Self { fleet, journal, holder, dialer: None }
     }
 
+    /// Encoders of other nodes; `None` if there can be none.
+    pub(crate) fn workers(&self, config: &Config) -> Option<Arc<dyn Workers>> {
+        let (own, zone) = (self.holder.node.clone(), config.cluster.zone.clone());
+        let dialer = self.dialer.clone()?;
+        Some(Arc::new(FleetWorkers::new(self.fleet.clone(), own, zone, dialer)))
+    }
+
     /// As this node tells of itself before its load is known.
-    pub(crate) fn describe(&self, config: &Config, bound: &Addresses) -> Node {
+    pub(crate) fn describe(
+        &self,
+        config: &Config,
+        relay: Option<SocketAddr>,
+        viewers: Option<SocketAddr>,
+    ) -> Node {
         let RoleSet { ingest, transcode, edge } = config.roles;
         let roles = [
             (Role::Ingest, ingest),
@@ -84,10 +97,10 @@ impl Membership {
         ];
         let roles = roles.into_iter().filter_map(|(role, has)| has.then_some(role)).collect();
         let from = address_towards(config);
-        let relay = config.relay.public.as_ref().map(ToString::to_string);
-        let relay = relay.or_else(|| Some(format!("https://{}", reachable(bound.relay?, from))));
-        let viewers =
-            config.http.public.clone().or_else(|| Some(format!("http://{}", reachable(bound.http, from))));
+        let url = |scheme: &str, addr: SocketAddr| format!("{scheme}://{}", reachable(addr, from));
+        let relay_public = config.relay.public.as_ref().map(ToString::to_string);
+        let relay = relay_public.or_else(|| Some(url("https", relay?)));
+        let viewers = viewers.map(|addr| config.http.public.clone().unwrap_or_else(|| url("http", addr)));
         Node {
             id: self.holder.node.clone(),
             boot: self.holder.boot,
@@ -160,6 +173,7 @@ pub(crate) struct Counts {
     pub(crate) sent_bytes: u64,
     pub(crate) viewers: u32,
     pub(crate) streams: u32,
+    pub(crate) encode_free: f64,
 }
 
 /// Makes rates of what is counted.
@@ -197,6 +211,7 @@ impl<F: FnMut() -> Counts> Meter<F> {
                 (share, rate)
             }
         };
-        Load { cpu, egress, egress_max: 0, viewers: counts.viewers, streams: counts.streams }
+        let Counts { viewers, streams, encode_free, .. } = counts;
+        Load { cpu, egress, egress_max: 0, viewers, streams, encode_free }
     }
 }

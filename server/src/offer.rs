@@ -19,6 +19,8 @@ pub(crate) enum Offer {
         catalog: Catalog,
         puller: Puller,
     },
+    /// It has no streams.
+    Nothing,
 }
 
 impl origin::Offer for Offer {
@@ -31,6 +33,7 @@ impl origin::Offer for Offer {
                 Err(JoinError::Absent) => (catalog, Box::new(())),
                 Err(JoinError::Unreachable) => return Err(NotFound::Unreachable),
             },
+            Self::Nothing => return Err(NotFound::Absent),
         };
         let index = catalog.get(id).ok_or(NotFound::Absent)?;
         Ok(Found { index, keep })
@@ -47,6 +50,7 @@ impl origin::Offer for Offer {
                 Err(JoinError::Absent) => Err(NotFound::Absent),
                 Err(JoinError::Unreachable) => Err(NotFound::Unreachable),
             },
+            Self::Nothing => Err(NotFound::Absent),
         }
     }
 
@@ -54,6 +58,7 @@ impl origin::Offer for Offer {
         match self {
             Self::Own { site, .. } => Some(site.state_json(id)),
             Self::Pulled { puller, .. } => puller.state_json(id, hops).await,
+            Self::Nothing => None,
         }
     }
 }

@@ -28,6 +28,7 @@ use rtc::port::{Port, PortDriver, PortSettings, Reason, StunServer};
 use rtc::signalling::IceServers;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use transcode::Lender;
 
 use crate::admin::Admin;
 use crate::api::Api;
@@ -38,6 +39,7 @@ use crate::claims::Claims;
 use crate::config::Config;
 use crate::descriptors;
 use crate::keys::PublishKey;
+use crate::lending::ForNodes;
 use crate::listen::{self, Handed};
 use crate::membership::{Counts, Membership};
 use crate::offer::Offer;
@@ -65,6 +67,7 @@ struct Counted {
     catalog: Catalog,
     audience: edge::Audience,
     streams: Option<StreamRegistry>,
+    transcoding: Option<Arc<Transcoding>>,
 }
 
 impl Counted {
@@ -72,10 +75,12 @@ impl Counted {
         let by_webrtc: u32 = self.audience.all().values().sum();
         let by_hls: u32 = self.catalog.streams().iter().map(|stream| stream.status().viewers).sum();
         let streams = self.streams.as_ref().map_or(0, |streams| streams.streams().len());
+        let lender = self.transcoding.as_ref().and_then(|transcoding| transcoding.lender());
         Counts {
             sent_bytes: self.hls.sent.get() + self.port.counters().sent_bytes.get(),
             viewers: by_webrtc.saturating_add(by_hls),
             streams: u32::try_from(streams).unwrap_or(u32::MAX),
+            encode_free: lender.map_or(0.0, Lender::free),
         }
     }
 }
@@ -93,6 +98,8 @@ struct Pulled {
     /// `None` if the cluster knows it of each stream.
     upstream: Option<UpstreamUrl>,
     webrtc: WebRtc,
+    /// For the streams of others.
+    transcoding: Option<Arc<Transcoding>>,
 }
 
 /// The one port for everybody who speaks WebRTC, and those who watch by it.
@@ -112,15 +119,14 @@ struct Own {
     whip_drain: CancellationToken,
     origin: Origin,
     transcoding: Arc<Transcoding>,
-    transcoded: transcode::Metrics,
     streams: StreamRegistry,
     claims: Claims,
 }
 
 /// For other nodes.
-struct RelayRole {
-    listener: relay::server::Listener,
-    relay: Relay<Offer>,
+pub(crate) struct RelayRole {
+    pub(crate) listener: relay::server::Listener,
+    pub(crate) service: ForNodes,
 }
 
 /// The addresses that were bound, with the real port where 0 was asked for.
@@ -216,8 +222,7 @@ impl Roles {
         // One for everything that the publish key opens.
         let guesses = Guesses::default();
         let key = OneKey(key);
-        let transcoding = Arc::new(Transcoding::new(config));
-        let transcoded = transcode::Metrics::register(&mut metrics);
+        let transcoding = Arc::new(transcoding(config, &membership, &mut metrics));
         let claims = Claims::new(&membership, config.publish.on_conflict, config.streams.unlisted.clone());
         let gate =
             gate(config, key.clone(), streams.clone(), transcoding.clone(), claims.clone(), publications);
@@ -248,6 +253,7 @@ impl Roles {
             catalog: catalog.clone(),
             audience: edge_metrics.audience().clone(),
             streams: Some(streams.clone()),
+            transcoding: Some(transcoding.clone()),
         };
         let whip = Whip::new(port, gate.clone(), &whip_settings, guesses, whip_metrics, whip_drain.clone())?;
         let rtmp_port = rtmp.local_addr().context("rtmp.listen")?.port();
@@ -262,7 +268,10 @@ impl Roles {
         };
         let api = Api::new(&membership).with_published(site(), catalog.clone());
         let offer = Offer::Own { catalog: catalog.clone(), streams: streams.clone(), site: site() };
-        let relay = bind_relay(config, identity.as_ref(), handed, &catalog, &streams, offer, &mut metrics)?;
+        let relay = bind_relay(config, identity.as_ref(), handed, &mut metrics, |identity, metrics| {
+            let relay = Relay::new(identity, catalog.clone(), streams.clone(), offer, metrics);
+            ForNodes::new(relay, config.roles.transcode.then(|| transcoding.clone()))
+        })?;
         let backstage = Arc::new(backstage);
         let neighbours = neighbours(&membership, || route(config, &membership));
         let viewers = Viewers::bind(
@@ -292,7 +301,6 @@ impl Roles {
                 whip_drain,
                 origin: Origin::new(streams.clone(), catalog.clone()),
                 transcoding,
-                transcoded,
                 streams: streams.clone(),
                 claims,
             })),
@@ -339,10 +347,21 @@ impl Roles {
         let puller = Puller::new(upstreams, catalog.clone(), streams.clone(), audience, pulled);
         let (port, webrtc) = bind_webrtc(config, Programmes::Pulled(puller.clone()), &http)?;
         crate::metrics::port::register(&mut metrics, port.clone());
-        let counted =
-            Counted { hls, port, catalog: catalog.clone(), audience: http.audience().clone(), streams: None };
+        let transcoding = config.roles.transcode;
+        let transcoding = transcoding.then(|| Arc::new(self::transcoding(config, &membership, &mut metrics)));
+        let counted = Counted {
+            hls,
+            port,
+            catalog: catalog.clone(),
+            audience: http.audience().clone(),
+            streams: None,
+            transcoding: transcoding.clone(),
+        };
         let offer = Offer::Pulled { catalog: catalog.clone(), puller: puller.clone() };
-        let relay = bind_relay(config, Some(&identity), handed, &catalog, &streams, offer, &mut metrics)?;
+        let relay = bind_relay(config, Some(&identity), handed, &mut metrics, |identity, metrics| {
+            let relay = Relay::new(identity, catalog.clone(), streams.clone(), offer, metrics);
+            ForNodes::new(relay, transcoding.clone())
+        })?;
         let site = || {
             Site::remote(puller.clone())
                 .with_neighbours(neighbours.clone())
@@ -355,7 +374,12 @@ impl Roles {
             viewers: Viewers::bind(config, certificates.as_ref(), handed, site, places, http)?,
             certificates,
             relay,
-            source: Source::Pulled(Box::new(Pulled { puller, upstream: config.upstream.clone(), webrtc })),
+            source: Source::Pulled(Box::new(Pulled {
+                puller,
+                upstream: config.upstream.clone(),
+                webrtc,
+                transcoding,
+            })),
             membership,
             counted,
             admin: Admin::bind(config.admin.listen, handed, metrics, api)?,
@@ -364,7 +388,8 @@ impl Roles {
 
     /// This node, as it tells the others.
     pub(crate) fn node(&self, config: &Config) -> anyhow::Result<Node> {
-        Ok(self.membership.describe(config, &self.addresses()?))
+        let bound = self.addresses()?;
+        Ok(self.membership.describe(config, bound.relay, Some(bound.http)))
     }
 
     /// The node whose streams this one serves.
@@ -407,8 +432,8 @@ impl Roles {
     pub(crate) async fn run(self, node: Node, drain: CancellationToken) {
         let (admin_stop, pull_stop) = (CancellationToken::new(), CancellationToken::new());
         let relay = async {
-            if let Some(RelayRole { listener, relay }) = self.relay {
-                listener.run(relay, drain.clone()).await;
+            if let Some(RelayRole { listener, service }) = self.relay {
+                listener.run(service, drain.clone()).await;
             }
         };
         let http = async {
@@ -420,11 +445,11 @@ impl Roles {
                 Source::Own(own) => {
                     let Own { gate, rtmp, whip, webrtc, whip_drain, origin, transcoding, .. } = *own;
                     let WebRtc { driver, whep, .. } = webrtc;
-                    let (transcoded, streams) = (own.transcoded, own.streams);
+                    let streams = own.streams;
                     let keeper = ingest::keep(gate.clone(), drain.clone());
                     let claiming = own.claims.run(&streams, &gate, drain.clone());
                     let work_stop = CancellationToken::new();
-                    let work = transcoding.run(streams.clone(), transcoded, work_stop.clone());
+                    let work = transcoding.run(Some(streams.clone()), drain.clone(), work_stop.clone());
                     let webrtc_stop = CancellationToken::new();
                     let sessions = async {
                         drain.cancelled().await;
@@ -445,13 +470,18 @@ impl Roles {
                 }
                 // Streams go on until their viewers were answered.
                 Source::Pulled(pulled) => {
-                    let Pulled { puller, webrtc: WebRtc { driver, whep, .. }, .. } = *pulled;
+                    let Pulled { puller, webrtc: WebRtc { driver, whep, .. }, transcoding, .. } = *pulled;
+                    let lending = async {
+                        if let Some(transcoding) = transcoding {
+                            transcoding.run(None, drain.clone(), drain.clone()).await;
+                        }
+                    };
                     let goodbye = async {
                         drain.cancelled().await;
                         whep.drain();
                     };
                     let packets = driver.run(pull_stop.clone());
-                    tokio::join!(puller.run(pull_stop.clone()), packets, goodbye, relay, http);
+                    tokio::join!(puller.run(pull_stop.clone()), packets, goodbye, relay, http, lending);
                     None
                 }
             };
@@ -536,21 +566,24 @@ fn offered(port: &Port, stun: Option<&StunServer>) -> String {
     format!("WebRTC peers are offered {told}{more}")
 }
 
-/// The relay's listener, on a node that is in a cluster.
-fn bind_relay(
+/// With the encoders of other nodes, where there can be any.
+pub(crate) fn transcoding(config: &Config, membership: &Membership, metrics: &mut Registry) -> Transcoding {
+    let metrics = transcode::Metrics::register(metrics);
+    Transcoding::new(config, membership.workers(config), metrics)
+}
+
+/// The relay's listener, on a node that is in a cluster, and what it answers.
+pub(crate) fn bind_relay(
     config: &Config,
     identity: Option<&Identity>,
     handed: &mut Handed,
-    catalog: &Catalog,
-    streams: &StreamRegistry,
-    offer: Offer,
     metrics: &mut Registry,
+    service: impl FnOnce(&Identity, RelayMetrics) -> ForNodes,
 ) -> anyhow::Result<Option<RelayRole>> {
     let Some(identity) = identity else { return Ok(None) };
     let connections = WireMetrics::register(metrics);
-    let metrics = RelayMetrics::register(metrics);
-    let relay = Relay::new(identity, catalog.clone(), streams.clone(), offer, metrics);
+    let service = service(identity, RelayMetrics::register(metrics));
     let socket = handed.listen("relay", config.relay.listen, relay::server::SOCKET)?;
     let listener = relay::server::Listener::new(socket, identity, connections);
-    Ok(Some(RelayRole { listener, relay }))
+    Ok(Some(RelayRole { listener, service }))
 }

@@ -1,7 +1,7 @@
-//! The transcode role in this process: what ingest asks it, and how it starts.
+//! The transcode role in this process, and who has it among the others: what ingest asks, and how it starts.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use media::StreamId;
 use relay::{StreamRegistry, TrackRecord};
@@ -11,7 +11,8 @@ use transcode::budget::Budget;
 use transcode::child::{Encoders, Settings};
 use transcode::ladder::LadderConfig;
 use transcode::probe::Probe;
-use transcode::{Ladders, Metrics, Worker, executable};
+use transcode::workers::Workers;
+use transcode::{Ladders, Lender, Metrics, Worker, executable};
 
 use crate::config::Config;
 
@@ -21,56 +22,95 @@ use crate::config::Config;
 pub(crate) struct Transcoding {
     ladders: Ladders,
     budget: Budget,
+    /// Of other nodes; `None` if there can be none.
+    workers: Option<Arc<dyn Workers>>,
     /// `None` if there is no encoder, or nothing to do for it.
     executable: Option<PathBuf>,
     preferred: Vec<String>,
     data_dir: PathBuf,
-    /// Empty until it was tried; `None` if it does not work.
-    encoders: OnceLock<Option<Encoders>>,
+    /// Of this machine. Empty until it was tried; `None` if it does not work.
+    lender: OnceLock<Option<Lender>>,
+    metrics: Metrics,
 }
 
 impl ingest::Ladder for Transcoding {
     fn derive(&self, id: &StreamId, tracks: &[TrackRecord], frame_rate: Option<f64>) -> Vec<TrackRecord> {
-        if !self.can_encode() {
-            return Vec::new();
-        }
-        transcode::derive(&self.ladders, &self.budget, id, tracks, frame_rate)
+        let lent = self.workers.as_ref().map_or(0.0, |workers| workers.free());
+        let free = if self.encodes_here() { self.budget.free().max(lent) } else { lent };
+        transcode::derive(&self.ladders, free, id, tracks, frame_rate)
     }
 
     fn transcodes(&self, id: &StreamId) -> bool {
-        self.can_encode() && self.ladders.of(id).config != LadderConfig::Off
+        let encodes = self.encodes_here() || self.workers.as_ref().is_some_and(|others| others.free() > 0.0);
+        encodes && self.ladders.of(id).config != LadderConfig::Off
     }
 }
 
 impl Transcoding {
-    /// Says in words if there is no encoder.
-    pub(crate) fn new(config: &Config) -> Self {
+    /// Says in words if there is no encoder. `workers`: of other nodes.
+    pub(crate) fn new(config: &Config, workers: Option<Arc<dyn Workers>>, metrics: Metrics) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let ladders = config.transcode.ladder.clone();
         let find =
             || executable::find(config.transcode.encoder.as_deref()).map_err(|absent| warn!("{absent}")).ok();
         Self {
-            executable: if ladders.is_off() || !config.roles.transcode { None } else { find() },
+            // Who takes no publishers has no ladder of its own, and encodes what others ask for.
+            executable: if config.roles.transcode && !(config.roles.ingest && ladders.is_off()) {
+                find()
+            } else {
+                None
+            },
             ladders,
             budget: Budget::new(cores),
+            workers,
             preferred: config.transcode.encoders.clone(),
             data_dir: config.data_dir.clone(),
-            encoders: OnceLock::new(),
+            lender: OnceLock::new(),
+            metrics,
         }
     }
 
     /// As far as it is known.
-    fn can_encode(&self) -> bool {
-        self.executable.is_some() && self.encoders.get().is_none_or(Option::is_some)
+    fn encodes_here(&self) -> bool {
+        self.executable.is_some() && self.lender.get().is_none_or(Option::is_some)
     }
 
-    /// Finds out what works here, and makes rungs until `stop`.
-    pub(crate) async fn run(&self, streams: StreamRegistry, metrics: Metrics, stop: CancellationToken) {
-        let Some(executable) = &self.executable else { return };
-        let Some(encoders) = stop.run_until_cancelled(self.prepare(executable)).await else { return };
-        if let Some(encoders) = self.encoders.get_or_init(|| encoders) {
-            Worker::new(streams, encoders.clone(), self.budget.clone(), metrics).run(stop).await;
-        }
+    /// Of encoders for other nodes; `None` if there are none, or it is not known yet.
+    pub(crate) fn lender(&self) -> Option<&Lender> {
+        self.lender.get()?.as_ref()
+    }
+
+    /// Finds out what works here, and makes the rungs of `streams` until `stop`. Other nodes have to do without this one from
+    /// `drain` on.
+    pub(crate) async fn run(
+        &self,
+        streams: Option<StreamRegistry>,
+        drain: CancellationToken,
+        stop: CancellationToken,
+    ) {
+        let here = match &self.executable {
+            Some(executable) => stop.run_until_cancelled(self.prepare(executable)).await.flatten(),
+            None => None,
+        };
+        let lender = here.clone().map(|here| Lender::new(here, self.budget.clone(), &self.metrics));
+        let lender = self.lender.get_or_init(|| lender);
+        let lending = async {
+            if let Some(lender) = lender {
+                drain.cancelled().await;
+                lender.leave().await;
+            }
+        };
+        let encoders = match (here, self.workers.clone()) {
+            (Some(here), Some(others)) => Some(here.with_workers(others)),
+            (here, None) => here,
+            (None, Some(others)) => Some(Encoders::lent_by(others)),
+        };
+        let work = async {
+            if let (Some(encoders), Some(streams)) = (encoders, streams) {
+                Worker::new(streams, encoders, self.budget.clone(), self.metrics.clone()).run(stop).await;
+            }
+        };
+        tokio::join!(lending, work);
     }
 
     /// `None` if nothing works, which was said in words.

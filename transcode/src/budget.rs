@@ -87,6 +87,15 @@ impl Share {
         self.budget.jobs().costs.get(&self.job).copied().unwrap_or_default()
     }
 
+    /// Makes it `cost`, if there is room for that where there is now this one.
+    pub(crate) fn admit(&self, cost: f64) -> bool {
+        let mut jobs = self.budget.jobs();
+        let own = jobs.costs.insert(self.job, 0.0).unwrap_or_default();
+        let fits = (0.0..=jobs.free()).contains(&cost);
+        jobs.costs.insert(self.job, if fits { cost } else { own });
+        fits
+    }
+
     /// It needs `cost`, as was measured, or is about to, because its rungs changed. More than what is free is taken
     /// too: it is the truth. What is no number is not.
     pub fn set_cost(&self, cost: f64) {
@@ -136,6 +145,17 @@ mod tests {
         assert!(budget.is_short());
         drop(share);
         assert!(!budget.is_short());
+    }
+
+    #[test]
+    fn a_share_grows_into_what_is_free_and_no_further() {
+        let budget = Budget::new(4);
+        let (share, other) = (budget.take(1.0), budget.take(2.0));
+        assert!(!share.admit(1.3) && !share.admit(f64::NAN));
+        assert!((share.cost() - 1.0).abs() < 1e-9);
+        assert!(share.admit(1.2));
+        other.set_cost(9.0);
+        assert!(!share.admit(0.1));
     }
 
     #[test]

@@ -3,11 +3,14 @@
 //!   Child::send ─▶ standard input (input.rs) ─▶ tidecast-encoder ─▶ standard output ─▶ Child::next
 //!                                                      └─▶ standard error (words.rs) ─▶ log
 //!
+//! It may be lent by another node: then both pipes lead to a task (lent.rs) that carries what they hold over a connection.
+//!
 //! Whoever has the child drives both pipes by waiting in [`Child::next`]: a task in between would be woken for each picture of
 //! each rung, which costs more than all the rest. A child that does not read fills its queue, which says so; one that
 //! is not listened to waits. Dropped, it is killed.
 
 mod input;
+mod lent;
 mod words;
 
 use std::os::unix::process::ExitStatusExt;
@@ -19,12 +22,16 @@ use std::time::Duration;
 use bytes::BytesMut;
 use pipe::{FromEncoder, Job, JobError, PipeError, ToEncoder, TooLong, UNIT_BYTES_MAX, decode};
 use tokio::io::AsyncReadExt;
-use tokio::process::{Child as Process, ChildStdout};
+use tokio::net::unix::pipe::{Receiver, Sender, pipe};
+use tokio::process::Child as Process;
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use self::input::Input;
+use crate::budget::Share;
 use crate::executable;
+use crate::workers::{Refusal, Taking, Workers};
 
 /// Messages that wait for a child: the newest group with its 12 s at 60 frames per second, and what comes while it
 /// starts. When there are more, the sender must decide: whole groups go, or the child.
@@ -61,12 +68,16 @@ pub struct Settings {
 }
 
 /// Starts children, and keeps one in reserve: to start a process and load GStreamer takes a tenth of a second, which a
-/// stream that lost its child would wait for. Clones share it.
+/// stream that lost its child would wait for. What there is no room for here goes to other nodes. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Encoders(Arc<Shared>);
+pub struct Encoders {
+    /// `None` if nothing is encoded on this machine.
+    here: Option<Arc<Here>>,
+    workers: Option<Arc<dyn Workers>>,
+}
 
 #[derive(Debug)]
-struct Shared {
+struct Here {
     settings: Settings,
     /// Nothing was sent to it yet.
     spare: Mutex<Option<Child>>,
@@ -85,14 +96,51 @@ pub enum StartError {
     /// The operator must look: processes or memory are at an end, or the executable is gone.
     #[error("{} does not start: {error}", executable::NAME)]
     Spawn { error: std::io::Error },
+    /// The operator must look: open files are at an end.
+    #[error("no pipe to another node: {error}")]
+    Pipe { error: std::io::Error },
+    /// Neither here nor anywhere else.
+    #[error("nothing is encoded here")]
+    Nowhere,
 }
 
 impl Encoders {
-    /// Within a runtime; the reserve is started in the background.
+    /// Those of this machine alone. Within a runtime; the reserve is started in the background.
     pub fn new(settings: Settings) -> Self {
-        let encoders = Self(Arc::new(Shared { settings, spare: Mutex::new(None) }));
-        encoders.order_spare();
-        encoders
+        let here = Arc::new(Here { settings, spare: Mutex::new(None) });
+        here.order_spare();
+        Self { here: Some(here), workers: None }
+    }
+
+    /// Those of other nodes alone.
+    pub fn lent_by(workers: Arc<dyn Workers>) -> Self {
+        Self { here: None, workers: Some(workers) }
+    }
+
+    /// Jobs for which this machine has no room go to `workers`.
+    pub fn with_workers(self, workers: Arc<dyn Workers>) -> Self {
+        Self { workers: Some(workers), ..self }
+    }
+
+    /// Gives `job`, which needs `cost` cores, to a child here if there is room for it, else to another node. `share` is what
+    /// it has of this machine.
+    ///
+    /// # Errors
+    /// [`StartError`]. Whether another node takes it, the child says.
+    pub fn place(&self, job: Job, cost: f64, share: &Share) -> Result<Child, StartError> {
+        match &self.workers {
+            Some(workers) if self.here.is_none() || !share.admit(cost) => {
+                share.set_cost(0.0);
+                job.check()?;
+                let child = Child::lent(workers.take(cost)).map_err(|error| StartError::Pipe { error })?;
+                child.with(job)
+            }
+            Some(_) => self.start(job),
+            None => {
+                share.set_cost(cost);
+                self.start(job)
+            }
+        }
     }
 
     /// Gives `job` to the reserve, or to a new process, and orders the next reserve.
@@ -100,49 +148,46 @@ impl Encoders {
     /// # Errors
     /// [`StartError`].
     pub fn start(&self, mut job: Job) -> Result<Child, StartError> {
+        let here = self.here.as_ref().ok_or(StartError::Nowhere)?;
         if let Job::Video(video) = &mut job
             && video.encoders.is_empty()
         {
-            video.encoders.clone_from(&self.0.settings.order);
+            video.encoders.clone_from(&here.settings.order);
         }
         job.check()?;
-        let spare = self.0.spare().take();
-        let mut child = match spare.and_then(Child::fresh) {
+        let spare = here.spare().take();
+        let child = match spare.and_then(Child::fresh) {
             Some(spare) => spare,
-            None => Child::spawn(&self.0.settings).map_err(|error| StartError::Spawn { error })?,
+            None => Child::spawn(&here.settings).map_err(|error| StartError::Spawn { error })?,
         };
-        match child.send(&ToEncoder::Job(job)) {
-            Err(SendError::TooLong(error)) => return Err(error.into()),
-            // One that is gone by now says so itself; the queue of a new one is empty.
-            Ok(()) | Err(SendError::Ended | SendError::Full) => {}
-        }
-        self.order_spare();
+        let child = child.with(job)?;
+        here.order_spare();
         Ok(child)
     }
 
     /// Process id of the reserve, if there is one.
     pub fn spare_id(&self) -> Option<u32> {
-        self.0.spare().as_ref().map(Child::id)
-    }
-
-    fn order_spare(&self) {
-        let shared = Arc::downgrade(&self.0);
-        // To start a process takes milliseconds of whoever does it.
-        drop(tokio::task::spawn_blocking(move || Shared::fill(&shared)));
+        self.here.as_ref()?.spare().as_ref()?.id()
     }
 }
 
-impl Shared {
-    fn fill(shared: &Weak<Self>) {
-        let Some(shared) = shared.upgrade() else { return };
-        let mut spare = shared.spare();
+impl Here {
+    fn order_spare(self: &Arc<Self>) {
+        let here = Arc::downgrade(self);
+        // To start a process takes milliseconds of whoever does it.
+        drop(tokio::task::spawn_blocking(move || Self::fill(&here)));
+    }
+
+    fn fill(here: &Weak<Self>) {
+        let Some(here) = here.upgrade() else { return };
+        let mut spare = here.spare();
         *spare = spare.take().and_then(Child::fresh);
         if spare.is_some() {
             return;
         }
         drop(spare);
-        match Child::spawn(&shared.settings) {
-            Ok(child) => *shared.spare() = Some(child),
+        match Child::spawn(&here.settings) {
+            Ok(child) => *here.spare() = Some(child),
             Err(error) => warn!("no {} in reserve: {error}", executable::NAME),
         }
     }
@@ -156,15 +201,24 @@ impl Shared {
 /// A process of `tidecast-encoder` with a job.
 #[derive(Debug)]
 pub struct Child {
-    id: u32,
-    process: Process,
+    host: Host,
     input: Input,
-    output: ChildStdout,
+    output: Receiver,
     /// Of its output: what is no whole message yet.
     received: BytesMut,
     /// By then it has ended, or is killed. `None` before [`Child::end`].
     deadline: Option<Instant>,
     state: State,
+}
+
+#[derive(Debug)]
+enum Host {
+    Here {
+        process: Process,
+        id: u32,
+    },
+    /// Carries what goes to and fro.
+    Elsewhere(AbortOnDropHandle<Ended>),
 }
 
 #[derive(Debug)]
@@ -205,9 +259,15 @@ pub enum Ended {
     /// What it wrote is no message.
     #[error("it was killed, because it wrote {0}")]
     Nonsense(PipeError),
-    /// The system lost it.
+    /// The system lost it, or the connection to the node that lends it broke.
     #[error("it was lost: {0}")]
     Lost(std::io::ErrorKind),
+    /// The node that lends it says in its log how it ended.
+    #[error("the node that lends it closed the connection")]
+    Closed,
+    /// It was never there.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
 }
 
 /// Why a message was not taken.
@@ -228,20 +288,48 @@ impl Child {
         let mut command = executable::command(&settings.executable, &settings.data_dir);
         let limits = ["--nice", NICE, "--memory", MEMORY_MAX, "--open-files", OPEN_FILES_MAX];
         let mut process = command.arg("run").args(limits).spawn()?;
-        let id = process.id().unwrap_or_default();
         let (Some(input), Some(output)) = (process.stdin.take(), process.stdout.take()) else {
             return Err(std::io::ErrorKind::BrokenPipe.into());
         };
+        let id = process.id().unwrap_or_default();
         if let Some(output) = process.stderr.take() {
             tokio::spawn(words::tell(output, id));
         }
-        let (input, received) = (Input::new(input)?, BytesMut::new());
-        Ok(Self { id, process, input, output, received, deadline: None, state: State::Open })
+        let input = Sender::from_owned_fd(input.into_owned_fd()?)?;
+        let output = Receiver::from_owned_fd(output.into_owned_fd()?)?;
+        Ok(Self::new(Host::Here { process, id }, input, output))
     }
 
-    /// Of the process.
-    pub fn id(&self) -> u32 {
-        self.id
+    /// The child of another node, once that is found.
+    fn lent(taking: Taking) -> std::io::Result<Self> {
+        let ((input, to_worker), (from_worker, output)) = (pipe()?, pipe()?);
+        let carrying = tokio::spawn(lent::carry(taking, to_worker, from_worker));
+        Ok(Self::new(Host::Elsewhere(AbortOnDropHandle::new(carrying)), input, output))
+    }
+
+    fn new(host: Host, input: Sender, output: Receiver) -> Self {
+        let (input, received) = (Input::new(input), BytesMut::new());
+        Self { host, input, output, received, deadline: None, state: State::Open }
+    }
+
+    fn with(mut self, job: Job) -> Result<Self, StartError> {
+        match self.send(&ToEncoder::Job(job)) {
+            Err(SendError::TooLong(error)) => Err(error.into()),
+            // One that is gone by now says so itself; the queue of a new one is empty.
+            Ok(()) | Err(SendError::Ended | SendError::Full) => Ok(self),
+        }
+    }
+
+    /// Of its process; `None` if another node lends it.
+    pub fn id(&self) -> Option<u32> {
+        match &self.host {
+            Host::Here { id, .. } => Some(*id),
+            Host::Elsewhere(_) => None,
+        }
+    }
+
+    pub(crate) fn is_lent(&self) -> bool {
+        matches!(self.host, Host::Elsewhere(_))
     }
 
     /// Writes a message, or lets it wait until the child has read what is before it; never waits itself. The bytes of a unit
@@ -271,7 +359,7 @@ impl Child {
                 State::Closed { since } => {
                     let until = self.deadline.unwrap_or(*since + GONE_WITHIN).min(*since + GONE_WITHIN);
                     self.state = tokio::select! {
-                        status = self.process.wait() => State::Gone(status.map_or_else(lost, how)),
+                        ended = self.host.ended() => State::Gone(ended),
                         () = sleep_until(until) => {
                             self.kill(Ended::Overdue);
                             continue;
@@ -281,7 +369,7 @@ impl Child {
                 State::Killed(ended) => {
                     let ended = ended.clone();
                     // The system takes no longer, unless it is in trouble itself.
-                    let _zombie = timeout(GONE_WITHIN, self.process.wait()).await;
+                    let _zombie = timeout(GONE_WITHIN, self.host.ended()).await;
                     self.state = State::Gone(ended);
                 }
                 State::Gone(ended) => return Event::Ended(ended.clone()),
@@ -322,15 +410,32 @@ impl Child {
     }
 
     fn kill(&mut self, why: Ended) {
-        // One that is gone already need not be.
-        let _gone = self.process.start_kill();
+        match &mut self.host {
+            // One that is gone already need not be.
+            Host::Here { process, .. } => drop(process.start_kill()),
+            Host::Elsewhere(carrying) => carrying.abort(),
+        }
         self.input.close();
         self.state = State::Killed(why);
     }
 
     /// It lives. Without a job it says nothing, or it would not wait for one.
     fn fresh(mut self) -> Option<Self> {
-        matches!(self.process.try_wait(), Ok(None)).then_some(self)
+        let lives = match &mut self.host {
+            Host::Here { process, .. } => matches!(process.try_wait(), Ok(None)),
+            Host::Elsewhere(carrying) => !carrying.is_finished(),
+        };
+        lives.then_some(self)
+    }
+}
+
+impl Host {
+    async fn ended(&mut self) -> Ended {
+        match self {
+            Self::Here { process, .. } => process.wait().await.map_or_else(lost, how),
+            // Otherwise it was killed, for a reason that is known.
+            Self::Elsewhere(carrying) => carrying.await.unwrap_or(Ended::Closed),
+        }
     }
 }
 

@@ -5,7 +5,6 @@ use media::{CodecConfig, StreamId, TrackId, TrackKind};
 use pipe::AudioTarget;
 use relay::{Bandwidth, Derived, TrackRecord};
 
-use crate::budget::Budget;
 use crate::ladder::{self, Audio, AudioRendition, CostModel, Source, Video, VideoRung};
 use crate::ladders::Ladders;
 
@@ -31,10 +30,10 @@ fn opus_config(channels: u8) -> Option<CodecConfig> {
     CodecConfig::from_record(b"Opus", head.into()).ok()
 }
 
-/// The tracks that this machine makes of a publisher's own `tracks`, as far as it has room.
+/// The tracks that are made of a publisher's own `tracks`, as far as `free` cores make them.
 pub fn derive(
     ladders: &Ladders,
-    budget: &Budget,
+    free: f64,
     id: &StreamId,
     tracks: &[TrackRecord],
     frame_rate: Option<f64>,
@@ -47,7 +46,7 @@ pub fn derive(
         audio: audio.and_then(|track| Audio::of(&track.codec)),
     };
     let wanted = ladders.of(id);
-    let plan = ladder::plan(&source, &wanted.config).admit(&source, budget.free(), &CostModel::MEASURED);
+    let plan = ladder::plan(&source, &wanted.config).admit(&source, free, &CostModel::MEASURED);
     let rate = frame_rate.unwrap_or(30.0);
     let rungs = plan.video.iter().filter_map(|rung| video_track(rung, video?, rate, wanted.on_demand));
     let sounds = plan.audio.iter().filter_map(|sound| audio_track(sound, audio?));
@@ -134,9 +133,9 @@ mod tests {
     #[test]
     fn rungs_are_numbered_after_the_publishers_tracks_and_say_what_they_will_be() {
         let id = StreamId::new("live", "cam").unwrap();
-        let (ladders, budget) = (Ladders::default(), Budget::new(8));
+        let (ladders, free) = (Ladders::default(), 6.4);
         let own = tracks(CodecConfig::H264(h264::Config::nominal(1280, 720, 30.0, 3_000_000).unwrap()));
-        let derived = derive(&ladders, &budget, &id, &own, Some(30.0));
+        let derived = derive(&ladders, free, &id, &own, Some(30.0));
         assert_eq!(
             summary(&derived),
             [
@@ -147,8 +146,8 @@ mod tests {
         );
         let of = derived[0].derived.unwrap();
         assert_eq!((of.from, of.bandwidth.peak, of.bandwidth.average), (TrackId(0), 1_800_000, 1_200_000));
-        assert!(derive(&"off".parse().unwrap(), &budget, &id, &own, Some(30.0)).is_empty());
-        assert!(derive(&ladders, &Budget::new(0), &id, &own, Some(30.0)).is_empty(), "no room");
+        assert!(derive(&"off".parse().unwrap(), free, &id, &own, Some(30.0)).is_empty());
+        assert!(derive(&ladders, 0.0, &id, &own, Some(30.0)).is_empty(), "no room");
     }
 
     #[test]
@@ -164,7 +163,7 @@ mod tests {
             ..tracks(CodecConfig::Aac(surround))[0].clone()
         });
         for (ladder, on_demand) in [("on-demand 360:700k", true), ("360:700k", false)] {
-            let derived = derive(&ladder.parse().unwrap(), &Budget::new(8), &id, &own, Some(30.0));
+            let derived = derive(&ladder.parse().unwrap(), 6.4, &id, &own, Some(30.0));
             let made: Vec<_> =
                 derived.iter().map(|track| (&*track.name, track.derived.unwrap().on_demand)).collect();
             assert_eq!(made, [("v720", on_demand), ("v360", on_demand), ("aac", false), ("opus", true)]);
@@ -179,7 +178,7 @@ mod tests {
         own[0].name = "a".into();
         own[0].part_target_ms = 512;
         let id = StreamId::new("live", "cam").unwrap();
-        let derived = derive(&Ladders::default(), &Budget::new(8), &id, &own, None);
+        let derived = derive(&Ladders::default(), 6.4, &id, &own, None);
         let expected = [(1, "aac", "mp4a.40.2".into(), 512), (2, "opus", "opus".into(), 520)];
         assert_eq!(summary(&derived), expected);
         for (track, for_webrtc) in derived.iter().zip([false, true]) {

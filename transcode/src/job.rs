@@ -9,6 +9,9 @@
 //! behind gives up its lowest rung at once, or first the one of the source's own size, and goes the same way if that does
 //! not help. Each step is taken back alone, after a long calm: each is a splice that viewers may see.
 //!
+//! A child that another machine lends may have to leave that machine: it is replaced where a segment begins, which is no
+//! failure either.
+//!
 //! A job on demand makes the rungs from the largest that is wanted to the smallest, and is idle while none is: that is no
 //! failure and no step. It begins at once; a child at work is replaced where the source is cut, which nobody sees.
 //!
@@ -42,6 +45,9 @@ const FAILURES_WITHIN: Duration = Duration::from_secs(60);
 const RESTORE_AFTER: Duration = Duration::from_secs(5 * 60);
 /// A job that falls behind within this after a step was not helped by it.
 const CALM: Duration = Duration::from_secs(30);
+
+/// Until other machines are asked again. None of them has failed, so that the job becomes no cheaper by it.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// Until a job that was given up is tried again, as it was last.
 const RETRY_AFTER: Duration = Duration::from_secs(5 * 60);
@@ -88,8 +94,14 @@ pub enum Input {
     MachineShort,
     /// Somebody watches these of the planned rungs, and perhaps some between them; empty if nobody watches any.
     Wanted(Range<u16>),
-    /// The source is cut here, before its next unit: another child can go on without a hole.
-    Boundary,
+    /// The source is cut here, before its next unit. `independent`: that is a keyframe, and a segment begins with it.
+    Boundary {
+        independent: bool,
+    },
+    /// The machine that the child runs on will be gone: another is to go on with the next segment.
+    Leaving,
+    /// No machine takes the job. That was told in place of the [end](Input::Ended) of a child.
+    NoMachine,
     /// It is [`Supervisor::wait_until`].
     Tick,
 }
@@ -115,6 +127,8 @@ pub enum Reason {
     Restore,
     /// Others are watched than it makes, or none.
     Demand,
+    /// Its machine will be gone.
+    Leaving,
 }
 
 /// What went wrong with a child.
@@ -150,6 +164,8 @@ pub struct Supervisor {
     wanted: Range<u16>,
     /// Of the last child.
     made: Range<u16>,
+    /// The machine of the last child will be gone.
+    leaving: bool,
     /// From what was planned to what is done.
     steps: Vec<Step>,
     stepped: Instant,
@@ -206,6 +222,7 @@ impl Supervisor {
             state: State::Waiting { until: now },
             wanted: if terms.on_demand { 0..0 } else { 0..terms.rungs },
             made: 0..0,
+            leaving: false,
             steps: Vec::new(),
             stepped: now,
             troubled: None,
@@ -222,7 +239,7 @@ impl Supervisor {
     /// Then poll until `None`.
     pub fn handle_input(&mut self, input: Input, now: Instant) {
         match input {
-            Input::Ended => self.ended(now),
+            Input::Ended => self.ended(|this| this.after(Failure::Ended, now), now),
             Input::Missed(media) => {
                 if let Some(pace) = self.pace() {
                     pace.missed(media);
@@ -243,7 +260,9 @@ impl Supervisor {
             Input::Fault(class) => self.fault(class, now),
             Input::MachineShort if matches!(self.state, State::Running { .. }) => self.overload(now),
             Input::Wanted(rungs) => self.wanted(rungs, now),
-            Input::Boundary => self.boundary(now),
+            Input::Boundary { independent } => self.boundary(independent, now),
+            Input::Leaving => self.leaving = true,
+            Input::NoMachine => self.ended(|_| Next::Start(now + ASK_AGAIN), now),
             Input::MachineShort | Input::Tick => {}
         }
         self.tick(now);
@@ -320,7 +339,7 @@ impl Supervisor {
             self.state = State::Idle;
             return;
         }
-        self.made = rungs.clone();
+        (self.made, self.leaving) = (rungs.clone(), false);
         let pace = Pace::new(rungs.clone(), self.terms.timescale, self.terms.frame_rate);
         self.state = State::Starting { since: now, pace };
         self.counters.starts += 1;
@@ -338,9 +357,14 @@ impl Supervisor {
         }
     }
 
-    fn boundary(&mut self, now: Instant) {
-        if self.pace().is_some() && self.rungs() != self.made {
+    fn boundary(&mut self, independent: bool, now: Instant) {
+        if self.pace().is_none() {
+            return;
+        }
+        if self.rungs() != self.made {
             self.stop(Reason::Demand, Next::Start(now));
+        } else if self.leaving && independent {
+            self.stop(Reason::Leaving, Next::Start(now));
         }
     }
 
@@ -380,10 +404,11 @@ impl Supervisor {
         }
     }
 
-    fn ended(&mut self, now: Instant) {
+    /// There is no child. `unasked`: what is next if it was not told to end.
+    fn ended(&mut self, unasked: impl FnOnce(&mut Self) -> Next, now: Instant) {
         match self.state {
             State::Starting { .. } | State::Running { .. } => {
-                let next = self.after(Failure::Ended, now);
+                let next = unasked(self);
                 self.go(next, now);
             }
             State::Stopping(next) => self.go(next, now),
@@ -490,7 +515,6 @@ impl Supervisor {
         self.outputs.push_back(Output::Stop(reason));
     }
 
-    /// There is no child.
     fn go(&mut self, next: Next, now: Instant) {
         match next {
             Next::Start(at) if at <= now => self.start(now),

@@ -5,6 +5,8 @@
 //!   record ─▶ worker.rs ─▶ task.rs ─▶ source.rs ─units─▶ child ─units─▶ cut.rs ─▶ the rung's log
 //!                             └─▶ job: start, stop, cheaper, given up
 //!
+//! A job whose child is another node's ([`workers`]) differs in nothing but where the pipes lead; there, lender.rs has the child.
+//!
 //! `ladder`, `budget`, `job`, `derive.rs`, `order.rs` and `cut.rs` are pure: numbers and times in, decisions out. Nothing
 //! here links GStreamer; that is in the executable `tidecast-encoder`, which a machine may lack: then streams are passed
 //! through.
@@ -17,14 +19,17 @@ pub mod executable;
 pub mod job;
 pub mod ladder;
 mod ladders;
+mod lender;
 mod metrics;
 mod order;
 pub mod probe;
 mod source;
 mod task;
 mod worker;
+pub mod workers;
 
 pub use derive::derive;
 pub use ladders::Ladders;
+pub use lender::Lender;
 pub use metrics::Metrics;
 pub use worker::Worker;

@@ -30,6 +30,7 @@ type PerRung<M> = Family<RungLabels, M>;
 pub struct Metrics {
     jobs: Gauge,
     rungs: Gauge,
+    pub(crate) lent: Gauge,
     units_in: Counter,
     units_dropped: Counter,
     starts: Counter,
@@ -50,6 +51,7 @@ impl Metrics {
         let this = metrics.clone();
         registry.register("transcode_jobs", "Tracks that something is made of here", this.jobs);
         registry.register("transcode_rungs", "Renditions that an encoder process is at work on", this.rungs);
+        registry.register("transcode_lent", "Encoder processes that other nodes have borrowed", this.lent);
         registry.register("transcode_units_in", "Access units of sources", this.units_in);
         registry.register(
             "transcode_units_dropped",

@@ -1,23 +1,25 @@
 //! One job at work: reads the source, feeds the child, cuts what comes of it, and does what its supervisor decides.
 
 use std::future::pending;
+use std::mem::discriminant;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use media::{AccessUnit, TrackKind};
-use pipe::{Codec, FromEncoder, Preset, RungUnit, SourceUnit, ToEncoder};
+use pipe::{Codec, FromEncoder, Machine, Preset, RungUnit, SourceUnit, ToEncoder};
 use relay::{Boundary, Track, TrackRecord, TrackWriter, Wanted};
 use tokio::time::{sleep_until, timeout};
 use tracing::{debug, error, info, warn};
 
 use crate::budget::{Budget, Share};
-use crate::child::{Child, DRAIN, Encoders, Event, SendError};
+use crate::child::{Child, DRAIN, Encoders, Ended, Event, SendError};
 use crate::cut::{Begins, Cutter, Entry, Starts};
 use crate::job::{Input, Output, Reason, Supervisor, Terms};
 use crate::metrics::{JobMetrics, Metrics};
 use crate::order::{Order, PRESET};
 use crate::source::{self, LATE, Missed, Source, SourceError};
+use crate::workers::Refusal;
 
 /// For a child to finish when its source has ended; longer than it is given, so that its end is seen.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
@@ -27,12 +29,15 @@ pub(crate) struct Task {
     order: Order,
     encoders: Encoders,
     budget: Budget,
+    /// Of this machine.
     share: Share,
     /// Rungs that somebody watches, as the supervisor was told.
     wanted: Range<u16>,
     source: Source,
     supervisor: Supervisor,
     child: Option<Child>,
+    /// Why no other node takes it, so that it is said once.
+    refusal: Option<Refusal>,
     /// The child has nothing to begin with, or lost what it would need: units go to it from the next key on.
     awaits_key: bool,
     /// A key was due on a unit that it did not get.
@@ -94,11 +99,12 @@ impl Task {
         let names = rungs.iter().map(|rung| &*rung.writer.record().name);
         Self {
             metrics: metrics.job(stream, names),
-            share: budget.take(order.estimate(track.record(), &supervisor.rungs())),
+            share: budget.take(0.0),
             wanted: 0..0,
             source: Source::new(track),
             supervisor,
             child: None,
+            refusal: None,
             awaits_key: true,
             force: false,
             rungs,
@@ -150,13 +156,11 @@ impl Task {
             match event {
                 source::Event::Boundary { group, boundary } => {
                     self.boundary(group, boundary);
-                    if self.order.on_demand {
-                        self.input(Input::Boundary);
-                        // A child that is replaced gets none of what is behind it. A new one is not started here: it
-                        // would be given twice what was read already.
-                        if self.child.is_some() {
-                            self.obey();
-                        }
+                    self.input(Input::Boundary { independent: boundary.part == 0 && boundary.independent });
+                    // A child that is replaced gets none of what is behind it. A new one is not started here: it
+                    // would be given twice what was read already.
+                    if self.child.is_some() {
+                        self.obey();
                     }
                 }
                 source::Event::Message(message) => {
@@ -247,19 +251,32 @@ impl Task {
     fn heard(&mut self, event: Event) {
         match event {
             Event::Message(message) => self.said(message),
+            Event::Ended(Ended::Refused(refusal)) => {
+                let input = match &refusal {
+                    Refusal::Nobody { .. } => Input::NoMachine,
+                    Refusal::Full { .. } => Input::Ended,
+                };
+                // Of one kind they differ in who was asked.
+                let kind = discriminant(&refusal);
+                if self.refusal.as_ref().is_none_or(|said| discriminant(said) != kind) {
+                    warn!("no encoder: {refusal}");
+                    self.refusal = Some(refusal);
+                }
+                self.ended(input);
+            }
             Event::Ended(ended) => {
                 if let Some(child) = &self.child {
                     debug!(child = child.id(), %ended, "encoder ended");
                 }
-                self.ended();
+                self.ended(Input::Ended);
             }
         }
     }
 
     /// There is no child.
-    fn ended(&mut self) {
+    fn ended(&mut self, input: Input) {
         self.child = None;
-        self.input(Input::Ended);
+        self.input(input);
         if self.supervisor.is_idle() {
             self.share.set_cost(0.0);
         }
@@ -272,13 +289,15 @@ impl Task {
             FromEncoder::Ready { encoder } => {
                 debug!(encoder, "encoder ready");
                 self.metrics.ready(&encoder);
+                self.refusal = None;
                 self.input(Input::Ready);
             }
             FromEncoder::RungConfig { rung, codec } => self.config(rung, codec),
             FromEncoder::Unit(unit) => self.encoded(unit),
             FromEncoder::Progress(progress) => {
                 self.input(Input::Progress(progress));
-                if let Some(cost) = self.supervisor.cost() {
+                let is_here = self.child.as_ref().is_some_and(|child| !child.is_lent());
+                if let Some(cost) = self.supervisor.cost().filter(|_| is_here) {
                     self.share.set_cost(cost);
                     // Only once its need was measured: the step down before may have been enough.
                     if self.budget.is_short() {
@@ -290,6 +309,11 @@ impl Task {
             FromEncoder::Fault(fault) => {
                 warn!(class = ?fault.class, "encoder: {}", fault.text);
                 self.input(Input::Fault(fault.class));
+            }
+            FromEncoder::Machine(Machine::Short) => self.input(Input::MachineShort),
+            FromEncoder::Machine(Machine::Leaving) => {
+                info!("the node that lends the encoder will be gone: another goes on from the next segment");
+                self.input(Input::Leaving);
             }
         }
     }
@@ -339,7 +363,7 @@ impl Task {
                 Output::Start { preset, rungs } => self.start(preset, rungs),
                 Output::Stop(Reason::Failed(failure)) => {
                     warn!(?failure, "encoder stopped");
-                    self.ended();
+                    self.ended(Input::Ended);
                 }
                 Output::Stop(Reason::Demand) if self.supervisor.rungs().is_empty() => {
                     info!("nobody watches: the encoder ends");
@@ -369,17 +393,17 @@ impl Task {
                 return self.input(Input::Ended);
             }
         };
-        match self.encoders.start(self.order.job(codec, preset, &numbers)) {
+        let cost = self.order.estimate(self.source.track().record(), &numbers);
+        match self.encoders.place(self.order.job(codec, preset, &numbers), cost, &self.share) {
             Ok(child) => {
                 let made = self.rungs.get(usize::from(numbers.start)..usize::from(numbers.end));
                 let names = made.unwrap_or_default().iter().map(|rung| &*rung.writer.record().name);
                 let names = names.collect::<Vec<_>>().join(" ");
-                info!(child = child.id(), rungs = names, preset = preset.name(), "encoder started");
+                let how =
+                    if child.is_lent() { "encoder of another node asked for" } else { "encoder started" };
+                info!(child = child.id(), rungs = names, preset = preset.name(), "{how}");
                 self.child = Some(child);
                 self.metrics.made(numbers.len());
-                if self.order.on_demand {
-                    self.share.set_cost(self.order.estimate(self.source.track().record(), &numbers));
-                }
                 self.input(Input::Missed(media));
                 messages.into_iter().for_each(|message| self.feed(message));
             }

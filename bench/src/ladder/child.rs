@@ -94,7 +94,7 @@ impl Encoder {
                         continue;
                     }
                     FromEncoder::Fault(fault) => bail!("{}", fault.text),
-                    FromEncoder::Ready { .. } => continue,
+                    FromEncoder::Ready { .. } | FromEncoder::Machine(_) => continue,
                 };
                 let file = files
                     .iter_mut()

@@ -5,14 +5,16 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{CONNECTION, UPGRADE};
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
+use hyper::upgrade::Upgraded;
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use media::NodeId;
 use rustls::pki_types::ServerName;
 use tokio::time::timeout;
@@ -176,6 +178,20 @@ impl Upstream {
         self.answer(Method::GET, path, hops).await
     }
 
+    /// A connection of its own on which both sides speak `protocol`, for what `path` asks (RFC 9110, §7.8).
+    ///
+    /// # Errors
+    /// [`UpstreamError`].
+    pub async fn upgrade(&self, path: &str, protocol: &str) -> Result<TokioIo<Upgraded>, UpstreamError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_str(protocol).map_err(|error| self.unreachable(&error))?);
+        let answer = self.send(Method::POST, path, Hops::default(), headers).await?;
+        let answer = self.accepted(answer, StatusCode::SWITCHING_PROTOCOLS).await?;
+        let upgraded = hyper::upgrade::on(answer).await.map_err(|error| self.unreachable(&error))?;
+        Ok(TokioIo::new(upgraded))
+    }
+
     async fn answer(&self, method: Method, path: &str, hops: Hops) -> Result<Vec<Bytes>, UpstreamError> {
         let answer = async {
             let body = self.request(method, path, hops).await?.into_body();
@@ -192,6 +208,17 @@ impl Upstream {
         path: &str,
         hops: Hops,
     ) -> Result<Response<Incoming>, UpstreamError> {
+        let answer = self.send(method, path, hops, HeaderMap::new()).await?;
+        self.accepted(answer, StatusCode::OK).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        hops: Hops,
+        mut headers: HeaderMap,
+    ) -> Result<Response<Incoming>, UpstreamError> {
         let hops = hops.through(&self.dialer.node)?;
         let uri = Uri::builder()
             .scheme(Scheme::HTTPS)
@@ -201,14 +228,20 @@ impl Upstream {
         let mut request = Request::new(Empty::new());
         *request.method_mut() = method;
         *request.uri_mut() = uri.map_err(|error| self.unreachable(&error))?;
-        let mut headers = HeaderMap::new();
         Hello { hops, format: self.dialer.format }.write(&mut headers);
         *request.headers_mut() = headers;
         let answer = timeout(ANSWER_TIMEOUT, self.dialer.client.request(request)).await;
         let answer = answer.map_err(|_| UpstreamError::TimedOut { url: self.url.clone() })?;
-        let answer = answer.map_err(|error| self.unreachable(&error))?;
+        answer.map_err(|error| self.unreachable(&error))
+    }
+
+    async fn accepted(
+        &self,
+        answer: Response<Incoming>,
+        expected: StatusCode,
+    ) -> Result<Response<Incoming>, UpstreamError> {
         match answer.status() {
-            StatusCode::OK => Ok(answer),
+            status if status == expected => Ok(answer),
             StatusCode::NOT_FOUND => Err(UpstreamError::NotFound),
             status => {
                 let words = timeout(CONNECT_TIMEOUT, self.collect(answer.into_body())).await;

@@ -246,7 +246,8 @@ fn two_listeners_on_one_address_are_refused_at_a_line_the_operator_wrote() {
 
 #[test]
 fn roles_are_sets_of_which_some_go_together() {
-    let roles = |text: &str| load(&format!("roles = \"{text}\"")).map(|loaded| loaded.config.roles);
+    let nats = "[cluster]\nnats = \"nats://10.0.0.1\"";
+    let roles = |text: &str| load(&format!("roles = \"{text}\"\n{nats}")).map(|loaded| loaded.config.roles);
     let publishers = RoleSet { edge: false, ..RoleSet::ALL };
     for (text, meant) in [
         ("all", RoleSet::ALL),
@@ -254,12 +255,14 @@ fn roles_are_sets_of_which_some_go_together() {
         ("ingest, transcode, origin", publishers),
         ("ingest, origin", RoleSet { transcode: false, ..publishers }),
         ("ingest, origin, edge", RoleSet { transcode: false, ..RoleSet::ALL }),
+        ("transcode", RoleSet { ingest: false, transcode: true, edge: false }),
+        ("edge, transcode", RoleSet { ingest: false, ..RoleSet::ALL }),
     ] {
         assert_eq!(roles(text).ok(), Some(meant), "{text}");
     }
     for (text, told) in [
         ("ingest", "ingest and origin are one process as yet"),
-        ("transcode", "transcode is one process with ingest and origin as yet"),
+        ("transcode", "who encodes for other nodes needs cluster.nats"),
         ("viewer", "\"viewer\" is no role"),
         ("", "\"\" is no role"),
     ] {

@@ -106,11 +106,12 @@ impl Profile {
     }
 }
 
-/// What this process does. Who takes publishers is the origin of their streams, and makes their renditions if anybody does.
+/// What this process does. Who takes publishers is the origin of their streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RoleSet {
     /// Takes publishers, and packages what they send.
     pub(crate) ingest: bool,
+    /// Encodes, for its own streams and for those of other nodes.
     pub(crate) transcode: bool,
     /// Takes viewers; without `ingest`, of the streams of other nodes.
     pub(crate) edge: bool,
@@ -134,9 +135,6 @@ impl RoleSet {
         match names.as_slice() {
             [name, ..] => Err(format!("{name:?} is no role")),
             [] if ingest != origin => Err("ingest and origin are one process as yet".to_owned()),
-            [] if transcode && !ingest => {
-                Err("transcode is one process with ingest and origin as yet".to_owned())
-            }
             [] => Ok(Self { ingest, transcode, edge }),
         }
     }

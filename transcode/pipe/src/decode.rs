@@ -5,13 +5,13 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::message::{
-    FLAG_FORCE, FLAG_KEY, JOB_AUDIO, JOB_VIDEO, KIND_CONFIG, KIND_END, KIND_FAULT, KIND_JOB, KIND_PROGRESS,
-    KIND_READY, KIND_RUNG_CONFIG, KIND_RUNG_UNIT, KIND_SOURCE_UNIT, parse::Parse,
+    FLAG_FORCE, FLAG_KEY, JOB_AUDIO, JOB_VIDEO, KIND_CONFIG, KIND_END, KIND_FAULT, KIND_JOB, KIND_MACHINE,
+    KIND_PROGRESS, KIND_READY, KIND_RUNG_CONFIG, KIND_RUNG_UNIT, KIND_SOURCE_UNIT, parse::Parse,
 };
 use crate::{
     AudioJob, AudioTarget, Codec, ENCODERS_MAX, FIELDS_BYTES_MAX, Fault, FaultClass, FrameRate, FromEncoder,
-    HEADER_BYTES, Job, JobError, Message, NAME_BYTES_MAX, Preset, Progress, RECORD_BYTES_MAX, RUNGS_MAX,
-    Rung, RungUnit, SourceUnit, TEXT_BYTES_MAX, ToEncoder, UNIT_BYTES_MAX, VERSION, VideoJob,
+    HEADER_BYTES, Job, JobError, Machine, Message, NAME_BYTES_MAX, Preset, Progress, RECORD_BYTES_MAX,
+    RUNGS_MAX, Rung, RungUnit, SourceUnit, TEXT_BYTES_MAX, ToEncoder, UNIT_BYTES_MAX, VERSION, VideoJob,
 };
 
 /// Why the bytes are no messages. The other end is broken, or of another version; nothing after it can be trusted.
@@ -111,6 +111,7 @@ impl Parse for FromEncoder {
         match kind {
             KIND_RUNG_UNIT => Some(UNIT_BYTES_MAX),
             KIND_READY | KIND_RUNG_CONFIG | KIND_PROGRESS | KIND_FAULT => Some(FIELDS_BYTES_MAX),
+            KIND_MACHINE => Some(1),
             _ => None,
         }
     }
@@ -125,6 +126,7 @@ impl Parse for FromEncoder {
             KIND_RUNG_CONFIG => Self::RungConfig { rung, codec: whole(kind, payload, codec)? },
             KIND_PROGRESS => Self::Progress(whole(kind, payload, progress)?),
             KIND_FAULT => Self::Fault(whole(kind, payload, fault)?),
+            KIND_MACHINE => Self::Machine(whole(kind, payload, machine)?),
             _ => return Err(PipeError::UnknownKind { kind }),
         })
     }
@@ -203,6 +205,10 @@ fn fault(fields: &mut Bytes) -> Option<Fault> {
     let class = *FaultClass::ALL.get(usize::from(u8(fields)?))?;
     let bytes = fields.len();
     Some(Fault { class, text: String::from_utf8(take(fields, bytes, TEXT_BYTES_MAX)?.to_vec()).ok()? })
+}
+
+fn machine(fields: &mut Bytes) -> Option<Machine> {
+    Machine::ALL.get(usize::from(u8(fields)?)).copied()
 }
 
 fn list<T>(fields: &mut Bytes, max: usize, read: fn(&mut Bytes) -> Option<T>) -> Option<Vec<T>> {

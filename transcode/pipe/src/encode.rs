@@ -4,13 +4,13 @@ use bytes::buf::Chain;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::message::{
-    FLAG_FORCE, FLAG_KEY, JOB_AUDIO, JOB_VIDEO, KIND_CONFIG, KIND_END, KIND_FAULT, KIND_JOB, KIND_PROGRESS,
-    KIND_READY, KIND_RUNG_CONFIG, KIND_RUNG_UNIT, KIND_SOURCE_UNIT,
+    FLAG_FORCE, FLAG_KEY, JOB_AUDIO, JOB_VIDEO, KIND_CONFIG, KIND_END, KIND_FAULT, KIND_JOB, KIND_MACHINE,
+    KIND_PROGRESS, KIND_READY, KIND_RUNG_CONFIG, KIND_RUNG_UNIT, KIND_SOURCE_UNIT,
 };
 use crate::{
     AudioJob, AudioTarget, Codec, FIELDS_BYTES_MAX, Fault, FaultClass, FromEncoder, HEADER_BYTES, Job,
-    Message, NAME_BYTES_MAX, Preset, Progress, RECORD_BYTES_MAX, Rung, RungUnit, SourceUnit, TEXT_BYTES_MAX,
-    ToEncoder, UNIT_BYTES_MAX, VERSION, VideoJob,
+    Machine, Message, NAME_BYTES_MAX, Preset, Progress, RECORD_BYTES_MAX, Rung, RungUnit, SourceUnit,
+    TEXT_BYTES_MAX, ToEncoder, UNIT_BYTES_MAX, VERSION, VideoJob,
 };
 
 /// A message the other end would refuse.
@@ -129,6 +129,7 @@ impl Message for FromEncoder {
                 fields.put_slice(&text.as_bytes()[..end]);
                 Head::of(KIND_FAULT).with_fields(&fields)
             }
+            Self::Machine(machine) => Head::of(KIND_MACHINE).with_fields(&[position(&Machine::ALL, machine)]),
         }
     }
 }

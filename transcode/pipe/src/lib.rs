@@ -1,6 +1,8 @@
-//! What a transcode worker and its child process say to each other.
+//! What a transcode worker and its child process say to each other, through two pipes or, where the child is another node's,
+//! over a connection to that.
 //!
 //!   worker ──Job, Unit, Config, End──▶ tidecast-encoder ──Ready, RungConfig, Unit, Progress, Fault──▶ worker
+//!                                      └ another node, of the machine ──Machine──▶
 //!
 //! Two byte streams, one each way. A message is a header of [`HEADER_BYTES`] and a payload; numbers are little
 //! endian. Media crosses compressed: a raw picture would be a hundred times as long.
@@ -23,10 +25,12 @@ pub use decode::{PipeError, decode};
 pub use encode::TooLong;
 pub use io::{ReadError, read_message, write_message};
 pub use job::{AudioJob, AudioTarget, Codec, FrameRate, Job, JobError, Preset, Rung, VideoJob};
-pub use message::{Fault, FaultClass, FromEncoder, Message, Progress, RungUnit, SourceUnit, ToEncoder};
+pub use message::{
+    Fault, FaultClass, FromEncoder, Machine, Message, Progress, RungUnit, SourceUnit, ToEncoder,
+};
 
 /// Raised when anything here changes its shape: the executable on the disk may be newer than the server that runs.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// Of every message: length u32 (with the header), kind u8, flags u8, rung u16, PTS i64, DTS i64, duration u32, zero
 /// u32.

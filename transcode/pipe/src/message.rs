@@ -52,6 +52,16 @@ pub enum FromEncoder {
     /// About once a second while units come in, and at the end.
     Progress(Progress),
     Fault(Fault),
+    Machine(Machine),
+}
+
+/// How the machine does on which the child runs: said by the node that lends the child to another, never by a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Machine {
+    /// Its jobs need more processor time than it has: this one is to need less.
+    Short,
+    /// It takes no more jobs and will be gone: another machine is to go on with this one.
+    Leaving,
 }
 
 /// An access unit of a rung; its DTS is its PTS. Sound has rung 0. Times are in ticks of the job's timescale, those of
@@ -103,6 +113,10 @@ pub enum FaultClass {
     UnexpectedKey,
 }
 
+impl Machine {
+    pub const ALL: [Self; 2] = [Self::Short, Self::Leaving];
+}
+
 impl FaultClass {
     pub const ALL: [Self; 6] = [
         Self::Protocol,
@@ -150,6 +164,7 @@ pub(crate) const KIND_RUNG_CONFIG: u8 = 17;
 pub(crate) const KIND_RUNG_UNIT: u8 = 18;
 pub(crate) const KIND_PROGRESS: u8 = 19;
 pub(crate) const KIND_FAULT: u8 = 20;
+pub(crate) const KIND_MACHINE: u8 = 21;
 
 pub(crate) const FLAG_KEY: u8 = 1;
 pub(crate) const FLAG_FORCE: u8 = 2;

@@ -107,6 +107,7 @@ fn from_encoder() -> impl Strategy<Value = FromEncoder> {
         unit,
         progress,
         fault,
+        prop::sample::select(Machine::ALL.to_vec()).prop_map(FromEncoder::Machine),
     ]
 }
 

@@ -7,7 +7,6 @@ use bytes::buf::Chain;
 use bytes::{Buf, Bytes};
 use pipe::{Message, ToEncoder};
 use tokio::net::unix::pipe::Sender;
-use tokio::process::ChildStdin;
 
 use super::{QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX, SendError};
 
@@ -24,9 +23,8 @@ pub(super) struct Input {
 }
 
 impl Input {
-    pub(super) fn new(input: ChildStdin) -> std::io::Result<Self> {
-        let pipe = Sender::from_owned_fd(input.into_owned_fd()?)?;
-        Ok(Self { pipe: Some(pipe), waiting: VecDeque::new(), bytes: 0, is_last: false })
+    pub(super) fn new(pipe: Sender) -> Self {
+        Self { pipe: Some(pipe), waiting: VecDeque::new(), bytes: 0, is_last: false }
     }
 
     pub(super) fn waiting(&self) -> usize {

@@ -57,7 +57,7 @@ struct Sim {
     pts: i64,
     /// Whether units come.
     source: bool,
-    /// Units that came: the source is cut every half second.
+    /// Units that came: the source is cut every half second, and a segment begins every two seconds.
     units: u32,
     child: Option<SimChild>,
     /// How long a child takes to go when it is told.
@@ -96,6 +96,9 @@ impl Sim {
             matches!(input, Input::Ended) && self.child.take().is_some_and(|child| child.ends.is_none());
         if alone {
             self.failed();
+        }
+        if input == Input::NoMachine {
+            self.child = None;
         }
         self.supervisor.handle_input(input, self.now);
         self.obey();
@@ -169,7 +172,7 @@ impl Sim {
         if self.source {
             let half_second = (seconds(1) / 2).div_duration_f64(self.frame).ceil() as u32;
             if self.units.is_multiple_of(half_second) {
-                self.input(Input::Boundary);
+                self.input(Input::Boundary { independent: self.units.is_multiple_of(4 * half_second) });
             }
             self.units += 1;
             self.input(Input::UnitIn { pts: self.pts });
@@ -638,6 +641,33 @@ fn a_child_at_work_is_replaced_where_the_source_is_cut_and_that_is_no_failure() 
     assert_eq!((counters.failures, counters.overloads), (0, 0));
 }
 
+#[test]
+fn a_child_whose_machine_will_be_gone_is_replaced_where_a_segment_begins() {
+    let mut sim = Sim::new(TERMS, SOUND);
+    sim.run(seconds(5));
+    sim.told();
+    sim.input(Input::Leaving);
+    sim.run(millis(900));
+    assert_eq!(decisions(&mut sim), [] as [&str; 0], "between two parts of a segment");
+    sim.run(seconds(10));
+    assert_eq!(decisions(&mut sim), ["stop Leaving", "start 0..4"]);
+    let counters = sim.supervisor.counters();
+    assert_eq!((counters.failures, counters.overloads), (0, 0));
+}
+
+/// However long there is none: it is no fault of the job's.
+#[test]
+fn a_job_that_no_machine_takes_is_offered_again_as_it_was() {
+    let mut sim = Sim::new(TERMS, Nature { ready: None, ..SOUND });
+    for _ in 0..100 {
+        sim.told();
+        sim.input(Input::NoMachine);
+        sim.run(ASK_AGAIN + millis(50));
+        assert_eq!(sim.starts(), [(TERMS.preset, 0..TERMS.rungs)]);
+    }
+    assert_eq!(sim.supervisor.counters().failures, 0);
+}
+
 /// Who comes and goes does not shorten the wait after a failure.
 #[test]
 fn a_job_that_failed_waits_whoever_wants_it() {
@@ -688,7 +718,9 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Input::Ended),
         Just(Input::MachineShort),
         Just(Input::Tick),
-        Just(Input::Boundary),
+        any::<bool>().prop_map(|independent| Input::Boundary { independent }),
+        Just(Input::Leaving),
+        Just(Input::NoMachine),
         (0_u16..5, 0_u16..5).prop_map(|(start, end)| Input::Wanted(start..end.max(start))),
         any::<i64>().prop_map(|pts| Input::UnitIn { pts }),
         (any::<u16>(), any::<i64>()).prop_map(|(rung, pts)| Input::UnitOut { rung, pts }),

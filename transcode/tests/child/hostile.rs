@@ -9,10 +9,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use transcode::child::{Child, DRAIN, Ended, Event, QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX, SendError};
 
 use crate::clip::{Clip, clip};
-use crate::support::{Bench, gone, next, send_all, until_it_works};
+use crate::support::{Bench, gone, id, next, send_all, until_it_works};
 
 fn signal(child: &Child, signal: Signal) {
-    kill_process(Pid::from_raw(child.id() as i32).expect("a process"), signal).expect("it is ours");
+    kill_process(Pid::from_raw(id(&child) as i32).expect("a process"), signal).expect("it is ours");
 }
 
 async fn until_ended(child: &mut Child) -> Ended {
@@ -70,7 +70,7 @@ async fn a_child_that_is_stopped_fills_its_queue_and_nobody_waits() {
     let taken = fill(&mut child, &clip);
     // What Linux holds in a pipe comes on top.
     assert!((QUEUE_MESSAGES_MAX..QUEUE_MESSAGES_MAX + 200).contains(&taken), "{taken}");
-    let id = child.id();
+    let id = id(&child);
     drop(child);
     gone(id).await;
 }
@@ -145,7 +145,7 @@ fn a_flood_of_words_is_bounded() {
         let mut child = bench.start(&clip);
         assert_eq!(until_ended(&mut child).await, Ended::Finished);
         // The script may be done before its words are read.
-        let (id, patience) = (child.id(), Instant::now() + Duration::from_secs(60));
+        let (id, patience) = (id(&child), Instant::now() + Duration::from_secs(60));
         let told = loop {
             let told = String::from_utf8(log.0.lock().expect("nobody panics").clone()).expect("text");
             let of_child = format!("encoder.id={id}");

@@ -7,7 +7,7 @@ use transcode::child::{Ended, Event, SendError};
 use transcode::probe::Probe;
 
 use crate::clip::clip;
-use crate::support::{Bench, PATIENCE, executable, gone, job, next, send_all};
+use crate::support::{Bench, PATIENCE, executable, gone, id, job, next, send_all};
 
 /// All of a clip goes in before anything is taken out: writing does not wait for reading.
 #[tokio::test(flavor = "multi_thread")]
@@ -76,11 +76,11 @@ async fn a_job_goes_to_the_child_in_reserve() {
     let (bench, clip) = (Bench::real(), clip("plain"));
     let spare = bench.spare().await;
     let first = bench.start(&clip);
-    assert_eq!(first.id(), spare);
+    assert_eq!(id(&first), spare);
     let spare = bench.spare().await;
-    assert_ne!(spare, first.id());
+    assert_ne!(spare, id(&first));
     let mut second = bench.start(&clip);
-    assert_eq!(second.id(), spare);
+    assert_eq!(id(&second), spare);
     assert!(matches!(next(&mut second).await, Event::Message(FromEncoder::Ready { .. })));
 }
 
@@ -93,7 +93,7 @@ async fn a_child_in_reserve_that_is_gone_is_not_used() {
     kill_process(Pid::from_raw(spare as i32).expect("a process"), Signal::KILL).expect("it is ours");
     gone(spare).await;
     let mut child = bench.start(&clip);
-    assert_ne!(child.id(), spare);
+    assert_ne!(id(&child), spare);
     assert!(matches!(next(&mut child).await, Event::Message(FromEncoder::Ready { .. })));
 }
 
@@ -102,7 +102,7 @@ async fn a_child_that_is_dropped_is_killed() {
     let (bench, clip) = (Bench::real(), clip("plain"));
     let mut child = bench.start(&clip);
     assert!(matches!(next(&mut child).await, Event::Message(FromEncoder::Ready { .. })));
-    let (id, spare) = (child.id(), bench.spare().await);
+    let (id, spare) = (id(&child), bench.spare().await);
     drop(child);
     gone(id).await;
     drop(bench);

@@ -4,6 +4,7 @@
 #[expect(dead_code, reason = "the tests of the encoder use more of it")]
 mod clip;
 mod hostile;
+mod lent;
 mod life;
 mod process;
 mod support;

@@ -87,6 +87,11 @@ pub(crate) fn job(clip: &Clip) -> VideoJob {
     }
 }
 
+/// Of the process.
+pub(crate) fn id(child: &Child) -> u32 {
+    child.id().expect("it is a process of this machine")
+}
+
 pub(crate) fn send_all(child: &mut Child, clip: &Clip) {
     for unit in &clip.units {
         child.send(&ToEncoder::Unit(unit.clone())).expect("the queue has room for a clip");
@@ -99,7 +104,13 @@ pub(crate) async fn next(child: &mut Child) -> Event {
 
 /// Until the first unit came out.
 pub(crate) async fn until_it_works(child: &mut Child) {
-    while !matches!(next(child).await, Event::Message(FromEncoder::Unit(_))) {}
+    loop {
+        match next(child).await {
+            Event::Message(FromEncoder::Unit(_)) => return,
+            Event::Message(_) => {}
+            Event::Ended(ended) => panic!("{ended}"),
+        }
+    }
 }
 
 /// Returns when process `id` is gone.

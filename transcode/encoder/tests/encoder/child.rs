@@ -151,6 +151,7 @@ impl Outcome {
             }
             FromEncoder::Progress(progress) => self.progress = Some(progress),
             FromEncoder::Fault(fault) => self.faults.push(fault),
+            FromEncoder::Machine(machine) => panic!("{machine:?}, which is nothing for a child to say"),
         }
     }
 
