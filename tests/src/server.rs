@@ -31,13 +31,13 @@ pub struct Tidecast {
     pub(crate) data_dir: TempDir,
     /// An edge takes no publishers.
     rtmp: Option<SocketAddr>,
-    http: SocketAddr,
+    http: Option<SocketAddr>,
     /// Of a node with a certificate.
     https: Option<SocketAddr>,
     rtmps: Option<SocketAddr>,
     admin: SocketAddr,
     /// UDP and TCP.
-    webrtc: SocketAddr,
+    webrtc: Option<SocketAddr>,
     /// Of a node that is in a cluster.
     pub(crate) relay: Option<SocketAddr>,
 }
@@ -140,7 +140,7 @@ impl Tidecast {
         let any = Ports::any();
         let ports = Ports {
             rtmp: self.rtmp.unwrap_or(any.rtmp),
-            http: self.http,
+            http: self.http.unwrap_or(any.http),
             admin: self.admin,
             relay: self.relay.unwrap_or(any.relay),
         };
@@ -194,10 +194,11 @@ impl Tidecast {
             line.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('=')?.parse().ok())
         };
         let needed = |key: &str| address(&ready, key).with_context(|| format!("no {key} in: {ready}"));
-        let (http, admin) = (needed("http.listen")?, needed("admin.listen")?);
+        // A node that only encodes has neither viewers nor publishers.
+        let (http, admin) = (address(&ready, "http.listen"), needed("admin.listen")?);
         let relay = process.lines().iter().find_map(|line| address(line, "relay.listen"));
         let webrtc = process.lines().iter().find_map(|line| address(line, "webrtc.listen"));
-        let webrtc = webrtc.context("no line with webrtc.listen")?;
+        ensure!(http.is_some() == webrtc.is_some(), "viewers have one of two ports: {ready}");
         let (https, rtmps) = (address(&ready, "https.listen"), address(&ready, "rtmps.listen"));
         let rtmp = address(&ready, "rtmp.listen");
         Ok(Self { rtmp, http, https, rtmps, webrtc, admin, relay, process, setup, data_dir })
@@ -233,24 +234,24 @@ impl Tidecast {
     /// Where to publish `stream` by WHIP, with [`PUBLISH_KEY`] as the bearer token.
     #[must_use]
     pub fn whip_url(&self, stream: &str) -> String {
-        format!("http://{}/whip/{stream}", self.http)
+        self.page_url(&format!("/whip/{stream}"))
     }
 
     /// Where to watch `stream` by WHEP.
     #[must_use]
     pub fn whep_url(&self, stream: &str) -> String {
-        format!("http://{}/whep/{stream}", self.http)
+        self.page_url(&format!("/whep/{stream}"))
     }
 
     #[must_use]
     pub fn webrtc_address(&self) -> SocketAddr {
-        self.webrtc
+        self.webrtc.expect("it has viewers")
     }
 
     /// What viewers ask.
     #[must_use]
     pub fn viewer_http(&self) -> Http {
-        Http::new(self.http)
+        Http::new(self.http_address())
     }
 
     #[must_use]
@@ -260,7 +261,7 @@ impl Tidecast {
 
     #[must_use]
     pub fn http_address(&self) -> SocketAddr {
-        self.http
+        self.http.expect("it has viewers")
     }
 
     #[must_use]
@@ -349,7 +350,7 @@ impl Tidecast {
 
     #[must_use]
     pub fn page_url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.http)
+        format!("http://{}{path}", self.http_address())
     }
 
     #[must_use]

@@ -26,7 +26,7 @@ use tokio::net::unix::pipe::{Receiver, Sender, pipe};
 use tokio::process::Child as Process;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::warn;
+use tracing::{Instrument, warn};
 
 use self::input::Input;
 use crate::budget::Share;
@@ -303,7 +303,7 @@ impl Child {
     /// The child of another node, once that is found.
     fn lent(taking: Taking) -> std::io::Result<Self> {
         let ((input, to_worker), (from_worker, output)) = (pipe()?, pipe()?);
-        let carrying = tokio::spawn(lent::carry(taking, to_worker, from_worker));
+        let carrying = tokio::spawn(lent::carry(taking, to_worker, from_worker).in_current_span());
         Ok(Self::new(Host::Elsewhere(AbortOnDropHandle::new(carrying)), input, output))
     }
 
