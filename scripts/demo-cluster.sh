@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What `make demo-cluster` runs once everything is built: three servers of NATS, two nodes that take publishers, two edges, and
-# a film that goes on when the node it is published to is killed. Everything is on this machine, on ports of its own. Ctrl-C ends it.
+# What `make demo-cluster` runs once everything is built: three servers of NATS, two nodes that take publishers, two that encode, two
+# edges, and a film that goes on when the node it is published to is killed, or the one that encodes it. Everything is on this machine, on ports of its own. Ctrl-C ends it.
 #
 #   scripts/demo-cluster.sh [PATH TO tidecast]
 set -euo pipefail
@@ -54,9 +54,12 @@ done
 export TIDECAST__CLUSTER__NATS=$servers TIDECAST__CLUSTER__NATS_REPLICAS=3 TIDECAST__PLAYER__PREFER=hls
 TIDECAST__DATA_DIR=$HOME_DIR/authority "$TIDECAST" cluster init authority 2>/dev/null
 number=0
-for name in origin1 origin2 edge1 edge2; do
-    roles=all
-    [[ $name == edge* ]] && roles=edge
+for name in origin1 origin2 edge1 edge2 worker1 worker2; do
+    case $name in
+        origin*) roles=ingest,origin,edge ;;
+        edge*) roles=edge ;;
+        worker*) roles=transcode ;;
+    esac
     mkdir "$HOME_DIR/$name"
     TIDECAST__DATA_DIR=$HOME_DIR/authority "$TIDECAST" cluster invite "$name" 2>/dev/null |
         TIDECAST__DATA_DIR=$HOME_DIR/$name "$TIDECAST" cluster join - 2>/dev/null
@@ -68,13 +71,17 @@ for name in origin1 origin2 edge1 edge2; do
 done
 
 ask() { TIDECAST__ADMIN__LISTEN=$(port 2 90) "$TIDECAST" "$@"; }
-# is_there COUNT WHAT: of nodes or streams, as edge1 has heard.
-is_there() { (($(ask "$2" --json 2>/dev/null | wc -l) >= $1)); }
-for ((tenth = 0; tenth < 300; tenth++)); do
-    is_there 4 nodes && break
+# As edge1 has heard: six nodes, two of which have tried their encoders and lend them.
+are_there() {
+    local nodes
+    nodes=$(ask nodes --json 2>/dev/null) && (($(wc -l <<<"$nodes") >= 6)) &&
+        (($(grep -cE '"encode_free":(0\.[0-9]*[1-9]|[1-9])' <<<"$nodes") >= 2))
+}
+for ((tenth = 0; tenth < 600; tenth++)); do
+    are_there && break
     sleep 0.1
 done
-is_there 4 nodes || die "the nodes do not find each other; their logs are in ${HOME_DIR#"$ROOT"/}"
+are_there || die "the nodes do not find each other; their logs are in ${HOME_DIR#"$ROOT"/}"
 
 # As an encoder with two addresses: when one node is gone, it goes to the other.
 publish() {
@@ -100,6 +107,7 @@ cat <<WORDS
   what the cluster does     TIDECAST__ADMIN__LISTEN=$(port 2 90) $TIDECAST events --follow
                             (or nodes, or streams)
   kill the film's node      kill -9 ${pids[origin1]}      and go on watching
+  or one that encodes it    kill -9 ${pids[worker1]}      or ${pids[worker2]}, whichever is busy
   the logs                  ${HOME_DIR#"$ROOT"/}/*.log
 
 Ctrl-C ends it.

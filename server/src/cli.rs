@@ -60,6 +60,7 @@ Many nodes, each with such a certificate, that find each other by NATS:
   TIDECAST__CLUSTER__NATS=nats://10.0.0.1:4222       on every node
   tidecast                           takes publishers; so may others
   tidecast --roles edge              shows the streams of all of them
+  tidecast --roles transcode         encodes for whoever has no room for it
   tidecast nodes                     who is there; also streams, events
 
 Configuration:
@@ -87,7 +88,7 @@ pub(crate) struct Cli {
     /// Configuration file (TOML); without one, defaults and environment
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) config: Option<PathBuf>,
-    /// What this process does: all (the default), edge, or "ingest, transcode, origin"
+    /// What this process does: all (the default), or some of "ingest,origin", transcode and edge
     #[arg(long, value_name = "ROLES", global = true)]
     pub(crate) roles: Option<String>,
     /// The node whose streams an edge serves, https://HOST:PORT

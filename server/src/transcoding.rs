@@ -37,6 +37,9 @@ impl ingest::Ladder for Transcoding {
     fn derive(&self, id: &StreamId, tracks: &[TrackRecord], frame_rate: Option<f64>) -> Vec<TrackRecord> {
         let lent = self.workers.as_ref().map_or(0.0, |workers| workers.free());
         let free = if self.encodes_here() { self.budget.free().max(lent) } else { lent };
+        if free <= 0.0 && self.workers.is_some() && self.ladders.of(id).config != LadderConfig::Off {
+            warn!(stream.id = %id, "no node has room to encode it: it is passed through for as long as it lasts");
+        }
         transcode::derive(&self.ladders, free, id, tracks, frame_rate)
     }
 

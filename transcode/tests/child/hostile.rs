@@ -12,7 +12,7 @@ use crate::clip::{Clip, clip};
 use crate::support::{Bench, gone, id, next, send_all, until_it_works};
 
 fn signal(child: &Child, signal: Signal) {
-    kill_process(Pid::from_raw(id(&child) as i32).expect("a process"), signal).expect("it is ours");
+    kill_process(Pid::from_raw(id(child) as i32).expect("a process"), signal).expect("it is ours");
 }
 
 async fn until_ended(child: &mut Child) -> Ended {
