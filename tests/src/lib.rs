@@ -9,6 +9,7 @@
 //!   [`strict`]      an independent reader of playlists that forgives nothing
 //!   [`ffprobe`]     what a foreign demuxer sees in what was kept, and [`fmp4`] what is written there
 //!   [`browser`]     Chromium on the watch page, [`aiortc`], WebRTC that is no browser's; both told of by a [`script`]
+//!   [`chaos`]       what befalls nodes and children, by number
 //!   [`network`]     a bad one, for a browser to be in, and [`turn`], a relay around a firewall
 //!   [`tls`]         certificates, and viewers that look at them; [`pebble`], an authority that signs them
 //!
@@ -16,6 +17,7 @@
 
 pub mod aiortc;
 pub mod browser;
+pub mod chaos;
 pub mod cluster;
 pub mod crowd;
 pub mod ffprobe;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use harness::browser::Browser;
+use harness::chaos;
 use harness::ffprobe::{self, Packet};
 use harness::fmp4;
 use harness::media::output_dir;
@@ -406,21 +407,14 @@ fn a_child_that_dies_or_hangs_costs_its_rungs_two_segments_and_nobody_else_anyth
     server.stop()
 }
 
-/// Children of two streams are killed and stopped at random. `CHAOS_SEEDS`: how many schedules, from `CHAOS_FIRST` on; the
-/// first of all, if nothing is said.
+/// Children of two streams are killed and stopped at random.
 #[test]
 fn whatever_befalls_children_other_streams_do_not_notice() -> Result<()> {
     let _turn = turn();
-    let number = |name| std::env::var(name).map_or(Ok(1), |number| number.parse::<u64>());
-    let first = number("CHAOS_FIRST")?;
-    for seed in first..first + number("CHAOS_SEEDS")? {
-        chaos(seed).with_context(|| format!("seed {seed}"))?;
-        println!("seed {seed}: survived");
-    }
-    Ok(())
+    chaos::survive(strike_children)
 }
 
-fn chaos(seed: u64) -> Result<()> {
+fn strike_children(seed: u64) -> Result<()> {
     const STREAMS: [&str; 2] = ["live/left", "live/right"];
     let server = server("90:60k")?;
     let publishers = STREAMS.map(|stream| Publisher::of_clip("gop-2", &server.publish_url(stream)));
