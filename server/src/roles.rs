@@ -14,7 +14,7 @@ use std::time::{Instant, SystemTime};
 
 use anyhow::Context;
 use cluster::Node;
-use edge::{Neighbours, Programmes, PullMetrics, Puller, Site, Upstreams, Whep};
+use edge::{Admission, Neighbours, Programmes, PullMetrics, Puller, Site, Upstreams, Whep};
 use hls::Catalog;
 use ingest::rtmp::{self, Server as Rtmp};
 use ingest::whip::{self, Whip};
@@ -43,6 +43,7 @@ use crate::membership::{Counts, Membership};
 use crate::offer::Offer;
 use crate::publishing::Publishing;
 use crate::route::FleetRoute;
+use crate::standing::Doors;
 use crate::transcoding::Transcoding;
 use crate::viewers::{Encrypted, Viewers};
 
@@ -55,6 +56,7 @@ pub(crate) struct Roles {
     certificates: Option<Certificates>,
     admin: Admin,
     membership: Membership,
+    doors: Doors,
     counted: Counted,
 }
 
@@ -265,6 +267,12 @@ impl Roles {
         let relay = bind_relay(config, identity.as_ref(), handed, &catalog, &streams, offer, &mut metrics)?;
         let backstage = Arc::new(backstage);
         let neighbours = neighbours(&membership, || route(config, &membership));
+        let doors = Doors {
+            gate: Some(gate.clone()),
+            admission: Admission::default(),
+            whep: webrtc.whep.clone(),
+            neighbours: neighbours.clone(),
+        };
         let viewers = Viewers::bind(
             config,
             certificates.as_ref(),
@@ -273,6 +281,7 @@ impl Roles {
                 site()
                     .with_prefer(config.player.prefer)
                     .with_neighbours(neighbours.clone())
+                    .with_admission(doors.admission.clone())
                     .with_backstage(backstage.clone())
                     .with_endpoint(Arc::new(Publishing(whip.clone())))
                     .with_endpoint(Arc::new(webrtc.whep.clone()))
@@ -297,6 +306,7 @@ impl Roles {
                 claims,
             })),
             membership,
+            doors,
             counted,
             // Last: whoever can ask for readiness may rely on the other ports.
             admin: Admin::bind(config.admin.listen, handed, metrics, api)?,
@@ -343,9 +353,16 @@ impl Roles {
             Counted { hls, port, catalog: catalog.clone(), audience: http.audience().clone(), streams: None };
         let offer = Offer::Pulled { catalog: catalog.clone(), puller: puller.clone() };
         let relay = bind_relay(config, Some(&identity), handed, &catalog, &streams, offer, &mut metrics)?;
+        let doors = Doors {
+            gate: None,
+            admission: Admission::default(),
+            whep: webrtc.whep.clone(),
+            neighbours: neighbours.clone(),
+        };
         let site = || {
             Site::remote(puller.clone())
                 .with_neighbours(neighbours.clone())
+                .with_admission(doors.admission.clone())
                 .with_alternates(config.http.alternates.clone())
                 .with_prefer(config.player.prefer)
                 .with_endpoint(Arc::new(webrtc.whep.clone()))
@@ -357,6 +374,7 @@ impl Roles {
             relay,
             source: Source::Pulled(Box::new(Pulled { puller, upstream: config.upstream.clone(), webrtc })),
             membership,
+            doors,
             counted,
             admin: Admin::bind(config.admin.listen, handed, metrics, api)?,
         })
@@ -464,9 +482,10 @@ impl Roles {
             }
         };
         let admin = self.admin.run(drain.clone(), admin_stop.clone());
+        let doors = self.doors.keep(self.membership.standing(), drain.clone());
         let counted = self.counted;
         let membership = self.membership.run(node, move || counted.read(), drain.clone(), admin_stop.clone());
-        let (gate, (), (), ()) = tokio::join!(roles, admin, certificate, membership);
+        let (gate, (), (), (), ()) = tokio::join!(roles, admin, certificate, membership, doors);
         // Not before: with it go the sessions, and viewers would be told that they are over.
         drop(gate);
     }
