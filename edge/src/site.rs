@@ -30,7 +30,7 @@ use crate::endpoint::Endpoint;
 use crate::listener::Respond;
 use crate::neighbours::{self, Neighbours};
 use crate::prefer::Transport;
-use crate::pull::{JoinError, Puller};
+use crate::pull::{JoinError, Others, Puller, others};
 use crate::state::PublishPorts;
 use crate::trust::Trust;
 use crate::unlisted::Unlisted;
@@ -63,6 +63,8 @@ pub struct Site {
     alternates: Alternates,
     /// `None` if there is no other node.
     neighbours: Option<Arc<dyn Neighbours>>,
+    /// Whose streams are listed beside those of this node.
+    others: Option<Arc<Others>>,
     admission: Admission,
     /// `None` where there are no viewers by WebRTC.
     prefer: Option<Transport>,
@@ -88,6 +90,7 @@ impl Site {
             unlisted: Unlisted::default(),
             alternates: Alternates::default(),
             neighbours: None,
+            others: None,
             admission: Admission::default(),
             prefer: None,
             backstage: None,
@@ -158,6 +161,13 @@ impl Site {
 
     fn alternates(&self) -> Alternates {
         self.alternates.or(|| self.neighbours.as_ref().map(|others| others.origins()).unwrap_or_default())
+    }
+
+    /// Lists the streams of other nodes too: who asks for one is sent to where it can be watched.
+    #[must_use]
+    pub fn with_others(mut self, others: Option<Arc<Others>>) -> Self {
+        self.others = others;
+        self
     }
 
     /// Takes newcomers only as far as `admission` says.
@@ -275,6 +285,7 @@ impl Site {
                 Some(puller) if path == "/state" || path.starts_with("/state/") => {
                     self.remote_state(puller, path, headers, viewer).await
                 }
+                None if path == "/state" => self.list(headers).await,
                 _ => self.get(path, headers, viewer),
             },
             _ => {
@@ -305,6 +316,15 @@ impl Site {
         // An operator may take it back.
         response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
         response
+    }
+
+    /// What is live, here and at the other nodes.
+    async fn list(&self, headers: &HeaderMap) -> Response<Bytes> {
+        let (registry, catalog) = (&self.registry, &self.catalog);
+        let own = state::List::of(registry, catalog, &self.audience, &self.unlisted, self.ports);
+        let Some(others) = &self.others else { return json(&own, headers) };
+        let own = serde_json::to_value(own).expect("a state has only strings, numbers and lists");
+        json(&others::joined(own, others.streams().await), headers)
     }
 
     async fn remote_state(
@@ -350,10 +370,6 @@ impl Site {
                 json(&told, headers)
             }
             ["trust", rest @ ..] if self.trust.is_some() => self.trust(rest, headers),
-            ["state"] => {
-                let (registry, catalog) = (&self.registry, &self.catalog);
-                json(&state::List::of(registry, catalog, &self.audience, &self.unlisted, self.ports), headers)
-            }
             ["state", app, stream] => match StreamId::new(app, stream) {
                 Ok(id) => {
                     json(&state::Entry::of(&id, &self.registry, &self.catalog, &self.audience), headers)

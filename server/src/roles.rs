@@ -14,7 +14,7 @@ use std::time::{Instant, SystemTime};
 
 use anyhow::Context;
 use cluster::Node;
-use edge::{Admission, Neighbours, Programmes, PullMetrics, Puller, Site, Upstreams, Whep};
+use edge::{Admission, Neighbours, Others, Programmes, PullMetrics, Puller, Site, Upstreams, Whep};
 use hls::Catalog;
 use ingest::rtmp::{self, Server as Rtmp};
 use ingest::whip::{self, Whip};
@@ -266,7 +266,10 @@ impl Roles {
         let offer = Offer::Own { catalog: catalog.clone(), streams: streams.clone(), site: site() };
         let relay = bind_relay(config, identity.as_ref(), handed, &catalog, &streams, offer, &mut metrics)?;
         let backstage = Arc::new(backstage);
-        let neighbours = neighbours(&membership, || route(config, &membership));
+        let route = route(config, &membership);
+        let neighbours = neighbours(&membership, || route.clone());
+        let others = membership.dialer.clone().map(|dialer| Upstreams::routed(dialer, route));
+        let others = others.map(|upstreams| Arc::new(Others::new(upstreams)));
         let doors = Doors {
             gate: Some(gate.clone()),
             admission: Admission::default(),
@@ -281,6 +284,7 @@ impl Roles {
                 site()
                     .with_prefer(config.player.prefer)
                     .with_neighbours(neighbours.clone())
+                    .with_others(others.clone())
                     .with_admission(doors.admission.clone())
                     .with_backstage(backstage.clone())
                     .with_endpoint(Arc::new(Publishing(whip.clone())))
