@@ -1,6 +1,7 @@
 //! The commands that ask the running process of this machine, by its admin port, and what they print.
 
 use std::collections::BTreeSet;
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -18,12 +19,24 @@ use crate::commands::print;
 
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
+/// As often as nodes read their loads.
+const TOP_EVERY: Duration = Duration::from_secs(1);
+
+/// For a terminal (ECMA-48, and what every one has taken over from xterm): another screen without a cursor on which lines
+/// are cut and not broken; back to the one before; to the top; nothing more on this line; nothing more below.
+const SCREEN: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
+const SCREEN_BACK: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
+const TOP: &str = "\x1b[H";
+const LINE_END: &str = "\x1b[K\n";
+const BELOW: &str = "\x1b[J";
+
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Question {
     Nodes,
     Drain { node: NodeId, undo: bool },
     Streams,
+    Top,
     Events { follow: bool },
 }
 
@@ -50,9 +63,42 @@ pub(crate) fn run(admin: SocketAddr, question: Question, as_json: bool) -> anyho
                 let answer = get(admin, "/api/v1/streams").await?;
                 print(&if as_json { lines(&answer["streams"]) } else { streams(&answer["streams"]) })
             }
+            Question::Top => top(admin).await,
             Question::Events { follow } => events(admin, follow, as_json).await,
         }
     })
+}
+
+/// Until Ctrl-C; what is no terminal gets it once.
+async fn top(admin: SocketAddr) -> anyhow::Result<()> {
+    if !io::stdout().is_terminal() {
+        return print(&both(&get(admin, "/api/v1/nodes").await?, &get(admin, "/api/v1/streams").await?));
+    }
+    let interrupted = tokio::signal::ctrl_c();
+    print(SCREEN)?;
+    let drawing = async {
+        loop {
+            let (nodes, streams) = (get(admin, "/api/v1/nodes").await, get(admin, "/api/v1/streams").await);
+            let text = match (nodes, streams) {
+                (Ok(nodes), Ok(streams)) => both(&nodes, &streams),
+                // It may come back.
+                (Err(error), _) | (_, Err(error)) => format!("{error:#}\n"),
+            };
+            print(&format!("{TOP}{}{BELOW}", text.replace('\n', LINE_END)))?;
+            tokio::time::sleep(TOP_EVERY).await;
+        }
+    };
+    let drawn: anyhow::Result<()> = tokio::select! {
+        drawn = drawing => drawn,
+        pressed = interrupted => pressed.context("cannot listen for Ctrl-C"),
+    };
+    print(SCREEN_BACK)?;
+    drawn
+}
+
+fn both(told_nodes: &Value, told_streams: &Value) -> String {
+    let nodes = nodes(&told_nodes["nodes"], &told_nodes["drained"]);
+    format!("{nodes}\n{}", streams(&told_streams["streams"]))
 }
 
 async fn events(admin: SocketAddr, follow: bool, as_json: bool) -> anyhow::Result<()> {

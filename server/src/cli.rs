@@ -60,7 +60,7 @@ Many nodes, each with such a certificate, that find each other by NATS:
   TIDECAST__CLUSTER__NATS=nats://10.0.0.1:4222       on every node
   tidecast                           takes publishers; so may others
   tidecast --roles edge              shows the streams of all of them
-  tidecast nodes                     who is there; also streams, events
+  tidecast nodes                     who is there; also streams, events, top
   tidecast nodes drain NODE          it takes nothing new, and its publishers
                                      and viewers go to others; --undo
 
@@ -165,6 +165,8 @@ pub(crate) enum Command {
     },
     /// What is published, and to which node: asks the tidecast that runs here
     Streams(Output),
+    /// Nodes and streams, once a second until Ctrl-C: asks the tidecast that runs here
+    Top,
     /// What has happened in the cluster: asks the tidecast that runs here
     Events {
         /// Go on with what happens

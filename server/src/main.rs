@@ -75,6 +75,7 @@ fn main() -> ExitCode {
             ask(&cli, Question::Drain { node: node.clone(), undo: *undo }, output)
         }
         Some(Command::Streams(output)) => ask(&cli, Question::Streams, output),
+        Some(Command::Top) => ask(&cli, Question::Top, &Output { json: false }),
         Some(Command::Events { follow, output }) => ask(&cli, Question::Events { follow: *follow }, output),
         Some(Command::Cluster(command)) => commands::load(&cli).and_then(|loaded| match command {
             ClusterCommand::Init { name } => commands::cluster_init(&loaded, name),
