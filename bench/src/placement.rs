@@ -1,7 +1,7 @@
 //! Where the viewers of every stream are sent, in a large cluster, before and after an edge is gone.
 
 use anyhow::{Result, ensure};
-use cluster::{Boot, Load, Node, Phase, Role, Seen, State, place};
+use cluster::{Boot, Candidate, Load, Node, Phase, Role, State, place};
 use media::{NodeId, StreamId};
 
 use crate::Options;
@@ -23,7 +23,7 @@ pub(crate) fn run(_: &Options) -> Result<Vec<Table>> {
         let mut nodes: Vec<_> = (0..edges).map(edge).collect::<Result<_>>()?;
         let (mut before, mut after) = (Vec::new(), Vec::new());
         let first = cpu_time_of(|| before = place_all(&nodes, &streams));
-        let gone = nodes.swap_remove(0).node.id;
+        let gone = nodes.swap_remove(0).id;
         let second = cpu_time_of(|| after = place_all(&nodes, &streams));
         let moved = before.iter().zip(&after).filter(|(before, after)| before != after).count();
         let had_to = before.iter().filter(|node| node.as_ref() == Some(&gone)).count();
@@ -35,8 +35,8 @@ pub(crate) fn run(_: &Options) -> Result<Vec<Table>> {
     Ok(vec![table])
 }
 
-fn edge(number: usize) -> Result<Seen> {
-    let node = Node {
+fn edge(number: usize) -> Result<Node> {
+    Ok(Node {
         id: format!("edge{number}").parse()?,
         boot: Boot(1),
         roles: vec![Role::Edge],
@@ -46,11 +46,12 @@ fn edge(number: usize) -> Result<Seen> {
         relay: None,
         viewers: Some(format!("https://edge{number}.example")),
         load: Load::default(),
-    };
-    Ok(Seen { node, silent_ms: 0, state: State::Serving })
+        room: None,
+    })
 }
 
-fn place_all(nodes: &[Seen], streams: &[StreamId]) -> Vec<Option<NodeId>> {
-    let best = |id| place::best(nodes, id, None, "zone0", None).map(|judged| judged.node);
+fn place_all(nodes: &[Node], streams: &[StreamId]) -> Vec<Option<NodeId>> {
+    let candidates = || nodes.iter().map(|node| Candidate { node, state: State::Serving });
+    let best = |id| place::best(candidates(), id, None, "zone0", None).map(|judged| judged.node);
     streams.iter().map(best).collect()
 }

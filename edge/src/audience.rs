@@ -41,6 +41,13 @@ impl Audience {
     }
 }
 
+impl Present {
+    /// That is watched.
+    pub(crate) fn stream(&self) -> &StreamId {
+        &self.id
+    }
+}
+
 impl Drop for Present {
     fn drop(&mut self) {
         self.audience.change(|viewers| {

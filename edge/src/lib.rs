@@ -1,6 +1,7 @@
 //! Viewer-facing delivery: the HTTP listener, LL-HLS out of the segment index, the state of streams as JSON,
 //! and the pages; among them the one that tells a broadcaster how the stream is.
 
+mod admission;
 mod alternates;
 mod audience;
 mod connect;
@@ -19,6 +20,7 @@ mod trust;
 mod unlisted;
 mod whep;
 
+pub use admission::{Admission, Takes};
 pub use alternates::Alternates;
 pub use audience::Audience;
 pub use connect::{Backstage, Refused};
@@ -27,7 +29,7 @@ pub use listener::{Listener, SOCKET};
 pub use metrics::Metrics;
 pub use neighbours::{Neighbour, Neighbours};
 pub use prefer::Transport;
-pub use pull::{JoinError, PullMetrics, Puller, Route, Upstreams, Watching};
+pub use pull::{JoinError, Others, PullMetrics, Puller, Route, Upstreams, Watching};
 pub use site::Site;
 #[cfg(any(test, fuzzing))]
 pub use site::fuzzing;

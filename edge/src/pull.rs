@@ -14,6 +14,7 @@
 mod backfill;
 mod log;
 mod mirror;
+pub(crate) mod others;
 mod pulls;
 mod states;
 mod task;
@@ -43,6 +44,7 @@ use self::pulls::{Phase, Pulls};
 use self::states::States;
 use crate::audience::Audience;
 
+pub use self::others::Others;
 pub use self::pulls::Watching;
 pub use self::upstreams::{Route, Upstreams};
 

@@ -22,14 +22,15 @@ use player_demo::{Asset, Page};
 use relay::StreamRegistry;
 use serde::Serialize;
 
+use crate::admission::{Admission, Answer, Takes, judge};
 use crate::alternates::Alternates;
 use crate::audience::Audience;
 use crate::connect::{self, Backstage};
 use crate::endpoint::Endpoint;
 use crate::listener::Respond;
-use crate::neighbours::Neighbours;
+use crate::neighbours::{self, Neighbours};
 use crate::prefer::Transport;
-use crate::pull::{JoinError, Puller};
+use crate::pull::{JoinError, Others, Puller, others};
 use crate::state::PublishPorts;
 use crate::trust::Trust;
 use crate::unlisted::Unlisted;
@@ -42,7 +43,7 @@ const REVALIDATED: HeaderValue = HeaderValue::from_static("no-cache");
 /// The name holds a hash of the content.
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 /// For one person: no cache on the way may keep it.
-const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+pub(crate) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// What phones offer to install (RFC 2585, §4.1, names `application/pkix-cert`, which iOS does not).
 const X509_CERTIFICATE: HeaderValue = HeaderValue::from_static("application/x-x509-ca-cert");
 const NOT_FOUND_BRIEFLY: HeaderValue = HeaderValue::from_static("public, max-age=1");
@@ -62,6 +63,9 @@ pub struct Site {
     alternates: Alternates,
     /// `None` if there is no other node.
     neighbours: Option<Arc<dyn Neighbours>>,
+    /// Whose streams are listed beside those of this node.
+    others: Option<Arc<Others>>,
+    admission: Admission,
     /// `None` where there are no viewers by WebRTC.
     prefer: Option<Transport>,
     /// `None` where nobody publishes.
@@ -86,6 +90,8 @@ impl Site {
             unlisted: Unlisted::default(),
             alternates: Alternates::default(),
             neighbours: None,
+            others: None,
+            admission: Admission::default(),
             prefer: None,
             backstage: None,
             endpoints: Vec::new(),
@@ -157,35 +163,61 @@ impl Site {
         self.alternates.or(|| self.neighbours.as_ref().map(|others| others.origins()).unwrap_or_default())
     }
 
-    /// Where viewers of what `path` is of are sent, if it is of a stream of another node.
-    fn leads_elsewhere(&self, uri: &Uri) -> Option<Response<Bytes>> {
-        let neighbours = self.neighbours.as_ref().filter(|_| self.upstream.is_none())?;
+    /// Lists the streams of other nodes too: who asks for one is sent to where it can be watched.
+    #[must_use]
+    pub fn with_others(mut self, others: Option<Arc<Others>>) -> Self {
+        self.others = others;
+        self
+    }
+
+    /// Takes newcomers only as far as `admission` says.
+    #[must_use]
+    pub fn with_admission(mut self, admission: Admission) -> Self {
+        self.admission = admission;
+        self
+    }
+
+    /// Whether `request` is answered here.
+    fn turn(&self, method: &Method, uri: &Uri) -> Turn {
         let path = without_token(uri.path());
-        let mut steps = path.split('/').skip(1);
-        let kind = steps.next()?;
-        if !["hls", "whep", "watch", "embed", "state"].contains(&kind) {
-            return None;
+        if let Some(neighbours) = self.neighbours.as_ref().filter(|_| self.upstream.is_none())
+            && let Some(id) = neighbours::stream_of(&path)
+            && neighbours.is_elsewhere(&id)
+        {
+            return Turn::Away(match neighbours.best_other(&id) {
+                Some(origin) => neighbours::sent_to(&origin, uri),
+                None => neighbours::full(),
+            });
         }
-        let id = StreamId::new(steps.next()?, steps.next()?).ok()?;
-        if !neighbours.is_elsewhere(&id) {
-            return None;
+        let takes = self.admission.get();
+        // As nearly always: for each request as little as can be.
+        if takes == Takes::Everybody {
+            return Turn::Here;
         }
-        Some(match neighbours.best_other(&id) {
-            Some(origin) => sent_to(&origin, uri.path_and_query().map_or("/", |path| path.as_str())),
-            None => full(),
-        })
+        let Some((newcomer, id)) = neighbours::newcomer(method, &path) else { return Turn::Here };
+        let other = || {
+            let neighbours = self.neighbours.as_ref().filter(|_| !neighbours::was_sent(uri))?;
+            neighbours.other_with_room(&id)
+        };
+        match judge(newcomer, takes, other) {
+            Answer::Welcome => Turn::Here,
+            Answer::Lower => Turn::Lower,
+            Answer::Other(origin) => Turn::Away(neighbours::sent_for_room(&origin, uri)),
+            Answer::Full => Turn::Away(neighbours::full()),
+        }
     }
 
     /// `GET /where/{app}/{stream}`: the playlist at the node that the viewer is best off with, or why it is which.
     fn whereabouts(&self, id: &StreamId, headers: &HeaderMap) -> Response<Bytes> {
         let playlist = format!("/hls/{id}/index.m3u8");
-        let Some(neighbours) = &self.neighbours else { return sent_to("", &playlist) };
+        let sent = |origin: &str| neighbours::redirect(origin, &playlist, "watch it there\n");
+        let Some(neighbours) = &self.neighbours else { return sent("") };
         if wants_json(headers) {
             return json(&serde_json::json!({ "nodes": neighbours.ranked(id) }), headers);
         }
         match neighbours.best(id) {
-            Some(origin) => sent_to(&origin, &playlist),
-            None => full(),
+            Some(origin) => sent(&origin),
+            None => neighbours::full(),
         }
     }
 
@@ -253,6 +285,7 @@ impl Site {
                 Some(puller) if path == "/state" || path.starts_with("/state/") => {
                     self.remote_state(puller, path, headers, viewer).await
                 }
+                None if path == "/state" => self.list(headers).await,
                 _ => self.get(path, headers, viewer),
             },
             _ => {
@@ -283,6 +316,15 @@ impl Site {
         // An operator may take it back.
         response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
         response
+    }
+
+    /// What is live, here and at the other nodes.
+    async fn list(&self, headers: &HeaderMap) -> Response<Bytes> {
+        let (registry, catalog) = (&self.registry, &self.catalog);
+        let own = state::List::of(registry, catalog, &self.audience, &self.unlisted, self.ports);
+        let Some(others) = &self.others else { return json(&own, headers) };
+        let own = serde_json::to_value(own).expect("a state has only strings, numbers and lists");
+        json(&others::joined(own, others.streams().await), headers)
     }
 
     async fn remote_state(
@@ -328,10 +370,6 @@ impl Site {
                 json(&told, headers)
             }
             ["trust", rest @ ..] if self.trust.is_some() => self.trust(rest, headers),
-            ["state"] => {
-                let (registry, catalog) = (&self.registry, &self.catalog);
-                json(&state::List::of(registry, catalog, &self.audience, &self.unlisted, self.ports), headers)
-            }
             ["state", app, stream] => match StreamId::new(app, stream) {
                 Ok(id) => {
                     json(&state::Entry::of(&id, &self.registry, &self.catalog, &self.audience), headers)
@@ -427,32 +465,44 @@ fn no_name(error: NameError) -> Response<Bytes> {
     text(StatusCode::NOT_FOUND, &format!("not the name of a stream: {error}\n"))
 }
 
+/// Whose a request is.
+enum Turn {
+    Here,
+    /// Of this node, and with fewer renditions.
+    Lower,
+    /// Another node's, or nobody's.
+    Away(Response<Bytes>),
+}
+
 enum Wanted {
     /// Below `/hls/`: may be held, so that the request itself is not kept.
     Media(Head),
-    /// Another node has it.
-    Elsewhere(Response<Bytes>),
+    Away(Response<Bytes>),
     Other(Request<()>),
 }
 
 impl Wanted {
-    fn of(request: Request<()>) -> Self {
+    fn of(request: Request<()>, turn: Turn) -> Self {
+        if let Turn::Away(response) = turn {
+            return Self::Away(response);
+        }
         let path = without_token(request.uri().path());
         if !path.starts_with("/hls/") {
             return Self::Other(request);
         }
-        Self::Media(Head::new(request.method(), &path, request.uri().query(), request.headers()))
+        let head = Head::new(request.method(), &path, request.uri().query(), request.headers());
+        Self::Media(if matches!(turn, Turn::Lower) { head.with_lower_only() } else { head })
     }
 }
 
 impl Respond for Site {
     fn respond(&self, viewer: IpAddr, request: Request<()>) -> impl Future<Output = Response<Body>> + Send {
-        let wanted =
-            self.leads_elsewhere(request.uri()).map_or_else(|| Wanted::of(request), Wanted::Elsewhere);
+        let turn = self.turn(request.method(), request.uri());
+        let wanted = Wanted::of(request, turn);
         async move {
             // By reference, and in a box what is seldom: this is moved about for each request.
             match &wanted {
-                Wanted::Elsewhere(response) => response.clone().map(|bytes| Either::Right(Full::new(bytes))),
+                Wanted::Away(response) => response.clone().map(|bytes| Either::Right(Full::new(bytes))),
                 Wanted::Media(head) => self.media(viewer, head).await.map(Either::Left),
                 Wanted::Other(request) => {
                     let other = Box::pin(self.other(viewer, request));
@@ -468,9 +518,9 @@ impl Respond for Site {
 
     async fn respond_to(&self, peer: IpAddr, request: Request<Bytes>) -> Response<Body> {
         let response = match self.endpoint(request.uri().path()) {
-            Some(endpoint) => match self.leads_elsewhere(request.uri()) {
-                Some(elsewhere) => elsewhere,
-                None => endpoint.respond(peer, request).await,
+            Some(endpoint) => match self.turn(request.method(), request.uri()) {
+                Turn::Away(response) => response,
+                Turn::Here | Turn::Lower => endpoint.respond(peer, request).await,
             },
             None => text(StatusCode::NOT_FOUND, "nothing here\n"),
         };
@@ -508,28 +558,6 @@ fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
         .get(ACCEPT)
         .and_then(|accept| accept.to_str().ok())
         .is_some_and(|accept| accept.contains(media_type))
-}
-
-/// The same at another node, which may be another one the next time.
-fn sent_to(origin: &str, path: &str) -> Response<Bytes> {
-    let Ok(location) = HeaderValue::try_from(format!("{origin}{path}")) else {
-        return text(StatusCode::BAD_REQUEST, "the address cannot be sent on\n");
-    };
-    let mut response = text(StatusCode::TEMPORARY_REDIRECT, "another node has it\n");
-    let out = response.headers_mut();
-    out.insert(LOCATION, location);
-    out.insert(CACHE_CONTROL, NO_STORE);
-    out.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    response
-}
-
-fn full() -> Response<Bytes> {
-    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "every node is full; try again in a moment\n");
-    let out = response.headers_mut();
-    out.insert(RETRY_AFTER, HeaderValue::from_static("5"));
-    out.insert(CACHE_CONTROL, NO_STORE);
-    out.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    response
 }
 
 fn asset(asset: Asset, headers: &HeaderMap) -> Response<Bytes> {
@@ -582,7 +610,7 @@ fn cached(body: Bytes, content_type: &'static str, etag: &str, headers: &HeaderM
     response
 }
 
-fn text(status: StatusCode, words: &str) -> Response<Bytes> {
+pub(crate) fn text(status: StatusCode, words: &str) -> Response<Bytes> {
     let mut response = Response::new(Bytes::copy_from_slice(words.as_bytes()));
     *response.status_mut() = status;
     let out = response.headers_mut();

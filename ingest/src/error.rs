@@ -19,6 +19,9 @@ pub enum Refusal {
     NameTaken(StreamId),
     #[error("{id} is already being published, to node {node}")]
     TakenElsewhere { id: StreamId, node: String },
+    /// The operator has ordered it.
+    #[error("this node takes no publishers at the moment; publish to another node")]
+    Draining,
     /// The operator must act: the system gives no random numbers.
     #[error("the server cannot make a session id")]
     NoRandomness,
@@ -71,6 +74,9 @@ pub enum PublishError {
     AudioChanged,
     #[error("another publisher has taken over this stream")]
     TakenOver,
+    /// The operator has ordered it.
+    #[error("this node takes no publishers any more; connect again, to another node")]
+    Draining,
     /// Connected, but without media for so long that the session was given up.
     #[error("no media came for so long that the stream was ended; connect again")]
     Over,

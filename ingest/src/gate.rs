@@ -2,7 +2,7 @@
 //! that nobody publishes is over.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -64,6 +64,8 @@ pub(crate) struct Shared {
     /// Locked before a slot, never after.
     slots: Mutex<HashMap<StreamId, Arc<Slot>>>,
     claims: AtomicU64,
+    /// Set before slots are looked at, and read with them locked.
+    is_shut: AtomicBool,
     refusals: Refusals,
 }
 
@@ -84,6 +86,8 @@ pub(crate) struct Claims {
     heard: Instant,
     /// Another node goes on with the session; here it stands still until nobody can be watching it.
     handed_over: bool,
+    /// The last publisher was, by [`Gate::shut`].
+    sent_away: bool,
     session: Option<Session>,
 }
 
@@ -98,6 +102,7 @@ impl Gate {
     ) -> Self {
         let slots = Mutex::default();
         let claims = AtomicU64::new(1);
+        let is_shut = AtomicBool::new(false);
         let refusals = Refusals::default();
         let others = Arc::new(NoOtherNodes);
         let shared = Shared {
@@ -110,6 +115,7 @@ impl Gate {
             others,
             slots,
             claims,
+            is_shut,
             refusals,
         };
         Self { shared: Arc::new(shared) }
@@ -140,9 +146,15 @@ impl Gate {
     /// [`Gate::publish`], which judges the key: a wrong one asks nobody anything.
     ///
     /// # Errors
-    /// [`Refusal::TakenElsewhere`].
+    /// [`Refusal::TakenElsewhere`], [`Refusal::Draining`].
     pub async fn prepare(&self, id: &StreamId, key: &Secret) -> Result<(), Refusal> {
-        if !self.shared.authorize.may_publish(id, key) || self.has(id) {
+        if !self.shared.authorize.may_publish(id, key) {
+            return Ok(());
+        }
+        if self.shared.is_shut.load(Ordering::SeqCst) {
+            return Err(Refusal::Draining);
+        }
+        if self.has(id) {
             return Ok(());
         }
         let claimed = self.shared.others.claim(id).await;
@@ -153,6 +165,23 @@ impl Gate {
             self.restore(&checkpoint, Instant::now(), SystemTime::now());
         }
         Ok(())
+    }
+
+    /// Sends every publisher away, to publish to another node, and lets nobody in until [`Gate::open`]. Their sessions wait
+    /// for them here, as for anybody who is lost, until the other node goes on with them.
+    pub fn shut(&self) {
+        self.shared.is_shut.store(true, Ordering::SeqCst);
+        for slot in self.lock().values() {
+            let mut claims = slot.lock();
+            let is_publishing = claims.owner != 0 || claims.newest != 0;
+            (claims.owner, claims.newest) = (0, 0);
+            claims.sent_away |= is_publishing;
+        }
+    }
+
+    /// Lets publishers in again.
+    pub fn open(&self) {
+        self.shared.is_shut.store(false, Ordering::SeqCst);
     }
 
     /// A session of this node, and not of another by now.
@@ -198,6 +227,9 @@ impl Gate {
         let session = SessionId::from_random(getrandom::u64().map_err(|_| Refusal::NoRandomness)?);
         let claim = self.shared.claims.fetch_add(1, Ordering::Relaxed);
         let mut slots = self.lock();
+        if self.shared.is_shut.load(Ordering::SeqCst) {
+            return Err(Refusal::Draining);
+        }
         let slot = slots.entry(id.clone()).or_insert_with(|| Slot::new(id.clone(), now));
         let mut claims = slot.lock();
         if !claims.admit(claim, now, self.shared.policy.on_conflict) {
@@ -255,8 +287,8 @@ impl Gate {
 impl Slot {
     fn new(id: StreamId, now: Instant) -> Arc<Self> {
         let claims =
-            Mutex::new(Claims { newest: 0, owner: 0, heard: now, handed_over: false, session: None });
-        Arc::new(Self { id, claims })
+            Claims { newest: 0, owner: 0, heard: now, handed_over: false, sent_away: false, session: None };
+        Arc::new(Self { id, claims: Mutex::new(claims) })
     }
 
     pub(crate) fn id(&self) -> &StreamId {
@@ -293,21 +325,22 @@ impl Claims {
         if present && on_conflict == OnConflict::Refuse {
             return false;
         }
-        (self.newest, self.heard, self.handed_over) = (claim, now, false);
+        (self.newest, self.heard) = (claim, now);
+        (self.handed_over, self.sent_away) = (false, false);
         true
     }
 
     /// The session, for a publisher that does not own it yet: to see whether it could go on with it.
     ///
     /// # Errors
-    /// [`PublishError::TakenOver`] if a newer one was let in.
+    /// [`PublishError::TakenOver`] if a newer one was let in, [`PublishError::Draining`] if nobody may publish here.
     pub(crate) fn candidate(
         &mut self,
         claim: u64,
         now: Instant,
     ) -> Result<Option<&mut Session>, PublishError> {
         if self.newest != claim {
-            return Err(PublishError::TakenOver);
+            return Err(if self.sent_away { PublishError::Draining } else { PublishError::TakenOver });
         }
         self.heard = now;
         Ok(self.session.as_mut())
@@ -316,10 +349,14 @@ impl Claims {
     /// The session, for the publisher whose media is written.
     ///
     /// # Errors
-    /// [`PublishError::TakenOver`] if that is another one, [`PublishError::Over`] if the session has ended.
+    /// As of [`Claims::candidate`], and [`PublishError::Over`] if the session has ended.
     pub(crate) fn owned(&mut self, claim: u64, now: Instant) -> Result<&mut Session, PublishError> {
         if self.owner != claim {
-            return Err(if self.session.is_some() { PublishError::TakenOver } else { PublishError::Over });
+            return Err(match self.session {
+                _ if self.sent_away => PublishError::Draining,
+                Some(_) => PublishError::TakenOver,
+                None => PublishError::Over,
+            });
         }
         self.heard = now;
         self.session.as_mut().ok_or(PublishError::Over)

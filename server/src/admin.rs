@@ -165,12 +165,10 @@ impl Answers {
                 "this address is for programs of this machine only",
             );
         }
-        if request.method() != Method::GET && request.method() != Method::HEAD {
-            let mut refusal = error(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here");
-            refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return refusal;
-        }
         let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            return self.order(request, path).await;
+        }
         if path == "/api/v1/events" && wants_events(request) {
             return self.follow(request, follows).await;
         }
@@ -193,6 +191,29 @@ impl Answers {
                     "there are /healthz, /readyz, /metrics, /api/v1/nodes, streams and events, and a page at /",
                 ),
             },
+        }
+    }
+
+    /// What a program of this machine orders. Of a page's own making no browser sends such a request to another site without
+    /// asking that first (Fetch, section 3.2), and here it gets no consent.
+    async fn order<B>(&self, request: &Request<B>, path: &str) -> Response<Body> {
+        if is_of_another_site(request) {
+            return error(StatusCode::FORBIDDEN, "orders are for programs of this machine only");
+        }
+        let ordered = match path.strip_prefix("/api/v1") {
+            Some(order) => self.api.order(request.method(), order).await,
+            None => None,
+        };
+        match ordered {
+            Some(Ok(told)) => json(StatusCode::OK, &told),
+            Some(Err(why)) => error(StatusCode::SERVICE_UNAVAILABLE, &why.to_string()),
+            None => {
+                let words =
+                    "only GET and HEAD are answered here, and PUT and DELETE at /api/v1/nodes/{node}/drain";
+                let mut refusal = error(StatusCode::METHOD_NOT_ALLOWED, words);
+                refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+                refusal
+            }
         }
     }
 
@@ -230,6 +251,10 @@ impl Answers {
     fn readiness(&self) -> Response<Body> {
         if self.drain.is_cancelled() {
             let why = "draining: what is open is finished, nothing new is taken";
+            return json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({ "ready": false, "why": why }));
+        }
+        if self.api.is_drained() {
+            let why = "drained by `tidecast nodes drain`: nothing new is taken until that is undone";
             return json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({ "ready": false, "why": why }));
         }
         json(StatusCode::OK, &serde_json::json!({ "ready": true }))
@@ -331,6 +356,36 @@ mod tests {
 
     fn get(path: &str) -> Request<()> {
         Request::builder().uri(path).header(header::HOST, "127.0.0.1:9090").body(()).unwrap()
+    }
+
+    /// Threat: a page of another site, in a browser of this machine, drains nodes.
+    #[tokio::test]
+    async fn orders_are_taken_from_programs_and_not_from_pages_of_other_sites() {
+        let answers = answers();
+        let order = |method: Method, path: &str| {
+            Request::builder().method(method).uri(path).header(header::HOST, "127.0.0.1:9090")
+        };
+        let drain = "/api/v1/nodes/edge1/drain";
+        let foreign = order(Method::PUT, drain).header("sec-fetch-site", "cross-site").body(()).unwrap();
+        assert_eq!(answer_to(&answers, &foreign).await.status(), StatusCode::FORBIDDEN);
+        assert!(!answers.api.fleet().orders().is_drained(&"edge1".parse().unwrap()).await.unwrap());
+
+        let ours = order(Method::PUT, drain).body(()).unwrap();
+        assert_eq!(answer_to(&answers, &ours).await.status(), StatusCode::OK);
+        assert!(answers.api.fleet().orders().is_drained(&"edge1".parse().unwrap()).await.unwrap());
+        let undone = order(Method::DELETE, drain).body(()).unwrap();
+        assert_eq!(answer_to(&answers, &undone).await.status(), StatusCode::OK);
+        assert!(!answers.api.fleet().orders().is_drained(&"edge1".parse().unwrap()).await.unwrap());
+
+        for (method, path) in [
+            (Method::POST, drain),
+            (Method::PUT, "/api/v1/nodes/Edge_1/drain"),
+            (Method::PUT, "/api/v1/nodes"),
+            (Method::DELETE, "/healthz"),
+        ] {
+            let other = order(method, path).body(()).unwrap();
+            assert_eq!(answer_to(&answers, &other).await.status(), StatusCode::METHOD_NOT_ALLOWED, "{path}");
+        }
     }
 
     #[tokio::test]

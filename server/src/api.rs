@@ -1,17 +1,20 @@
-//! What the admin port tells of the cluster, as JSON: nodes, streams, events.
+//! What the admin port tells of the cluster, as JSON: nodes, streams, events; and the orders that it takes.
 
 use std::time::Duration;
 
-use cluster::{Fleet, Journal, Logged, Sequence, StoreError};
+use cluster::{Fleet, Journal, Key, Logged, Node, Phase, Role, Seen, Sequence, State, StoreError};
 use edge::Site;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use hls::Catalog;
-use media::StreamId;
+use http::Method;
+use media::{NodeId, StreamId};
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::membership::Membership;
+use crate::standing::Standing;
 
 /// Of one answer.
 const EVENTS_MAX: usize = 500;
@@ -31,11 +34,17 @@ pub(crate) struct Api {
     journal: Journal,
     /// `None` on a node that nobody publishes to.
     published: Option<(Site, Catalog)>,
+    standing: watch::Receiver<Standing>,
 }
 
 impl Api {
     pub(crate) fn new(membership: &Membership) -> Self {
-        Self { fleet: membership.fleet.clone(), journal: membership.journal.clone(), published: None }
+        Self {
+            fleet: membership.fleet.clone(),
+            journal: membership.journal.clone(),
+            published: None,
+            standing: membership.standing(),
+        }
     }
 
     /// Tells more of the streams that are published to this node.
@@ -43,6 +52,11 @@ impl Api {
     pub(crate) fn with_published(mut self, site: Site, catalog: Catalog) -> Self {
         self.published = Some((site, catalog));
         self
+    }
+
+    #[cfg(test)]
+    pub(crate) fn fleet(&self) -> &Fleet {
+        &self.fleet
     }
 
     #[cfg(test)]
@@ -54,7 +68,9 @@ impl Api {
     pub(crate) async fn answer(&self, path: &str, query: &str) -> Option<Value> {
         Some(match path {
             "/nodes" => {
-                json!({ "this": self.fleet.directory().holder().node.as_str(), "nodes": self.fleet.nodes() })
+                let drained: Vec<_> = self.fleet.drained().iter().map(ToString::to_string).collect();
+                let this = self.own().as_str();
+                json!({ "this": this, "nodes": self.fleet.nodes(), "drained": drained })
             }
             "/streams" => {
                 let own = self.fleet.directory().holder();
@@ -71,6 +87,72 @@ impl Api {
             "/events" => json!({ "events": self.events(query).await }),
             _ => return None,
         })
+    }
+
+    fn own(&self) -> &NodeId {
+        &self.fleet.directory().holder().node
+    }
+
+    /// Whether this node takes nothing new because its operator wants that.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.standing.borrow().drained
+    }
+
+    /// What is ordered below `/api/v1`; `None` if there is no such thing to order.
+    ///
+    /// # Errors
+    /// If the store does not take it.
+    pub(crate) async fn order(&self, method: &Method, path: &str) -> Option<Result<Value, StoreError>> {
+        let node = path.strip_prefix("/nodes/")?.strip_suffix("/drain")?.parse().ok()?;
+        match *method {
+            Method::PUT => Some(self.drain(&node).await),
+            Method::DELETE => Some(self.undrain(&node).await),
+            _ => None,
+        }
+    }
+
+    async fn drain(&self, id: &NodeId) -> Result<Value, StoreError> {
+        self.fleet.orders().drain(id, self.own()).await?;
+        let node = self.obeyed(id, Phase::Draining).await;
+        let nodes = self.fleet.nodes();
+        Ok(json!({
+            "node": id.as_str(),
+            "drained": true,
+            "there": node.is_some(),
+            "obeyed": node.as_ref().is_some_and(|node| node.phase == Phase::Draining),
+            "words": drained(id, node.as_ref(), &nodes),
+        }))
+    }
+
+    async fn undrain(&self, id: &NodeId) -> Result<Value, StoreError> {
+        let was_ordered = self.fleet.orders().take_back(&Key::from(id)).await?;
+        let node = self.obeyed(id, Phase::Serving).await;
+        let obeyed = node.as_ref().is_some_and(|node| node.phase == Phase::Serving);
+        let words = match (was_ordered, &node) {
+            (false, _) => format!("nothing was ordered of {id}"),
+            (true, None) => format!("the order is taken back; {id} is not there"),
+            (true, Some(_)) if obeyed => format!("{id} takes publishers and viewers again"),
+            (true, Some(_)) => format!("the order is taken back; {id} has not said yet that it heard of it"),
+        };
+        Ok(json!({
+            "node": id.as_str(),
+            "drained": false,
+            "there": node.is_some(),
+            "obeyed": obeyed,
+            "words": words,
+        }))
+    }
+
+    /// The node, once it says that it is in `phase`, or after a while all the same.
+    async fn obeyed(&self, id: &NodeId, phase: Phase) -> Option<Node> {
+        let mut changed = self.fleet.changed();
+        let said = async {
+            while self.fleet.node(id).is_some_and(|node| node.phase != phase)
+                && changed.changed().await.is_ok()
+            {}
+        };
+        let _in_time = timeout(WAIT_MAX, said).await.is_ok();
+        self.fleet.node(id)
     }
 
     /// What viewers' `/state` says of a stream, and its renditions, from memory.
@@ -118,6 +200,38 @@ impl Api {
         }
         told
     }
+}
+
+/// For who drained `id`: what happens now, and what does not.
+fn drained(id: &NodeId, node: Option<&Node>, nodes: &[Seen]) -> String {
+    let Some(node) = node else {
+        return format!("{id} is not there; it is to take nothing new when it is back, until --undo");
+    };
+    let mut words = vec![match node.phase {
+        Phase::Draining => format!("{id} takes nothing new, until --undo, and goes on running"),
+        Phase::Serving => format!("{id} has not said yet that it heard of the order, which waits for it"),
+    }];
+    let others = |role| {
+        nodes.iter().any(|seen| seen.node.id != *id && seen.state == State::Serving && seen.node.has(role))
+    };
+    let count =
+        |count: u32, one: &str| if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") };
+    let (viewers, streams) = (node.load.viewers, node.load.streams);
+    if node.has(Role::Ingest) {
+        let streams = count(streams, "stream");
+        words.push(match others(Role::Ingest) {
+            true => format!("it had {streams}, whose broadcasters are sent to connect to another node"),
+            false => format!("it had {streams}, and no other node takes publishers: they find no way back"),
+        });
+    }
+    if node.has(Role::Edge) {
+        let viewers = count(viewers, "viewer");
+        words.push(match others(Role::Edge) {
+            true => format!("of {viewers} those by WebRTC are sent to nodes with room, and so is who comes"),
+            false => format!("{viewers} stay, since no other node takes viewers"),
+        });
+    }
+    words.join("; ")
 }
 
 /// The event that `after=N` names.

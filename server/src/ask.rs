@@ -1,15 +1,17 @@
 //! The commands that ask the running process of this machine, by its admin port, and what they print.
 
 use std::collections::BTreeSet;
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
+use media::NodeId;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
@@ -17,11 +19,24 @@ use crate::commands::print;
 
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
+/// As often as nodes read their loads.
+const TOP_EVERY: Duration = Duration::from_secs(1);
+
+/// For a terminal (ECMA-48, and what every one has taken over from xterm): another screen without a cursor on which lines
+/// are cut and not broken; back to the one before; to the top; nothing more on this line; nothing more below.
+const SCREEN: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
+const SCREEN_BACK: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
+const TOP: &str = "\x1b[H";
+const LINE_END: &str = "\x1b[K\n";
+const BELOW: &str = "\x1b[J";
+
 /// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Question {
     Nodes,
+    Drain { node: NodeId, undo: bool },
     Streams,
+    Top,
     Events { follow: bool },
 }
 
@@ -33,15 +48,57 @@ pub(crate) fn run(admin: SocketAddr, question: Question, as_json: bool) -> anyho
         match question {
             Question::Nodes => {
                 let answer = get(admin, "/api/v1/nodes").await?;
-                print(&if as_json { lines(&answer["nodes"]) } else { nodes(&answer["nodes"]) })
+                print(&if as_json {
+                    lines(&answer["nodes"])
+                } else {
+                    nodes(&answer["nodes"], &answer["drained"])
+                })
+            }
+            Question::Drain { node, undo } => {
+                let method = if undo { Method::DELETE } else { Method::PUT };
+                let answer = ask(admin, method, &format!("/api/v1/nodes/{node}/drain")).await?;
+                print(&if as_json { format!("{answer}\n") } else { format!("{}\n", text(&answer["words"])) })
             }
             Question::Streams => {
                 let answer = get(admin, "/api/v1/streams").await?;
                 print(&if as_json { lines(&answer["streams"]) } else { streams(&answer["streams"]) })
             }
+            Question::Top => top(admin).await,
             Question::Events { follow } => events(admin, follow, as_json).await,
         }
     })
+}
+
+/// Until Ctrl-C; what is no terminal gets it once.
+async fn top(admin: SocketAddr) -> anyhow::Result<()> {
+    if !io::stdout().is_terminal() {
+        return print(&both(&get(admin, "/api/v1/nodes").await?, &get(admin, "/api/v1/streams").await?));
+    }
+    let interrupted = tokio::signal::ctrl_c();
+    print(SCREEN)?;
+    let drawing = async {
+        loop {
+            let (nodes, streams) = (get(admin, "/api/v1/nodes").await, get(admin, "/api/v1/streams").await);
+            let text = match (nodes, streams) {
+                (Ok(nodes), Ok(streams)) => both(&nodes, &streams),
+                // It may come back.
+                (Err(error), _) | (_, Err(error)) => format!("{error:#}\n"),
+            };
+            print(&format!("{TOP}{}{BELOW}", text.replace('\n', LINE_END)))?;
+            tokio::time::sleep(TOP_EVERY).await;
+        }
+    };
+    let drawn: anyhow::Result<()> = tokio::select! {
+        drawn = drawing => drawn,
+        pressed = interrupted => pressed.context("cannot listen for Ctrl-C"),
+    };
+    print(SCREEN_BACK)?;
+    drawn
+}
+
+fn both(told_nodes: &Value, told_streams: &Value) -> String {
+    let nodes = nodes(&told_nodes["nodes"], &told_nodes["drained"]);
+    format!("{nodes}\n{}", streams(&told_streams["streams"]))
 }
 
 async fn events(admin: SocketAddr, follow: bool, as_json: bool) -> anyhow::Result<()> {
@@ -66,12 +123,16 @@ async fn events(admin: SocketAddr, follow: bool, as_json: bool) -> anyhow::Resul
 }
 
 async fn get(admin: SocketAddr, path: &str) -> anyhow::Result<Value> {
+    ask(admin, Method::GET, path).await
+}
+
+async fn ask(admin: SocketAddr, method: Method, path: &str) -> anyhow::Result<Value> {
     let asked = async {
         let socket = TcpStream::connect(admin).await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
         tokio::spawn(connection);
-        let request =
-            Request::get(path).header(header::HOST, admin.to_string()).body(Empty::<Bytes>::new())?;
+        let request = Request::builder().method(method).uri(path).header(header::HOST, admin.to_string());
+        let request = request.body(Empty::<Bytes>::new())?;
         let answer = sender.send_request(request).await?;
         let status = answer.status();
         anyhow::Ok((status, answer.into_body().collect().await?.to_bytes()))
@@ -90,7 +151,8 @@ fn lines(list: &Value) -> String {
     list.as_array().into_iter().flatten().map(|item| format!("{item}\n")).collect()
 }
 
-fn nodes(nodes: &Value) -> String {
+/// `drained`: whom an order waits for, there or not.
+fn nodes(nodes: &Value, drained: &Value) -> String {
     let mut rows = vec![
         ["NODE", "STATE", "ROLES", "ZONE", "CPU", "EGRESS", "VIEWERS", "STREAMS", "HEARD", "AT"]
             .map(str::to_owned),
@@ -111,7 +173,10 @@ fn nodes(nodes: &Value) -> String {
             text(&node["viewers"]),
         ]);
     }
-    table(&rows)
+    let is_there = |name: &&Value| nodes.as_array().into_iter().flatten().any(|node| node["id"] == **name);
+    let away = drained.as_array().into_iter().flatten().filter(|name| !is_there(name));
+    let away = away.map(|name| format!("{} is to take nothing new when it is back\n", text(name)));
+    table(&rows) + &away.collect::<String>()
 }
 
 fn egress(load: &Value) -> String {
@@ -184,6 +249,14 @@ mod tests {
     fn a_table_has_no_column_that_says_nothing_and_no_control_characters() {
         let list = json!([{ "stream": "live/cam", "phase": "live\u{1b}[31m", "holder": { "node": "a" }, "epoch": 7, "since_ms": 0 }]);
         assert_eq!(streams(&list), "STREAM    STATE     NODE  EPOCH\nlive/cam  live[31m  a     7\n");
+    }
+
+    #[test]
+    fn an_order_that_waits_for_a_node_is_told() {
+        let list = json!([{ "id": "a", "state": "draining", "load": {} }]);
+        let told = nodes(&list, &json!(["a", "b"]));
+        assert_eq!(told.lines().last(), Some("b is to take nothing new when it is back"), "{told}");
+        assert_eq!(told.lines().count(), 3, "{told}");
     }
 
     #[test]

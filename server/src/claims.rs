@@ -111,7 +111,9 @@ impl Claims {
         let own = self.directory().holder().node == entry.holder.node;
         let is_there = self.fleet.node(&entry.holder.node).is_some_and(|node| node.boot == entry.holder.boot);
         let is_published = matches!(entry.phase, StreamPhase::Starting | StreamPhase::Live);
-        own || !is_there || !is_published || self.on_conflict == OnConflict::Takeover
+        // Its publishers are on their way to others.
+        let is_drained = self.fleet.is_drained(&entry.holder.node);
+        own || !is_there || !is_published || is_drained || self.on_conflict == OnConflict::Takeover
     }
 
     /// The claim that a new publisher may take, as it stands, because nobody is publishing under it any more: the directory may

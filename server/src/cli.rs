@@ -61,7 +61,9 @@ Many nodes, each with such a certificate, that find each other by NATS:
   tidecast                           takes publishers; so may others
   tidecast --roles edge              shows the streams of all of them
   tidecast --roles transcode         encodes for whoever has no room for it
-  tidecast nodes                     who is there; also streams, events
+  tidecast nodes                     who is there; also streams, events, top
+  tidecast nodes drain NODE          it takes nothing new, and its publishers
+                                     and viewers go to others; --undo
 
 Configuration:
   A TOML file (--config), and over it the environment: TIDECAST__ and the key
@@ -74,7 +76,7 @@ Configuration:
 
 Stopping:
   SIGTERM or Ctrl-C finishes what is open, for at most 10 s; a second one
-  stops at once.
+  stops at once. `tidecast nodes drain` ends no process.
 
 Exit codes:
   0  stopped clean, or the command was done
@@ -155,9 +157,17 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Tls(TlsCommand),
     /// Who is in the cluster, and how busy: asks the tidecast that runs here
-    Nodes(Output),
+    #[command(args_conflicts_with_subcommands = true)]
+    Nodes {
+        #[command(subcommand)]
+        command: Option<NodesCommand>,
+        #[command(flatten)]
+        output: Output,
+    },
     /// What is published, and to which node: asks the tidecast that runs here
     Streams(Output),
+    /// Nodes and streams, once a second until Ctrl-C: asks the tidecast that runs here
+    Top,
     /// What has happened in the cluster: asks the tidecast that runs here
     Events {
         /// Go on with what happens
@@ -169,6 +179,25 @@ pub(crate) enum Command {
     /// Which nodes may read streams from each other
     #[command(subcommand)]
     Cluster(ClusterCommand),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum NodesCommand {
+    /// Have a node take nothing new, and send on who is there: before it is upgraded, say
+    ///
+    /// From any machine of the cluster, also of a node that is away. Publishers are sent to connect to another node, where
+    /// their sessions go on; viewers by WebRTC are sent to nodes with room, and so are newcomers; who watches by HLS
+    /// stays. The process does not end: `tidecast nodes` tells when nobody is left, and SIGTERM ends it then. The order
+    /// holds, over restarts, until it is taken back with --undo.
+    Drain {
+        /// Its name, as `tidecast nodes` has it
+        node: NodeId,
+        /// Take the order back: the node takes publishers and viewers again
+        #[arg(long)]
+        undo: bool,
+        #[command(flatten)]
+        output: Output,
+    },
 }
 
 #[derive(clap::Args)]

@@ -72,8 +72,9 @@ impl Encoding {
     pub(crate) async fn run(self, node: Node, drain: CancellationToken) {
         let admin_stop = CancellationToken::new();
         let RelayRole { listener, service } = self.relay;
+        let standing = self.membership.standing();
         let work = async {
-            let lending = self.transcoding.run(None, drain.clone(), drain.clone());
+            let lending = self.transcoding.run(None, standing, drain.clone(), drain.clone());
             tokio::join!(listener.run(service, drain.clone()), lending);
             admin_stop.cancel();
         };

@@ -27,6 +27,7 @@ mod publishing;
 mod roles;
 mod route;
 mod shutdown;
+mod standing;
 mod telemetry;
 mod transcoding;
 mod viewers;
@@ -43,7 +44,7 @@ use tracing::{error, info, warn};
 use ask::Question;
 use authority::ClusterFiles;
 use certificates::Certificates;
-use cli::{Cli, ClusterCommand, Command, ConfigCommand, KeysCommand, Output, TlsCommand};
+use cli::{Cli, ClusterCommand, Command, ConfigCommand, KeysCommand, NodesCommand, Output, TlsCommand};
 use config::Effective;
 use encoding::Encoding;
 use keys::{KeyFile, PublishKey};
@@ -73,8 +74,12 @@ fn main() -> ExitCode {
         Some(Command::Tls(TlsCommand::Check)) => {
             commands::load(&cli).and_then(|loaded| commands::tls_check(&loaded))
         }
-        Some(Command::Nodes(output)) => ask(&cli, Question::Nodes, output),
+        Some(Command::Nodes { command: None, output }) => ask(&cli, Question::Nodes, output),
+        Some(Command::Nodes { command: Some(NodesCommand::Drain { node, undo, output }), .. }) => {
+            ask(&cli, Question::Drain { node: node.clone(), undo: *undo }, output)
+        }
         Some(Command::Streams(output)) => ask(&cli, Question::Streams, output),
+        Some(Command::Top) => ask(&cli, Question::Top, &Output { json: false }),
         Some(Command::Events { follow, output }) => ask(&cli, Question::Events { follow: *follow }, output),
         Some(Command::Cluster(command)) => commands::load(&cli).and_then(|loaded| match command {
             ClusterCommand::Init { name } => commands::cluster_init(&loaded, name),

@@ -2,9 +2,10 @@
 //!
 //! Without NATS it is a cluster of one, and everything here works on what is in the process.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use cluster::{
@@ -13,13 +14,23 @@ use cluster::{
 };
 use relay::{Dialer, Identity};
 use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::{Notify, watch};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 use transcode::workers::Workers;
 
 use crate::cli;
 use crate::config::{Config, RoleSet};
 use crate::listen;
+use crate::standing::Standing;
 use crate::workers::FleetWorkers;
+
+/// How often the load is read.
+const READ_EVERY: Duration = Duration::from_secs(1);
+
+/// What rates are of: parts leave in bursts.
+const RATE_OVER: Duration = Duration::from_secs(3);
 
 /// Of a node that is in no cluster.
 const ALONE: &str = "this-node";
@@ -32,6 +43,7 @@ pub(crate) struct Membership {
     holder: Holder,
     /// To ask other nodes; `None` if there are none.
     pub(crate) dialer: Option<Dialer>,
+    standing: watch::Sender<Standing>,
 }
 
 impl Membership {
@@ -71,7 +83,12 @@ impl Membership {
     pub(crate) fn of(holder: Holder, store: Arc<dyn Store>) -> Self {
         let fleet = Fleet::new(store.clone(), Directory::new(store.clone(), holder.clone()));
         let journal = Journal::new(store, holder.node.clone(), holder.boot);
-        Self { fleet, journal, holder, dialer: None }
+        Self { fleet, journal, holder, dialer: None, standing: watch::Sender::default() }
+    }
+
+    /// How this node stands, from now on.
+    pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
     }
 
     /// Encoders of other nodes; `None` if there can be none.
@@ -111,6 +128,7 @@ impl Membership {
             relay,
             viewers,
             load: Load { egress_max: config.http.egress_max, ..Load::default() },
+            room: None,
         }
     }
 
@@ -122,31 +140,105 @@ impl Membership {
         drain: CancellationToken,
         stop: CancellationToken,
     ) {
-        let tell = async |kind: Kind, words: String| {
-            self.journal.tell(kind, node.id.to_string(), words).await;
-        };
-        let mut meter = Meter::new(counts);
+        let (load, news) = (watch::Sender::new(node.load), Arc::new(Notify::new()));
         let look = {
             let (node, drain) = (node.clone(), drain.clone());
-            move || Node {
-                load: Load { egress_max: node.load.egress_max, ..meter.read() },
-                phase: if drain.is_cancelled() { Phase::Draining } else { Phase::Serving },
-                ..node.clone()
+            let (load, standing) = (load.subscribe(), self.standing.subscribe());
+            move || {
+                let Standing { drained, room } = *standing.borrow();
+                let is_draining = drained || drain.is_cancelled();
+                Node {
+                    load: *load.borrow(),
+                    room: Some(room),
+                    phase: if is_draining { Phase::Draining } else { Phase::Serving },
+                    ..node.clone()
+                }
             }
         };
-        let presence = Presence::new(self.fleet.store().clone(), look);
+        let presence = Presence::new(self.fleet.store().clone(), look, news.clone());
+        let measuring = self.measure(counts, &load, &news);
+        let obeying = self.obey(&node, &news);
+        let until_stop = async {
+            tokio::select! {
+                never = measuring => never,
+                never = obeying => never,
+                () = stop.cancelled() => {}
+            }
+        };
         let events = async {
             tokio::select! {
                 () = self.fleet.wait_for(&node.id) => {}
                 () = stop.cancelled() => return,
             }
+            let tell = async |kind: Kind, words: String| {
+                self.journal.tell(kind, node.id.to_string(), words).await;
+            };
             tell(Kind::NodeStarted, format!("{} is there, version {}", node.id, node.version)).await;
             drain.cancelled().await;
-            tell(Kind::NodeDraining, format!("{} takes nothing new", node.id)).await;
+            news.notify_one();
+            tell(Kind::NodeDraining, format!("{} takes nothing new, and is about to end", node.id)).await;
             stop.cancelled().await;
             tell(Kind::NodeStopped, format!("{} has ended", node.id)).await;
         };
-        tokio::join!(self.fleet.run(self.journal.clone(), stop.clone()), presence.run(stop.clone()), events);
+        tokio::join!(
+            self.fleet.run(self.journal.clone(), stop.clone()),
+            presence.run(stop.clone()),
+            until_stop,
+            events
+        );
+    }
+
+    /// Reads the load, and what room it leaves. Never ends.
+    async fn measure(
+        &self,
+        counts: impl FnMut() -> Counts + Send,
+        load: &watch::Sender<Load>,
+        news: &Notify,
+    ) {
+        let mut meter = Meter::new(counts);
+        let mut tick = interval(READ_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let read = Load { egress_max: load.borrow().egress_max, ..meter.read() };
+            load.send_replace(read);
+            // For want of processors nobody is sent away whom no other node could take.
+            let share = if self.dialer.is_some() { read.share() } else { read.egress_share() };
+            let is_other = self.standing.send_if_modified(|standing| {
+                let before = standing.room;
+                standing.room = before.next(share);
+                before != standing.room
+            });
+            if is_other {
+                let room = self.standing.borrow().room;
+                info!(share, ?room, "room for viewers");
+                news.notify_one();
+            }
+        }
+    }
+
+    /// Takes nothing new for as long as that is ordered. Never ends.
+    async fn obey(&self, node: &Node, news: &Notify) {
+        let (mut changed, orders) = (self.fleet.changed(), self.fleet.orders());
+        loop {
+            let (drained, was_drained) = (self.fleet.is_drained(&node.id), self.standing.borrow().drained);
+            // What is not heard of any more may only be heard again in a moment, when listening has begun anew.
+            let is_sure = drained || matches!(orders.is_drained(&node.id).await, Ok(false));
+            if drained != was_drained && is_sure {
+                self.standing.send_modify(|standing| standing.drained = drained);
+                news.notify_one();
+                let (kind, words) = if drained {
+                    (Kind::NodeDraining, format!("{} takes nothing new, as was ordered", node.id))
+                } else {
+                    (Kind::NodeResumed, format!("{} takes publishers and viewers again", node.id))
+                };
+                info!("{words}");
+                self.journal.tell(kind, node.id.to_string(), words).await;
+            }
+            if changed.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
     }
 }
 
@@ -179,12 +271,13 @@ pub(crate) struct Counts {
 /// Makes rates of what is counted.
 struct Meter<F> {
     counts: F,
-    last: Option<(Instant, f64, u64)>,
+    /// Of [`RATE_OVER`], the oldest first: when, seconds of processors, bytes sent.
+    readings: VecDeque<(Instant, f64, u64)>,
 }
 
 impl<F: FnMut() -> Counts> Meter<F> {
     fn new(counts: F) -> Self {
-        Self { counts, last: None }
+        Self { counts, readings: VecDeque::new() }
     }
 
     fn read(&mut self) -> Load {
@@ -193,25 +286,28 @@ impl<F: FnMut() -> Counts> Meter<F> {
         #[expect(clippy::cast_precision_loss, reason = "seconds of a process")]
         let used_s = used.tv_sec as f64 + used.tv_nsec as f64 / 1e9;
         let now = Instant::now();
-        let (cpu, egress) = match self.last.replace((now, used_s, counts.sent_bytes)) {
-            None => (0.0, 0),
-            Some((at, used_before_s, sent_before)) => {
-                let elapsed_s = (now - at).as_secs_f64().max(f64::EPSILON);
-                let cores = std::thread::available_parallelism().map_or(1, usize::from);
-                let bits = counts.sent_bytes.saturating_sub(sent_before).saturating_mul(8);
-                #[expect(
-                    clippy::cast_precision_loss,
-                    clippy::cast_sign_loss,
-                    clippy::cast_possible_truncation,
-                    reason = "rates"
-                )]
-                let rate = (bits as f64 / elapsed_s) as u64;
-                #[expect(clippy::cast_precision_loss, reason = "a machine's processors")]
-                let share = (used_s - used_before_s) / elapsed_s / cores as f64;
-                (share, rate)
-            }
-        };
         let Counts { viewers, streams, encode_free, .. } = counts;
+        self.readings.push_back((now, used_s, counts.sent_bytes));
+        // Of two that are long enough the shorter one.
+        while self.readings.get(1).is_some_and(|(at, ..)| now - *at >= RATE_OVER) {
+            self.readings.pop_front();
+        }
+        let (at, used_before_s, sent_before) = self.readings[0];
+        let elapsed_s = (now - at).as_secs_f64();
+        if elapsed_s == 0.0 {
+            return Load { viewers, streams, encode_free, ..Load::default() };
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let bits = counts.sent_bytes.saturating_sub(sent_before).saturating_mul(8);
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_sign_loss,
+            clippy::cast_possible_truncation,
+            reason = "rates"
+        )]
+        let egress = (bits as f64 / elapsed_s) as u64;
+        #[expect(clippy::cast_precision_loss, reason = "a machine's processors")]
+        let cpu = (used_s - used_before_s) / elapsed_s / cores as f64;
         Load { cpu, egress, egress_max: 0, viewers, streams, encode_free }
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Instant, SystemTime};
 
 use anyhow::Context;
 use cluster::Node;
-use edge::{Neighbours, Programmes, PullMetrics, Puller, Site, Upstreams, Whep};
+use edge::{Admission, Neighbours, Others, Programmes, PullMetrics, Puller, Site, Upstreams, Whep};
 use hls::Catalog;
 use ingest::rtmp::{self, Server as Rtmp};
 use ingest::whip::{self, Whip};
@@ -45,6 +45,7 @@ use crate::membership::{Counts, Membership};
 use crate::offer::Offer;
 use crate::publishing::Publishing;
 use crate::route::FleetRoute;
+use crate::standing::Doors;
 use crate::transcoding::Transcoding;
 use crate::viewers::{Encrypted, Viewers};
 
@@ -57,6 +58,7 @@ pub(crate) struct Roles {
     certificates: Option<Certificates>,
     admin: Admin,
     membership: Membership,
+    doors: Doors,
     counted: Counted,
 }
 
@@ -273,7 +275,16 @@ impl Roles {
             ForNodes::new(relay, config.roles.transcode.then(|| transcoding.clone()))
         })?;
         let backstage = Arc::new(backstage);
-        let neighbours = neighbours(&membership, || route(config, &membership));
+        let route = route(config, &membership);
+        let neighbours = neighbours(&membership, || route.clone());
+        let others = membership.dialer.clone().map(|dialer| Upstreams::routed(dialer, route));
+        let others = others.map(|upstreams| Arc::new(Others::new(upstreams)));
+        let doors = Doors {
+            gate: Some(gate.clone()),
+            admission: Admission::default(),
+            whep: webrtc.whep.clone(),
+            neighbours: neighbours.clone(),
+        };
         let viewers = Viewers::bind(
             config,
             certificates.as_ref(),
@@ -282,6 +293,8 @@ impl Roles {
                 site()
                     .with_prefer(config.player.prefer)
                     .with_neighbours(neighbours.clone())
+                    .with_others(others.clone())
+                    .with_admission(doors.admission.clone())
                     .with_backstage(backstage.clone())
                     .with_endpoint(Arc::new(Publishing(whip.clone())))
                     .with_endpoint(Arc::new(webrtc.whep.clone()))
@@ -305,6 +318,7 @@ impl Roles {
                 claims,
             })),
             membership,
+            doors,
             counted,
             // Last: whoever can ask for readiness may rely on the other ports.
             admin: Admin::bind(config.admin.listen, handed, metrics, api)?,
@@ -362,9 +376,16 @@ impl Roles {
             let relay = Relay::new(identity, catalog.clone(), streams.clone(), offer, metrics);
             ForNodes::new(relay, transcoding.clone())
         })?;
+        let doors = Doors {
+            gate: None,
+            admission: Admission::default(),
+            whep: webrtc.whep.clone(),
+            neighbours: neighbours.clone(),
+        };
         let site = || {
             Site::remote(puller.clone())
                 .with_neighbours(neighbours.clone())
+                .with_admission(doors.admission.clone())
                 .with_alternates(config.http.alternates.clone())
                 .with_prefer(config.player.prefer)
                 .with_endpoint(Arc::new(webrtc.whep.clone()))
@@ -381,6 +402,7 @@ impl Roles {
                 transcoding,
             })),
             membership,
+            doors,
             counted,
             admin: Admin::bind(config.admin.listen, handed, metrics, api)?,
         })
@@ -431,6 +453,7 @@ impl Roles {
     /// Runs until `drain`, then finishes what is open. The admin port tells how it goes until the end.
     pub(crate) async fn run(self, node: Node, drain: CancellationToken) {
         let (admin_stop, pull_stop) = (CancellationToken::new(), CancellationToken::new());
+        let standing = self.membership.standing();
         let relay = async {
             if let Some(RelayRole { listener, service }) = self.relay {
                 listener.run(service, drain.clone()).await;
@@ -449,7 +472,8 @@ impl Roles {
                     let keeper = ingest::keep(gate.clone(), drain.clone());
                     let claiming = own.claims.run(&streams, &gate, drain.clone());
                     let work_stop = CancellationToken::new();
-                    let work = transcoding.run(Some(streams.clone()), drain.clone(), work_stop.clone());
+                    let work =
+                        transcoding.run(Some(streams.clone()), standing, drain.clone(), work_stop.clone());
                     let webrtc_stop = CancellationToken::new();
                     let sessions = async {
                         drain.cancelled().await;
@@ -473,7 +497,7 @@ impl Roles {
                     let Pulled { puller, webrtc: WebRtc { driver, whep, .. }, transcoding, .. } = *pulled;
                     let lending = async {
                         if let Some(transcoding) = transcoding {
-                            transcoding.run(None, drain.clone(), drain.clone()).await;
+                            transcoding.run(None, standing, drain.clone(), drain.clone()).await;
                         }
                     };
                     let goodbye = async {
@@ -494,9 +518,10 @@ impl Roles {
             }
         };
         let admin = self.admin.run(drain.clone(), admin_stop.clone());
+        let doors = self.doors.keep(self.membership.standing(), drain.clone());
         let counted = self.counted;
         let membership = self.membership.run(node, move || counted.read(), drain.clone(), admin_stop.clone());
-        let (gate, (), (), ()) = tokio::join!(roles, admin, certificate, membership);
+        let (gate, (), (), (), ()) = tokio::join!(roles, admin, certificate, membership, doors);
         // Not before: with it go the sessions, and viewers would be told that they are over.
         drop(gate);
     }

@@ -39,8 +39,7 @@ impl FleetRoute {
     }
 
     fn best_but(&self, id: &StreamId, but: Option<&NodeId>) -> Option<String> {
-        let best = place::best(&self.fleet.nodes(), id, self.fleet.holder_of(id).as_ref(), &self.zone, but);
-        best.map(|judged| judged.viewers)
+        self.fleet.best(id, &self.zone, but).map(|judged| judged.viewers)
     }
 
     /// Where other nodes read what `located` is.
@@ -78,16 +77,17 @@ impl edge::Route for FleetRoute {
     }
 
     fn all(&self) -> Vec<UpstreamUrl> {
-        let nodes = self.fleet.nodes().into_iter().map(|seen| seen.node);
-        let origins = nodes.filter(|node| node.has(Role::Origin) && node.id != self.own);
-        origins.filter_map(|node| node.relay?.parse().ok()).collect()
+        self.fleet.look(|nodes| {
+            let origins = nodes.map(|candidate| candidate.node);
+            let origins = origins.filter(|node| node.has(Role::Origin) && node.id != self.own);
+            origins.filter_map(|node| node.relay.as_ref()?.parse().ok()).collect()
+        })
     }
 }
 
 impl edge::Neighbours for FleetRoute {
     fn ranked(&self, id: &StreamId) -> Vec<edge::Neighbour> {
-        let ranked =
-            place::rank(&self.fleet.nodes(), id, self.fleet.holder_of(id).as_ref(), &self.zone).into_iter();
+        let ranked = self.fleet.ranked(id, &self.zone).into_iter();
         ranked
             .map(|judged| edge::Neighbour {
                 node: judged.node.to_string(),
@@ -106,6 +106,11 @@ impl edge::Neighbours for FleetRoute {
         self.best_but(id, Some(&self.own))
     }
 
+    fn other_with_room(&self, id: &StreamId) -> Option<String> {
+        let best = self.fleet.best(id, &self.zone, Some(&self.own));
+        best.filter(|judged| judged.verdict.has_room()).map(|judged| judged.viewers)
+    }
+
     fn is_elsewhere(&self, id: &StreamId) -> bool {
         let Some(holder) = self.fleet.holder_of(id).filter(|_| self.roles.ingest) else { return false };
         // Its own streams a node without viewers shows all the same while there is nobody else to.
@@ -113,11 +118,13 @@ impl edge::Neighbours for FleetRoute {
     }
 
     fn origins(&self) -> Vec<String> {
-        let others = self
-            .fleet
-            .nodes()
-            .into_iter()
-            .filter(|seen| seen.node.id != self.own && seen.state == State::Serving);
-        others.filter(|seen| place::shows_any(&seen.node)).filter_map(|seen| seen.node.viewers).collect()
+        self.fleet.look(|nodes| {
+            let others = nodes.filter(|candidate| {
+                candidate.node.id != self.own
+                    && candidate.state == State::Serving
+                    && place::shows_any(candidate.node)
+            });
+            others.filter_map(|candidate| candidate.node.viewers.clone()).collect()
+        })
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use media::StreamId;
 use relay::{StreamRegistry, TrackRecord};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use transcode::budget::Budget;
@@ -15,6 +16,7 @@ use transcode::workers::Workers;
 use transcode::{Ladders, Lender, Metrics, Worker, executable};
 
 use crate::config::Config;
+use crate::standing::Standing;
 
 /// Answers ingest from the start: with rungs until it is known that they cannot be made. A first look at the plugins takes
 /// GStreamer seconds, and a stream that came meanwhile would be without a ladder for as long as it lasts; while a rung
@@ -83,11 +85,12 @@ impl Transcoding {
         self.lender.get()?.as_ref()
     }
 
-    /// Finds out what works here, and makes the rungs of `streams` until `stop`. Other nodes have to do without this one from
-    /// `drain` on.
+    /// Finds out what works here, and makes the rungs of `streams` until `stop`. Other nodes have to do without this one while
+    /// its operator has drained it, and from `drain` on.
     pub(crate) async fn run(
         &self,
         streams: Option<StreamRegistry>,
+        mut standing: watch::Receiver<Standing>,
         drain: CancellationToken,
         stop: CancellationToken,
     ) {
@@ -98,10 +101,19 @@ impl Transcoding {
         let lender = here.clone().map(|here| Lender::new(here, self.budget.clone(), &self.metrics));
         let lender = self.lender.get_or_init(|| lender);
         let lending = async {
-            if let Some(lender) = lender {
-                drain.cancelled().await;
-                lender.leave().await;
+            let Some(lender) = lender else { return };
+            loop {
+                if standing.borrow_and_update().drained {
+                    lender.shut();
+                } else {
+                    lender.open();
+                }
+                tokio::select! {
+                    Ok(()) = standing.changed() => {}
+                    () = drain.cancelled() => break,
+                }
             }
+            lender.leave().await;
         };
         let encoders = match (here, self.workers.clone()) {
             (Some(here), Some(others)) => Some(here.with_workers(others)),

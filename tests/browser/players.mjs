@@ -2,7 +2,7 @@
 //
 //   node players.mjs ORIGIN STREAM PLAYER[,PLAYER...] SCREENSHOT_FOLDER SECONDS
 //
-// PLAYER: watch (our page), hls.js, shaka, native. STREAM is "live/name", with a burned-in clock (scripts/publish.sh).
+// PLAYER: watch (our page), webrtc (the same, by WebRTC), hls.js, shaka, native. STREAM is "live/name", with a burned-in clock (scripts/publish.sh).
 // Events: playing (all of them show moving pictures); then, over and over, seen: what the viewer of each one saw in the
 // next SECONDS, told when the picture moves again after the longest freeze among them. Whoever starts this interrupts
 // the stream early enough for everybody to be back within that time.
@@ -27,9 +27,10 @@ const SETTLED = 3000;
  * rendition by its URI, which the open segment has not (hls_parser.js, getBasicInfoFromSegments_): it failed with one
  * segment and with two.
  */
-const SEGMENTS_MIN = { watch: 1, "hls.js": 1, shaka: 4, native: 1 };
+const SEGMENTS_MIN = { watch: 1, webrtc: 1, "hls.js": 1, shaka: 4, native: 1 };
 
 const source = `${origin}/hls/${stream}/index.m3u8`;
+const OWN = { watch: `${origin}/watch/${stream}`, webrtc: `${origin}/watch/${stream}?via=webrtc` };
 const modules = new URL("./node_modules/", import.meta.url);
 const SCRIPTS = {
   "/hls.js": new URL("hls.js/dist/hls.min.js", modules),
@@ -69,7 +70,7 @@ const embedder = `http://127.0.0.1:${port}`;
 await run(async (browser) => {
   await segments(Math.max(...wanted.split(",").map((name) => SEGMENTS_MIN[name])));
   const players = await Promise.all(wanted.split(",").map(async (name) => {
-    const visitor = await visit(browser, name === "watch" ? `${origin}/watch/${stream}` : `${embedder}/play/${name}`);
+    const visitor = await visit(browser, OWN[name] ?? `${embedder}/play/${name}`);
     visitor.page.setDefaultTimeout(PATIENCE);
     await visitor.goto();
     return { name, ...visitor };
@@ -145,4 +146,4 @@ await run(async (browser) => {
     const { fatal = null, error = null } = await page.evaluate(describe);
     return { name, ...(freeze ?? { freeze_ms: null, latency_ms: null }), fatal, error, problems };
   }
-});
+}, ["--allow-loopback-in-peer-connection"]);

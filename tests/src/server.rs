@@ -329,7 +329,7 @@ impl Tidecast {
         format!("http://{}{path}", self.admin)
     }
 
-    /// What a command prints that asks this server, as `tidecast nodes`: lines of JSON.
+    /// What a command prints that asks this server, as `tidecast nodes` or `tidecast nodes drain edge1`: lines of JSON.
     ///
     /// # Errors
     /// If the command fails, or prints something else.
@@ -337,7 +337,7 @@ impl Tidecast {
         let mut process = Command::new(binary()?);
         bare(&mut process, self.data_dir.path());
         process.env("TIDECAST__ADMIN__LISTEN", self.admin.to_string());
-        let output = process.args([command, "--json"]).output()?;
+        let output = process.args(command.split(' ')).arg("--json").output()?;
         ensure!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8(output.stdout)?;
         text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()

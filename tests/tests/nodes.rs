@@ -153,13 +153,15 @@ fn nodes_find_each_other_and_viewers_find_streams() -> Result<()> {
     let elsewhere = scene.edge1.viewer_http().get("/where/live/cam")?;
     ensure!(elsewhere.header("location") == first.header("location"));
 
-    // An edge lists the streams of all.
+    // An edge lists the streams of all, and so does a node that has some itself.
     let _other = Publisher::of_clip(CLIP, &scene.b.publish_url("live/other"))?;
-    poll::until("both on the list of an edge", LIVE_MAX, || {
-        let list: serde_json::Value =
-            serde_json::from_slice(&scene.edge1.viewer_http().get_ok("/state")?.body)?;
-        Ok((list["streams"].as_array().map(Vec::len) == Some(2)).then_some(()))
-    })?;
+    for node in [&scene.edge1, &scene.a, &scene.b] {
+        poll::until("both on the list of a node", LIVE_MAX, || {
+            let list: serde_json::Value = serde_json::from_slice(&node.viewer_http().get_ok("/state")?.body)?;
+            let names = list["streams"].as_array().context("a list")?.iter().map(|stream| &stream["stream"]);
+            Ok(names.eq(["cam", "other"]).then_some(()))
+        })?;
+    }
     let events = scene.edge2.ask("events")?;
     for kind in ["node-started", "stream-started"] {
         ensure!(events.iter().filter(|event| event["kind"] == kind).count() >= 2, "{kind}: {events:?}");

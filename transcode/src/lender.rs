@@ -10,8 +10,8 @@ use media::NodeId;
 use pipe::{FromEncoder, Machine, Message, PipeError, Progress, ToEncoder, TooLong, decode};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
+use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
@@ -47,7 +47,7 @@ pub struct Lender {
     lent: Gauge,
     jobs: TaskTracker,
     /// Nothing more is lent, and what is is to go on elsewhere.
-    leaving: CancellationToken,
+    is_shut: watch::Sender<bool>,
 }
 
 /// Why a child is not lent. For whoever asked.
@@ -84,12 +84,12 @@ impl Lender {
     /// `encoders` of this machine, whose room is `budget`.
     pub fn new(encoders: Encoders, budget: Budget, metrics: &Metrics) -> Self {
         let lent = metrics.lent.clone();
-        Self { encoders, budget, lent, jobs: TaskTracker::new(), leaving: CancellationToken::new() }
+        Self { encoders, budget, lent, jobs: TaskTracker::new(), is_shut: watch::Sender::default() }
     }
 
     /// What another job may cost, in cores.
     pub fn free(&self) -> f64 {
-        if self.leaving.is_cancelled() { 0.0 } else { self.budget.free() }
+        if *self.is_shut.borrow() { 0.0 } else { self.budget.free() }
     }
 
     /// Room for a job of `cost` cores.
@@ -97,7 +97,7 @@ impl Lender {
     /// # Errors
     /// [`Refused`].
     pub fn admit(&self, cost: f64) -> Result<Share, Refused> {
-        if self.leaving.is_cancelled() {
+        if *self.is_shut.borrow() {
             return Err(Refused::Leaving);
         }
         self.budget.admit(cost.max(COST_MIN)).ok_or(Refused::Full)
@@ -124,12 +124,27 @@ impl Lender {
         lent.await;
     }
 
-    /// Tells all borrowers that they have to do without, and waits until they do.
+    /// Nothing more is lent, and who has borrowed something is told to do without.
+    pub fn shut(&self) {
+        self.is_shut.send_replace(true);
+    }
+
+    /// After [`Lender::shut`].
+    pub fn open(&self) {
+        self.is_shut.send_replace(false);
+    }
+
+    /// Is shut, and waits until all do without.
     pub async fn leave(&self) {
-        self.leaving.cancel();
+        self.shut();
         self.jobs.close();
         self.jobs.wait().await;
     }
+}
+
+async fn until_shut(is_shut: &mut watch::Receiver<bool>) {
+    // The lender has the sender.
+    let _closed = is_shut.wait_for(|is_shut| *is_shut).await.map(drop);
 }
 
 struct Loan<R, W> {
@@ -147,7 +162,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Loan<R, W> {
         let ToEncoder::Job(job) = self.heard().await? else { return Err(Broken::NoJob) };
         let mut child = lender.encoders.start(job)?;
         info!(child = child.id(), "encoder lent");
-        let mut leaving = Box::pin(lender.leaving.cancelled());
+        let mut is_shut = lender.is_shut.subscribe();
         let mut let_go = None;
         loop {
             let overdue = async {
@@ -166,7 +181,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Loan<R, W> {
                         return Ok(ended);
                     }
                 },
-                () = &mut leaving, if let_go.is_none() => {
+                () = until_shut(&mut is_shut), if let_go.is_none() => {
                     let_go = Some(tokio::time::Instant::now() + LEAVE_WITHIN);
                     self.tell(&FromEncoder::Machine(Machine::Leaving)).await?;
                     self.output.flush().await?;

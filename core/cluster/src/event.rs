@@ -17,6 +17,8 @@ use crate::store::{Sequence, Store, StoreError};
 pub enum Kind {
     NodeStarted,
     NodeDraining,
+    /// It takes publishers and viewers again.
+    NodeResumed,
     NodeStopped,
     /// It was not heard any more, and somebody noticed.
     NodeLost,
@@ -37,6 +39,7 @@ impl Kind {
         match self {
             Self::NodeStarted => "node-started",
             Self::NodeDraining => "node-draining",
+            Self::NodeResumed => "node-resumed",
             Self::NodeStopped => "node-stopped",
             Self::NodeLost => "node-lost",
             Self::StreamStarted => "stream-started",

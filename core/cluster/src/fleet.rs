@@ -18,8 +18,10 @@ use tracing::warn;
 use crate::directory::Directory;
 use crate::event::{Journal, Kind};
 use crate::node::{Node, Phase, decode};
+use crate::order::{Order, Orders};
+use crate::place::{self, Judged};
 use crate::presence::{SILENCE_DEAD, SILENCE_SUSPECT};
-use crate::store::{Bucket, Change, Store, StoreError, Told};
+use crate::store::{Bucket, Change, Key, Store, StoreError, Told};
 use crate::stream::StreamEntry;
 
 /// How often nodes are looked at for those that are not heard any more.
@@ -43,6 +45,7 @@ struct Shared {
 struct Heard {
     nodes: BTreeMap<NodeId, (Node, Instant)>,
     streams: HashMap<StreamId, StreamEntry>,
+    orders: BTreeMap<Key, Order>,
     /// When any node was last heard.
     newest: Option<Instant>,
 }
@@ -52,6 +55,13 @@ struct Heard {
 pub struct Located {
     pub entry: StreamEntry,
     pub node: Option<Node>,
+}
+
+/// A node that is looked at where it is known, and how it looks from here.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate<'a> {
+    pub node: &'a Node,
+    pub state: State,
 }
 
 /// A node, and how it looks from here.
@@ -67,9 +77,34 @@ pub struct Seen {
 #[serde(rename_all = "lowercase")]
 pub enum State {
     Serving,
+    /// Takes nothing new: it says so, or that was ordered.
     Draining,
     /// Not heard for a while; gets nothing new.
     Suspect,
+}
+
+impl Heard {
+    fn candidates(&self) -> impl Iterator<Item = Candidate<'_>> {
+        self.nodes.values().map(|(node, at)| Candidate { node, state: self.state(node, *at) })
+    }
+
+    fn state(&self, node: &Node, at: Instant) -> State {
+        let silent = self.newest.map_or(Duration::ZERO, |newest| newest.saturating_duration_since(at));
+        match node.phase {
+            _ if silent >= SILENCE_SUSPECT => State::Suspect,
+            Phase::Draining => State::Draining,
+            Phase::Serving if self.is_drained(&node.id) => State::Draining,
+            Phase::Serving => State::Serving,
+        }
+    }
+
+    fn is_drained(&self, id: &NodeId) -> bool {
+        matches!(self.orders.get(&Key::from(id)), Some(Order::Drain { .. }))
+    }
+
+    fn holder_of(&self, id: &StreamId) -> Option<&NodeId> {
+        self.streams.get(id).map(|entry| &entry.holder.node)
+    }
 }
 
 impl Fleet {
@@ -82,6 +117,7 @@ impl Fleet {
     pub async fn run(&self, journal: Journal, stop: CancellationToken) {
         let mut nodes = self.shared.store.watch(Bucket::Nodes);
         let mut streams = self.shared.store.watch(Bucket::Streams);
+        let mut orders = self.shared.store.watch(Bucket::Orders);
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -93,6 +129,10 @@ impl Fleet {
                     // Nodes tell of themselves again; of streams nobody would say that they are over.
                     Told::Anew => self.lock().streams.clear(),
                     Told::Changed(change) => self.stream_changed(&change),
+                },
+                Some(told) = orders.next() => match told {
+                    Told::Anew => self.lock().orders.clear(),
+                    Told::Changed(change) => self.order_changed(change),
                 },
                 _ = look.tick() => for lost in self.forget_the_dead() {
                     let words = format!("{lost} was not heard for {} s", SILENCE_DEAD.as_secs());
@@ -138,6 +178,16 @@ impl Fleet {
         self.tell();
     }
 
+    fn order_changed(&self, change: Change) {
+        let order = change.value.map(|value| decode::<Order>(&change.key, &value)).transpose();
+        match order {
+            Ok(Some(order)) => drop(self.lock().orders.insert(change.key, order)),
+            Ok(None) => drop(self.lock().orders.remove(&change.key)),
+            Err(error) => return warn!("{error}"),
+        }
+        self.tell();
+    }
+
     /// Those that others were heard after, for long enough: if nobody is heard, it is the store that is silent.
     fn forget_the_dead(&self) -> Vec<NodeId> {
         let mut heard = self.lock();
@@ -171,18 +221,44 @@ impl Fleet {
     /// Everybody that is there.
     pub fn nodes(&self) -> Vec<Seen> {
         let heard = self.lock();
-        let newest = heard.newest;
         let seen = |(node, at): &(Node, Instant)| {
-            let silent = newest.map_or(Duration::ZERO, |newest| newest.saturating_duration_since(*at));
-            let state = match node.phase {
-                _ if silent >= SILENCE_SUSPECT => State::Suspect,
-                Phase::Draining => State::Draining,
-                Phase::Serving => State::Serving,
-            };
             let silent_ms = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
-            Seen { node: node.clone(), silent_ms, state }
+            Seen { node: node.clone(), silent_ms, state: heard.state(node, *at) }
         };
         heard.nodes.values().map(seen).collect()
+    }
+
+    /// What `pick` makes of everybody that is there, without a copy. It must not ask the fleet anything.
+    pub fn look<T>(&self, pick: impl FnOnce(&mut dyn Iterator<Item = Candidate<'_>>) -> T) -> T {
+        let heard = self.lock();
+        pick(&mut heard.candidates())
+    }
+
+    /// The nodes that can show `id`, the best first, for a viewer in `zone`.
+    pub fn ranked(&self, id: &StreamId, zone: &str) -> Vec<Judged> {
+        let heard = self.lock();
+        place::rank(heard.candidates(), id, heard.holder_of(id), zone)
+    }
+
+    /// The first of [`Fleet::ranked`] that takes viewers, without `but`.
+    pub fn best(&self, id: &StreamId, zone: &str, but: Option<&NodeId>) -> Option<Judged> {
+        let heard = self.lock();
+        place::best(heard.candidates(), id, heard.holder_of(id), zone, but)
+    }
+
+    /// Nodes that were ordered to take nothing new, there or not.
+    pub fn drained(&self) -> Vec<NodeId> {
+        let heard = self.lock();
+        let drained = heard.orders.iter().filter(|(_, order)| matches!(order, Order::Drain { .. }));
+        drained.filter_map(|(key, _)| key.node()).collect()
+    }
+
+    pub fn is_drained(&self, id: &NodeId) -> bool {
+        self.lock().is_drained(id)
+    }
+
+    pub fn orders(&self) -> Orders {
+        Orders::new(self.shared.store.clone())
     }
 
     pub fn node(&self, id: &NodeId) -> Option<Node> {
@@ -213,7 +289,7 @@ impl Fleet {
 
     /// The node that has `id`, as this node last heard; whether that is there or not.
     pub fn holder_of(&self, id: &StreamId) -> Option<NodeId> {
-        self.lock().streams.get(id).map(|entry| entry.holder.node.clone())
+        self.lock().holder_of(id).cloned()
     }
 
     /// Who has `id`; asks the store for what was not heard of.

@@ -1,9 +1,10 @@
 //! What the nodes of a cluster know of each other: who is there, who has which stream, and what has happened. Never media.
 //!
 //! ```text
-//!   Presence ─▶ nodes ──┐                      ┌─▶ Fleet: the view that everybody asks
+//!   Presence ─▶ nodes ───┐                        ┌─▶ Fleet: the view that everybody asks
 //!   Directory ─▶ streams ├─▶ Store (memory, NATS) ─┤
-//!   Journal ─▶ events ──┘                      └─▶ Journal::follow
+//!   Orders ─▶ orders ────┤                        └─▶ Journal::follow
+//!   Journal ─▶ events ───┘
 //! ```
 //!
 //! The store is two dozen lines of promise ([`Store`]) kept by two back ends, [`Memory`] and [`Nats`], which one conformance
@@ -17,18 +18,22 @@ mod fleet;
 mod memory;
 mod nats;
 mod node;
+mod order;
 pub mod place;
 mod presence;
+mod room;
 mod store;
 mod stream;
 
 pub use directory::{Claim, ClaimError, Directory, Lost};
 pub use event::{Event, Journal, Kind, Logged};
-pub use fleet::{Fleet, Located, Seen, State};
+pub use fleet::{Candidate, Fleet, Located, Seen, State};
 pub use memory::Memory;
 pub use nats::{Nats, NatsSettings, NatsUrl, NatsUrlError};
 pub use node::{Boot, Load, Node, Phase, Role};
+pub use order::{Order, Orders};
 pub use presence::{HEARTBEAT, Presence, SILENCE_DEAD, SILENCE_SUSPECT};
+pub use room::Room;
 pub use store::{Bucket, Change, Entry, Key, Revision, Sequence, Store, StoreError, Told, WriteError};
 pub use stream::{Epoch, Holder, Named, StreamEntry, StreamPhase};
 

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use media::NodeId;
 use serde::{Deserialize, Serialize};
 
+use crate::room::Room;
 use crate::store::{Key, StoreError};
 
 /// One run of a node's process, so that a name's old process is not taken for the new one. 64 random bits, as 16 hexadecimal
@@ -75,12 +76,16 @@ pub struct Load {
 impl Load {
     /// The larger of the shares of what it has, 0 to 1 and above.
     pub fn share(&self) -> f64 {
-        let egress = match self.egress_max {
+        self.egress_share().max(self.cpu)
+    }
+
+    /// Of what the operator lets it send; 0 if that was not said.
+    pub fn egress_share(&self) -> f64 {
+        match self.egress_max {
             0 => 0.0,
             #[expect(clippy::cast_precision_loss, reason = "a share")]
             max => self.egress as f64 / max as f64,
-        };
-        egress.max(self.cpu)
+        }
     }
 }
 
@@ -99,9 +104,17 @@ pub struct Node {
     /// Before the path of a page or a playlist, as viewers reach it: `https://edge1.example`.
     pub viewers: Option<String>,
     pub load: Load,
+    /// For viewers; `None` of a release that does not say.
+    #[serde(default)]
+    pub room: Option<Room>,
 }
 
 impl Node {
+    /// As it says itself, or what its load says.
+    pub fn room(&self) -> Room {
+        self.room.unwrap_or_else(|| Room::of(self.load.share()))
+    }
+
     pub fn has(&self, role: Role) -> bool {
         self.roles.contains(&role)
     }
@@ -151,5 +164,6 @@ mod tests {
         let node: Node = decode(&Key::from(&"edge1".parse::<NodeId>().unwrap()), later).unwrap();
         assert_eq!((node.boot, &node.roles[..]), (Boot(0xab), &[Role::Edge, Role::Unknown][..]));
         assert!((node.load.share() - 0.5).abs() < f64::EPSILON);
+        assert_eq!(node.room(), Room::Plenty);
     }
 }

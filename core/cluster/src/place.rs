@@ -1,18 +1,13 @@
 //! Which edge a viewer is sent to: near, not full, and the same one for a stream as long as that holds, so that each stream
 //! is read by few edges.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-
 use media::{NodeId, StreamId};
 use serde::Serialize;
+use twox_hash::XxHash3_64;
 
-use crate::fleet::{Seen, State};
+use crate::fleet::{Candidate, State};
 use crate::node::{Node, Role};
-
-/// An edge that uses so much of what it has gets no new viewers while another has room.
-pub const SHARE_FULL: f64 = 0.85;
-/// Beyond it an edge takes nobody.
-pub const SHARE_OVERFULL: f64 = 0.95;
+use crate::room::Room;
 
 /// An edge, and why it was chosen or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -55,6 +50,10 @@ impl Verdict {
     pub const fn may_take(self) -> bool {
         matches!(self, Self::Near | Self::Far | Self::Full)
     }
+
+    pub const fn has_room(self) -> bool {
+        matches!(self, Self::Near | Self::Far)
+    }
 }
 
 /// Whether a node reads whatever stream its viewers ask for from others.
@@ -63,61 +62,67 @@ pub fn shows_any(node: &Node) -> bool {
 }
 
 /// All nodes that can show `id`, the best first. `holder`: who has it. `zone`: of the viewer, or of who was asked.
-pub fn rank(nodes: &[Seen], id: &StreamId, holder: Option<&NodeId>, zone: &str) -> Vec<Judged> {
+pub fn rank<'a>(
+    nodes: impl Iterator<Item = Candidate<'a>>,
+    id: &StreamId,
+    holder: Option<&NodeId>,
+    zone: &str,
+) -> Vec<Judged> {
     let mut ranked: Vec<_> = able(nodes, id, holder, zone).collect();
     ranked.sort_by_key(|(order, _)| *order);
-    ranked.into_iter().map(|(order, seen)| judged(order, seen)).collect()
+    ranked.into_iter().map(|(order, node)| judged(order, node)).collect()
 }
 
 /// The first of [`rank`] that takes viewers, without `but`.
-pub fn best(
-    nodes: &[Seen],
+pub fn best<'a>(
+    nodes: impl Iterator<Item = Candidate<'a>>,
     id: &StreamId,
     holder: Option<&NodeId>,
     zone: &str,
     but: Option<&NodeId>,
 ) -> Option<Judged> {
-    let others = able(nodes, id, holder, zone).filter(|(_, seen)| Some(&seen.node.id) != but);
-    let (order, seen) = others.min_by_key(|(order, _)| *order)?;
-    Some(judged(order, seen)).filter(|judged| judged.verdict.may_take())
+    let others = able(nodes, id, holder, zone).filter(|(_, node)| Some(&node.id) != but);
+    let (order, node) = others.min_by_key(|(order, _)| *order)?;
+    Some(judged(order, node)).filter(|judged| judged.verdict.may_take())
 }
 
 /// Rendezvous hashing (Thaler and Ravishankar, 1998): another edge more or less moves only its own streams.
 type Order = (Verdict, std::cmp::Reverse<u64>);
 
 fn able<'a>(
-    nodes: &'a [Seen],
+    nodes: impl Iterator<Item = Candidate<'a>>,
     id: &StreamId,
     holder: Option<&NodeId>,
     zone: &str,
-) -> impl Iterator<Item = (Order, &'a Seen)> {
+) -> impl Iterator<Item = (Order, &'a Node)> {
     let shows = move |node: &Node| {
         node.viewers.is_some() && (shows_any(node) || (node.has(Role::Edge) && Some(&node.id) == holder))
     };
-    let able = nodes.iter().filter(move |seen| shows(&seen.node));
-    able.map(move |seen| ((judge(seen, zone), std::cmp::Reverse(weight(&seen.node.id, id))), seen))
+    let seed = XxHash3_64::oneshot(id.to_string().as_bytes());
+    let able = nodes.filter(move |candidate| shows(candidate.node));
+    able.map(move |candidate| {
+        ((judge(candidate, zone), std::cmp::Reverse(weight(&candidate.node.id, seed))), candidate.node)
+    })
 }
 
-fn judge(seen: &Seen, zone: &str) -> Verdict {
-    match (seen.state, seen.node.load.share()) {
+fn judge(Candidate { node, state }: Candidate<'_>, zone: &str) -> Verdict {
+    match (state, node.room()) {
         (State::Suspect, _) => Verdict::Suspect,
         (State::Draining, _) => Verdict::Draining,
-        (State::Serving, share) if share >= SHARE_OVERFULL => Verdict::Overfull,
-        (State::Serving, share) if share >= SHARE_FULL => Verdict::Full,
-        (State::Serving, _) if seen.node.zone == zone => Verdict::Near,
-        (State::Serving, _) => Verdict::Far,
+        (State::Serving, Room::Scarce | Room::None) => Verdict::Overfull,
+        (State::Serving, Room::Little) => Verdict::Full,
+        (State::Serving, Room::Plenty) if node.zone == zone => Verdict::Near,
+        (State::Serving, Room::Plenty) => Verdict::Far,
     }
 }
 
-fn judged((verdict, _): Order, seen: &Seen) -> Judged {
-    let viewers = seen.node.viewers.clone().unwrap_or_default();
-    Judged { node: seen.node.id.clone(), viewers, verdict }
+fn judged((verdict, _): Order, node: &Node) -> Judged {
+    Judged { node: node.id.clone(), viewers: node.viewers.clone().unwrap_or_default(), verdict }
 }
 
-fn weight(node: &NodeId, id: &StreamId) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (node.as_str(), id.app(), id.stream()).hash(&mut hasher);
-    hasher.finish()
+/// `seed` is of the stream. The same on every node, of whatever release: so no hash that may change with a compiler.
+fn weight(node: &NodeId, seed: u64) -> u64 {
+    XxHash3_64::oneshot_with_seed(seed, node.as_str().as_bytes())
 }
 
 #[cfg(test)]
@@ -125,7 +130,7 @@ mod tests {
     use super::*;
     use crate::node::{Boot, Load, Phase};
 
-    fn edge(name: &str, zone: &str, cpu: f64) -> Seen {
+    fn edge(name: &str, zone: &str, cpu: f64) -> (Node, State) {
         let node = Node {
             id: name.parse().unwrap(),
             boot: Boot(1),
@@ -136,28 +141,41 @@ mod tests {
             relay: None,
             viewers: Some(format!("https://{name}")),
             load: Load { cpu, ..Load::default() },
+            room: None,
         };
-        Seen { node, silent_ms: 0, state: State::Serving }
+        (node, State::Serving)
     }
 
-    fn best(nodes: &[Seen], stream: &str, zone: &str) -> (String, Verdict) {
+    fn candidates(nodes: &[(Node, State)]) -> impl Iterator<Item = Candidate<'_>> {
+        nodes.iter().map(|(node, state)| Candidate { node, state: *state })
+    }
+
+    fn best(nodes: &[(Node, State)], stream: &str, zone: &str) -> (String, Verdict) {
         let id = StreamId::new("live", stream).unwrap();
-        let best = super::best(nodes, &id, None, zone, None).unwrap();
-        assert_eq!(rank(nodes, &id, None, zone).remove(0), best);
+        let best = super::best(candidates(nodes), &id, None, zone, None).unwrap();
+        assert_eq!(rank(candidates(nodes), &id, None, zone).remove(0), best);
         (best.node.to_string(), best.verdict)
+    }
+
+    /// Two releases, or two machines, must not send viewers of a stream to two edges.
+    #[test]
+    fn the_order_is_the_same_wherever_it_is_asked_for() {
+        let nodes: Vec<_> = (0..9).map(|number| edge(&format!("edge{number}"), "", 0.0)).collect();
+        let best = ["cam", "cam1", "cam2", "stage"].map(|stream| best(&nodes, stream, "").0);
+        assert_eq!(best, ["edge0", "edge0", "edge0", "edge0"]);
     }
 
     #[test]
     fn a_near_edge_with_room_comes_before_a_far_one_and_that_before_a_full_one() {
         let mut nodes = vec![edge("a", "eu", 0.9), edge("b", "us", 0.1), edge("c", "eu", 0.2)];
         assert_eq!(best(&nodes, "cam", "eu"), ("c".to_owned(), Verdict::Near));
-        nodes[2].state = State::Draining;
+        nodes[2].1 = State::Draining;
         assert_eq!(best(&nodes, "cam", "eu"), ("b".to_owned(), Verdict::Far));
-        nodes[1].state = State::Suspect;
+        nodes[1].1 = State::Suspect;
         assert_eq!(best(&nodes, "cam", "eu"), ("a".to_owned(), Verdict::Full));
-        nodes[0].node.load = Load { egress: 96, egress_max: 100, ..Load::default() };
+        nodes[0].0.load = Load { egress: 96, egress_max: 100, ..Load::default() };
         assert!(
-            rank(&nodes, &StreamId::new("live", "cam").unwrap(), None, "eu")
+            rank(candidates(&nodes), &StreamId::new("live", "cam").unwrap(), None, "eu")
                 .iter()
                 .all(|judged| !judged.verdict.may_take())
         );

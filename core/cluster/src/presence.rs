@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -24,11 +25,13 @@ pub struct Presence<F> {
     store: Arc<dyn Store>,
     /// The node as it is now.
     look: F,
+    /// Something that others have to know at once.
+    news: Arc<Notify>,
 }
 
 impl<F: FnMut() -> Node + Send> Presence<F> {
-    pub fn new(store: Arc<dyn Store>, look: F) -> Self {
-        Self { store, look }
+    pub fn new(store: Arc<dyn Store>, look: F, news: Arc<Notify>) -> Self {
+        Self { store, look, news }
     }
 
     /// Until `stop`; then says goodbye, so that nobody waits for the silence to be long enough.
@@ -39,6 +42,7 @@ impl<F: FnMut() -> Node + Send> Presence<F> {
         loop {
             tokio::select! {
                 _ = beat.tick() => {}
+                () = self.news.notified() => {}
                 () = stop.cancelled() => break,
             }
             let node = (self.look)();

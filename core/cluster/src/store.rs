@@ -25,16 +25,19 @@ pub enum Bucket {
     Streams,
     /// What another node needs to go on with a session, put once per segment.
     Sessions,
+    /// What operators have ordered, of a node or a stream.
+    Orders,
 }
 
 impl Bucket {
-    pub const ALL: [Self; 3] = [Self::Nodes, Self::Streams, Self::Sessions];
+    pub const ALL: [Self; 4] = [Self::Nodes, Self::Streams, Self::Sessions, Self::Orders];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Nodes => "nodes",
             Self::Streams => "streams",
             Self::Sessions => "sessions",
+            Self::Orders => "orders",
         }
     }
 
@@ -42,7 +45,7 @@ impl Bucket {
     pub const fn age_max(self) -> Option<Duration> {
         match self {
             Self::Nodes => Some(crate::SILENCE_DEAD),
-            Self::Streams => None,
+            Self::Streams | Self::Orders => None,
             // Players have given up long before.
             Self::Sessions => Some(Duration::from_secs(120)),
         }
@@ -61,6 +64,11 @@ impl Key {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The node it is of, if it is of one: only a stream's has a dot.
+    pub fn node(&self) -> Option<NodeId> {
+        self.0.parse().ok()
     }
 
     /// The stream it is of, if it is of one.

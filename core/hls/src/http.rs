@@ -99,7 +99,10 @@ impl Request<'_> {
         let Item::Rendition { session, name, file } = target.item else {
             let index = self.catalog.current(target.stream).ok_or(Refusal::NotFound)?;
             let filter = Filter::parse(self.head.query()).map_err(Refusal::Filter)?;
-            return Ok(self.playlist(visible(&index)?.multivariants.get(filter), REVALIDATED));
+            // What there is no room for now there may be for the next.
+            let (filter, cache_control) =
+                if self.head.lower_only { (filter.lower(), NOT_STORED) } else { (filter, REVALIDATED) };
+            return Ok(self.playlist(visible(&index)?.multivariants.get(filter), cache_control));
         };
         let index = self.catalog.session(target.stream, session).ok_or(Refusal::NotFound)?;
         let rendition = index.rendition(name).ok_or(Refusal::NotFound)?;

@@ -12,6 +12,7 @@ use relay::wire::Hops;
 use relay::{StreamRegistry, Upstream, UpstreamError};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tracing::warn;
 
 use super::PullMetrics;
@@ -27,6 +28,9 @@ const STALE_MAX: Duration = Duration::from_secs(10);
 
 /// Streams whose states are remembered. When there are more, all are forgotten.
 const STATES_MAX: usize = 1024;
+
+/// Of several nodes one that hangs is not waited for: the list is short of its streams then, and not late.
+const LIST_ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// Questions to the upstream at once.
 const ASKING_MAX: usize = 16;
@@ -71,7 +75,13 @@ impl States {
             },
             None => {
                 let upstreams = self.upstreams.all();
-                let lists = upstreams.iter().map(|upstream| self.ask_one(upstream, "state", hops.clone()));
+                let is_one = upstreams.len() == 1;
+                let lists = upstreams.iter().map(|upstream| {
+                    let list = self.ask_one(upstream, "state", hops.clone());
+                    async move {
+                        if is_one { list.await } else { timeout(LIST_ANSWER_MAX, list).await.ok().flatten() }
+                    }
+                });
                 merged(join_all(lists).await)
             }
         }

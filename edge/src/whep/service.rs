@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
-use media::{CodecConfig, Timescale};
+use media::{CodecConfig, StreamId, Timescale};
 use net::{Limits, Places};
 use relay::Stream;
 use rtc::dtls::Identity;
@@ -91,7 +91,7 @@ struct Session {
     /// As they stand in the answer, without what names the attribute.
     candidates: Vec<String>,
     _place: Arc<net::Place>,
-    _present: Arc<Present>,
+    present: Arc<Present>,
     /// Of a stream of another node.
     _watching: Option<Arc<Watching>>,
 }
@@ -163,6 +163,21 @@ impl Whep {
             // One that is full of requests loses its viewers' goodbyes, and nothing else.
             let _full = shard.commands.try_send(Command::Drain);
         }
+    }
+
+    /// Says goodbye to up to `limit` viewers of streams that `moves`; their players ask again, and are sent on then.
+    /// Returns to how many.
+    pub fn send_on(&self, limit: usize, mut moves: impl FnMut(&StreamId) -> bool) -> usize {
+        let sessions: Vec<_> = {
+            let table = lock(&self.shared.sessions);
+            let moving = table.by_id.values().filter(|session| moves(session.present.stream()));
+            moving.take(limit).cloned().collect()
+        };
+        let said = sessions.iter().map(|session| {
+            // One that is busy hears of it in the next round.
+            self.command(session, Command::Leave { viewer: session.viewer }).is_ok()
+        });
+        said.filter(|said| *said).count()
     }
 
     async fn answer(
@@ -295,7 +310,7 @@ impl Whep {
                 section,
                 candidates,
                 _place: Arc::new(place),
-                _present: Arc::new(self.shared.audience.enter(stream.id())),
+                present: Arc::new(self.shared.audience.enter(stream.id())),
                 _watching: watching.map(Arc::new),
             };
             table.by_id.insert(id.clone(), session);

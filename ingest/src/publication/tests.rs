@@ -636,6 +636,31 @@ fn a_second_publisher_is_refused_while_the_first_sends_and_let_in_three_seconds_
     assert_eq!((server.session(), frames(&server, 0).len()), (session, written));
 }
 
+/// An operator drains the node, and takes that back before another node goes on with the session.
+#[test]
+fn a_gate_that_is_shut_sends_publishers_away_and_keeps_their_sessions() {
+    let server = Server::new();
+    let mut encoder = started(&server);
+    encoder.run_until(6.0).unwrap();
+    let session = server.session();
+    server.gate.shut();
+    let sent_away = encoder.picture();
+    assert!(matches!(sent_away, Err(PublishError::Draining)), "{sent_away:?}");
+    drop(encoder);
+    assert!(matches!(server.publish_at("right", 6.5), Err(Refusal::Draining)));
+    assert!(
+        matches!(server.publish_at("wrong", 6.5), Err(Refusal::WrongKey(_))),
+        "a stranger learns nothing"
+    );
+    server.tick(6.0..9.0);
+    assert_eq!(server.session(), session);
+    server.gate.open();
+    let mut encoder = started_at(&server, 9.0);
+    encoder.run_until(4.0).unwrap();
+    assert_eq!(server.session(), session);
+    assert_eq!(parts(&server, 0, 90_000.0).last().unwrap().2, 1, "one discontinuity");
+}
+
 #[test]
 fn takeover_switches_at_a_keyframe_and_no_frames_are_interleaved() {
     let server = Server::with(OnConflict::Takeover);

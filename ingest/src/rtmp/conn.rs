@@ -154,6 +154,7 @@ impl ConnError {
             },
             Self::Refused(Refusal::WrongKey(_)) => Reason::WrongKey,
             Self::Refused(Refusal::NameTaken(_) | Refusal::TakenElsewhere { .. }) => Reason::NameTaken,
+            Self::Refused(Refusal::Draining) | Self::Publish(PublishError::Draining) => Reason::Draining,
             Self::Refused(Refusal::NoRandomness) => Reason::Failed,
             Self::Publish(PublishError::TakenOver) => Reason::TakenOver,
             Self::Publish(PublishError::Over) => Reason::Timeout,
@@ -282,7 +283,7 @@ fn admit<A: Admission>(
             let code = match refusal {
                 Refusal::WrongKey(_) => RefusalCode::Denied,
                 Refusal::NameTaken(_) | Refusal::TakenElsewhere { .. } => RefusalCode::BadName,
-                Refusal::NoRandomness => RefusalCode::Rejected,
+                Refusal::Draining | Refusal::NoRandomness => RefusalCode::Rejected,
             };
             session.refuse(code, &refusal.to_string());
             Err(refusal.into())

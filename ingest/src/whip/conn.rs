@@ -68,6 +68,7 @@ impl ConnError {
             Self::NotConnected => Reason::NotConnected,
             Self::Lost => Reason::Lost,
             Self::Publish(PublishError::TakenOver) => Reason::TakenOver,
+            Self::Publish(PublishError::Draining) => Reason::Draining,
             Self::Publish(PublishError::Over) => Reason::Timeout,
             Self::Publish(_) => Reason::Unsupported,
         }

@@ -41,6 +41,7 @@ pub(super) enum Reason {
     /// It fell silent.
     Lost,
     TakenOver,
+    Draining,
     Timeout,
     Unsupported,
     Failed,
@@ -72,6 +73,7 @@ impl EncodeLabelValue for Reason {
             Self::NotConnected => "not_connected",
             Self::Lost => "lost",
             Self::TakenOver => "taken_over",
+            Self::Draining => "draining",
             Self::Timeout => "timeout",
             Self::Unsupported => "unsupported",
             Self::Failed => "failed",

@@ -97,6 +97,7 @@ pub(super) fn turned_away(refused: &Refusal) -> Response<Bytes> {
         Refusal::NameTaken(_) | Refusal::TakenElsewhere { .. } => {
             refusal(StatusCode::CONFLICT, &refused.to_string())
         }
+        Refusal::Draining => full(&refused.to_string()),
         Refusal::NoRandomness => refusal(StatusCode::SERVICE_UNAVAILABLE, &refused.to_string()),
     }
 }

@@ -190,6 +190,7 @@ impl Whip {
                     Refusal::NameTaken(_) | Refusal::TakenElsewhere { .. } => {
                         (Reason::NameTaken, refusal.to_string(), Some(id))
                     }
+                    Refusal::Draining => (Reason::Draining, refusal.to_string(), Some(id)),
                     Refusal::NoRandomness => (Reason::Failed, refusal.to_string(), Some(id)),
                 };
                 turned_away(reason, words, stream);

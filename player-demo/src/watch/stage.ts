@@ -57,6 +57,13 @@ const wantedPlayer = query.get("player");
 /** `?via=webrtc` or `?via=hls`, for this visit; who asks for a player by name means HLS. */
 const via = query.get("via") ?? (wantedPlayer === null ? null : "hls");
 
+/** Set by a server that has no room and sent us here. A link that is passed on must not bring everybody here. */
+if (query.has("sent")) {
+  query.delete("sent");
+  const rest = query.size > 0 ? `?${query}` : "";
+  window.history.replaceState(window.history.state, "", `${location.pathname}${rest}${location.hash}`);
+}
+
 /** What the page around the stage shows of it. */
 export interface Surroundings {
   /** Called after each change. */

@@ -14,6 +14,7 @@ pub struct Head {
     path_and_query: Box<str>,
     path_bytes: usize,
     pub(super) gzip: bool,
+    pub(super) lower_only: bool,
     /// What makes an answer partial, or empty. Seldom any.
     pub(super) conditions: HeaderMap,
 }
@@ -37,8 +38,15 @@ impl Head {
             path_and_query: [path, query.unwrap_or_default()].concat().into(),
             path_bytes: path.len(),
             gzip: accepts_gzip(headers),
+            lower_only: false,
             conditions,
         }
+    }
+
+    /// Of a multivariant playlist only the lower renditions are wanted: for who comes when there is little room.
+    #[must_use]
+    pub fn with_lower_only(self) -> Self {
+        Self { lower_only: true, ..self }
     }
 
     pub fn path(&self) -> &str {

@@ -10,6 +10,8 @@ pub(crate) struct Filter {
     /// Of the picture, in lines.
     height_max: Option<u32>,
     only: Option<Only>,
+    /// Nothing of the upper half of what there is: not of the viewer's asking.
+    lower_only: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +63,11 @@ impl Filter {
         Ok(filter)
     }
 
+    /// The lower renditions of what was asked for.
+    pub(crate) fn lower(self) -> Self {
+        Self { lower_only: true, ..self }
+    }
+
     /// Applies the filter to a stream with these different picture heights, lowest first.
     pub(crate) fn select(self, heights: &[u32], has_audio: bool) -> Selection {
         // Closest to sound alone where there is none, or to a picture where there is none: what there is.
@@ -69,8 +76,10 @@ impl Filter {
         }
         let fitting = heights.partition_point(|height| self.height_max.is_none_or(|max| *height <= max));
         // Closest to a picture lower than all there are: the lowest.
+        let highest = fitting.saturating_sub(1);
+        let lower = heights.len().div_ceil(2).saturating_sub(1);
         Selection::Video {
-            level: fitting.saturating_sub(1),
+            level: if self.lower_only { highest.min(lower) } else { highest },
             with_audio: has_audio && self.only != Some(Only::Video),
         }
     }
@@ -115,6 +124,24 @@ mod tests {
             let expected = Selection::Video { level, with_audio: true };
             assert_eq!(select(query, &LADDER, true), expected, "{query}");
         }
+    }
+
+    #[test]
+    fn the_lower_renditions_are_all_but_the_upper_half() {
+        let level = |query: &str, heights: &[u32]| match Filter::parse(query)
+            .unwrap()
+            .lower()
+            .select(heights, true)
+        {
+            Selection::Video { level, with_audio: true } => level,
+            other => panic!("{other:?}"),
+        };
+        let ladder = [240, 360, 480, 720, 1080];
+        for (heights, expected) in [(1, 0), (2, 0), (3, 1), (4, 1), (5, 2)] {
+            assert_eq!(level("", &ladder[..heights]), expected, "of {heights}");
+        }
+        assert_eq!(level("max=240", &ladder), 0, "less than there is room for");
+        assert_eq!(level("max=1080", &ladder), 2);
     }
 
     #[test]

@@ -215,3 +215,13 @@ fn what_differs_has_another_etag() {
     assert_eq!(etags.len(), queries.len());
     assert_eq!(ladder.ask("max=480").plain.etag, ladder.ask("max=500").plain.etag, "the same bytes");
 }
+
+/// For who comes when there is little room; the tag must not say that it is the whole.
+#[test]
+fn the_lower_renditions_are_a_playlist_of_their_own() {
+    let ladder = ladder();
+    let lower = ladder.get(Filter::default().lower());
+    let text = String::from_utf8(lower.plain.body.to_vec()).unwrap();
+    assert_eq!(listed(&text), listed(&ladder.text("max=480")));
+    assert_ne!(lower.plain.etag, ladder.ask("").plain.etag);
+}

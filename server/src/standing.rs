@@ -1,0 +1,114 @@
+//! What follows from how this node stands: how much room it has, and whether its operator has drained it.
+//!
+//! ```text
+//!   an order in the store ─┐
+//!   the node's load ───────┴▶ Standing ─▶ Doors ─▶ ingest::Gate, edge::Admission, WHEP viewers sent on
+//! ```
+//!
+//! A node that is drained goes on running, and takes nothing new until the order is taken back: what its process ends
+//! with is a signal (`shutdown.rs`).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::Room;
+use edge::{Admission, Neighbours, Takes, Whep};
+use ingest::Gate;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+/// How often viewers by WebRTC are sent on, and how many at once: so many handshakes the other nodes can take beside what
+/// they do already. Of 1,000 viewers the last one moves after 20 s.
+const SEND_ON_EVERY: Duration = Duration::from_secs(1);
+const SENT_ON_AT_ONCE: usize = 50;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Standing {
+    /// By an operator's order.
+    pub(crate) drained: bool,
+    pub(crate) room: Room,
+}
+
+impl Standing {
+    /// Which viewers this node takes.
+    fn takes(self) -> Takes {
+        match (self.room, self.drained) {
+            (Room::Plenty, false) => Takes::Everybody,
+            // Who finds no other node is better off here than nowhere.
+            (Room::Plenty, true) | (Room::Little, _) => Takes::WhoeverIsLeft,
+            (Room::Scarce, _) => Takes::LowerOnly,
+            (Room::None, _) => Takes::Nobody,
+        }
+    }
+}
+
+/// Where publishers and viewers come in.
+pub(crate) struct Doors {
+    /// `None` where nobody publishes.
+    pub(crate) gate: Option<Gate>,
+    pub(crate) admission: Admission,
+    pub(crate) whep: Whep,
+    /// `None` if there are no other nodes.
+    pub(crate) neighbours: Option<Arc<dyn Neighbours>>,
+}
+
+impl Doors {
+    /// Opens and shuts them as the node stands, until `stop`.
+    pub(crate) async fn keep(self, mut standing: watch::Receiver<Standing>, stop: CancellationToken) {
+        let mut was_drained = false;
+        loop {
+            let now = *standing.borrow_and_update();
+            self.admission.set(now.takes());
+            if now.drained != was_drained {
+                was_drained = now.drained;
+                match (&self.gate, now.drained) {
+                    (Some(gate), true) => gate.shut(),
+                    (Some(gate), false) => gate.open(),
+                    (None, _) => {}
+                }
+            }
+            if now.drained {
+                self.send_on();
+            }
+            tokio::select! {
+                changed = standing.changed() => if changed.is_err() {
+                    return;
+                },
+                () = sleep(SEND_ON_EVERY), if now.drained => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Those who have somewhere to go.
+    fn send_on(&self) {
+        let Some(neighbours) = &self.neighbours else { return };
+        let mut known = HashMap::new();
+        let sent = self.whep.send_on(SENT_ON_AT_ONCE, |id| {
+            *known.entry(id.clone()).or_insert_with(|| neighbours.other_with_room(id).is_some())
+        });
+        if sent > 0 {
+            info!(viewers = sent, "viewers by WebRTC are sent to other nodes");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drained_node_takes_whoever_is_left_and_a_full_one_nobody() {
+        let takes = |room, drained| Standing { drained, room }.takes();
+        assert_eq!(takes(Room::Plenty, false), Takes::Everybody);
+        assert_eq!(takes(Room::Plenty, true), Takes::WhoeverIsLeft);
+        assert_eq!(takes(Room::Little, false), Takes::WhoeverIsLeft);
+        for drained in [false, true] {
+            assert_eq!(takes(Room::Scarce, drained), Takes::LowerOnly);
+            assert_eq!(takes(Room::None, drained), Takes::Nobody);
+        }
+    }
+}
