@@ -203,6 +203,9 @@ impl<O: Offer> Relay<O> {
         if wants.keyframe {
             stream.want_keyframe();
         }
+        if wants.rung_keyframe {
+            stream.want_rung_keyframe();
+        }
         for track in stream.tracks().iter().filter(|track| wants.tracks.contains(&track.record().id)) {
             track.demand().touch();
         }

@@ -13,6 +13,10 @@ pub(crate) const LATE: Duration = Duration::from_secs(2);
 /// In a segment longer than this, keys are forced at parts too, so far apart: whoever joins then starts near the edge.
 const KEY_INTERVAL_S: i64 = 2;
 
+/// A key that viewers ask for is so far behind the one before at least: each takes bits from the pictures behind it, of everybody who
+/// watches. For the same reason there are no more of these than of others, [`KEY_INTERVAL_S`] apart.
+const ASKED_SPACING_MS: i64 = 500;
+
 /// Of a log of no more groups than this everything is made into rungs.
 const NEW_GROUPS_MAX: u32 = 3;
 
@@ -62,7 +66,10 @@ struct Forcing {
     /// Boundaries before this are nothing to begin at.
     from: i64,
     is_due: bool,
+    /// By a viewer who is to go over to a rung.
+    is_asked: bool,
     key_last: Option<i64>,
+    asked_last: Option<i64>,
 }
 
 impl Source {
@@ -80,6 +87,11 @@ impl Source {
             config_before: config,
             frames: Vec::new(),
         }
+    }
+
+    /// A key at the next unit, or as soon as it may be.
+    pub(crate) fn ask_for_key(&mut self) {
+        self.forcing.is_asked = true;
     }
 
     pub(crate) fn track(&self) -> Arc<Track> {
@@ -158,7 +170,7 @@ fn group_of(cursor: Cursor) -> Cursor {
 
 impl Forcing {
     fn from(from: i64) -> Self {
-        Self { from, is_due: false, key_last: None }
+        Self { from, is_due: false, is_asked: false, key_last: None, asked_last: None }
     }
 
     fn message(&mut self, frame: &Frame, track: &TrackRecord) -> Result<Option<ToEncoder>, FrameError> {
@@ -177,8 +189,18 @@ impl Forcing {
             }
             Kind::Unit => {
                 let unit = frame.to_unit()?;
-                let force = std::mem::take(&mut self.is_due);
+                let hertz = i64::from(track.codec.timescale().hertz());
+                let (spacing, interval) = (ASKED_SPACING_MS * hertz / 1_000, KEY_INTERVAL_S * hertz);
+                // A first key is not asked for: rungs begin at boundaries.
+                let may_be = self.key_last.is_some_and(|last| unit.dts - last >= spacing)
+                    && self.asked_last.is_none_or(|last| unit.dts - last >= interval);
+                let is_asked = self.is_asked && may_be;
+                let force = std::mem::take(&mut self.is_due) || is_asked;
+                if is_asked {
+                    self.asked_last = Some(unit.dts);
+                }
                 if force {
+                    self.is_asked = false;
                     self.key_last = Some(unit.dts);
                 }
                 Some(ToEncoder::Unit(SourceUnit {
@@ -281,6 +303,19 @@ mod tests {
         assert_eq!((messages.len(), forced(&messages)), (460, vec![437]));
         let Missed { messages, .. } = source.catch_up(None).unwrap();
         assert_eq!(forced(&messages), [368]);
+        // A viewer asks, and is heard at once; the next two seconds later.
+        let mut events = Vec::new();
+        for (from, to) in [(460, 470), (470, 560)] {
+            source.ask_for_key();
+            push(from, to);
+            source.read(&mut events).unwrap();
+        }
+        let message = |event| match event {
+            Event::Message(message) => Some(message),
+            Event::Boundary { .. } => None,
+        };
+        let messages: Vec<_> = events.into_iter().filter_map(message).collect();
+        assert_eq!(forced(&messages), [460, 554]);
 
         push(460, 560);
         let mut events = Vec::new();

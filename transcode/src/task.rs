@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use media::{AccessUnit, TrackKind};
 use pipe::{Codec, FromEncoder, Machine, Preset, RungUnit, SourceUnit, ToEncoder};
-use relay::{Boundary, Track, TrackRecord, TrackWriter, Wanted};
+use relay::{Boundary, Stream, Track, TrackRecord, TrackWriter, Wanted};
 use tokio::time::{sleep_until, timeout};
 use tracing::{debug, error, info, warn};
 
@@ -31,6 +31,7 @@ pub(crate) struct Task {
     budget: Budget,
     /// Of this machine.
     share: Share,
+    stream: Arc<Stream>,
     /// Rungs that somebody watches, as the supervisor was told.
     wanted: Range<u16>,
     source: Source,
@@ -67,7 +68,7 @@ impl Task {
         encoders: Encoders,
         budget: Budget,
         metrics: &Metrics,
-        stream: &media::StreamId,
+        stream: Arc<Stream>,
     ) -> Self {
         let starts = |track: &TrackRecord| match order.kind {
             TrackKind::Video => Starts::Source,
@@ -98,8 +99,9 @@ impl Task {
         let supervisor = Supervisor::new(terms, Instant::now());
         let names = rungs.iter().map(|rung| &*rung.writer.record().name);
         Self {
-            metrics: metrics.job(stream, names),
+            metrics: metrics.job(stream.id(), names),
             share: budget.take(0.0),
+            stream,
             wanted: 0..0,
             source: Source::new(track),
             supervisor,
@@ -118,7 +120,7 @@ impl Task {
 
     /// Until the source ends. Dropped, it kills its child and ends its rungs.
     pub(crate) async fn run(mut self) {
-        let track = self.source.track();
+        let (track, stream) = (self.source.track(), self.stream.clone());
         // Before anything is read: the first child gets everything.
         self.obey();
         loop {
@@ -136,11 +138,19 @@ impl Task {
             let woken = track.demand().woken();
             let look_again = self.look();
             let wait_until = self.supervisor.wait_until();
+            let asked = async {
+                match self.order.kind {
+                    TrackKind::Video => stream.rung_keyframe_wanted().await,
+                    // It has nothing else.
+                    TrackKind::Audio => pending().await,
+                }
+            };
             tokio::select! {
                 () = appended => {}
                 event = next(&mut self.child) => self.heard(event),
                 () = until(wait_until) => self.input(Input::Tick),
                 () = woken => {}
+                () = asked => self.source.ask_for_key(),
                 () = until(look_again) => {}
             }
             self.obey();

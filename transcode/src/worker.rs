@@ -68,7 +68,8 @@ impl Worker {
             let reads_segments = order.kind == TrackKind::Video && !order.on_demand;
             let reads = reads_segments.then(|| stream.segments().hold());
             let (encoders, budget) = (self.encoders.clone(), self.budget.clone());
-            let task = Task::new(order, track.clone(), writers, encoders, budget, &self.metrics, stream.id());
+            let task =
+                Task::new(order, track.clone(), writers, encoders, budget, &self.metrics, stream.clone());
             let run = stop.clone().run_until_cancelled_owned(task.run());
             jobs.spawn(
                 async move {

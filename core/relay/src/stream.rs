@@ -27,6 +27,8 @@ pub struct Stream {
     unclaimed: Mutex<Vec<TrackWriter>>,
     /// Of viewers who wait for a keyframe; any number of them is one.
     keyframe_wanted: Notify,
+    /// The same of those who wait for one of a rung.
+    rung_keyframe_wanted: Notify,
     /// Of whoever reads it in segments.
     segments: Arc<Demand>,
     successor: OnceLock<Arc<Self>>,
@@ -71,6 +73,17 @@ impl Stream {
     /// publisher.
     pub fn keyframe_wanted(&self) -> Notified<'_> {
         self.keyframe_wanted.notified()
+    }
+
+    /// A viewer cannot go on before the next keyframe of a rung. The rungs have one as soon as they may: as many at
+    /// most as without it.
+    pub fn want_rung_keyframe(&self) {
+        self.rung_keyframe_wanted.notify_one();
+    }
+
+    /// As [`keyframe_wanted`](Self::keyframe_wanted), for the one that makes the rungs.
+    pub fn rung_keyframe_wanted(&self) -> Notified<'_> {
+        self.rung_keyframe_wanted.notified()
     }
 
     /// Waits for the next frame of any track: what a reader of several waits for. Of frames that come after this call none
@@ -171,6 +184,7 @@ impl StreamWriter {
             appended: Arc::default(),
             unclaimed: Mutex::default(),
             keyframe_wanted: Notify::new(),
+            rung_keyframe_wanted: Notify::new(),
             segments: Arc::new(Demand::new(Arc::default())),
             successor: OnceLock::new(),
         });

@@ -1,4 +1,4 @@
-//! What the viewers of a copied log want, told to the upstream: keyframes, and the tracks that are made on demand only.
+//! What the viewers of a copied log want, told to the upstream: keyframes, of the publisher's or of rungs, and the tracks that are made on demand only.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,6 +35,7 @@ pub(super) async fn forward(shared: Arc<Shared>, id: StreamId, hops: Hops) {
         tokio::select! {
             () = ended => {}
             () = tell.keyframes() => {}
+            () = tell.rung_keyframes() => {}
             () = tell.tracks() => {}
         }
     }
@@ -50,7 +51,15 @@ impl Tell<'_> {
     async fn keyframes(&self) {
         loop {
             self.stream.keyframe_wanted().await;
-            self.tell(Wants { keyframe: true, tracks: Vec::new() }).await;
+            self.tell(Wants { keyframe: true, ..Wants::default() }).await;
+            sleep(KEYFRAME_EVERY).await;
+        }
+    }
+
+    async fn rung_keyframes(&self) {
+        loop {
+            self.stream.rung_keyframe_wanted().await;
+            self.tell(Wants { rung_keyframe: true, ..Wants::default() }).await;
             sleep(KEYFRAME_EVERY).await;
         }
     }
@@ -68,7 +77,7 @@ impl Tell<'_> {
             let wanted = on_demand.iter().filter(|track| is_wanted(track.demand().look(now), now));
             let wanted: Vec<TrackId> = wanted.map(|track| track.record().id).collect();
             if !wanted.is_empty() {
-                self.tell(Wants { keyframe: false, tracks: wanted }).await;
+                self.tell(Wants { tracks: wanted, ..Wants::default() }).await;
                 sleep(PAUSE).await;
             }
             tokio::select! {

@@ -21,6 +21,10 @@ const HOLD_MAX: Duration = Duration::from_secs(1);
 /// Nothing is held for a rendition of which there was no frame for so long. A still screen may be sent once in a second.
 const GONE_AFTER: Duration = Duration::from_millis(1_500);
 
+/// Who flees is sent nothing for so long, or until there is a keyframe: what is under way gets through meanwhile, and the keyframe that
+/// a rung was asked for is not of a moment that the viewer is past.
+const QUIET: Duration = Duration::from_millis(500);
+
 /// Who has found no keyframe by then may as well be sent what there is: the rung is in trouble.
 const FLIGHT_MAX: Duration = Duration::from_secs(4);
 
@@ -37,6 +41,8 @@ pub(crate) struct Place {
     wanted: usize,
     /// Since when it is sent what the path does not carry, which is not finished first.
     flees_since: Option<Instant>,
+    /// Nothing is sent before, unless it can go over.
+    quiet_until: Option<Instant>,
     /// What was wanted and had nothing to send, and since when something else is wanted.
     given_up: Option<(usize, Instant)>,
     /// PTS of the newest frame that was sent.
@@ -70,6 +76,7 @@ impl Place {
             spot: None,
             wanted,
             flees_since: None,
+            quiet_until: None,
             given_up: None,
             sent: None,
             holds_since: None,
@@ -80,7 +87,7 @@ impl Place {
     /// From the next keyframe on.
     pub(crate) fn want(&mut self, rendition: usize) {
         self.wanted = rendition;
-        self.flees_since = None;
+        (self.flees_since, self.quiet_until) = (None, None);
         self.given_up = None;
         (self.holds_since, self.hold) = (None, HOLD);
     }
@@ -104,7 +111,8 @@ impl Place {
         if let Some((given_up, since)) = self.given_up
             && now.saturating_duration_since(since) >= RETRY_AFTER
         {
-            self.flee_to(given_up, now);
+            self.want(given_up);
+            self.flees_since = Some(now);
         }
     }
 
@@ -112,7 +120,7 @@ impl Place {
     /// it, and it would come late.
     pub(crate) fn flee_to(&mut self, rendition: usize, now: Instant) {
         self.want(rendition);
-        self.flees_since = Some(now);
+        (self.flees_since, self.quiet_until) = (Some(now), Some(now + QUIET));
     }
 
     /// It is still sent what the path does not carry.
@@ -150,6 +158,9 @@ impl Place {
                 }
                 (Found::NotYet, Some((number, key))) if has_stopped => {
                     return self.send(self.wanted, number, key);
+                }
+                (Found::Entry(_), None) if self.quiet_until.is_some_and(|until| now < until) => {
+                    return Next::Wait(self.quiet_until);
                 }
                 (Found::Entry(entry), None) if entry.key && !is_gone(wanted, now) => {
                     let until = *self.holds_since.get_or_insert(now) + self.hold;
@@ -297,10 +308,10 @@ mod tests {
         let mut scene = Scene::new(SOURCE);
         (0..20).for_each(|number| scene.frame(SOURCE, number, Duration::ZERO));
         scene.told();
-        scene.place.flee_to(RUNG, scene.at(20));
-        assert!(scene.place.is_fleeing(scene.at(20)) && !scene.place.is_fleeing(scene.at(20) + FLIGHT_MAX));
+        scene.place.flee_to(RUNG, scene.at(7));
+        assert!(scene.place.is_fleeing(scene.at(7)) && !scene.place.is_fleeing(scene.at(7) + FLIGHT_MAX));
         scene.frame(SOURCE, 20, Duration::ZERO);
-        assert_eq!(scene.told(), [(SOURCE, 20)], "until there is a keyframe");
+        assert_eq!(scene.told(), [(SOURCE, 20)], "until there is a keyframe, if that takes long");
         // It is paced, and so is not sent these.
         let place = std::mem::replace(&mut scene.place, Place::new(RUNG));
         (21..26).for_each(|number| scene.frame(SOURCE, number, Duration::ZERO));
@@ -310,6 +321,21 @@ mod tests {
         scene.send_all(scene.at(26));
         assert_eq!(scene.told(), [(RUNG, 25)]);
         assert!(!scene.place.is_fleeing(scene.at(26)));
+    }
+
+    /// The rung was asked for a keyframe, and makes it of a picture that the viewer would have been sent by then.
+    #[test]
+    fn who_flees_is_sent_nothing_for_a_moment_that_it_can_go_over_at_once() {
+        let mut scene = Scene::new(SOURCE);
+        (0..15).for_each(|number| scene.frame(SOURCE, number, Duration::ZERO));
+        scene.told();
+        scene.place.flee_to(RUNG, scene.at(15));
+        (15..20).for_each(|number| scene.frame(SOURCE, number, Duration::ZERO));
+        assert_eq!(scene.send_all(scene.at(20)), Some(scene.at(15) + QUIET));
+        let (pts, arrived) = (16 * TICKS, scene.at(20));
+        scene.renditions[RUNG].push(Entry { pts, key: true, arrived, bytes: 1_000, packets: () });
+        scene.send_all(arrived);
+        assert_eq!(scene.told(), [(RUNG, 16)]);
     }
 
     #[test]

@@ -113,6 +113,14 @@ impl Programme {
         self.stream.want_keyframe();
     }
 
+    /// Of this rendition, whoever makes it.
+    pub(super) fn want_keyframe_of(&self, number: usize) {
+        match self.video.get(number) {
+            Some(video) if !video.track.record().is_sent() => self.stream.want_rung_keyframe(),
+            _ => self.stream.want_keyframe(),
+        }
+    }
+
     pub(super) fn rings(&self) -> &[Ring<Arc<Frame>>] {
         &self.rings
     }

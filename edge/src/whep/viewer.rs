@@ -302,7 +302,7 @@ impl Viewer {
             }
             Report::KeyframeRequest => {
                 self.metrics.keyframe_requests.inc();
-                programme.want_keyframe();
+                programme.want_keyframe_of(self.place.rendition().unwrap_or_default());
             }
             Report::Other => {}
         }
@@ -322,7 +322,7 @@ impl Viewer {
             if rung < before {
                 self.place.flee_to(number, now);
                 // It has no time for what is left of the group.
-                programme.want_keyframe();
+                programme.want_keyframe_of(number);
             } else {
                 self.place.want(number);
             }

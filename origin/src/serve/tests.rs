@@ -113,7 +113,7 @@ async fn what_cannot_be_served_is_refused_in_words() {
         (hello(stream).method("POST"), 405, "only GET"),
         (hello("/x/1/webrtc/live/cam1"), 404, "no such stream"),
         (hello("/x/1/webrtc/live/cam1?keyframe").method("POST"), 404, "no such stream"),
-        (hello("/x/1/webrtc/live/cam1").method("POST"), 400, "neither keyframe nor tracks"),
+        (hello("/x/1/webrtc/live/cam1").method("POST"), 400, "none of keyframe, rung-keyframe"),
         (hello("/x/1/webrtc/live/cam1").method("PUT"), 405, "only GET"),
     ];
     for (request, status, words) in cases {

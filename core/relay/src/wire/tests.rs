@@ -190,7 +190,7 @@ proptest! {
 
     #[test]
     fn any_text_is_a_resume_of_units_or_wants_or_neither(
-        text in "\\PC{0,40}|[0-9a-f]{16}\\.[0-9]{0,11};[0-9]{0,6}:[0-9]{0,11}\\.[0-9]{0,11}|keyframe&?(tracks=[0-9,]{0,9})?",
+        text in "\\PC{0,40}|[0-9a-f]{16}\\.[0-9]{0,11};[0-9]{0,6}:[0-9]{0,11}\\.[0-9]{0,11}|(keyframe|rung-keyframe)&?(tracks=[0-9,]{0,9})?",
     ) {
         if let Ok(resume) = text.parse::<UnitResume>() {
             prop_assert_eq!(resume.to_string().parse(), Ok(resume));
