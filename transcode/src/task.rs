@@ -122,7 +122,7 @@ impl Task {
         // Before anything is read: the first child gets everything.
         self.obey();
         loop {
-            let appended = track.appended();
+            let (appended, bounded) = (track.appended(), track.bounded());
             match self.take() {
                 Ok(true) => {}
                 Ok(false) => break,
@@ -136,8 +136,10 @@ impl Task {
             let woken = track.demand().woken();
             let look_again = self.look();
             let wait_until = self.supervisor.wait_until();
+            // Units are a child's alone; without one, all there is to do is to cut.
+            let came = if self.child.is_some() { appended } else { bounded };
             tokio::select! {
-                () = appended => {}
+                () = came => {}
                 event = next(&mut self.child) => self.heard(event),
                 () = until(wait_until) => self.input(Input::Tick),
                 () = woken => {}
