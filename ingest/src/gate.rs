@@ -17,7 +17,7 @@ use crate::ladder::Ladder;
 use crate::metrics::Metrics;
 use crate::publication::Publication;
 use crate::refusals::{Refusals, Refused};
-use crate::session::Session;
+use crate::session::{GAP_INTERVAL, SILENCE_MIN, Session};
 
 /// A publisher that sent media within this time is there, and keeps its name against a second one.
 const PRESENT: Duration = Duration::from_secs(3);
@@ -263,20 +263,26 @@ impl Gate {
         self.lock().insert(id, slot);
     }
 
-    /// Lets the clock of every session run on. To be called several times a part.
-    pub fn tick(&self, now: Instant, wall: SystemTime) {
+    /// Lets the clock of every session run on. Returns when to call it again: no session has to wait for that, not even one
+    /// that begins meanwhile.
+    pub fn tick(&self, now: Instant, wall: SystemTime) -> Instant {
         let linger = self.shared.policy.linger;
+        let mut next = now + SILENCE_MIN.min(linger);
         self.lock().retain(|_, slot| {
             let mut claims = slot.lock();
             if now.saturating_duration_since(claims.heard) >= linger {
                 claims.end();
             }
-            let handed_over = claims.handed_over;
-            if let Some(session) = claims.session.as_mut().filter(|_| !handed_over) {
-                session.tick(now, wall);
+            let (handed_over, over) = (claims.handed_over, claims.heard + linger);
+            if let Some(session) = &mut claims.session {
+                next = next.min(over);
+                if !handed_over {
+                    next = next.min(session.tick(now, wall));
+                }
             }
             claims.session.is_some() || claims.newest != 0
         });
+        next.max(now + GAP_INTERVAL)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<StreamId, Arc<Slot>>> {

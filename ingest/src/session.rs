@@ -22,10 +22,13 @@ use crate::timeline::StreamTime;
 
 /// No media of any track for this long, and the parts that are missing are published as gaps. A stall of the uplink
 /// that is over before costs viewers nothing but the wait.
-const SILENCE_MIN: Duration = Duration::from_secs(2);
+pub(crate) const SILENCE_MIN: Duration = Duration::from_secs(2);
 
 /// The same for sources slower than that, in units of their longest frame.
 const SILENCE_INTERVALS: f64 = 1.5;
+
+/// How late a gap may be published: little against a part, and next to nothing as work.
+pub(crate) const GAP_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(crate) struct Session {
     writer: StreamWriter,
@@ -177,13 +180,15 @@ impl Session {
         self.open.as_ref().map_or(TrackKind::Video, |open| open.log.lead())
     }
 
-    /// Lets the clock run on where media does not.
-    pub(crate) fn tick(&mut self, now: Instant, wall: SystemTime) {
+    /// Lets the clock run on where media does not. Returns when it may have to again.
+    pub(crate) fn tick(&mut self, now: Instant, wall: SystemTime) -> Instant {
         let silent = self.silence(now);
-        let Some(open) = self.open.as_mut().filter(|open| open.log.is_live()) else { return };
+        let Some(open) = self.open.as_mut().filter(|open| open.log.is_live()) else {
+            return now + SILENCE_MIN;
+        };
         let silence = SILENCE_MIN.max(open.log.interval().mul_f64(SILENCE_INTERVALS));
         if silent < silence {
-            return;
+            return now + (silence - silent);
         }
         open.log.silence(open.zero.millis(now), &self.writer);
         if self.facts.interrupted_since_ms.is_none() {
@@ -197,6 +202,7 @@ impl Session {
             };
             self.writer.set_facts(self.facts.clone());
         }
+        now + GAP_INTERVAL
     }
 
     /// What people see of the publication, about once a second of media.

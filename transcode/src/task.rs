@@ -124,7 +124,7 @@ impl Task {
         // Before anything is read: the first child gets everything.
         self.obey();
         loop {
-            let appended = track.appended();
+            let (appended, bounded) = (track.appended(), track.bounded());
             match self.take() {
                 Ok(true) => {}
                 Ok(false) => break,
@@ -138,6 +138,8 @@ impl Task {
             let woken = track.demand().woken();
             let look_again = self.look();
             let wait_until = self.supervisor.wait_until();
+            // Units are a child's alone; without one, all there is to do is to cut.
+            let came = if self.child.is_some() { appended } else { bounded };
             let asked = async {
                 match self.order.kind {
                     TrackKind::Video => stream.rung_keyframe_wanted().await,
@@ -146,7 +148,7 @@ impl Task {
                 }
             };
             tokio::select! {
-                () = appended => {}
+                () = came => {}
                 event = next(&mut self.child) => self.heard(event),
                 () = until(wait_until) => self.input(Input::Tick),
                 () = woken => {}

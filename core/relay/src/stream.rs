@@ -117,6 +117,7 @@ pub struct Track {
     epoch: u32,
     ring: RwLock<Ring>,
     appended: Notify,
+    bounded: Notify,
     demand: Arc<Demand>,
     metrics: Metrics,
 }
@@ -150,6 +151,12 @@ impl Track {
     /// missed, so it goes before the read that finds nothing.
     pub fn appended(&self) -> Notified<'_> {
         self.appended.notified()
+    }
+
+    /// Waits for the next boundary, or the end: what a reader waits for that has nothing to do between two. As with
+    /// [`Track::appended`], none is missed that comes after this call.
+    pub fn bounded(&self) -> Notified<'_> {
+        self.bounded.notified()
     }
 
     /// See [`Ring::read`]; a jump is counted.
@@ -224,13 +231,13 @@ impl StreamWriter {
             .map(|track| {
                 let ring = RwLock::new(Ring::new(track.id, track.codec.timescale()));
                 let metrics = self.registry.metrics().clone();
-                let (appended, demand) = (Notify::new(), Arc::new(Demand::new(wanted.clone())));
                 Arc::new(Track {
                     record: track.clone(),
                     epoch: record.epoch,
                     ring,
-                    appended,
-                    demand,
+                    appended: Notify::new(),
+                    bounded: Notify::new(),
+                    demand: Arc::new(Demand::new(wanted.clone())),
                     metrics,
                 })
             })
@@ -318,7 +325,7 @@ impl TrackWriter {
     pub fn push_boundary(&mut self, boundary: &Boundary) {
         self.end = self.end.max(boundary.start + i64::from(boundary.gap.unwrap_or(0)));
         self.write(|ring| ring.push_boundary(boundary));
-        self.boundaries.send_modify(|count| *count += 1);
+        self.told_boundary();
     }
 
     /// A frame that another node wrote, under its own numbers.
@@ -330,7 +337,7 @@ impl TrackWriter {
         self.write(|ring| ring.push_copy(frame))?;
         self.end = self.end.max(ends_at);
         if is_boundary {
-            self.boundaries.send_modify(|count| *count += 1);
+            self.told_boundary();
         }
         Ok(())
     }
@@ -341,13 +348,19 @@ impl TrackWriter {
         self.appended.notify_waiters();
         changed
     }
+
+    /// A boundary was written, or the end.
+    fn told_boundary(&self) {
+        self.track.bounded.notify_waiters();
+        self.boundaries.send_modify(|count| *count += 1);
+    }
 }
 
 impl Drop for TrackWriter {
     fn drop(&mut self) {
         let end = self.end;
         self.write(|ring| ring.push_end(end));
-        self.boundaries.send_modify(|count| *count += 1);
+        self.told_boundary();
     }
 }
 
@@ -533,6 +546,35 @@ mod tests {
         drop(writer);
         appended.await;
         assert_eq!(track.read(&mut cursor, false, &mut frames), Read::Ended);
+    }
+
+    #[tokio::test]
+    async fn a_reader_of_boundaries_sleeps_through_units() {
+        use futures_util::FutureExt;
+        let registry = StreamRegistry::default();
+        let (id, session) = (StreamId::new("live", "cam").unwrap(), SessionId::from_random(1));
+        let mut stream = registry.open(id.clone(), session).unwrap();
+        let mut writer = stream.open(record(session)).remove(0);
+        writer.open_group(0, 0);
+        let track = registry.get(&id).unwrap().tracks()[0].clone();
+        let (bounded, appended) = (track.bounded(), track.appended());
+        let data = Bytes::from_static(b"frame");
+        writer.push_unit(&AccessUnit { dts: 0, pts: 0, duration: 1024, key: true, data });
+        assert_eq!((bounded.now_or_never(), appended.now_or_never()), (None, Some(())));
+        let bounded = track.bounded();
+        writer.push_boundary(&Boundary {
+            msn: 0,
+            part: 1,
+            start: 1024,
+            program_date_time_ms: 0,
+            discontinuity_sequence: 0,
+            independent: true,
+            gap: None,
+        });
+        assert_eq!(bounded.now_or_never(), Some(()));
+        let bounded = track.bounded();
+        drop(writer);
+        assert_eq!(bounded.now_or_never(), Some(()), "the End frame");
     }
 
     #[tokio::test]

@@ -1,5 +1,7 @@
 //! What leaves a pipeline, and what is known of its progress. Filled by GStreamer's threads, written by ours.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -13,6 +15,9 @@ use crate::clock::StreamClock;
 /// Messages between encoders and the pipe. When it is full the encoders wait, then the decoder, then we no longer read:
 /// nothing is lost, and nothing grows.
 const EVENTS_MAX: usize = 32;
+
+/// Pictures that rungs are at, as in the ledger. Of more, the oldest is forgotten: a rung lost it.
+const PICTURES_MAX: usize = 256;
 
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -42,6 +47,8 @@ struct Tally {
     last_in: Option<ClockTime>,
     /// For each rung: units, and the time of the last.
     rungs: Vec<(u64, Option<ClockTime>)>,
+    /// By PTS, in ticks: how many rungs have the picture, and their unit of it is not written.
+    pictures: BTreeMap<i64, usize>,
 }
 
 impl Output {
@@ -85,6 +92,30 @@ impl Output {
     pub(crate) fn came_out(&self, rung: usize, time: ClockTime, every: u8) {
         if let Some(rung) = self.tally().rungs.get_mut(rung) {
             *rung = (rung.0 + u64::from(every), Some(time));
+        }
+    }
+
+    /// One more rung is given the picture of `pts`.
+    pub(crate) fn begun(&self, pts: i64) {
+        let pictures = &mut self.tally().pictures;
+        *pictures.entry(pts).or_default() += 1;
+        if pictures.len() > PICTURES_MAX {
+            pictures.pop_first();
+        }
+    }
+
+    /// A unit of `pts` was taken to be written. `true` if no other rung is still at that picture.
+    pub(crate) fn taken(&self, pts: i64) -> bool {
+        match self.tally().pictures.entry(pts) {
+            Entry::Occupied(mut rungs) if *rungs.get() > 1 => {
+                *rungs.get_mut() -= 1;
+                false
+            }
+            Entry::Occupied(rungs) => {
+                rungs.remove();
+                true
+            }
+            Entry::Vacant(_) => true,
         }
     }
 

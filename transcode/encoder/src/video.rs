@@ -99,7 +99,8 @@ fn decoded(
                 let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
                 let wants = |rung, time| {
                     let pts = output.ticks(time, timescale);
-                    pts.is_some_and(|pts| lock(&ledger).wants(rung, pts))
+                    let wanted = pts.filter(|pts| lock(&ledger).wants(rung, *pts));
+                    wanted.inspect(|pts| output.begun(*pts)).is_some()
                 };
                 let scaled = cascade.lock().map_err(|_| gst::FlowError::Error)?.picture(&sample, wants);
                 match scaled {
