@@ -46,6 +46,10 @@ impl Scene {
     fn add(&mut self, name: &str) -> Result<()> {
         let worker = self.cluster.node(name, "transcode", &self.nats, Setup::default())?;
         self.workers.push((name.to_owned(), worker));
+        self.wait_for_offer(name)
+    }
+
+    fn wait_for_offer(&self, name: &str) -> Result<()> {
         let lends = |node: &serde_json::Value| {
             node["id"] == name && node["load"]["encode_free"].as_f64().is_some_and(|free| free > 0.0)
         };
@@ -142,6 +146,33 @@ fn of_a_worker_that_leaves_nothing_is_seen() -> Result<()> {
     ensure!(scene.origin.metric("transcode_failures_total")? == 0.0, "{}", scene.told());
     scene.is_passed_through()?;
     scene.origin.stop()
+}
+
+/// As an operator orders it; and its encoders are used again when the order is taken back.
+#[test]
+fn a_worker_that_is_drained_by_order_lends_nothing_until_that_is_undone() -> Result<()> {
+    let mut scene = Scene::new()?;
+    let _publisher = scene.publish()?;
+    let (name, busy) = scene.take_busy()?;
+    let first = scene.watched().newest(RUNG)?;
+    scene.origin.ask(&format!("nodes drain {name}"))?;
+    poll::until("its encoders to be let go of", RUNG_MAX, || {
+        Ok((busy.metric("transcode_lent")? == 0.0).then_some(()))
+    })?;
+    let whole = scene.behind(WATCHED)?;
+    let missing = scene.missing(first, &whole);
+    ensure!(missing.is_empty(), "{missing:?}: {}", scene.told());
+
+    scene.origin.ask(&format!("nodes drain {name} --undo"))?;
+    scene.wait_for_offer(&name)?;
+    let (_, other) = scene.take_busy()?;
+    other.kill()?;
+    scene.behind(1)?;
+    ensure!(busy.metric("transcode_lent")? >= 1.0, "{}", scene.told());
+    for node in [busy, scene.origin] {
+        node.stop()?;
+    }
+    Ok(())
 }
 
 /// Workers are killed, drained and stopped at random, each time the one that is busy, and another takes its place.
