@@ -108,10 +108,13 @@ impl Hold {
     /// [`PublishError::NoKeyframe`] if there is video, and none of it can be decoded.
     pub(crate) fn is_over(&self, expects_video: bool) -> Result<bool, PublishError> {
         let held_ms = self.span.map_or(0, |(first, newest)| newest - first);
+        let video = self.video_dts_ms.first().zip(self.video_dts_ms.last());
+        let video_ms = video.map_or(0, |(first, newest)| newest - first);
         let undecodable = !self.video_dts_ms.is_empty() && self.video.is_none();
         match (held_ms, undecodable) {
             (..HOLD_MS, _) => Ok(false),
-            (..PICTURE_WAIT_MS, false) if expects_video => Ok(self.video.is_some()),
+            // Of a picture as much is looked at as of one that came at once.
+            (..PICTURE_WAIT_MS, false) if expects_video => Ok(video_ms >= HOLD_MS),
             (KEYFRAME_WAIT_MS.., true) => Err(PublishError::NoKeyframe),
             (_, undecodable) => Ok(!undecodable),
         }

@@ -609,7 +609,7 @@ impl Effective {
 impl Effective {
     /// An edge without an upstream, or a directory of them, has nothing to serve, and an upstream without an edge would be ignored in silence.
     fn misplaced_upstream(&self) -> Option<Problem> {
-        let RoleSet { ingest, transcode, .. } = self.config.roles;
+        let RoleSet { ingest, transcode, edge } = self.config.roles;
         let (key, what) = match (ingest, &self.config.upstream) {
             (false, _) if transcode && self.config.cluster.nats.is_empty() => {
                 ("roles", "roles: who encodes for other nodes needs cluster.nats to be found by them")
@@ -617,8 +617,10 @@ impl Effective {
             (false, None) if self.config.cluster.nats.is_empty() => {
                 ("roles", "roles: an edge needs an upstream, or cluster.nats to find one; set either")
             }
-            (true, Some(_)) => ("upstream", "upstream: only an edge has one; set roles = \"edge\" too"),
-            (false, _) | (true, None) => return None,
+            (_, Some(_)) if ingest || !edge => {
+                ("upstream", "upstream: only an edge has one; set roles = \"edge\" too")
+            }
+            _ => return None,
         };
         Some(Problem { origin: self.origin(key).clone(), what: what.to_owned() })
     }

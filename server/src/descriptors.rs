@@ -20,11 +20,16 @@ pub(crate) struct Share {
     pub(crate) viewers: usize,
 }
 
-/// Asks for all the descriptors that the system grants, and shares them out.
-pub(crate) fn share() -> Share {
+/// Asks for all the descriptors that the system grants, and says how many these are; `None` if there is no limit.
+pub(crate) fn raise() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-    let files = if raised.is_ok() { maximum } else { current };
+    if raised.is_ok() { maximum } else { current }
+}
+
+/// Of all descriptors that the system grants.
+pub(crate) fn share() -> Share {
+    let files = raise();
     let share = Share::of(files.unwrap_or(u64::MAX));
     let Share { publishers, viewers } = share;
     if viewers < VIEWER_CONNECTIONS_FEW {

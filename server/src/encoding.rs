@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use cluster::Node;
 use hls::Catalog;
 use origin::Relay;
@@ -11,12 +11,13 @@ use prometheus_client::registry::Registry;
 use relay::{Identity, StreamRegistry};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
-use transcode::Lender;
+use transcode::{Lender, executable};
 
 use crate::admin::Admin;
 use crate::api::Api;
 use crate::cli;
 use crate::config::Config;
+use crate::descriptors;
 use crate::lending::ForNodes;
 use crate::listen::Handed;
 use crate::membership::{Counts, Membership};
@@ -42,7 +43,9 @@ impl Encoding {
         handed: &mut Handed,
         mut metrics: Registry,
     ) -> anyhow::Result<Self> {
+        descriptors::raise();
         let transcoding = Arc::new(transcoding(config, &membership, &mut metrics));
+        ensure!(transcoding.has_encoder(), "a node that only encodes needs {}", executable::NAME);
         let relay = bind_relay(config, identity, handed, &mut metrics, |identity, metrics| {
             let (catalog, streams) = (Catalog::new(hls::Metrics::default()), StreamRegistry::default());
             let relay = Relay::new(identity, catalog, streams, Offer::Nothing, metrics);
@@ -83,7 +86,7 @@ impl Encoding {
             sent_bytes: 0,
             viewers: 0,
             streams: 0,
-            encode_free: lender.lender().map_or(0.0, Lender::free),
+            encode_free: lender.lender().map(Lender::free),
         };
         let admin = self.admin.run(drain.clone(), admin_stop.clone());
         let membership = self.membership.run(node, counts, drain.clone(), admin_stop.clone());

@@ -10,6 +10,7 @@ use origin::Relay;
 use relay::server::{Body, Service, full};
 use relay::wire::{ENCODE, PATH_PREFIX};
 use tracing::debug;
+use transcode::Refused;
 use transcode::workers::protocol;
 
 use crate::offer::Offer;
@@ -47,13 +48,19 @@ impl ForNodes {
         let cost = cost.ok_or_else(|| (StatusCode::BAD_REQUEST, "no cost in cores".to_owned()))?;
         let lender = self.transcoding.as_ref().and_then(|transcoding| transcoding.lender());
         let lender = lender
-            .ok_or_else(|| (StatusCode::SERVICE_UNAVAILABLE, "no encoder works on this node".to_owned()))?;
-        let share = lender.admit(cost).map_err(|why| (StatusCode::SERVICE_UNAVAILABLE, why.to_string()))?;
+            .ok_or_else(|| (StatusCode::NOT_IMPLEMENTED, "no encoder works on this node".to_owned()))?;
+        let room = lender.admit(cost).map_err(|why| {
+            let status = match why {
+                Refused::Full => StatusCode::SERVICE_UNAVAILABLE,
+                Refused::Leaving => StatusCode::GONE,
+            };
+            (status, why.to_string())
+        })?;
         let (lender, borrower) = (lender.clone(), borrower.clone());
         let upgrade = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
             match upgrade.await {
-                Ok(connection) => lender.lend(borrower, TokioIo::new(connection), share).await,
+                Ok(connection) => lender.lend(borrower, TokioIo::new(connection), room).await,
                 Err(error) => debug!(node.id = %borrower, %error, "gone before it got its encoder"),
             }
         });

@@ -265,7 +265,8 @@ pub(crate) struct Counts {
     pub(crate) sent_bytes: u64,
     pub(crate) viewers: u32,
     pub(crate) streams: u32,
-    pub(crate) encode_free: f64,
+    /// Cores; `None` if nothing is lent.
+    pub(crate) encode_free: Option<f64>,
 }
 
 /// Makes rates of what is counted.

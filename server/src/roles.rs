@@ -82,7 +82,7 @@ impl Counted {
             sent_bytes: self.hls.sent.get() + self.port.counters().sent_bytes.get(),
             viewers: by_webrtc.saturating_add(by_hls),
             streams: u32::try_from(streams).unwrap_or(u32::MAX),
-            encode_free: lender.map_or(0.0, Lender::free),
+            encode_free: lender.map(Lender::free),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use media::StreamId;
+use media::{StreamId, TrackKind};
 use relay::{StreamRegistry, TrackRecord};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -39,7 +39,12 @@ impl ingest::Ladder for Transcoding {
     fn derive(&self, id: &StreamId, tracks: &[TrackRecord], frame_rate: Option<f64>) -> Vec<TrackRecord> {
         let lent = self.workers.as_ref().map_or(0.0, |workers| workers.free());
         let free = if self.encodes_here() { self.budget.free().max(lent) } else { lent };
-        if free <= 0.0 && self.workers.is_some() && self.ladders.of(id).config != LadderConfig::Off {
+        let has_picture = tracks.iter().any(|track| track.codec.kind() == TrackKind::Video);
+        if free <= 0.0
+            && has_picture
+            && self.workers.is_some()
+            && self.ladders.of(id).config != LadderConfig::Off
+        {
             warn!(stream.id = %id, "no node has room to encode it: it is passed through for as long as it lasts");
         }
         transcode::derive(&self.ladders, free, id, tracks, frame_rate)
@@ -73,6 +78,11 @@ impl Transcoding {
             lender: OnceLock::new(),
             metrics,
         }
+    }
+
+    /// Whether it works is found out later.
+    pub(crate) fn has_encoder(&self) -> bool {
+        self.executable.is_some()
     }
 
     /// As far as it is known.

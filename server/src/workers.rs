@@ -1,27 +1,36 @@
 //! Encoders of other nodes: which node is asked for one, and how.
 
 use std::collections::HashMap;
-use std::fmt;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
-use cluster::{Fleet, Role, Seen, State};
+use cluster::{Fleet, Node, Seen, State};
 use http::StatusCode;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use media::NodeId;
 use relay::wire::ENCODE;
 use relay::{Dialer, Upstream, UpstreamError};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 use tracing::info;
-use transcode::workers::{Connection, Refusal, Taking, Workers, protocol};
+use transcode::workers::{Connection, Refusal, TAKEN_WITHIN, Taking, Workers, protocol};
 
 /// For a worker to answer: a stopped one is not waited for, since the job is with nobody meanwhile.
-const ANSWER_MAX: Duration = Duration::from_millis(1_500);
+const ANSWER_MAX: Duration = Duration::from_millis(1_300);
+
+/// Of a large fleet. What they are believed to have free is a few seconds old.
+const ASKED_MAX: usize = 3;
+const _: () = assert!(ANSWER_MAX.as_millis() * (ASKED_MAX as u128) < TAKEN_WITHIN.as_millis());
 
 /// One that did not answer is asked last for so long; by then the others know that it is suspect.
 const SHUNNED_FOR: Duration = Duration::from_secs(15);
 
-/// Of a large fleet. What they are believed to have free is a few seconds old.
-const ASKED_MAX: usize = 4;
+/// An encoder that is gone so soon was of no use, and neither will the next one be.
+const USELESS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Cloning shares it.
 #[derive(Clone)]
@@ -38,26 +47,26 @@ impl FleetWorkers {
         Self { fleet, own, zone, dialer, shunned: Arc::default() }
     }
 
-    /// Those that take jobs, the best first.
+    /// Those that are asked, the best first.
     fn ranked(&self, cost: f64) -> Vec<(NodeId, Upstream)> {
         let now = Instant::now();
         let mut shunned = self.shunned();
         shunned.retain(|_, until| *until > now);
-        let mut workers: Vec<_> =
-            self.fleet.nodes().into_iter().filter(|seen| lends(seen, &self.own)).collect();
-        workers.sort_by(|one, other| {
-            let order = |seen: &Seen| {
-                let has_room = seen.node.load.encode_free >= cost;
-                (shunned.contains_key(&seen.node.id), !has_room, seen.node.zone != self.zone)
-            };
-            let free = |seen: &Seen| seen.node.load.encode_free;
-            order(one).cmp(&order(other)).then(free(other).total_cmp(&free(one)))
-        });
-        let known = workers.into_iter().filter_map(|seen| {
-            let url = seen.node.relay.as_ref()?.parse().ok()?;
-            Some((seen.node.id, self.dialer.at(url)))
+        let workers = rank(self.lenders().collect(), cost, &self.zone, &shunned);
+        let known = workers.into_iter().filter_map(|worker| {
+            let url = worker.relay.as_ref()?.parse().ok()?;
+            Some((worker.id, self.dialer.at(url)))
         });
         known.take(ASKED_MAX).collect()
+    }
+
+    /// All other nodes that lend encoders, and the cores that each has left.
+    fn lenders(&self) -> impl Iterator<Item = (Node, f64)> {
+        let nodes = self.fleet.nodes().into_iter();
+        nodes.filter_map(|Seen { node, state, .. }| {
+            let free = node.load.encode_free?;
+            (node.id != self.own && state == State::Serving).then_some((node, free))
+        })
     }
 
     async fn find(self, cost: f64) -> Result<Box<dyn Connection>, Refusal> {
@@ -68,7 +77,7 @@ impl FleetWorkers {
             match answer.unwrap_or_else(|_| Err(UpstreamError::TimedOut { url: worker.url().clone() })) {
                 Ok(connection) => {
                     info!(node.id = %node, "encodes for this one");
-                    return Ok(Box::new(connection));
+                    return Ok(Box::new(Borrowed { connection, node, since: Instant::now(), workers: self }));
                 }
                 Err(UpstreamError::Refused { status: StatusCode::SERVICE_UNAVAILABLE, why }) => {
                     is_there = true;
@@ -88,16 +97,21 @@ impl FleetWorkers {
     }
 }
 
-fn lends(seen: &Seen, own: &NodeId) -> bool {
-    let Seen { node, state, .. } = seen;
-    node.id != *own && node.has(Role::Transcode) && *state == State::Serving && node.load.encode_free > 0.0
+/// With room before without, of this zone before others, and what did not work of late last. Among equals by what they have
+/// free, as chance weighs it: those who ask at one time have heard the same.
+fn rank(workers: Vec<(Node, f64)>, cost: f64, zone: &str, shunned: &HashMap<NodeId, Instant>) -> Vec<Node> {
+    let weighed = workers.into_iter().map(|(node, free)| {
+        let order = (shunned.contains_key(&node.id), free < cost, node.zone != zone);
+        (order, free * (0.5 + fastrand::f64() / 2.0), node)
+    });
+    let mut weighed: Vec<_> = weighed.collect();
+    weighed.sort_by(|(one, free, _), (other, other_free, _)| one.cmp(other).then(other_free.total_cmp(free)));
+    weighed.into_iter().map(|(_, _, node)| node).collect()
 }
 
 impl Workers for FleetWorkers {
     fn free(&self) -> f64 {
-        let nodes = self.fleet.nodes();
-        let free = nodes.iter().filter(|seen| lends(seen, &self.own)).map(|seen| seen.node.load.encode_free);
-        free.fold(0.0, f64::max)
+        self.lenders().map(|(_, free)| free).fold(0.0, f64::max)
     }
 
     fn take(&self, cost: f64) -> Taking {
@@ -105,8 +119,97 @@ impl Workers for FleetWorkers {
     }
 }
 
+/// The connection to a worker; one that is over soon is a reason to ask others first.
+struct Borrowed {
+    connection: TokioIo<Upgraded>,
+    node: NodeId,
+    since: Instant,
+    workers: FleetWorkers,
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        if self.since.elapsed() < USELESS_WITHIN {
+            self.workers.shunned().insert(self.node.clone(), Instant::now() + SHUNNED_FOR);
+        }
+    }
+}
+
+impl AsyncRead for Borrowed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Borrowed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.connection).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_shutdown(cx)
+    }
+}
+
 impl fmt::Debug for FleetWorkers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FleetWorkers").field("own", &self.own).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster::{Boot, Load, Phase};
+
+    use super::*;
+
+    fn worker(name: &str, zone: &str) -> Node {
+        Node {
+            id: name.parse().unwrap(),
+            boot: Boot(1),
+            roles: Vec::new(),
+            zone: zone.to_owned(),
+            version: String::new(),
+            phase: Phase::Serving,
+            relay: None,
+            viewers: None,
+            load: Load::default(),
+            room: None,
+        }
+    }
+
+    #[test]
+    fn who_has_room_is_asked_first_and_who_failed_of_late_last() {
+        let shunned = HashMap::from([("lame".parse().unwrap(), Instant::now())]);
+        for _ in 0..100 {
+            let workers = vec![
+                (worker("lame", "eu"), 64.0),
+                (worker("full", "eu"), 0.1),
+                (worker("far", "us"), 32.0),
+                (worker("small", "eu"), 2.0),
+                (worker("large", "eu"), 8.0),
+            ];
+            let ranked = rank(workers, 1.0, "eu", &shunned);
+            let names: Vec<_> = ranked.iter().map(|node| node.id.as_str()).collect();
+            assert_eq!(names, ["large", "small", "far", "full", "lame"]);
+        }
+    }
+
+    #[test]
+    fn those_who_ask_at_one_time_do_not_all_ask_the_same() {
+        let first = |_| {
+            let workers = (0..4).map(|number| (worker(&format!("w{number}"), ""), 3.0)).collect();
+            rank(workers, 1.0, "", &HashMap::new()).remove(0).id
+        };
+        let asked: std::collections::HashSet<_> = (0..200).map(first).collect();
+        assert_eq!(asked.len(), 4);
     }
 }

@@ -128,19 +128,25 @@ impl Encoders {
     /// # Errors
     /// [`StartError`]. Whether another node takes it, the child says.
     pub fn place(&self, job: Job, cost: f64, share: &Share) -> Result<Child, StartError> {
+        // One that was here stays: whether there is room or not, somebody waits for what it makes.
+        let has_room = || share.cost() > 0.0 || share.admit(cost);
         match &self.workers {
-            Some(workers) if self.here.is_none() || !share.admit(cost) => {
+            Some(workers) if self.here.is_none() || !has_room() => {
                 share.set_cost(0.0);
                 job.check()?;
                 let child = Child::lent(workers.take(cost)).map_err(|error| StartError::Pipe { error })?;
                 child.with(job)
             }
-            Some(_) => self.start(job),
-            None => {
+            Some(_) | None => {
                 share.set_cost(cost);
                 self.start(job)
             }
         }
+    }
+
+    /// Whether jobs that no other node takes can be made here, when they need less.
+    pub(crate) fn are_here(&self) -> bool {
+        self.here.is_some()
     }
 
     /// Gives `job` to the reserve, or to a new process, and orders the next reserve.
@@ -198,7 +204,7 @@ impl Here {
     }
 }
 
-/// A process of `tidecast-encoder` with a job.
+/// A process of `tidecast-encoder` with a job, of this machine or lent by another node.
 #[derive(Debug)]
 pub struct Child {
     host: Host,

@@ -31,8 +31,11 @@ use pipe::{FaultClass, FrameRate, Preset, Progress};
 
 use pace::Pace;
 
+use crate::workers::TAKEN_WITHIN;
+
 /// A child that has not said by then that its pipeline stands never will: with a spare it takes a tenth of a second.
 const READY_WITHIN: Duration = Duration::from_secs(5);
+const _: () = assert!(TAKEN_WITHIN.as_millis() < READY_WITHIN.as_millis(), "why nobody takes a job is told");
 
 /// Before a new child, after the first failure, the second, and every further one.
 const BACK_OFF: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(5)];
@@ -48,6 +51,9 @@ const CALM: Duration = Duration::from_secs(30);
 
 /// Until other machines are asked again. None of them has failed, so that the job becomes no cheaper by it.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
+
+/// A segment that is longer than this is not waited for by a child whose machine will be gone: any part will do.
+const LEAVE_ANYWHERE: Duration = Duration::from_secs(5);
 
 /// Until a job that was given up is tried again, as it was last.
 const RETRY_AFTER: Duration = Duration::from_secs(5 * 60);
@@ -164,8 +170,8 @@ pub struct Supervisor {
     wanted: Range<u16>,
     /// Of the last child.
     made: Range<u16>,
-    /// The machine of the last child will be gone.
-    leaving: bool,
+    /// Since when the machine of the last child is about to be gone.
+    leaving: Option<Instant>,
     /// From what was planned to what is done.
     steps: Vec<Step>,
     stepped: Instant,
@@ -222,7 +228,7 @@ impl Supervisor {
             state: State::Waiting { until: now },
             wanted: if terms.on_demand { 0..0 } else { 0..terms.rungs },
             made: 0..0,
-            leaving: false,
+            leaving: None,
             steps: Vec::new(),
             stepped: now,
             troubled: None,
@@ -261,7 +267,7 @@ impl Supervisor {
             Input::MachineShort if matches!(self.state, State::Running { .. }) => self.overload(now),
             Input::Wanted(rungs) => self.wanted(rungs, now),
             Input::Boundary { independent } => self.boundary(independent, now),
-            Input::Leaving => self.leaving = true,
+            Input::Leaving => self.leaving = Some(now),
             Input::NoMachine => self.ended(|_| Next::Start(now + ASK_AGAIN), now),
             Input::MachineShort | Input::Tick => {}
         }
@@ -339,7 +345,7 @@ impl Supervisor {
             self.state = State::Idle;
             return;
         }
-        (self.made, self.leaving) = (rungs.clone(), false);
+        (self.made, self.leaving) = (rungs.clone(), None);
         let pace = Pace::new(rungs.clone(), self.terms.timescale, self.terms.frame_rate);
         self.state = State::Starting { since: now, pace };
         self.counters.starts += 1;
@@ -363,7 +369,7 @@ impl Supervisor {
         }
         if self.rungs() != self.made {
             self.stop(Reason::Demand, Next::Start(now));
-        } else if self.leaving && independent {
+        } else if self.leaving.is_some_and(|since| independent || now >= since + LEAVE_ANYWHERE) {
             self.stop(Reason::Leaving, Next::Start(now));
         }
     }

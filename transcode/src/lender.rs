@@ -11,8 +11,9 @@ use pipe::{FromEncoder, Machine, Message, PipeError, Progress, ToEncoder, TooLon
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{info, warn};
 
 use crate::budget::{Budget, Share};
@@ -23,15 +24,14 @@ use crate::metrics::Metrics;
 const COST_MIN: f64 = 0.02;
 
 /// No unit for this long, and the other node is taken for dead, though its connection is not: longer than a publisher may stay
-/// away.
+/// away (`publish.linger`).
 const SILENCE_MAX: Duration = Duration::from_secs(180);
 
 /// For jobs to go on elsewhere where a segment begins; a process that ends is given ten seconds for everything.
 const LEAVE_WITHIN: Duration = Duration::from_secs(8);
 
-/// A child with more than this in its queue is given nothing more meanwhile, so that the queue fills where it is decided what to
-/// leave out.
-const QUEUED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// For the job to come once the connection is there.
+const JOB_WITHIN: Duration = Duration::from_secs(5);
 
 /// Read from a connection at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -50,6 +50,13 @@ pub struct Lender {
     is_shut: watch::Sender<bool>,
 }
 
+/// Room for a child.
+#[derive(Debug)]
+pub struct Room {
+    share: Share,
+    _job: TaskTrackerToken,
+}
+
 /// Why a child is not lent. For whoever asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
@@ -62,7 +69,7 @@ pub enum Refused {
 /// How the loan of a child ended, if not with its end.
 #[derive(Debug, thiserror::Error)]
 enum Broken {
-    #[error("the other node is gone: {0}")]
+    #[error("the connection is over: {0}")]
     Connection(#[from] std::io::Error),
     #[error("the other node sent {0}")]
     Nonsense(#[from] PipeError),
@@ -96,32 +103,43 @@ impl Lender {
     ///
     /// # Errors
     /// [`Refused`].
-    pub fn admit(&self, cost: f64) -> Result<Share, Refused> {
+    pub fn admit(&self, cost: f64) -> Result<Room, Refused> {
         if *self.is_shut.borrow() {
             return Err(Refused::Leaving);
         }
-        self.budget.admit(cost.max(COST_MIN)).ok_or(Refused::Full)
+        let share = self.budget.admit(cost.max(COST_MIN)).ok_or(Refused::Full)?;
+        Ok(Room { share, _job: self.jobs.token() })
     }
 
-    /// Lends a child over `connection` to `borrower` until one of the three ends. `share` was admitted for it.
+    /// Lends a child over `connection` to `borrower` until one of the three ends.
     pub async fn lend(
         &self,
         borrower: NodeId,
         connection: impl AsyncRead + AsyncWrite + Send + 'static,
-        share: Share,
+        room: Room,
     ) {
-        let lent = self.jobs.track_future(async {
-            let (input, output) = split(connection);
-            let mut loan = Loan { input, output, received: BytesMut::new(), share, measured: None };
-            self.lent.inc();
-            let ended = loan.run(self).await;
-            self.lent.dec();
-            match ended {
-                Ok(ended) => info!(node.id = %borrower, "encoder lent: {ended}"),
-                Err(why) => warn!(node.id = %borrower, "encoder lent: {why}"),
+        let (input, output) = split(connection);
+        let mut loan = Loan { input, output, received: BytesMut::new(), room, measured: None };
+        self.lent.inc();
+        let mut is_shut = self.is_shut.subscribe();
+        let overdue = async {
+            until_shut(&mut is_shut).await;
+            sleep(LEAVE_WITHIN).await;
+        };
+        let ended = tokio::select! {
+            ended = loan.run(self) => ended,
+            // Whatever it waits for.
+            () = overdue => Err(Broken::NotLetGo),
+        };
+        self.lent.dec();
+        match ended {
+            Ok(ended) => info!(node.id = %borrower, "an encoder that was lent: {ended}"),
+            // As it drops a child that it does not want any more.
+            Err(Broken::Connection(error)) => {
+                info!(node.id = %borrower, %error, "an encoder that was lent is not wanted any more");
             }
-        });
-        lent.await;
+            Err(why) => warn!(node.id = %borrower, "an encoder that was lent: {why}"),
+        }
     }
 
     /// Nothing more is lent, and who has borrowed something is told to do without.
@@ -152,28 +170,22 @@ struct Loan<R, W> {
     output: W,
     /// Of the input: what is no whole message yet.
     received: BytesMut,
-    share: Share,
+    room: Room,
     /// When the child had used how much time.
     measured: Option<(Instant, Duration)>,
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Loan<R, W> {
     async fn run(&mut self, lender: &Lender) -> Result<Ended, Broken> {
-        let ToEncoder::Job(job) = self.heard().await? else { return Err(Broken::NoJob) };
+        let first = timeout(JOB_WITHIN, self.heard()).await.map_err(|_| Broken::NoJob)??;
+        let ToEncoder::Job(job) = first else { return Err(Broken::NoJob) };
         let mut child = lender.encoders.start(job)?;
-        info!(child = child.id(), "encoder lent");
+        info!(child = child.id(), "encoder lent to another node");
         let mut is_shut = lender.is_shut.subscribe();
-        let mut let_go = None;
+        let mut is_told = false;
         loop {
-            let overdue = async {
-                match let_go {
-                    Some(by) => tokio::time::sleep_until(by).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let takes = child.queued() <= QUEUED_BYTES_MAX;
             tokio::select! {
-                heard = self.heard(), if takes => Self::pass(&mut child, heard?)?,
+                heard = self.heard() => Self::pass(&mut child, heard?)?,
                 event = child.next() => match event {
                     Event::Message(message) => self.say(&message, lender).await?,
                     Event::Ended(ended) => {
@@ -181,12 +193,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Loan<R, W> {
                         return Ok(ended);
                     }
                 },
-                () = until_shut(&mut is_shut), if let_go.is_none() => {
-                    let_go = Some(tokio::time::Instant::now() + LEAVE_WITHIN);
+                () = until_shut(&mut is_shut), if !is_told => {
+                    is_told = true;
                     self.tell(&FromEncoder::Machine(Machine::Leaving)).await?;
                     self.output.flush().await?;
                 }
-                () = overdue => return Err(Broken::NotLetGo),
             }
         }
     }
@@ -199,7 +210,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Loan<R, W> {
                 Ok(())
             }
             message => match child.send(&message) {
-                // How it ended is what it says next.
+                // How it ended is what it says next. One that is behind by all that its queue holds is lost: its job knew long before.
                 Ok(()) | Err(SendError::Ended) => Ok(()),
                 Err(error) => Err(error.into()),
             },
@@ -245,7 +256,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Loan<R, W> {
         if span < MEASURED_OVER {
             return false;
         }
-        self.share.set_cost(progress.cpu.saturating_sub(before).div_duration_f64(span));
+        let cost = progress.cpu.saturating_sub(before).div_duration_f64(span);
+        self.room.share.set_cost(cost.max(COST_MIN));
         self.measured = Some((now, progress.cpu));
         true
     }

@@ -30,6 +30,6 @@ pub mod workers;
 
 pub use derive::derive;
 pub use ladders::Ladders;
-pub use lender::Lender;
+pub use lender::{Lender, Refused};
 pub use metrics::Metrics;
 pub use worker::Worker;

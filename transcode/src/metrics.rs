@@ -58,7 +58,11 @@ impl Metrics {
             "Access units that an encoder had no room for",
             this.units_dropped,
         );
-        registry.register("transcode_encoders_started", "Encoder processes started for a job", this.starts);
+        registry.register(
+            "transcode_encoders_started",
+            "Encoder processes started for a job, or asked of another node",
+            this.starts,
+        );
         registry.register("transcode_failures", "Encoder processes that failed", this.failures);
         registry.register(
             "transcode_overloads",

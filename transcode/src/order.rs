@@ -55,7 +55,7 @@ impl Order {
 
     /// In cores, before it is measured. `source` is the track that it is made of, `numbers` are those of the tracks that are
     /// made.
-    pub(crate) fn estimate(&self, source: &TrackRecord, numbers: &Range<u16>) -> f64 {
+    pub(crate) fn estimate(&self, source: &TrackRecord, preset: Preset, numbers: &Range<u16>) -> f64 {
         if self.kind == TrackKind::Audio {
             return CostModel::MEASURED.audio(self.sound());
         }
@@ -67,7 +67,7 @@ impl Order {
             let bitrate = track.derived.map_or(0, |derived| derived.bandwidth.average);
             let every = track.derived.map_or(1, |derived| derived.every);
             let frame_rate = (every > 1).then(|| self.frame_rate.divided(every));
-            Some(VideoRung { name: String::new(), width, height, every, frame_rate, bitrate, preset: PRESET })
+            Some(VideoRung { name: String::new(), width, height, every, frame_rate, bitrate, preset })
         });
         Plan { video: rungs.collect(), audio: Vec::new() }.cost(&source, &CostModel::MEASURED)
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use media::{AccessUnit, TrackKind};
-use pipe::{Codec, FromEncoder, Machine, Preset, RungUnit, SourceUnit, ToEncoder};
+use pipe::{Codec, FaultClass, FromEncoder, Machine, Preset, RungUnit, SourceUnit, ToEncoder};
 use relay::{Boundary, Stream, Track, TrackRecord, TrackWriter, Wanted};
 use tokio::time::{sleep_until, timeout};
 use tracing::{debug, error, info, warn};
@@ -265,8 +265,9 @@ impl Task {
             Event::Message(message) => self.said(message),
             Event::Ended(Ended::Refused(refusal)) => {
                 let input = match &refusal {
-                    Refusal::Nobody { .. } => Input::NoMachine,
-                    Refusal::Full { .. } => Input::Ended,
+                    Refusal::Nobody { .. } if !self.encoders.are_here() => Input::NoMachine,
+                    // The job becomes cheaper, until there is room for it.
+                    Refusal::Nobody { .. } | Refusal::Full { .. } => Input::Ended,
                 };
                 // Of one kind they differ in who was asked.
                 let kind = discriminant(&refusal);
@@ -277,8 +278,10 @@ impl Task {
                 self.ended(input);
             }
             Event::Ended(ended) => {
-                if let Some(child) = &self.child {
-                    debug!(child = child.id(), %ended, "encoder ended");
+                match &self.child {
+                    Some(child) if child.is_lent() => info!(%ended, "the encoder of another node ended"),
+                    Some(child) => debug!(child = child.id(), %ended, "encoder ended"),
+                    None => {}
                 }
                 self.ended(Input::Ended);
             }
@@ -289,7 +292,7 @@ impl Task {
     fn ended(&mut self, input: Input) {
         self.child = None;
         self.input(input);
-        if self.supervisor.is_idle() {
+        if self.supervisor.is_idle() || self.supervisor.is_given_up() {
             self.share.set_cost(0.0);
         }
         self.metrics.made(0);
@@ -308,8 +311,8 @@ impl Task {
             FromEncoder::Unit(unit) => self.encoded(unit),
             FromEncoder::Progress(progress) => {
                 self.input(Input::Progress(progress));
-                let is_here = self.child.as_ref().is_some_and(|child| !child.is_lent());
-                if let Some(cost) = self.supervisor.cost().filter(|_| is_here) {
+                let is_lent = self.is_lent();
+                if let Some(cost) = self.supervisor.cost().filter(|_| !is_lent) {
                     self.share.set_cost(cost);
                     // Only once its need was measured: the step down before may have been enough.
                     if self.budget.is_short() {
@@ -320,7 +323,14 @@ impl Task {
             }
             FromEncoder::Fault(fault) => {
                 warn!(class = ?fault.class, "encoder: {}", fault.text);
-                self.input(Input::Fault(fault.class));
+                let class = match fault.class {
+                    // Another node may have one.
+                    FaultClass::MissingDecoder | FaultClass::MissingEncoder if self.is_lent() => {
+                        FaultClass::Pipeline
+                    }
+                    class => class,
+                };
+                self.input(Input::Fault(class));
             }
             FromEncoder::Machine(Machine::Short) => self.input(Input::MachineShort),
             FromEncoder::Machine(Machine::Leaving) => {
@@ -328,6 +338,10 @@ impl Task {
                 self.input(Input::Leaving);
             }
         }
+    }
+
+    fn is_lent(&self) -> bool {
+        self.child.as_ref().is_some_and(Child::is_lent)
     }
 
     fn config(&mut self, number: u16, codec: Codec) {
@@ -405,15 +419,20 @@ impl Task {
                 return self.input(Input::Ended);
             }
         };
-        let cost = self.order.estimate(self.source.track().record(), &numbers);
+        let cost = self.order.estimate(self.source.track().record(), preset, &numbers);
         match self.encoders.place(self.order.job(codec, preset, &numbers), cost, &self.share) {
             Ok(child) => {
                 let made = self.rungs.get(usize::from(numbers.start)..usize::from(numbers.end));
                 let names = made.unwrap_or_default().iter().map(|rung| &*rung.writer.record().name);
                 let names = names.collect::<Vec<_>>().join(" ");
-                let how =
-                    if child.is_lent() { "encoder of another node asked for" } else { "encoder started" };
-                info!(child = child.id(), rungs = names, preset = preset.name(), "{how}");
+                let (child_id, preset) = (child.id(), preset.name());
+                match (child.is_lent(), &self.refusal) {
+                    (false, _) => info!(child = child_id, rungs = names, preset, "encoder started"),
+                    (true, None) => info!(rungs = names, preset, "encoder of another node asked for"),
+                    (true, Some(_)) => {
+                        debug!(rungs = names, preset, "encoder of another node asked for again")
+                    }
+                }
                 self.child = Some(child);
                 self.metrics.made(numbers.len());
                 self.input(Input::Missed(media));

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::pin::Pin;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -9,6 +10,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+/// Whoever was not found by then is not.
+pub const TAKEN_WITHIN: Duration = Duration::from_secs(4);
 
 /// Until a worker is found, or none.
 pub type Taking = Pin<Box<dyn Future<Output = Result<Box<dyn Connection>, Refusal>> + Send>>;

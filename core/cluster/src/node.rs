@@ -68,9 +68,9 @@ pub struct Load {
     pub viewers: u32,
     /// Published here.
     pub streams: u32,
-    /// Cores that the encoders of this node have left for jobs of others; 0 if it lends none.
+    /// Cores that the encoders of this node have left for jobs of others; `None` if it lends none.
     #[serde(default)]
-    pub encode_free: f64,
+    pub encode_free: Option<f64>,
 }
 
 impl Load {

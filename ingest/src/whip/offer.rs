@@ -37,7 +37,7 @@ pub(super) enum OfferError {
     /// Of all that we take it has nothing that could be shown without an encoder.
     #[error(
         "the offer has video in VP8, which is shown to viewers after it was transcoded, and this server transcodes \
-         nothing of this stream (there is no encoder, or its ladder is off); offer H.264, VP9 or AV1"
+         nothing of this stream (there is no encoder, none has room, or its ladder is off); offer H.264, VP9 or AV1"
     )]
     NotTranscoded,
     #[error("the offer has video in {0} sizes, but no more than {LAYERS_MAX} are taken")]

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pipe::{FromEncoder, Job, Machine, VideoJob};
+use pipe::{FromEncoder, Job, Machine, SourceUnit, ToEncoder, VideoJob};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::timeout;
@@ -32,10 +32,10 @@ impl Workers for Network {
         Box::pin(async move {
             let lender = lender.ok_or(Refusal::Nobody { reasons: Vec::new() })?;
             let refused = |why| Refusal::Full { reasons: vec![format!("other: {why}")] };
-            let share = lender.admit(cost).map_err(refused)?;
+            let room = lender.admit(cost).map_err(refused)?;
             // Less than a picture.
             let (ours, theirs) = duplex(1_000);
-            tokio::spawn(async move { lender.lend("origin".parse().expect("a name"), theirs, share).await });
+            tokio::spawn(async move { lender.lend("origin".parse().expect("a name"), theirs, room).await });
             let connection: Box<dyn Connection> = Box::new(ours);
             Ok(connection)
         })
@@ -164,13 +164,13 @@ async fn a_child_that_does_not_end_there_is_overdue_here() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_has_no_room_or_leaves_takes_no_job() {
     let (two, clip) = (Two::of(Bench::real()), clip("plain"));
-    let share = two.lender.admit(3.0).expect("room");
+    let room = two.lender.admit(3.0).expect("room");
     let refused = async |two: &Two| match ended(&mut two.place(job(&clip))).await {
         Ended::Refused(refusal) => refusal.to_string(),
         other => panic!("{other}"),
     };
     assert_eq!(refused(&two).await, "no other node has room (other: too busy for it)");
-    drop(share);
+    drop(room);
     two.lender.leave().await;
     assert_eq!(refused(&two).await, "no other node has room (other: about to leave)");
     *two.network.0.lock().expect("no panic") = None;
@@ -192,6 +192,48 @@ async fn a_node_that_leaves_says_so_and_waits_until_its_children_are_let_go_of()
     timeout(PATIENCE, left).await.expect("nothing is lent any more").expect("no panic");
 }
 
+/// It hangs there with more before it than any pipe holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_that_hangs_there_is_gone_when_its_job_lets_go_of_it() {
+    let (two, clip) = (Two::of(Bench::script("exec sleep 1000")), clip("plain"));
+    let mut child = two.place(job(&clip));
+    let unit = SourceUnit { data: vec![0; 1 << 20].into(), ..clip.units[0].clone() };
+    for _ in 0..12 {
+        child.send(&ToEncoder::Unit(unit.clone())).expect("there is room");
+    }
+    let carried = async {
+        while child.queued() > 0 {
+            // It says nothing: this moves what waits.
+            let _silence = timeout(Duration::from_millis(10), child.next()).await;
+        }
+    };
+    timeout(PATIENCE, carried).await.expect("the other node takes it");
+    drop(child);
+    all_is_free(&two.budget).await;
+}
+
+/// It has asked for an encoder, and says nothing more.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_and_sends_no_job_holds_nobody_up() {
+    let two = Two::of(Bench::real());
+    let room = two.lender.admit(COST).expect("room");
+    let (_ours, theirs) = duplex(1_000);
+    let lender = two.lender.clone();
+    tokio::spawn(async move { lender.lend("other".parse().expect("a name"), theirs, room).await });
+    timeout(PATIENCE, two.lender.leave()).await.expect("it is not waited for");
+}
+
+/// Where nobody else has room a job stays where it was, whatever it costs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_was_here_stays_here() {
+    let (two, own, clip) = (Two::of(Bench::real()), Bench::real(), clip("plain"));
+    let encoders = own.encoders.clone().with_workers(Arc::new(two.network.clone()));
+    let share = Budget::new(1).take(0.9);
+    let child = encoders.place(Job::Video(job(&clip)), 1.2, &share).expect("it starts");
+    assert!(child.id().is_some());
+    assert!((share.cost() - 1.2).abs() < 1e-9);
+}
+
 /// From a node that is broken, or was taken over.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_job_ends_the_connection_and_nothing_else() {
@@ -199,11 +241,11 @@ async fn what_is_no_job_ends_the_connection_and_nothing_else() {
     let mut child = two.place(job(&clip));
     send_all(&mut child, &clip);
     for bytes in [&[0xFF; 64][..], b"GET / HTTP/1.1\r\n\r\n0123456789012345", &[]] {
-        let share = two.lender.admit(COST).expect("room");
+        let room = two.lender.admit(COST).expect("room");
         let (mut ours, theirs) = duplex(1_000);
         let lending = {
             let lender = two.lender.clone();
-            tokio::spawn(async move { lender.lend("other".parse().expect("a name"), theirs, share).await })
+            tokio::spawn(async move { lender.lend("other".parse().expect("a name"), theirs, room).await })
         };
         ours.write_all(bytes).await.expect("it is taken");
         ours.shutdown().await.expect("it is open");

@@ -63,8 +63,8 @@ pub const RENDITIONS_MAX: usize = 32;
 /// Every path of the wire begins so; the number is the version of the paths.
 pub const PATH_PREFIX: &str = "/x/1/";
 
-/// Below the prefix: a POST with `Upgrade` borrows an encoder, and `cost` in its query says of how many cores. It shares the
-/// connection's end with nothing of the above.
+/// Below the prefix: a POST with `Upgrade` borrows an encoder, and `cost` in its query says of how many cores. From the answer on
+/// the connection is the encoder's, and outlives a drain of the relay.
 pub const ENCODE: &str = "encode";
 
 /// Before a stream's name: its access units, of the tracks that WebRTC can show.
