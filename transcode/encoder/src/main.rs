@@ -11,6 +11,7 @@ mod nal;
 mod output;
 mod pipeline;
 mod probe;
+mod resample;
 mod run;
 mod scale;
 mod source;

@@ -4,9 +4,6 @@
 //! pixels however many there are between, and with borders it shifts the picture to keep a shape that is a pixel off:
 //! both together cost a small rung 11 dB.
 
-use fast_image_resize as resize;
-use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
-use fast_image_resize::pixels::U8;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app::AppSrc;
@@ -15,6 +12,7 @@ use gstreamer_video::{VideoBufferPool, VideoFrameRef, VideoInfo};
 use pipe::{FrameRate, Rung};
 
 use crate::pipeline::running_time;
+use crate::resample::{Plane, PlaneMut, Resampler};
 
 /// How much two shapes may differ and still be filled from edge to edge: 854x480 is not quite 16:9.
 const SHAPE_TOLERANCE: f64 = 0.02;
@@ -27,12 +25,12 @@ pub(crate) struct Cascade {
     frame_rate: FrameRate,
     /// From the largest on.
     steps: Vec<Step>,
-    scaler: Scaler,
 }
 
 struct Step {
     rung: Rung,
     encoder: AppSrc,
+    scaler: Scaler,
     /// What the encoder gets, from the first picture on. It never changes: parameter sets depend on it.
     format: Option<Format>,
 }
@@ -58,12 +56,12 @@ pub(crate) enum ScaleError {
 
 impl Cascade {
     pub(crate) fn new(frame_rate: FrameRate) -> Self {
-        Self { frame_rate, steps: Vec::new(), scaler: Scaler::default() }
+        Self { frame_rate, steps: Vec::new() }
     }
 
     /// Pictures of `rung` go to `encoder`. From the largest rung on.
     pub(crate) fn add(&mut self, rung: Rung, encoder: AppSrc) {
-        self.steps.push(Step { rung, encoder, format: None });
+        self.steps.push(Step { rung, encoder, scaler: Scaler::default(), format: None });
     }
 
     /// Scales a picture of the decoder for every rung, by its place in the cascade, that `wants` it. Waits for an
@@ -81,7 +79,7 @@ impl Cascade {
         let Some(time) = running_time(sample) else { return Ok(()) };
         let duration = sample.buffer().and_then(gst::BufferRef::duration);
         let mut above = (sample.buffer_owned().ok_or(ScaleError::Format)?, info);
-        for (index, Step { rung, encoder, format }) in self.steps.iter_mut().enumerate() {
+        for (index, Step { rung, encoder, scaler, format }) in self.steps.iter_mut().enumerate() {
             if !wants(index, time) {
                 continue;
             }
@@ -101,7 +99,7 @@ impl Cascade {
             let source = VideoFrameRef::from_buffer_ref_readable(&above.0, &above.1);
             let target = VideoFrameRef::from_buffer_ref_writable(fields, &format.info);
             let (Ok(source), Ok(mut target)) = (source, target) else { return Err(ScaleError::Planes) };
-            self.scaler.scale(&source, &mut target).ok_or(ScaleError::Planes)?;
+            scaler.scale(&source, &mut target).ok_or(ScaleError::Planes)?;
             drop((source, target));
             encoder.push_buffer(scaled.clone()).map_err(|_| ScaleError::Stopped)?;
             above = (scaled, format.info.clone());
@@ -155,12 +153,11 @@ pub(crate) fn rung_caps(rung: &Rung, frame_rate: FrameRate, source: Option<&Vide
     caps.build()
 }
 
-/// Scales, and keeps its memory from one picture to the next.
+/// Of one step of the cascade.
 #[derive(Default)]
 struct Scaler {
-    resizer: resize::Resizer,
-    /// A plane on its way.
-    halves: [Vec<u8>; 3],
+    luma: Resampler,
+    chroma: Resampler,
 }
 
 impl Scaler {
@@ -171,92 +168,29 @@ impl Scaler {
         target: &mut VideoFrameRef<&mut gst::BufferRef>,
     ) -> Option<()> {
         let inner = Inner::of(source.info(), target.info());
-        for plane in 0..3 {
-            let size = |frame: &VideoInfo| Some((frame.comp_width(plane), frame.comp_height(plane)));
-            let (source_width, height) = size(source.info())?;
-            let stride = u32::try_from(*source.plane_stride().get(plane as usize)?).ok()?;
-            let pixels = source.plane_data(plane.into()).ok()?.get(..(stride * height) as usize)?;
-            let from = TypedImageRef::<U8>::from_buffer(stride, height, pixels).ok()?;
-            let from = TypedCroppedImage::from_ref(&from, 0, 0, source_width, height).ok()?;
-
-            let (_, height) = size(target.info())?;
-            let stride = u32::try_from(*target.plane_stride().get(plane as usize)?).ok()?;
-            let pixels = target.plane_data_mut(plane.into()).ok()?.get_mut(..(stride * height) as usize)?;
+        for component in 0..3 {
+            let stride = |strides: &[i32]| usize::try_from(*strides.get(component as usize)?).ok();
+            let from = Plane {
+                stride: stride(source.plane_stride())?,
+                width: source.comp_width(component) as usize,
+                height: source.comp_height(component) as usize,
+                samples: source.plane_data(component).ok()?,
+            };
+            let stride = stride(target.plane_stride())?;
+            let samples = target.plane_data_mut(component).ok()?;
             if inner.has_borders {
-                pixels.fill(BLACK[plane as usize]);
+                samples.fill(BLACK[component as usize]);
             }
             // Chroma has half of everything.
-            let Inner { left, top, width, height, .. } = if plane == 0 { inner } else { inner.halved() };
-
-            // Height, a quarter turn, what was width, and back: a sum of rows is many pixels at once, a sum within a
-            // row is one, and took a quarter of the whole child's time.
-            let [lower, turned, narrower] = &mut self.halves;
-            lower.resize((source_width * height) as usize, 0);
-            turned.resize((source_width * height) as usize, 0);
-            narrower.resize((width * height) as usize, 0);
-            // Cubic: a triangle would blur a little at each step of the cascade, 2 dB at the third.
-            let cubic = resize::ResizeAlg::Convolution(resize::FilterType::CatmullRom);
-            let options = resize::ResizeOptions::new().resize_alg(cubic);
-            let mut image = TypedImage::<U8>::from_buffer(source_width, height, lower).ok()?;
-            self.resizer.resize_typed(&from, &mut image, &options).ok()?;
-            transpose(lower, source_width as usize, turned, height as usize);
-            let image = TypedImageRef::<U8>::from_buffer(height, source_width, turned).ok()?;
-            let mut upright = TypedImage::<U8>::from_buffer(height, width, narrower).ok()?;
-            self.resizer.resize_typed(&image, &mut upright, &options).ok()?;
-            let to = pixels.get_mut((top * stride + left) as usize..)?;
-            transpose(narrower, height as usize, to, stride as usize);
+            let (resampler, inner) =
+                if component == 0 { (&mut self.luma, inner) } else { (&mut self.chroma, inner.halved()) };
+            let Inner { left, top, width, height, .. } = inner;
+            let samples = samples.get_mut(top as usize * stride + left as usize..)?;
+            let to = PlaneMut { samples, stride, width: width as usize, height: height as usize };
+            resampler.resample(from, to)?;
         }
         Some(())
     }
-}
-
-/// Side of the blocks that are turned at once.
-const BLOCK: usize = 8;
-
-/// Makes rows of `from`, each of `width`, columns of `to`, whose rows begin `stride` apart.
-fn transpose(from: &[u8], width: usize, to: &mut [u8], stride: usize) {
-    for (band, rows) in from.chunks(width * BLOCK).enumerate() {
-        let height = rows.len() / width;
-        for left in (0..width).step_by(BLOCK) {
-            let columns = BLOCK.min(width - left);
-            if height == BLOCK && columns == BLOCK {
-                let mut block = [0; BLOCK];
-                for (row, line) in block.iter_mut().zip(rows.chunks_exact(width)) {
-                    if let Some(eight) = line[left..].first_chunk() {
-                        *row = u64::from_le_bytes(*eight);
-                    }
-                }
-                for (column, line) in turned(block).into_iter().enumerate() {
-                    if let Some(eight) = to[(left + column) * stride + band * BLOCK..].first_chunk_mut() {
-                        *eight = line.to_le_bytes();
-                    }
-                }
-            } else {
-                for column in left..left + columns {
-                    for row in 0..height {
-                        to[column * stride + band * BLOCK + row] = rows[row * width + column];
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Eight rows of eight bytes, the first in the lowest bits, into columns: halves, quarters and eighths are swapped in
-/// turn.
-fn turned(mut rows: [u64; BLOCK]) -> [u64; BLOCK] {
-    for (distance, mask) in
-        [(4, 0x0000_0000_FFFF_FFFF_u64), (2, 0x0000_FFFF_0000_FFFF), (1, 0x00FF_00FF_00FF_00FF)]
-    {
-        let bits = 8 * distance as u32;
-        for upper in (0..BLOCK).filter(|row| row & distance == 0) {
-            let lower = upper + distance;
-            let swapped = (rows[upper] >> bits ^ rows[lower]) & mask;
-            rows[lower] ^= swapped;
-            rows[upper] ^= swapped << bits;
-        }
-    }
-    rows
 }
 
 /// Where in the target the picture is; all even.
@@ -382,21 +316,6 @@ mod tests {
             let allowed = if from.width() == 16 { 13 } else { 2 };
             let worst = worst_difference(&ours, &frame(&to, gradient), &to);
             assert!(worst <= allowed, "{}x{}: off by {worst}", to.width(), to.height());
-        }
-    }
-
-    /// Also where sides are no multiple of a block, and into a wider plane.
-    #[test]
-    fn rows_become_columns() {
-        for (width, height, stride) in [(8, 8, 8), (16, 24, 24), (13, 21, 32), (854, 3, 5), (1, 9, 9)] {
-            let from: Vec<u8> = (0..width * height).map(|at| (at * 7 % 251) as u8).collect();
-            let mut to = vec![0; stride * width];
-            transpose(&from, width, &mut to, stride);
-            for row in 0..height {
-                for column in 0..width {
-                    assert_eq!(to[column * stride + row], from[row * width + column], "{width}x{height}");
-                }
-            }
         }
     }
 
