@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hyper::body::Frame;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::api::{self, Api};
+use crate::api::{self, Api, OrderError};
 use crate::config::LoopbackAddr;
 use crate::listen::Handed;
 
@@ -51,6 +51,8 @@ const FOLLOW_TIME_MAX: Duration = Duration::from_secs(600);
 const FOLLOW_SILENCE_MAX: Duration = Duration::from_secs(15);
 /// After a failed accept (usually: no file descriptors left), so that the loop does not spin until one is free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Of an order's body: a number and a time.
+const ORDER_BYTES_MAX: usize = 1024;
 /// OpenMetrics 1.0, "Protocol negotiation".
 const METRICS_TYPE: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
@@ -127,7 +129,12 @@ async fn serve(socket: TcpStream, answers: Arc<Answers>, stop: CancellationToken
     let follows = CancellationToken::new();
     let service = service_fn(|request: Request<hyper::body::Incoming>| {
         let (answers, follows) = (answers.clone(), &follows);
-        async move { Ok::<_, Infallible>(answers.to(&request, follows).await) }
+        async move {
+            Ok::<_, Infallible>(match whole(request).await {
+                Ok(request) => answers.to(&request, follows).await,
+                Err(refusal) => refusal,
+            })
+        }
     });
     let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(socket), service);
     tokio::select! {
@@ -136,6 +143,19 @@ async fn serve(socket: TcpStream, answers: Arc<Answers>, stop: CancellationToken
         },
         why = patience(&follows, &stop) => debug!("admin: connection closed: {why}"),
     }
+}
+
+/// With the body of an order; a question's is left unread.
+async fn whole(request: Request<hyper::body::Incoming>) -> Result<Request<Bytes>, Response<Body>> {
+    let (head, body) = request.into_parts();
+    let body = if head.method == Method::PUT {
+        let read = Limited::new(body, ORDER_BYTES_MAX).collect().await;
+        read.map_err(|why| error(StatusCode::BAD_REQUEST, &format!("an order that cannot be read: {why}")))?
+            .to_bytes()
+    } else {
+        Bytes::new()
+    };
+    Ok(Request::from_parts(head, body))
 }
 
 /// How long a connection may last, and why not longer.
@@ -158,7 +178,7 @@ struct Answers {
 
 impl Answers {
     /// `follows` is cancelled if the answer goes on for as long as it is read.
-    async fn to<B>(&self, request: &Request<B>, follows: &CancellationToken) -> Response<Body> {
+    async fn to(&self, request: &Request<Bytes>, follows: &CancellationToken) -> Response<Body> {
         if !names_this_machine(request) {
             return error(
                 StatusCode::MISDIRECTED_REQUEST,
@@ -196,20 +216,21 @@ impl Answers {
 
     /// What a program of this machine orders. Of a page's own making no browser sends such a request to another site without
     /// asking that first (Fetch, section 3.2), and here it gets no consent.
-    async fn order<B>(&self, request: &Request<B>, path: &str) -> Response<Body> {
+    async fn order(&self, request: &Request<Bytes>, path: &str) -> Response<Body> {
         if is_of_another_site(request) {
             return error(StatusCode::FORBIDDEN, "orders are for programs of this machine only");
         }
         let ordered = match path.strip_prefix("/api/v1") {
-            Some(order) => self.api.order(request.method(), order).await,
+            Some(order) => self.api.order(request.method(), order, request.body()).await,
             None => None,
         };
         match ordered {
             Some(Ok(told)) => json(StatusCode::OK, &told),
-            Some(Err(why)) => error(StatusCode::SERVICE_UNAVAILABLE, &why.to_string()),
+            Some(Err(why @ OrderError::Body(_))) => error(StatusCode::BAD_REQUEST, &why.to_string()),
+            Some(Err(why @ OrderError::Store(_))) => error(StatusCode::SERVICE_UNAVAILABLE, &why.to_string()),
             None => {
-                let words =
-                    "only GET and HEAD are answered here, and PUT and DELETE at /api/v1/nodes/{node}/drain";
+                let words = "only GET and HEAD are answered here, and PUT and DELETE at /api/v1/nodes/{node}/drain and \
+                             /api/v1/streams/{app}/{stream}/expected-viewers";
                 let mut refusal = error(StatusCode::METHOD_NOT_ALLOWED, words);
                 refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
                 refusal
@@ -351,11 +372,37 @@ mod tests {
     }
 
     async fn answer_to(answers: &Answers, request: &Request<()>) -> Response<Body> {
-        answers.to(request, &CancellationToken::new()).await
+        answers.to(&request.clone().map(|()| Bytes::new()), &CancellationToken::new()).await
+    }
+
+    async fn text_of(answer: Response<Body>) -> String {
+        String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
     }
 
     fn get(path: &str) -> Request<()> {
         Request::builder().uri(path).header(header::HOST, "127.0.0.1:9090").body(()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_audience_that_makes_no_sense_is_refused_in_words() {
+        let answers = answers();
+        let path = "/api/v1/streams/live/cam/expected-viewers";
+        let expect = async |body: &'static str| {
+            let request = Request::put(path).header(header::HOST, "127.0.0.1:9090");
+            let request = request.body(Bytes::from_static(body.as_bytes())).unwrap();
+            let answer = answers.to(&request, &CancellationToken::new()).await;
+            (answer.status(), text_of(answer).await)
+        };
+        for body in
+            ["", "5", "{\"viewers\":0}", "{\"viewers\":5,\"at\":\"soon\"}", "{\"viewers\":5,\"when\":1}"]
+        {
+            let (status, words) = expect(body).await;
+            assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+            assert!(words.contains("NUMBER from 1 on"), "{body}: {words}");
+        }
+        let (status, words) = expect("{\"viewers\":5,\"at\":\"2026-12-24T18:00:00Z\"}").await;
+        assert_eq!(status, StatusCode::OK, "{words}");
+        assert!(words.contains("\"at_ms\":1798135200000"), "{words}");
     }
 
     /// Threat: a page of another site, in a browser of this machine, drains nodes.

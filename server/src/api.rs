@@ -1,6 +1,7 @@
 //! What the admin port tells of the cluster, as JSON: nodes, streams, events; and the orders that it takes.
 
-use std::time::Duration;
+use std::num::NonZeroU32;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cluster::{Fleet, Journal, Key, Logged, Node, Phase, Role, Seen, Sequence, State, StoreError};
 use edge::Site;
@@ -8,7 +9,9 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use hls::Catalog;
 use http::Method;
+use jiff::Timestamp;
 use media::{NodeId, StreamId};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -28,6 +31,25 @@ const _: () = assert!(WAIT_MAX.as_millis() < crate::admin::CONNECTION_TIME_MAX.a
 
 /// From one event to the next, once there was one: those that are there come at once.
 const GATHER_MAX: Duration = Duration::from_millis(100);
+
+/// Why an order is not given.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OrderError {
+    /// Whoever gave it must.
+    #[error("not {{\"viewers\": NUMBER from 1 on, \"at\": RFC 3339 or null}}: {0}")]
+    Body(String),
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+/// `PUT /api/v1/streams/{app}/{stream}/expected-viewers`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Audience {
+    viewers: NonZeroU32,
+    /// RFC 3339; without it, now.
+    at: Option<String>,
+}
 
 pub(crate) struct Api {
     fleet: Fleet,
@@ -82,7 +104,7 @@ impl Api {
                     }
                     told
                 });
-                json!({ "streams": told.collect::<Vec<_>>() })
+                json!({ "streams": told.collect::<Vec<_>>(), "expected": self.fleet.expected() })
             }
             "/events" => json!({ "events": self.events(query).await }),
             _ => return None,
@@ -101,14 +123,63 @@ impl Api {
     /// What is ordered below `/api/v1`; `None` if there is no such thing to order.
     ///
     /// # Errors
-    /// If the store does not take it.
-    pub(crate) async fn order(&self, method: &Method, path: &str) -> Option<Result<Value, StoreError>> {
-        let node = path.strip_prefix("/nodes/")?.strip_suffix("/drain")?.parse().ok()?;
-        match *method {
-            Method::PUT => Some(self.drain(&node).await),
-            Method::DELETE => Some(self.undrain(&node).await),
-            _ => None,
-        }
+    /// [`OrderError`].
+    pub(crate) async fn order(
+        &self,
+        method: &Method,
+        path: &str,
+        body: &[u8],
+    ) -> Option<Result<Value, OrderError>> {
+        let steps: Vec<_> = path.split('/').skip(1).collect();
+        let ordered = match (steps.as_slice(), method) {
+            (["nodes", node, "drain"], &Method::PUT) => self.drain(&node.parse().ok()?).await,
+            (["nodes", node, "drain"], &Method::DELETE) => self.undrain(&node.parse().ok()?).await,
+            (["streams", app, stream, "expected-viewers"], &Method::PUT) => {
+                return Some(self.expect(&StreamId::new(app, stream).ok()?, body).await);
+            }
+            (["streams", app, stream, "expected-viewers"], &Method::DELETE) => {
+                self.expect_nobody(&StreamId::new(app, stream).ok()?).await
+            }
+            _ => return None,
+        };
+        Some(ordered.map_err(OrderError::Store))
+    }
+
+    async fn expect(&self, id: &StreamId, body: &[u8]) -> Result<Value, OrderError> {
+        let audience: Audience =
+            serde_json::from_slice(body).map_err(|error| OrderError::Body(error.to_string()))?;
+        let at_ms = match &audience.at {
+            Some(at) => {
+                at.parse::<Timestamp>().map_err(|error| OrderError::Body(error.to_string()))?.as_millisecond()
+            }
+            None => now_ms(),
+        };
+        let viewers = audience.viewers.get();
+        self.fleet.orders().expect(id, viewers, at_ms).await.map_err(OrderError::Store)?;
+        let mut changed = self.fleet.changed();
+        let find = || self.fleet.expected().into_iter().find(|expected| expected.stream == *id);
+        let is_heard = || find().is_some_and(|there| (there.viewers, there.at_ms) == (viewers, at_ms));
+        let heard = async { while !is_heard() && changed.changed().await.is_ok() {} };
+        let _in_time = timeout(WAIT_MAX, heard).await.is_ok();
+        let edges = find().map(|expected| expected.edges).unwrap_or_default();
+        let names: Vec<_> = edges.iter().map(ToString::to_string).collect();
+        let words = match names.as_slice() {
+            [] => format!("{viewers} viewers of {id} are expected, and there is no edge that takes them"),
+            names => {
+                format!("{viewers} viewers of {id} are expected; it will be open at {}", names.join(", "))
+            }
+        };
+        Ok(
+            json!({ "stream": id.to_string(), "viewers": viewers, "at_ms": at_ms, "edges": names, "words": words }),
+        )
+    }
+
+    async fn expect_nobody(&self, id: &StreamId) -> Result<Value, StoreError> {
+        let words = match self.fleet.orders().take_back(&Key::from(id)).await? {
+            true => format!("nobody is expected of {id} any more"),
+            false => format!("nobody was expected of {id}"),
+        };
+        Ok(json!({ "stream": id.to_string(), "viewers": 0, "words": words }))
     }
 
     async fn drain(&self, id: &NodeId) -> Result<Value, StoreError> {
@@ -200,6 +271,12 @@ impl Api {
         }
         told
     }
+}
+
+/// Since the Unix epoch.
+pub(crate) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// For who drained `id`: what happens now, and what does not.

@@ -8,11 +8,11 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
-use media::NodeId;
-use serde_json::Value;
+use media::{NodeId, StreamId};
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use crate::commands::print;
@@ -34,10 +34,21 @@ const BELOW: &str = "\x1b[J";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Question {
     Nodes,
-    Drain { node: NodeId, undo: bool },
+    Drain {
+        node: NodeId,
+        undo: bool,
+    },
     Streams,
+    /// None takes back what was expected.
+    Expect {
+        stream: StreamId,
+        viewers: u32,
+        at: Option<Timestamp>,
+    },
     Top,
-    Events { follow: bool },
+    Events {
+        follow: bool,
+    },
 }
 
 /// # Errors
@@ -56,12 +67,27 @@ pub(crate) fn run(admin: SocketAddr, question: Question, as_json: bool) -> anyho
             }
             Question::Drain { node, undo } => {
                 let method = if undo { Method::DELETE } else { Method::PUT };
-                let answer = ask(admin, method, &format!("/api/v1/nodes/{node}/drain")).await?;
+                let answer = ask(admin, method, &format!("/api/v1/nodes/{node}/drain"), None).await?;
                 print(&if as_json { format!("{answer}\n") } else { format!("{}\n", text(&answer["words"])) })
             }
             Question::Streams => {
                 let answer = get(admin, "/api/v1/streams").await?;
-                print(&if as_json { lines(&answer["streams"]) } else { streams(&answer["streams"]) })
+                print(&if as_json {
+                    lines(&answer["streams"]) + &lines(&answer["expected"])
+                } else {
+                    streams(&answer["streams"]) + &expected(&answer["expected"])
+                })
+            }
+            Question::Expect { stream, viewers, at } => {
+                let path = format!("/api/v1/streams/{stream}/expected-viewers");
+                let answer = match viewers {
+                    0 => ask(admin, Method::DELETE, &path, None).await?,
+                    _ => {
+                        let at = at.map(|at| at.to_string());
+                        ask(admin, Method::PUT, &path, Some(json!({ "viewers": viewers, "at": at }))).await?
+                    }
+                };
+                print(&if as_json { format!("{answer}\n") } else { format!("{}\n", text(&answer["words"])) })
             }
             Question::Top => top(admin).await,
             Question::Events { follow } => events(admin, follow, as_json).await,
@@ -98,7 +124,7 @@ async fn top(admin: SocketAddr) -> anyhow::Result<()> {
 
 fn both(told_nodes: &Value, told_streams: &Value) -> String {
     let nodes = nodes(&told_nodes["nodes"], &told_nodes["drained"]);
-    format!("{nodes}\n{}", streams(&told_streams["streams"]))
+    format!("{nodes}\n{}{}", streams(&told_streams["streams"]), expected(&told_streams["expected"]))
 }
 
 async fn events(admin: SocketAddr, follow: bool, as_json: bool) -> anyhow::Result<()> {
@@ -123,16 +149,17 @@ async fn events(admin: SocketAddr, follow: bool, as_json: bool) -> anyhow::Resul
 }
 
 async fn get(admin: SocketAddr, path: &str) -> anyhow::Result<Value> {
-    ask(admin, Method::GET, path).await
+    ask(admin, Method::GET, path, None).await
 }
 
-async fn ask(admin: SocketAddr, method: Method, path: &str) -> anyhow::Result<Value> {
+async fn ask(admin: SocketAddr, method: Method, path: &str, order: Option<Value>) -> anyhow::Result<Value> {
     let asked = async {
         let socket = TcpStream::connect(admin).await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
         tokio::spawn(connection);
         let request = Request::builder().method(method).uri(path).header(header::HOST, admin.to_string());
-        let request = request.body(Empty::<Bytes>::new())?;
+        let request =
+            request.body(Full::<Bytes>::from(order.map(|order| order.to_string()).unwrap_or_default()))?;
         let answer = sender.send_request(request).await?;
         let status = answer.status();
         anyhow::Ok((status, answer.into_body().collect().await?.to_bytes()))
@@ -202,6 +229,16 @@ fn streams(streams: &Value) -> String {
     table(&rows)
 }
 
+fn expected(list: &Value) -> String {
+    let line = |expected: &Value| {
+        let edges: Vec<_> = expected["edges"].as_array().into_iter().flatten().map(text).collect();
+        let at = if edges.is_empty() { "no edge".to_owned() } else { edges.join(", ") };
+        let [stream, viewers] = [text(&expected["stream"]), text(&expected["viewers"])];
+        format!("{stream}: {viewers} viewers are expected from {} on, at {at}\n", time(&expected["at_ms"]))
+    };
+    list.as_array().into_iter().flatten().map(line).collect()
+}
+
 fn event(event: &Value) -> String {
     let [at, kind, node, words] =
         [time(&event["at_ms"]), text(&event["kind"]), text(&event["node"]), text(&event["words"])];
@@ -257,6 +294,13 @@ mod tests {
         let told = nodes(&list, &json!(["a", "b"]));
         assert_eq!(told.lines().last(), Some("b is to take nothing new when it is back"), "{told}");
         assert_eq!(told.lines().count(), 3, "{told}");
+    }
+
+    #[test]
+    fn who_is_expected_is_told_with_where_they_will_be() {
+        let list = json!([{ "stream": "live/cam", "viewers": 5000, "at_ms": 1_732_700_000_000_i64, "edges": ["a", "b"] }]);
+        let told = "live/cam: 5000 viewers are expected from 2024-11-27T09:33:20Z on, at a, b\n";
+        assert_eq!(expected(&list), told);
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
-use media::NodeId;
+use jiff::Timestamp;
+use media::{NodeId, StreamId};
 
 use crate::telemetry::LogFormat;
 
@@ -165,7 +166,13 @@ pub(crate) enum Command {
         output: Output,
     },
     /// What is published, and to which node: asks the tidecast that runs here
-    Streams(Output),
+    #[command(args_conflicts_with_subcommands = true)]
+    Streams {
+        #[command(subcommand)]
+        command: Option<StreamsCommand>,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Nodes and streams, once a second until Ctrl-C: asks the tidecast that runs here
     Top,
     /// What has happened in the cluster: asks the tidecast that runs here
@@ -198,6 +205,32 @@ pub(crate) enum NodesCommand {
         #[command(flatten)]
         output: Output,
     },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum StreamsCommand {
+    /// Say how many viewers will come, so that enough edges have the stream before the first of them
+    ///
+    /// Edges open it a minute before its time, as many as the viewers fill by http.egress_max at 4 Mbit/s each, or 1000
+    /// to an edge that has none. `tidecast streams` says which. It holds until another number is said; 0 takes it back.
+    Expect {
+        /// APP/STREAM, published or not
+        #[arg(value_parser = stream)]
+        stream: StreamId,
+        /// How many
+        viewers: u32,
+        /// When they come, as in 2026-12-24T18:00:00Z; without it, now
+        #[arg(long, value_name = "TIME")]
+        at: Option<Timestamp>,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// `live/cam`
+fn stream(text: &str) -> Result<StreamId, String> {
+    let (app, stream) = text.split_once('/').ok_or("a stream is APP/STREAM, as in live/cam")?;
+    StreamId::new(app, stream).map_err(|error| error.to_string())
 }
 
 #[derive(clap::Args)]

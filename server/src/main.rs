@@ -3,6 +3,7 @@
 //!   arguments ─▶ config ─▶ telemetry ─▶ build (binds every port) ─▶ run ─▶ drain ─▶ exit code
 
 mod admin;
+mod ahead;
 mod api;
 mod ask;
 mod authority;
@@ -44,7 +45,10 @@ use tracing::{error, info, warn};
 use ask::Question;
 use authority::ClusterFiles;
 use certificates::Certificates;
-use cli::{Cli, ClusterCommand, Command, ConfigCommand, KeysCommand, NodesCommand, Output, TlsCommand};
+use cli::{
+    Cli, ClusterCommand, Command, ConfigCommand, KeysCommand, NodesCommand, Output, StreamsCommand,
+    TlsCommand,
+};
 use config::Effective;
 use encoding::Encoding;
 use keys::{KeyFile, PublishKey};
@@ -78,7 +82,11 @@ fn main() -> ExitCode {
         Some(Command::Nodes { command: Some(NodesCommand::Drain { node, undo, output }), .. }) => {
             ask(&cli, Question::Drain { node: node.clone(), undo: *undo }, output)
         }
-        Some(Command::Streams(output)) => ask(&cli, Question::Streams, output),
+        Some(Command::Streams { command: None, output }) => ask(&cli, Question::Streams, output),
+        Some(Command::Streams {
+            command: Some(StreamsCommand::Expect { stream, viewers, at, output }),
+            ..
+        }) => ask(&cli, Question::Expect { stream: stream.clone(), viewers: *viewers, at: *at }, output),
         Some(Command::Top) => ask(&cli, Question::Top, &Output { json: false }),
         Some(Command::Events { follow, output }) => ask(&cli, Question::Events { follow: *follow }, output),
         Some(Command::Cluster(command)) => commands::load(&cli).and_then(|loaded| match command {

@@ -31,6 +31,7 @@ use tracing::{info, warn};
 use transcode::Lender;
 
 use crate::admin::Admin;
+use crate::ahead::open_ahead;
 use crate::api::Api;
 use crate::backstage::{Backstage, OneKey};
 use crate::certificates::Certificates;
@@ -505,7 +506,9 @@ impl Roles {
                         whep.drain();
                     };
                     let packets = driver.run(pull_stop.clone());
-                    tokio::join!(puller.run(pull_stop.clone()), packets, goodbye, relay, http, lending);
+                    let ahead = open_ahead(&self.membership.fleet, &puller, drain.clone());
+                    let pulling = puller.run(pull_stop.clone());
+                    tokio::join!(pulling, packets, goodbye, ahead, relay, http, lending);
                     None
                 }
             };
@@ -520,7 +523,8 @@ impl Roles {
         let admin = self.admin.run(drain.clone(), admin_stop.clone());
         let doors = self.doors.keep(self.membership.standing(), drain.clone());
         let counted = self.counted;
-        let membership = self.membership.run(node, move || counted.read(), drain.clone(), admin_stop.clone());
+        let membership =
+            self.membership.clone().run(node, move || counted.read(), drain.clone(), admin_stop.clone());
         let (gate, (), (), (), ()) = tokio::join!(roles, admin, certificate, membership, doors);
         // Not before: with it go the sessions, and viewers would be told that they are over.
         drop(gate);

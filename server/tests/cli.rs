@@ -179,7 +179,7 @@ fn health_readiness_and_metrics_answer_once_it_is_ready() {
     assert_eq!(metrics.headers["content-type"], "application/openmetrics-text; version=1.0.0; charset=utf-8");
     assert!(metrics.body.contains("\ntidecast_build_info{version=\""), "{}", metrics.body);
     assert!(metrics.body.ends_with("# EOF\n"));
-    assert_eq!(server.get("/api/v1/streams").body, "{\"streams\":[]}\n");
+    assert_eq!(server.get("/api/v1/streams").body, "{\"expected\":[],\"streams\":[]}\n");
     assert_eq!(server.get("/api/v2/streams").status, 404);
 
     for listener in ["http.listen", "rtmp.listen"] {

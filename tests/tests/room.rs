@@ -112,3 +112,46 @@ fn a_full_edge_keeps_its_viewers_and_sends_newcomers_to_another_while_there_is_o
     ensure!(http.get(MULTIVARIANT)?.status == 200);
     Ok(())
 }
+
+/// An operator knows that a crowd will come.
+#[test]
+fn as_many_edges_as_an_expected_audience_fills_have_the_stream_before_anybody_comes() -> Result<()> {
+    let (cluster, nats) = (Cluster::new()?, Nats::start()?);
+    let node = |name: &str, roles: &str, setup: Setup| cluster.node(name, roles, &nats, setup);
+    let origin = node("origin", "ingest, origin", Setup::default())?;
+    // Ten viewers each.
+    let edge = |name: &str| node(name, "edge", Setup::default().set("http.egress_max", "40M"));
+    let edges = [edge("edge1")?, edge("edge2")?, edge("edge3")?];
+    poll::until("nodes to hear of each other", HEARD_MAX, || {
+        Ok((origin.ask("nodes")?.len() == 4 && edges[0].ask("nodes")?.len() == 4).then_some(()))
+    })?;
+    let told = origin.ask("streams expect live/cam 15")?.remove(0);
+    let expected: Vec<_> =
+        told["edges"].as_array().into_iter().flatten().filter_map(|edge| edge.as_str()).collect();
+    ensure!(expected.len() == 2, "{told}");
+    let later = origin.ask("streams expect live/later 15 --at 2099-01-01T00:00:00Z")?.remove(0);
+    ensure!(later["at_ms"] == 4_070_908_800_000_i64, "{later}");
+
+    let _publishers = [
+        Publisher::of_clip("gop-0.5", &origin.publish_url(STREAM))?,
+        Publisher::of_clip("gop-0.5", &origin.publish_url("live/later"))?,
+    ];
+    for (name, edge) in ["edge1", "edge2", "edge3"].iter().zip(&edges) {
+        if expected.contains(name) {
+            poll::until(&format!("{name} to open the stream"), LIVE_MAX, || {
+                Ok((edge.metric("pull_streams")? == 1.0).then_some(()))
+            })?;
+        }
+    }
+    let open: f64 = edges.iter().map(|edge| edge.metric("pull_streams")).sum::<Result<f64>>()?;
+    ensure!((open - 2.0).abs() < f64::EPSILON, "{open} streams are open: one at each of two edges");
+    let streams = edges[2].ask("streams")?;
+    let planned = streams.iter().find(|line| line["viewers"] == 15 && line["stream"] == STREAM);
+    ensure!(planned.is_some_and(|planned| planned["edges"] == told["edges"]), "{streams:?}");
+    let told = origin.ask("streams expect live/cam 0")?.remove(0);
+    ensure!(told["viewers"] == 0, "{told}");
+    poll::until("nobody to be expected", HEARD_MAX, || {
+        let streams = edges[0].ask("streams")?;
+        Ok((!streams.iter().any(|line| line["viewers"] == 15 && line["stream"] == STREAM)).then_some(()))
+    })
+}

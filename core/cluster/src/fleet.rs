@@ -17,7 +17,7 @@ use tracing::warn;
 
 use crate::directory::Directory;
 use crate::event::{Journal, Kind};
-use crate::node::{Node, Phase, decode};
+use crate::node::{Node, Phase, decode, text};
 use crate::order::{Order, Orders};
 use crate::place::{self, Judged};
 use crate::presence::{SILENCE_DEAD, SILENCE_SUSPECT};
@@ -62,6 +62,19 @@ pub struct Located {
 pub struct Candidate<'a> {
     pub node: &'a Node,
     pub state: State,
+}
+
+/// An audience that an operator expects.
+#[derive(Debug, Clone, Serialize)]
+pub struct Expected {
+    #[serde(serialize_with = "text::serialize")]
+    pub stream: StreamId,
+    pub viewers: u32,
+    /// From when on, in milliseconds since the Unix epoch.
+    pub at_ms: i64,
+    /// Where they will be sent: the first of these first, the next when that is full.
+    #[serde(serialize_with = "text::serialize_all")]
+    pub edges: Vec<NodeId>,
 }
 
 /// A node, and how it looks from here.
@@ -251,6 +264,19 @@ impl Fleet {
         let heard = self.lock();
         let drained = heard.orders.iter().filter(|(_, order)| matches!(order, Order::Drain { .. }));
         drained.filter_map(|(key, _)| key.node()).collect()
+    }
+
+    /// Audiences that are expected, by their streams.
+    pub fn expected(&self) -> Vec<Expected> {
+        let heard = self.lock();
+        let expected = heard.orders.iter().filter_map(|(key, order)| {
+            let (Order::Audience { viewers, at_ms }, Some(stream)) = (order, key.stream()) else {
+                return None;
+            };
+            let edges = place::edges_for(heard.candidates(), &stream, *viewers);
+            Some(Expected { stream, viewers: *viewers, at_ms: *at_ms, edges })
+        });
+        expected.collect()
     }
 
     pub fn is_drained(&self, id: &NodeId) -> bool {

@@ -27,7 +27,7 @@ mod stream;
 
 pub use directory::{Claim, ClaimError, Directory, Lost};
 pub use event::{Event, Journal, Kind, Logged};
-pub use fleet::{Candidate, Fleet, Located, Seen, State};
+pub use fleet::{Candidate, Expected, Fleet, Located, Seen, State};
 pub use memory::Memory;
 pub use nats::{Nats, NatsSettings, NatsUrl, NatsUrlError};
 pub use node::{Boot, Load, Node, Phase, Role};

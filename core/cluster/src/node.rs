@@ -145,6 +145,13 @@ pub(crate) mod text {
         serializer.collect_str(value)
     }
 
+    pub(crate) fn serialize_all<T: fmt::Display, S: Serializer>(
+        values: &[T],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(values.iter().map(ToString::to_string))
+    }
+
     pub(crate) fn deserialize<'de, T: FromStr<Err: fmt::Display>, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<T, D::Error> {

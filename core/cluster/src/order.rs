@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use media::NodeId;
+use media::{NodeId, StreamId};
 use serde::{Deserialize, Serialize};
 
 use crate::node::{encode, text};
@@ -20,6 +20,12 @@ pub enum Order {
         /// Where it was ordered.
         #[serde(with = "text")]
         by: NodeId,
+    },
+    /// So many viewers of the stream will come.
+    Audience {
+        viewers: u32,
+        /// From when on, in milliseconds since the Unix epoch.
+        at_ms: i64,
     },
     /// Of a later release.
     #[serde(other)]
@@ -47,6 +53,15 @@ impl Orders {
     pub async fn drain(&self, node: &NodeId, by: &NodeId) -> Result<(), StoreError> {
         let order = Order::Drain { at_ms: crate::now_ms(), by: by.clone() };
         self.store.put(Bucket::Orders, &Key::from(node), encode(&order)).await.map(drop)
+    }
+
+    /// `viewers` of `stream` will come from `at_ms` on (milliseconds since the Unix epoch), until [`Orders::take_back`].
+    ///
+    /// # Errors
+    /// As [`Orders::drain`].
+    pub async fn expect(&self, stream: &StreamId, viewers: u32, at_ms: i64) -> Result<(), StoreError> {
+        let order = Order::Audience { viewers, at_ms };
+        self.store.put(Bucket::Orders, &Key::from(stream), encode(&order)).await.map(drop)
     }
 
     /// Whatever was ordered of `of`. Returns whether there was anything.

@@ -86,6 +86,34 @@ pub fn best<'a>(
     Some(judged(order, node)).filter(|judged| judged.verdict.may_take())
 }
 
+/// What a viewer is sent in a second, in bits, before anybody knows: a picture of 1080 lines.
+const VIEWER_RATE: u64 = 4_000_000;
+/// What an edge takes whose operator has not said.
+const VIEWERS_UNSAID: u64 = 1_000;
+
+/// The edges that `viewers` of `id` fill one after the other, in the order of [`rank`] in one zone.
+pub(crate) fn edges_for<'a>(
+    nodes: impl Iterator<Item = Candidate<'a>>,
+    id: &StreamId,
+    viewers: u32,
+) -> Vec<NodeId> {
+    let seed = XxHash3_64::oneshot(id.to_string().as_bytes());
+    let serving = nodes.filter(|candidate| candidate.state == State::Serving);
+    let mut edges: Vec<_> = serving.map(|candidate| candidate.node).filter(|node| shows_any(node)).collect();
+    edges.sort_by_key(|node| std::cmp::Reverse(weight(&node.id, seed)));
+    let mut left = u64::from(viewers);
+    let fills = edges.into_iter().take_while(|node| {
+        let is_needed = left > 0;
+        let takes = match node.load.egress_max {
+            0 => VIEWERS_UNSAID,
+            max => (max / VIEWER_RATE).max(1),
+        };
+        left = left.saturating_sub(takes);
+        is_needed
+    });
+    fills.map(|node| node.id.clone()).collect()
+}
+
 /// Rendezvous hashing (Thaler and Ravishankar, 1998): another edge more or less moves only its own streams.
 type Order = (Verdict, std::cmp::Reverse<u64>);
 
@@ -162,7 +190,7 @@ mod tests {
     fn the_order_is_the_same_wherever_it_is_asked_for() {
         let nodes: Vec<_> = (0..9).map(|number| edge(&format!("edge{number}"), "", 0.0)).collect();
         let best = ["cam", "cam1", "cam2", "stage"].map(|stream| best(&nodes, stream, "").0);
-        assert_eq!(best, ["edge0", "edge0", "edge0", "edge0"]);
+        assert_eq!(best, ["edge5", "edge1", "edge1", "edge2"]);
     }
 
     #[test]
@@ -179,6 +207,25 @@ mod tests {
                 .iter()
                 .all(|judged| !judged.verdict.may_take())
         );
+    }
+
+    #[test]
+    fn as_many_edges_are_expected_to_be_needed_as_the_audience_fills() {
+        let id = StreamId::new("live", "cam").unwrap();
+        let mut nodes: Vec<_> = (0..4).map(|number| edge(&format!("edge{number}"), "", 0.0)).collect();
+        let edges = |nodes: &[(Node, State)], viewers| edges_for(candidates(nodes), &id, viewers);
+        assert!(edges(&nodes, 0).is_empty());
+        let ranked: Vec<_> =
+            rank(candidates(&nodes), &id, None, "").into_iter().map(|judged| judged.node).collect();
+        for (viewers, needed) in [(1, 1), (1_000, 1), (1_001, 2), (3_500, 4), (1_000_000, 4)] {
+            assert_eq!(edges(&nodes, viewers), ranked[..needed], "{viewers}");
+        }
+        let first = nodes.iter_mut().find(|(node, _)| node.id == ranked[0]).unwrap();
+        first.0.load.egress_max = 40_000_000;
+        assert_eq!(edges(&nodes, 11), ranked[..2], "ten of them fill the first");
+        let first = nodes.iter_mut().find(|(node, _)| node.id == ranked[0]).unwrap();
+        first.1 = State::Draining;
+        assert_eq!(edges(&nodes, 1), ranked[1..2]);
     }
 
     #[test]

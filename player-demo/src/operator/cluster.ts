@@ -40,6 +40,17 @@ export interface Load {
 /** `GET /api/v1/streams`. */
 export interface EntryList {
   streams: Entry[];
+  expected: Expected[];
+}
+
+/** An audience that an operator expects. */
+export interface Expected {
+  stream: string;
+  viewers: number;
+  /** In Unix milliseconds. */
+  at_ms: number;
+  /** Where it will be: at the first of these first. */
+  edges: string[];
 }
 
 export interface Entry {

@@ -6,7 +6,7 @@ import { draw, shape } from "../connect/graph.ts";
 import { byId, part, setText, write } from "../dom.ts";
 import * as format from "../format.ts";
 import { Poller } from "../poll.ts";
-import { type Entry, type EntryList, type Load, lost, type Lost, type Node, NODES_ADDRESS, type NodeList, STREAMS_ADDRESS, viewersOrigin, watchLinks } from "./cluster.ts";
+import { type Entry, type EntryList, type Expected, type Load, lost, type Lost, type Node, NODES_ADDRESS, type NodeList, STREAMS_ADDRESS, viewersOrigin, watchLinks } from "./cluster.ts";
 import * as log from "./events.ts";
 import { Follower } from "./follow.ts";
 import { History, HISTORY_SPAN } from "./history.ts";
@@ -21,6 +21,7 @@ const history = new History();
 let self = "";
 let nodes: Node[] = [];
 let entries: Entry[] = [];
+let expected: Expected[] = [];
 let events: log.Event[] = [];
 let failures = 0;
 /** How far the server's clock is before this machine's, in milliseconds. */
@@ -47,6 +48,7 @@ const nodePoller = new Poller<NodeList>(NODES_ADDRESS, {
 const streamPoller = new Poller<EntryList>(STREAMS_ADDRESS, {
   onAnswer(answer) {
     entries = answer.streams;
+    expected = answer.expected;
     renderStreams();
   },
   onFailure() {
@@ -284,6 +286,9 @@ function renderStreams(): void {
   streamList.show(entries.map((entry) => [entry.stream, entry]));
   setText("streams-count", entries.length === 0 ? "" : words.count(entries.length, "stream"));
   byId("streams-none", HTMLElement).hidden = entries.length > 0;
+  const list = byId("expected", HTMLElement);
+  list.hidden = expected.length === 0;
+  list.replaceChildren(...expected.map((audience) => part("li", "", words.expected(audience, now()))));
 }
 
 function renderEvents(): void {

@@ -1,7 +1,7 @@
 // What the page says. Pure.
 
 import * as format from "../format.ts";
-import type { Entry, Load } from "./cluster.ts";
+import type { Entry, Expected, Load } from "./cluster.ts";
 
 /** How a node's or a stream's state looks and reads. A state of a later release reads as it is. */
 export function badge(state: string): [look: string, text: string] {
@@ -40,6 +40,11 @@ export function here({ here }: Entry): string {
   const codec = here.video ? format.codecName(here.video.codec) : "";
   const rate = here.bitrate === null ? "" : format.bitrate(here.bitrate);
   return [sizes, codec, rate, format.viewers(here.viewers)].filter(Boolean).join(" · ");
+}
+
+/** `live/cam: 5000 viewers are expected from 10:12:33 on, at edge1, edge2`. Times in Unix milliseconds. */
+export function expected({ stream, viewers, at_ms, edges }: Expected, now: number): string {
+  return `${stream}: ${count(viewers, "viewer")} expected from ${time(at_ms, now)} on, at ${edges.join(", ") || "no edge"}`;
 }
 
 /** `10:12:33`; with the day if that is another one. Both in Unix milliseconds. */

@@ -95,3 +95,10 @@ test("shares, rates and times are said as people read them", () => {
   assert.equal(words.here(entry), "1280×720, 360p · H.264 · 2.6 Mb/s · 1 viewer");
   assert.equal(words.here({}), "");
 });
+
+test("an expected audience is told with its time and where it will be", () => {
+  const at = new Date(2026, 11, 24, 18, 0, 0).getTime();
+  const expected = { stream: "live/cam", viewers: 5000, at_ms: at, edges: ["edge1", "edge2"] };
+  assert.equal(words.expected(expected, at), "live/cam: 5000 viewers expected from 18:00:00 on, at edge1, edge2");
+  assert.match(words.expected({ ...expected, viewers: 1, edges: [] }, at), /: 1 viewer expected .* at no edge$/);
+});
