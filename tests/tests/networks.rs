@@ -208,7 +208,7 @@ fn narrows(seed: u64, duration: Duration) -> Result<()> {
     let climbed_ms = turns(wide, 1_280)?;
     judge(&format!("up after {climbed_ms:.0} ms, 4 Mbit/s"), &scene.watch(Duration::from_secs(15))?)?;
     scene.stop()?;
-    // A group of two seconds may have just begun.
+    // Though the next keyframe of the source may be two seconds away.
     ensure!(fell_ms <= 3_000.0, "down after {fell_ms} ms");
     ensure!(switches as f64 <= 2.0 * duration.as_secs_f64() / 60.0, "{switches} switches");
     Ok(())
