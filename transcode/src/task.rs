@@ -430,7 +430,7 @@ impl Task {
                     (false, _) => info!(child = child_id, rungs = names, preset, "encoder started"),
                     (true, None) => info!(rungs = names, preset, "encoder of another node asked for"),
                     (true, Some(_)) => {
-                        debug!(rungs = names, preset, "encoder of another node asked for again")
+                        debug!(rungs = names, preset, "encoder of another node asked for again");
                     }
                 }
                 self.child = Some(child);
