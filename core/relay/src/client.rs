@@ -1,5 +1,8 @@
 //! A node's side towards its upstream: subscriptions, and single answers over kept connections.
 
+mod connect;
+mod join;
+
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -8,19 +11,20 @@ use bytes::Bytes;
 use http::header::{CONNECTION, UPGRADE};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
-use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use media::NodeId;
-use rustls::pki_types::ServerName;
 use tokio::time::timeout;
 
-use crate::tls::{CLUSTER_NAME, Identity, words};
+use self::connect::Connector;
+use crate::server::{RENEW_PATH, TRUST_PATH};
+use crate::tls::{Identity, words};
 use crate::wire::{Decoder, Hello, Hops, Message, PATH_PREFIX, RelayLoop, WireError};
+
+pub use self::join::{Fingerprint, JoinError, ask_to_join};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -102,7 +106,7 @@ pub enum Lost {
 /// Asks other nodes, whichever, over connections that it keeps.
 #[derive(Debug, Clone)]
 pub struct Dialer {
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    client: Client<Connector, Full<Bytes>>,
     node: NodeId,
     format: u32,
 }
@@ -117,22 +121,11 @@ pub struct Upstream {
 impl Dialer {
     /// `format`: the version of playlists and parts that this node writes.
     pub fn new(identity: &Identity, format: u32) -> Self {
-        let name = ServerName::try_from(CLUSTER_NAME).expect("a name in the domain name system");
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config((*identity.client_config()).clone())
-            .https_only()
-            .with_server_name_resolver(FixedServerNameResolver::new(name))
-            .enable_http1()
-            .wrap_connector(tcp);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .pool_idle_timeout(IDLE_MAX)
-            .build(connector);
+            .build(Connector::new(identity));
         Self { client, node: identity.node().clone(), format }
     }
 
@@ -158,7 +151,8 @@ impl Upstream {
         hops: Hops,
     ) -> Result<Subscription, UpstreamError> {
         let query = resume.map(|resume| format!("?from={resume}")).unwrap_or_default();
-        let body = self.request(Method::GET, &format!("{path}{query}"), hops).await?.into_body();
+        let body =
+            self.request(Method::GET, &format!("{path}{query}"), hops, Bytes::new()).await?.into_body();
         Ok(Subscription { body, decoder: Decoder::default() })
     }
 
@@ -186,15 +180,42 @@ impl Upstream {
         let mut headers = HeaderMap::new();
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_str(protocol).map_err(|error| self.unreachable(&error))?);
-        let answer = self.send(Method::POST, path, Hops::default(), headers).await?;
+        let answer = self.send(Method::POST, path, Hops::default(), headers, Bytes::new()).await?;
         let answer = self.accepted(answer, StatusCode::SWITCHING_PROTOCOLS).await?;
         let upgraded = hyper::upgrade::on(answer).await.map_err(|error| self.unreachable(&error))?;
         Ok(TokioIo::new(upgraded))
     }
 
+    /// Asks for a certificate. What is sent and what comes is [`crate::server::Desk`]'s business.
+    ///
+    /// # Errors
+    /// [`UpstreamError`].
+    pub async fn renew(&self, request: Bytes) -> Result<Vec<Bytes>, UpstreamError> {
+        let path = RENEW_PATH.trim_start_matches(PATH_PREFIX);
+        self.answer_to(Method::POST, path, Hops::default(), request).await
+    }
+
+    /// Whom the cluster trusts, as the upstream knows it.
+    ///
+    /// # Errors
+    /// [`UpstreamError`].
+    pub async fn trust(&self) -> Result<Vec<Bytes>, UpstreamError> {
+        self.get(TRUST_PATH.trim_start_matches(PATH_PREFIX), Hops::default()).await
+    }
+
     async fn answer(&self, method: Method, path: &str, hops: Hops) -> Result<Vec<Bytes>, UpstreamError> {
+        self.answer_to(method, path, hops, Bytes::new()).await
+    }
+
+    async fn answer_to(
+        &self,
+        method: Method,
+        path: &str,
+        hops: Hops,
+        sent: Bytes,
+    ) -> Result<Vec<Bytes>, UpstreamError> {
         let answer = async {
-            let body = self.request(method, path, hops).await?.into_body();
+            let body = self.request(method, path, hops, sent).await?.into_body();
             self.collect(body).await
         };
         timeout(ANSWER_TIMEOUT, answer)
@@ -207,8 +228,9 @@ impl Upstream {
         method: Method,
         path: &str,
         hops: Hops,
+        sent: Bytes,
     ) -> Result<Response<Incoming>, UpstreamError> {
-        let answer = self.send(method, path, hops, HeaderMap::new()).await?;
+        let answer = self.send(method, path, hops, HeaderMap::new(), sent).await?;
         self.accepted(answer, StatusCode::OK).await
     }
 
@@ -218,6 +240,7 @@ impl Upstream {
         path: &str,
         hops: Hops,
         mut headers: HeaderMap,
+        sent: Bytes,
     ) -> Result<Response<Incoming>, UpstreamError> {
         let hops = hops.through(&self.dialer.node)?;
         let uri = Uri::builder()
@@ -225,7 +248,7 @@ impl Upstream {
             .authority(self.url.0.clone())
             .path_and_query(format!("{PATH_PREFIX}{path}"))
             .build();
-        let mut request = Request::new(Empty::new());
+        let mut request = Request::new(Full::new(sent));
         *request.method_mut() = method;
         *request.uri_mut() = uri.map_err(|error| self.unreachable(&error))?;
         Hello { hops, format: self.dialer.format }.write(&mut headers);

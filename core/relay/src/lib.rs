@@ -7,12 +7,13 @@
 //! by who reads it. `frame.rs`, `ring.rs` are pure; `stream.rs` adds the lock and the wake-up. What is made on demand only is
 //! made while [`Demand`] says that somebody watches.
 //!
-//! And the wire between nodes: `wire/` is what they say (pure), `tls.rs` who they are, `server.rs` and `client.rs` the
-//! sockets.
+//! And the wire between nodes: `wire/` is what they say (pure), `tls.rs` who they are, `judged.rs` whether they still are,
+//! `server.rs` and `client.rs` the sockets.
 
 mod client;
 mod demand;
 mod frame;
+mod judged;
 mod metrics;
 mod record;
 mod registry;
@@ -22,7 +23,10 @@ mod stream;
 mod tls;
 pub mod wire;
 
-pub use client::{Dialer, Lost, SILENCE_MAX, Subscription, Upstream, UpstreamError, UpstreamUrl};
+pub use client::{
+    Dialer, Fingerprint, JoinError, Lost, SILENCE_MAX, Subscription, Upstream, UpstreamError, UpstreamUrl,
+    ask_to_join,
+};
 pub use demand::{Demand, Hold, LINGER, Wanted};
 pub use frame::{Boundary, Frame, FrameError, HEADER_BYTES, Kind};
 pub use metrics::{Metrics, WireMetrics};

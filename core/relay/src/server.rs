@@ -1,4 +1,6 @@
-//! The relay's listener: accepts nodes of the cluster, and nobody else.
+//! The relay's listener: accepts nodes of the cluster, and, where certificates are made, who shows a token for one.
+
+mod desk;
 
 use std::convert::Infallible;
 use std::io;
@@ -16,18 +18,21 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use media::NodeId;
 use net::{Accepted, Acceptor, Full, Limits, Options, Places, Throttle};
-use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, info, info_span};
 
+use crate::judged::Judged;
 use crate::metrics::WireMetrics;
-use crate::tls::{Identity, node_of, words};
+use crate::tls::{Identity, JOIN_PROTOCOL, words};
 use crate::wire::Slices;
+
+pub use desk::{Answer, Desk};
+pub(crate) use desk::{DESK_BYTES_MAX, JOIN_PATH, RENEW_PATH, TRUST_PATH};
 
 /// What the listening socket must be.
 pub const SOCKET: Options = Options {
@@ -68,15 +73,23 @@ pub trait Service: Send + Sync + 'static {
 /// The bound listener.
 pub struct Listener {
     acceptor: Acceptor,
-    tls: TlsAcceptor,
+    identity: Identity,
+    desk: Option<Arc<dyn Desk>>,
     metrics: WireMetrics,
 }
 
 impl Listener {
     /// On a `listener` made with [`SOCKET`].
     pub fn new(listener: TcpListener, identity: &Identity, metrics: WireMetrics) -> Self {
-        let tls = TlsAcceptor::from(identity.server_config());
-        Self { acceptor: Acceptor::new("relay", listener, Places::new(CONNECTIONS)), tls, metrics }
+        let acceptor = Acceptor::new("relay", listener, Places::new(CONNECTIONS));
+        Self { acceptor, identity: identity.clone(), desk: None, metrics }
+    }
+
+    /// Answers questions about certificates, too.
+    #[must_use]
+    pub fn with_desk(mut self, desk: Arc<dyn Desk>) -> Self {
+        self.desk = Some(desk);
+        self
     }
 
     /// # Errors
@@ -87,7 +100,7 @@ impl Listener {
 
     /// Serves until `drain`, then finishes the answers that are being written.
     pub async fn run<S: Service>(self, service: S, drain: CancellationToken) {
-        let Self { mut acceptor, tls, metrics } = self;
+        let Self { mut acceptor, identity, desk, metrics } = self;
         let connections = TaskTracker::new();
         let (service, refusals) = (Arc::new(service), Arc::new(Throttle::sparse()));
         loop {
@@ -98,16 +111,21 @@ impl Listener {
                 accepted = acceptor.next(refused) => accepted,
                 () = drain.cancelled() => break,
             };
-            let (tls, service, refusals) = (tls.clone(), service.clone(), refusals.clone());
-            let (metrics, drain) = (metrics.clone(), drain.clone());
+            let (identity, desk, service) = (identity.clone(), desk.clone(), service.clone());
+            let (refusals, metrics, drain) = (refusals.clone(), metrics.clone(), drain.clone());
             connections.spawn(async move {
                 let Accepted { socket, peer, place } = accepted;
-                match handshake(socket, &tls).await {
-                    Ok((stream, child)) => {
+                match handshake(socket, &identity, desk).await {
+                    Ok(Caller::Child(stream, child, desk)) => {
                         let span = info_span!("child", node.id = %child, peer.addr = %peer);
                         metrics.connections.inc();
-                        serve(stream, &child, service, drain).instrument(span).await;
+                        serve(stream, &child, service, desk, drain).instrument(span).await;
                         metrics.connections.dec();
+                    }
+                    Ok(Caller::Joiner(stream, desk)) => {
+                        desk::serve_joiner(stream, peer.ip(), desk)
+                            .instrument(info_span!("joiner", peer.addr = %peer))
+                            .await;
                     }
                     Err(why) => {
                         metrics.refused.inc();
@@ -127,26 +145,65 @@ impl Listener {
 
 type TlsStream = tokio_rustls::server::TlsStream<std::pin::Pin<Box<TimeoutStream<TcpStream>>>>;
 
-/// The encrypted stream and the child's name, or why there is none, in words.
-async fn handshake(stream: TcpStream, tls: &TlsAcceptor) -> Result<(TlsStream, NodeId), String> {
+/// Who has shaken hands.
+enum Caller {
+    /// A node of the cluster, by its name.
+    Child(Judged<TlsStream>, NodeId, Option<Arc<dyn Desk>>),
+    /// Somebody without a certificate.
+    Joiner(TlsStream, Arc<dyn Desk>),
+}
+
+/// Who it is, or why nobody, in words.
+async fn handshake(
+    stream: TcpStream,
+    identity: &Identity,
+    desk: Option<Arc<dyn Desk>>,
+) -> Result<Caller, String> {
     // Frames are small writes in a row; Nagle's algorithm would hold them back.
     let _ = stream.set_nodelay(true);
     let mut stream = Box::pin(TimeoutStream::new(stream));
     stream.as_mut().set_write_timeout_pinned(Some(WRITE_TIMEOUT));
-    let accepted = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await;
-    let stream = accepted
-        .map_err(|_| "it did not finish its handshake in time".to_owned())?
-        .map_err(|error| words(&error))?;
-    let certificate = stream.get_ref().1.peer_certificates().and_then(<[CertificateDer<'_>]>::first);
-    let child = certificate.and_then(node_of).ok_or("its certificate names no node")?;
-    Ok((stream, child))
+    let shaken = async {
+        let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await;
+        let start = start.map_err(|error| words(&error))?;
+        let offered = start.client_hello().alpn();
+        let joins = offered.is_some_and(|mut offered| offered.any(|protocol| protocol == JOIN_PROTOCOL));
+        let config = match (joins, &desk) {
+            (false, _) => identity.server_config(),
+            (true, Some(desk)) if desk.lets_in() => {
+                Arc::new(identity.joining_config().map_err(|error| words(&error))?)
+            }
+            (true, _) => return Err("it would join the cluster, and the authority is not here".to_owned()),
+        };
+        let stream = start.into_stream(config).await.map_err(|error| words(&error))?;
+        Ok((joins, stream))
+    };
+    let shaken = timeout(HANDSHAKE_TIMEOUT, shaken).await;
+    let (joins, stream) = shaken.map_err(|_| "it did not finish its handshake in time".to_owned())??;
+    if let (true, Some(desk)) = (joins, &desk) {
+        return Ok(Caller::Joiner(stream, desk.clone()));
+    }
+    let chain = stream.get_ref().1.peer_certificates().map(<[_]>::to_vec);
+    let judged = Judged::new(stream, identity, chain.as_deref());
+    let (stream, child) = judged.ok_or("its certificate names no node")?;
+    Ok(Caller::Child(stream, child, desk))
 }
 
-async fn serve<S: Service>(stream: TlsStream, child: &NodeId, service: Arc<S>, drain: CancellationToken) {
+async fn serve<S: Service>(
+    stream: Judged<TlsStream>,
+    child: &NodeId,
+    service: Arc<S>,
+    desk: Option<Arc<dyn Desk>>,
+    drain: CancellationToken,
+) {
     let service = service_fn(|request: Request<Incoming>| {
-        let service = service.clone();
-        let request = request.map(drop);
-        async move { Ok::<_, Infallible>(service.respond(child, request).await) }
+        let (service, desk) = (service.clone(), desk.clone());
+        async move {
+            Ok::<_, Infallible>(match desk::answer(desk.as_ref(), child, request).await {
+                Ok(answer) => answer,
+                Err(request) => service.respond(child, request.map(drop)).await,
+            })
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

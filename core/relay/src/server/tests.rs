@@ -10,8 +10,8 @@ use hyper::body::Frame;
 use media::{NodeId, StreamId};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::ClientConfig;
-use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
@@ -60,12 +60,12 @@ impl Authority {
 async fn refusal<F: Future<Output = ()>>(server: &Identity, client: impl FnOnce(TcpStream) -> F) -> String {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let tls = TlsAcceptor::from(server.server_config());
-    let accepted = async { handshake(listener.accept().await.unwrap().0, &tls).await };
+    let accepted = async { handshake(listener.accept().await.unwrap().0, server, None).await };
     let client = async { client(TcpStream::connect(addr).await.unwrap()).await };
     match tokio::join!(accepted, client).0 {
         Err(why) => why,
-        Ok((_, child)) => panic!("{child} was let in"),
+        Ok(Caller::Child(_, child, _)) => panic!("{child} was let in"),
+        Ok(Caller::Joiner(..)) => panic!("a joiner was let in"),
     }
 }
 
@@ -228,8 +228,8 @@ async fn who_has_no_place_is_closed_and_counted() {
     let socket = net::bind((Ipv4Addr::LOCALHOST, 0).into(), SOCKET).unwrap();
     let (addr, stop) = (socket.local_addr().unwrap(), CancellationToken::new());
     let acceptor = Acceptor::new("relay", socket, Places::new(Limits { per_address: 1, ..CONNECTIONS }));
-    let tls = TlsAcceptor::from(authority.node("origin").server_config());
-    let listener = Listener { acceptor, tls, metrics: metrics.clone() };
+    let identity = authority.node("origin");
+    let listener = Listener { acceptor, identity, desk: None, metrics: metrics.clone() };
     tokio::spawn(listener.run(Endless::default(), stop.clone()));
     let _silent = TcpStream::connect(addr).await.unwrap();
     let mut second = TcpStream::connect(addr).await.unwrap();
@@ -239,9 +239,9 @@ async fn who_has_no_place_is_closed_and_counted() {
 }
 
 /// One that answers everything with what it is given.
-struct Answer(StatusCode, &'static [u8]);
+struct Always(StatusCode, &'static [u8]);
 
-impl Service for Answer {
+impl Service for Always {
     async fn respond(&self, _: &NodeId, _: Request<()>) -> Response<Body> {
         let mut response = Response::new(full(Bytes::from_static(self.1)));
         *response.status_mut() = self.0;
@@ -260,7 +260,7 @@ fn upstream(addr: SocketAddr, identity: &Identity) -> Upstream {
 #[tokio::test]
 async fn an_upstream_that_refuses_is_quoted() {
     let authority = Authority::new();
-    let (running, _) = run(&authority.node("origin"), Answer(StatusCode::NOT_ACCEPTABLE, b"speak slower\n"));
+    let (running, _) = run(&authority.node("origin"), Always(StatusCode::NOT_ACCEPTABLE, b"speak slower\n"));
     let upstream = upstream(running.addr, &authority.node("edge1"));
     let error = upstream.subscribe(&id().to_string(), None, Hops::default()).await.unwrap_err();
     assert_eq!(error.to_string(), "the upstream refuses with 406 Not Acceptable: speak slower");
@@ -272,7 +272,7 @@ async fn an_upstream_that_refuses_is_quoted() {
 #[tokio::test]
 async fn an_upstream_of_another_cluster_is_not_asked() {
     let (ours, theirs) = (Authority::new(), Authority::new());
-    let (running, metrics) = run(&theirs.node("origin"), Answer(StatusCode::OK, b""));
+    let (running, metrics) = run(&theirs.node("origin"), Always(StatusCode::OK, b""));
     let upstream = upstream(running.addr, &ours.node("edge1"));
     let error = upstream.subscribe(&id().to_string(), None, Hops::default()).await.unwrap_err().to_string();
     assert!(error.contains("another authority"), "{error}");
@@ -283,7 +283,7 @@ async fn an_upstream_of_another_cluster_is_not_asked() {
 #[tokio::test]
 async fn an_upstream_that_sends_no_frames_is_left() {
     let authority = Authority::new();
-    let (running, _) = run(&authority.node("origin"), Answer(StatusCode::OK, &[0xFF; 64]));
+    let (running, _) = run(&authority.node("origin"), Always(StatusCode::OK, &[0xFF; 64]));
     let upstream = upstream(running.addr, &authority.node("edge1"));
     let mut subscription = upstream.subscribe(&id().to_string(), None, Hops::default()).await.unwrap();
     let lost = subscription.next().await.unwrap_err().to_string();
@@ -311,4 +311,171 @@ async fn a_silent_upstream_is_lost_after_half_a_second() {
     assert!(matches!(subscription.next().await, Err(crate::client::Lost::Silent)));
     assert!(since.elapsed() >= crate::client::SILENCE_MAX && since.elapsed() < Duration::from_secs(5));
     running.stop.cancel();
+}
+
+fn replace_by(authority: &Authority, identity: &Identity, revoked: &[&str]) {
+    let Files { certificate, key } = authority.sign(&[identity.node().as_str(), CLUSTER_NAME], 4000);
+    let revoked = revoked.iter().map(|name| name.parse().unwrap()).collect();
+    identity.replace(authority.pem.as_bytes(), certificate.as_bytes(), key.as_bytes(), revoked).unwrap();
+}
+
+/// It reads when it is put out, and another one reads on.
+#[tokio::test]
+async fn a_child_that_is_put_out_is_cut_off_and_nobody_else() {
+    let authority = Authority::new();
+    let origin = authority.node("origin");
+    let (running, metrics) = run(&origin, Endless::default());
+    let child = |name: &str| client_with(&authority, Some(authority.sign(&[name, CLUSTER_NAME], 4000)));
+    let mut outcast = open(running.addr, child("outcast"), "/stalls").await;
+    let mut reader = open(running.addr, child("reader"), "/reads").await;
+    let mut buffer = vec![0; 1024 * 1024];
+    for stream in [&mut outcast, &mut reader] {
+        assert!(stream.read(&mut buffer).await.unwrap() > 0);
+    }
+    replace_by(&authority, &origin, &["outcast"]);
+    // What was sent before is read, and then it is over.
+    while outcast.read(&mut buffer).await.is_ok_and(|bytes| bytes > 0) {}
+    let (mut read, wanted) = (0, 64 * 1024 * 1024);
+    while read < wanted {
+        read += reader.read(&mut buffer).await.unwrap();
+    }
+    let told = refusal(&origin, |stream| connect(stream, child("outcast"))).await;
+    assert!(told.contains("was put out of the cluster"), "{told}");
+    assert_eq!(metrics.connections.get(), 1);
+    running.stop.cancel();
+}
+
+/// The other way around: who reads from a node that is put out reads no further.
+#[tokio::test]
+async fn an_upstream_that_is_put_out_is_left() {
+    let authority = Authority::new();
+    let (running, _) = run(&authority.node("origin"), Ticking);
+    let edge = authority.node("edge1");
+    let upstream = upstream(running.addr, &edge);
+    let mut subscription = upstream.subscribe(&id().to_string(), None, Hops::default()).await.unwrap();
+    assert!(matches!(subscription.next().await, Ok(Message::Clock { .. })));
+    replace_by(&authority, &edge, &["origin"]);
+    let lost = loop {
+        if let Err(lost) = subscription.next().await {
+            break lost.to_string();
+        }
+    };
+    assert!(lost.contains("was put out of the cluster"), "{lost}");
+    let error = upstream.subscribe(&id().to_string(), None, Hops::default()).await.unwrap_err().to_string();
+    assert!(error.contains("was put out of the cluster"), "{error}");
+    running.stop.cancel();
+}
+
+/// A clock, for ever.
+struct Ticking;
+
+impl Service for Ticking {
+    async fn respond(&self, _: &NodeId, _: Request<()>) -> Response<Body> {
+        let ticks = stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            Some((Ok::<_, Infallible>(Frame::data(Message::Clock { sent_ms: 1 }.encode())), ()))
+        });
+        Response::new(UnsyncBoxBody::new(StreamBody::new(ticks)))
+    }
+}
+
+/// Open connections go on, and those that come see the new certificate.
+#[tokio::test]
+async fn a_certificate_is_changed_without_a_connection_lost() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let (origin, edge) = (old.node("origin"), old.node("edge1"));
+    let (running, _) = run(&origin, Ticking);
+    let upstream = upstream(running.addr, &edge);
+    let mut subscription = upstream.subscribe(&id().to_string(), None, Hops::default()).await.unwrap();
+    let both = format!("{}{}", new.pem, old.pem);
+    for identity in [&origin, &edge] {
+        let Files { certificate, key } = new.sign(&[identity.node().as_str(), CLUSTER_NAME], 4000);
+        let replaced = identity.replace(
+            both.as_bytes(),
+            certificate.as_bytes(),
+            key.as_bytes(),
+            std::collections::BTreeSet::new(),
+        );
+        replaced.unwrap();
+    }
+    for _ in 0..3 {
+        subscription.next().await.unwrap();
+    }
+    upstream.subscribe(&id().to_string(), None, Hops::default()).await.unwrap();
+    let Files { certificate, key } = new.sign(&["edge2", CLUSTER_NAME], 4000);
+    let other = edge.replace(both.as_bytes(), certificate.as_bytes(), key.as_bytes(), Default::default());
+    assert!(matches!(other, Err(crate::tls::IdentityError::OtherNode { .. })), "it has become another");
+    running.stop.cancel();
+}
+
+/// Lets in whoever says "please".
+struct Polite;
+
+impl Desk for Polite {
+    fn lets_in(&self) -> bool {
+        true
+    }
+
+    fn join(&self, peer: std::net::IpAddr, request: &str) -> Answer {
+        let (status, text) = match request {
+            "please" => (StatusCode::OK, format!("welcome, {peer}")),
+            _ => (StatusCode::FORBIDDEN, "say please".to_owned()),
+        };
+        Answer { status, text }
+    }
+
+    fn renew(&self, node: &NodeId, request: &str) -> Answer {
+        Answer { status: StatusCode::OK, text: format!("{node}: {request}") }
+    }
+
+    fn trust(&self) -> Answer {
+        Answer { status: StatusCode::OK, text: "everybody".to_owned() }
+    }
+}
+
+#[tokio::test]
+async fn who_has_no_certificate_may_ask_for_one_and_for_nothing_else() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let origin = authority.node("origin");
+    let socket = net::bind((Ipv4Addr::LOCALHOST, 0).into(), SOCKET).unwrap();
+    let listener = Listener::new(socket, &origin, WireMetrics::default()).with_desk(Arc::new(Polite));
+    let (addr, stop) = (listener.local_addr().unwrap().to_string(), CancellationToken::new());
+    tokio::spawn(listener.run(Endless::default(), stop.clone()));
+    let root = |authority: &Authority| {
+        let root = CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap();
+        aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &root).as_ref().try_into().unwrap()
+    };
+    let ask = async |request: &str| {
+        crate::ask_to_join(&addr, root(&authority), request.to_owned().into())
+            .await
+            .map_err(|why| why.to_string())
+    };
+    assert_eq!(ask("please").await.unwrap(), "welcome, 127.0.0.1");
+    assert!(ask("now").await.unwrap_err().ends_with("refuses: say please"));
+    assert!(ask(&"a".repeat(100_000)).await.is_err(), "it reads what has no end");
+
+    let other = crate::ask_to_join(&addr, root(&stranger), "please".into()).await.unwrap_err().to_string();
+    assert!(other.contains("of another cluster than the token"), "{other}");
+    // The door for joiners leads nowhere else.
+    let mut joiner = client_with(&authority, None);
+    joiner.alpn_protocols = vec![JOIN_PROTOCOL.to_vec()];
+    let mut joiner = open(addr.parse().unwrap(), joiner, "/x/1/live/cam1").await;
+    let mut answer = Vec::new();
+    let _ = joiner.read_to_end(&mut answer).await;
+    assert!(answer.starts_with(b"HTTP/1.1 404 "), "{}", String::from_utf8_lossy(&answer));
+
+    // Nodes ask by their certificates.
+    let upstream = upstream(addr.parse().unwrap(), &authority.node("edge1"));
+    assert_eq!(upstream.renew("another".into()).await.unwrap().concat(), b"edge1: another");
+    assert_eq!(upstream.trust().await.unwrap().concat(), b"everybody");
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn a_node_without_the_authority_shakes_no_joiners_hand() {
+    let authority = Authority::new();
+    let mut joiner = client_with(&authority, None);
+    joiner.alpn_protocols = vec![JOIN_PROTOCOL.to_vec()];
+    let told = refusal(&authority.node("edge1"), |stream| connect(stream, joiner)).await;
+    assert!(told.contains("the authority is not here"), "{told}");
 }
