@@ -47,6 +47,7 @@ fn edge(number: usize) -> Result<Node> {
         viewers: Some(format!("https://edge{number}.example")),
         load: Load::default(),
         room: None,
+        certificate_ends_ms: None,
     })
 }
 

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use crate::commands::print;
+use crate::trust::ENDS_SOON;
 
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
@@ -181,8 +182,20 @@ fn lines(list: &Value) -> String {
 /// `drained`: whom an order waits for, there or not.
 fn nodes(nodes: &Value, drained: &Value) -> String {
     let mut rows = vec![
-        ["NODE", "STATE", "ROLES", "ZONE", "CPU", "EGRESS", "VIEWERS", "STREAMS", "HEARD", "AT"]
-            .map(str::to_owned),
+        [
+            "NODE",
+            "STATE",
+            "ROLES",
+            "ZONE",
+            "CPU",
+            "EGRESS",
+            "VIEWERS",
+            "STREAMS",
+            "HEARD",
+            "AT",
+            "CERTIFICATE",
+        ]
+        .map(str::to_owned),
     ];
     for node in nodes.as_array().into_iter().flatten() {
         let load = &node["load"];
@@ -198,12 +211,27 @@ fn nodes(nodes: &Value, drained: &Value) -> String {
             text(&load["streams"]),
             format!("{:.1} s ago", node["silent_ms"].as_f64().unwrap_or_default() / 1000.0),
             text(&node["viewers"]),
+            certificate(&node["certificate_ends_ms"]),
         ]);
     }
     let is_there = |name: &&Value| nodes.as_array().into_iter().flatten().any(|node| node["id"] == **name);
     let away = drained.as_array().into_iter().flatten().filter(|name| !is_there(name));
     let away = away.map(|name| format!("{} is to take nothing new when it is back\n", text(name)));
     table(&rows) + &away.collect::<String>()
+}
+
+/// Nothing of one that is good for long.
+fn certificate(ends_ms: &Value) -> String {
+    let Some(left_ms) = ends_ms.as_i64().map(|ends_ms| ends_ms - Timestamp::now().as_millisecond()) else {
+        return "-".to_owned();
+    };
+    match u128::try_from(left_ms) {
+        Err(_) => "has ended".to_owned(),
+        Ok(left_ms) if left_ms < ENDS_SOON.as_millis() => {
+            format!("ends in {} days", left_ms / 1_000 / (24 * 3_600))
+        }
+        Ok(_) => "-".to_owned(),
+    }
 }
 
 fn egress(load: &Value) -> String {

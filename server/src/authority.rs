@@ -1,38 +1,118 @@
-//! The certificates of a cluster, as files that an operator makes and carries.
+//! The certificates of a cluster, as files, and the commands on them.
 //!
 //! ```text
-//!   cluster init    ─▶ ca.pem ca.key  node.pem node.key     on the machine that lets nodes in
-//!   cluster invite  ─▶ a bundle: certificate, key, ca.pem   on that machine, for another
-//!   cluster join    ─▶ ca.pem  node.pem node.key            on the other
+//!   cluster init    ─▶ ca.pem ca.key trust.json  node.pem node.key     on the machine that lets nodes in
+//!   cluster token   ─▶ a line for another machine (token.rs)           on that machine
+//!   cluster join    ─▶ ca.pem trust.json  node.pem node.key            on the other; its key never leaves it
+//!   cluster invite  ─▶ a bundle: certificate, key, ca.pem              for a machine that cannot reach the authority
+//!   cluster revoke, cluster rotate ─▶ another trust.json (list.rs)
 //! ```
+//!
+//! While roots change (`cluster rotate`) `ca.pem` has two, the one that signs first; `ca.old.key` is the other's, and
+//! `ca.cross.pem` the new one certified by the old, so that whoever knows but the old one trusts what the new one signs
+//! (RFC 4210, §4.4).
 //!
 //! Invariant: a file that holds a key can be read by its own user only.
 
-use std::fs;
+mod list;
+mod signing;
+mod token;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail, ensure};
-use jiff::{Timestamp, ToSpan, tz::TimeZone};
+use aws_lc_rs::digest::{SHA256, digest};
 use media::NodeId;
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
-};
-use relay::{CLUSTER_NAME, Identity};
+use net::tls::Certificate;
+use rcgen::{CertificateParams, CertificateSigningRequestParams, KeyPair, PublicKeyData};
+use relay::{Fingerprint, Identity, IdentityError};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde::{Deserialize, Serialize};
 
 use crate::files::{PRIVATE, PUBLIC, make_private_dir, write_whole};
 
+pub(crate) use list::{LIST_BYTES_MAX, SignedList, TrustList};
+pub(crate) use signing::new_key;
+use signing::{Authority, certified_by};
+use token::{Shown, Tokens};
+pub(crate) use token::{TOKEN_PREFIX, Token, TokenError};
+
 const AUTHORITY: &str = "ca.pem";
 const AUTHORITY_KEY: &str = "ca.key";
+const OLD_KEY: &str = "ca.old.key";
+const CROSS: &str = "ca.cross.pem";
 const CERTIFICATE: &str = "node.pem";
 const KEY: &str = "node.key";
+const TRUST: &str = "trust.json";
+/// Names that have had a certificate, one a line, each with the beginning of the fingerprint of the root that signed its last.
+const ISSUED: &str = "issued";
+const LOCK: &str = "lock";
+const TOKENS: &str = "tokens";
 
-/// The authority outlives the machines.
-const AUTHORITY_YEARS: i64 = 20;
-/// A node's certificate. When it has expired, peers refuse the node in words, and another bundle mends it.
-const CERTIFICATE_YEARS: i64 = 5;
+/// A certificate that its node renews itself.
+const RENEWED_DAYS: u32 = 90;
+/// One in a bundle, for who may never reach the authority.
+pub(crate) const BUNDLED_DAYS: u32 = 5 * 365;
+
+/// What a new machine sends.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct JoinRequest {
+    #[serde(flatten)]
+    shown: Shown,
+    /// What it would be called, if the token does not say.
+    node: Option<String>,
+    /// A certificate request (PKCS #10) in PEM.
+    request: String,
+}
+
+/// What a node sends that wants another certificate.
+#[derive(Serialize, Deserialize)]
+struct RenewRequest {
+    request: String,
+}
+
+/// What it gets.
+#[derive(Serialize, Deserialize)]
+struct Granted {
+    /// In PEM: the certificate, and what leads from it to the older root while there is one.
+    certificate: String,
+    /// [`SignedList`].
+    trust: String,
+}
+
+/// Why the authority says no. In words for who asks.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LetInError {
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error("this is no request of `tidecast cluster join`: {0}")]
+    Malformed(String),
+    #[error("the token names no node: say what this one shall be called with --name")]
+    Nameless,
+    #[error("the token is for {0}")]
+    OtherName(NodeId),
+    #[error("there has been a node called {0}: take another name, or make a token for that name")]
+    Taken(NodeId),
+    #[error("{0} was put out of the cluster: take another name")]
+    Revoked(NodeId),
+    #[error("the authority failed at it; its log says more")]
+    Failed(anyhow::Error),
+}
+
+/// When a node's certificate begins and ends, and whether the root that signs now has made it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Validity {
+    pub(crate) begins: SystemTime,
+    pub(crate) ends: SystemTime,
+    pub(crate) is_of_newest_root: bool,
+}
 
 /// The folder of the files.
+#[derive(Clone)]
 pub(crate) struct ClusterFiles {
     dir: PathBuf,
 }
@@ -49,19 +129,108 @@ impl ClusterFiles {
     /// Who this node is; `None` if it is in no cluster.
     ///
     /// # Errors
-    /// If the files are there and cannot be used.
+    /// If the files are there and cannot be used, or the node was put out.
     pub(crate) fn identity(&self) -> anyhow::Result<Option<Identity>> {
         if !self.path(CERTIFICATE).exists() {
             return Ok(None);
         }
-        let read = |name| {
-            let path = self.path(name);
-            fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+        let revoked = self.revoked()?;
+        let [authority, certificate, key] = self.own()?;
+        let identity = Identity::from_pem_without(
+            authority.as_bytes(),
+            certificate.as_bytes(),
+            key.as_bytes(),
+            revoked.clone(),
+        );
+        let identity =
+            identity.with_context(|| format!("the certificates in {} cannot be used", self.dir.display()))?;
+        ensure!(
+            !revoked.contains(identity.node()),
+            "{} was put out of the cluster with `tidecast cluster revoke`; move {} away to join anew, under another name",
+            identity.node(),
+            self.dir.display()
+        );
+        Ok(Some(identity))
+    }
+
+    /// Puts what is on disk now in force.
+    ///
+    /// # Errors
+    /// If it cannot be used; then nothing has changed.
+    pub(crate) fn reload(&self, identity: &Identity) -> anyhow::Result<()> {
+        let [authority, certificate, key] = self.own()?;
+        let replaced: Result<(), IdentityError> =
+            identity.replace(authority.as_bytes(), certificate.as_bytes(), key.as_bytes(), self.revoked()?);
+        replaced.with_context(|| format!("the certificates in {} cannot be used", self.dir.display()))
+    }
+
+    /// Roots, certificate, key.
+    fn own(&self) -> anyhow::Result<[String; 3]> {
+        Ok([self.read(AUTHORITY)?, self.read(CERTIFICATE)?, self.read(KEY)?])
+    }
+
+    /// Changes with any file that [`ClusterFiles::reload`] reads.
+    pub(crate) fn stamp(&self) -> Vec<Option<(SystemTime, u64)>> {
+        let stamp = |name| {
+            let there = fs::metadata(self.path(name)).ok()?;
+            Some((there.modified().ok()?, there.len()))
         };
-        let identity = Identity::from_pem(&read(AUTHORITY)?, &read(CERTIFICATE)?, &read(KEY)?);
-        identity
-            .map(Some)
-            .with_context(|| format!("the certificates in {} cannot be used", self.dir.display()))
+        [AUTHORITY, CERTIFICATE, KEY, TRUST].into_iter().map(stamp).collect()
+    }
+
+    pub(crate) fn validity(&self) -> anyhow::Result<Validity> {
+        let [authority, certificate, key] = self.own()?;
+        let read = Certificate::from_pem(certificate.as_bytes(), key.as_bytes())?;
+        Ok(Validity {
+            begins: read.not_before(),
+            ends: read.not_after(),
+            is_of_newest_root: certified_by(&certificate, &authority),
+        })
+    }
+
+    /// The list in force; `None` in a cluster that never had one.
+    ///
+    /// # Errors
+    /// If it is there and not signed by who is trusted.
+    pub(crate) fn trust(&self) -> anyhow::Result<Option<SignedList>> {
+        let path = self.path(TRUST);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let list = SignedList::read(&self.read(TRUST)?, &self.read(AUTHORITY)?);
+        list.map(Some).with_context(|| format!("{} cannot be used", path.display()))
+    }
+
+    /// A list that came from elsewhere.
+    ///
+    /// # Errors
+    /// If nobody who is trusted has signed it.
+    pub(crate) fn read_list(&self, text: &str) -> anyhow::Result<SignedList> {
+        SignedList::read(text, &self.read(AUTHORITY)?)
+    }
+
+    /// Takes a list that came from elsewhere, if it is newer than ours.
+    ///
+    /// # Errors
+    /// If nobody who is trusted has signed it, or it cannot be written.
+    pub(crate) fn adopt(&self, text: &str) -> anyhow::Result<bool> {
+        let _lock = self.lock()?;
+        let newer = self.read_list(text)?;
+        if self.trust()?.is_some_and(|ours| ours.list.number >= newer.list.number) {
+            return Ok(false);
+        }
+        self.write_list(&newer)?;
+        Ok(true)
+    }
+
+    /// The list first: it is signed by a root of before, too, so whatever is there after a crash can be used.
+    fn write_list(&self, signed: &SignedList) -> anyhow::Result<()> {
+        self.write(TRUST, PUBLIC, &signed.text)?;
+        self.write(AUTHORITY, PUBLIC, &signed.list.roots_pem())
+    }
+
+    fn revoked(&self) -> anyhow::Result<BTreeSet<NodeId>> {
+        Ok(self.trust()?.map(|signed| signed.list.revoked()).unwrap_or_default())
     }
 
     /// Makes an authority, and this node's certificate.
@@ -70,23 +239,30 @@ impl ClusterFiles {
     /// If the node is in a cluster already: everything it was trusted by would be lost.
     pub(crate) fn init(&self, name: &NodeId) -> anyhow::Result<()> {
         self.refuse_if_member()?;
+        let authority = Authority::make()?;
         let key = new_key()?;
-        let certificate = authority_params()?.self_signed(&key).context("cannot sign the authority")?;
-        let authority = Authority { issuer: Issuer::new(authority_params()?, key), pem: certificate.pem() };
-        let node = authority.sign(name)?;
+        let certificate = authority.sign(name, &key, RENEWED_DAYS)?;
         self.make_dir()?;
-        self.write(AUTHORITY_KEY, PRIVATE, &authority.issuer.key().serialize_pem())?;
-        self.write_node(&node, &authority.pem)
+        let _lock = self.lock()?;
+        self.write(AUTHORITY_KEY, PRIVATE, &authority.key_pem())?;
+        self.write_list(&authority.first_list()?)?;
+        self.note_issued(name, &authority)?;
+        self.write_node(&certificate, &key.serialize_pem())
     }
 
     /// A bundle that lets `name` join.
     ///
     /// # Errors
-    /// If the cluster was not made here.
-    pub(crate) fn invite(&self, name: &NodeId) -> anyhow::Result<String> {
+    /// If the cluster was not made here, or the node was put out of it.
+    pub(crate) fn invite(&self, name: &NodeId, days: u32) -> anyhow::Result<String> {
         let authority = self.authority()?;
-        let node = authority.sign(name)?;
-        Ok(format!("{}{}{}", node.certificate, node.key, authority.pem))
+        self.refuse_revoked(name)?;
+        let key = new_key()?;
+        let certificate = authority.sign(name, &key, days)?;
+        self.note_issued(name, &authority)?;
+        // A bundle holds one certificate: whoever comes while roots change is certified by the new one alone.
+        let (own, _) = first_block(&certificate);
+        Ok(format!("{own}{}{}", key.serialize_pem(), authority.root_pem()))
     }
 
     /// Takes a bundle's files, and returns the name that this node has by it.
@@ -104,12 +280,293 @@ impl ClusterFiles {
             .context("the bundle cannot be used")?;
         // A bundle of the same cluster renews a certificate; one of another would take the node out of its own.
         let known = fs::read_to_string(self.path(AUTHORITY)).ok();
-        if known.is_none_or(|known| known.trim() != authority.trim()) {
+        let is_known = known.is_some_and(|known| pem_blocks(&known).contains(authority));
+        if !is_known {
             self.refuse_if_member()?;
         }
         self.make_dir()?;
-        self.write_node(&Node { certificate: certificate.clone(), key: key.clone() }, authority)?;
+        if !is_known {
+            self.write(AUTHORITY, PUBLIC, authority)?;
+        }
+        self.write_node(certificate, key)?;
         Ok(identity.node().clone())
+    }
+
+    /// A token that lets a machine join: `node`, or whoever has a free name.
+    ///
+    /// # Errors
+    /// If the cluster was not made here, or the node was put out of it.
+    pub(crate) fn token(
+        &self,
+        node: Option<&NodeId>,
+        lasts: Duration,
+        addresses: Vec<String>,
+    ) -> anyhow::Result<Token> {
+        let authority = self.authority()?;
+        if let Some(node) = node {
+            self.refuse_revoked(node)?;
+        }
+        let root = CertificateDer::from_pem_slice(authority.root_pem().as_bytes())?;
+        self.tokens().make(node, lasts, fingerprint(&root), addresses)
+    }
+
+    /// Whether certificates are made here.
+    pub(crate) fn has_authority(&self) -> bool {
+        self.path(AUTHORITY_KEY).exists()
+    }
+
+    /// At the authority: what a machine gets that shows a token. Also tells what it is called.
+    ///
+    /// # Errors
+    /// [`LetInError`].
+    pub(crate) fn let_in(&self, request: &str) -> Result<(NodeId, String), LetInError> {
+        let malformed = |error: &dyn std::fmt::Display| LetInError::Malformed(error.to_string());
+        let JoinRequest { shown, node, request } =
+            serde_json::from_str(request).map_err(|error| malformed(&error))?;
+        // Before anything of the request is looked at.
+        let tokens = self.tokens();
+        let good = tokens.check(&shown, jiff::Timestamp::now().as_millisecond())?;
+        let wanted: Option<NodeId> =
+            node.as_deref().map(str::parse).transpose().map_err(|error| malformed(&error))?;
+        let name = match (good.node.clone(), wanted) {
+            (Some(named), Some(wanted)) if named != wanted => return Err(LetInError::OtherName(named)),
+            (Some(named), _) => named,
+            (None, Some(wanted)) => wanted,
+            (None, None) => return Err(LetInError::Nameless),
+        };
+        let lock = self.lock().map_err(LetInError::Failed)?;
+        if self.revoked().map_err(LetInError::Failed)?.contains(&name) {
+            return Err(LetInError::Revoked(name));
+        }
+        // Whoever holds a token for anybody must not become who is there.
+        if good.node.is_none() && self.issued().contains_key(&name) {
+            return Err(LetInError::Taken(name));
+        }
+        let request =
+            CertificateSigningRequestParams::from_pem(&request).map_err(|error| malformed(&error))?;
+        good.take()?;
+        let granted = self.grant(&name, &request.public_key).map_err(LetInError::Failed)?;
+        drop(lock);
+        Ok((name, granted))
+    }
+
+    /// At the authority: another certificate for a node that has one.
+    ///
+    /// # Errors
+    /// [`LetInError`].
+    pub(crate) fn renew(&self, node: &NodeId, request: &str) -> Result<String, LetInError> {
+        let malformed = |error: &dyn std::fmt::Display| LetInError::Malformed(error.to_string());
+        let RenewRequest { request } = serde_json::from_str(request).map_err(|error| malformed(&error))?;
+        let request =
+            CertificateSigningRequestParams::from_pem(&request).map_err(|error| malformed(&error))?;
+        let _lock = self.lock().map_err(LetInError::Failed)?;
+        if self.revoked().map_err(LetInError::Failed)?.contains(node) {
+            return Err(LetInError::Revoked(node.clone()));
+        }
+        self.grant(node, &request.public_key).map_err(LetInError::Failed)
+    }
+
+    fn grant(&self, name: &NodeId, key: &impl PublicKeyData) -> anyhow::Result<String> {
+        let authority = self.authority()?;
+        let trust = match self.trust()? {
+            Some(signed) => signed,
+            None => authority.first_list()?,
+        };
+        self.note_issued(name, &authority)?;
+        let certificate = authority.sign(name, key, RENEWED_DAYS)?;
+        Ok(serde_json::to_string(&Granted { certificate, trust: trust.text })?)
+    }
+
+    /// On a new machine: a key that never leaves it, and what to send with a token.
+    ///
+    /// # Errors
+    /// If this node is in a cluster already.
+    pub(crate) fn prepare_to_join(
+        &self,
+        token: &Token,
+        node: Option<&NodeId>,
+    ) -> anyhow::Result<(KeyPair, String)> {
+        self.refuse_if_member()?;
+        let key = new_key()?;
+        let request = JoinRequest {
+            shown: token.shown.clone(),
+            node: node.map(ToString::to_string),
+            request: certificate_request(&key)?,
+        };
+        Ok((key, serde_json::to_string(&request)?))
+    }
+
+    /// On a new machine: keeps what the authority has granted, and returns what this node is called.
+    ///
+    /// # Errors
+    /// If it cannot be used.
+    pub(crate) fn finish_joining(
+        &self,
+        token: &Token,
+        key: &KeyPair,
+        granted: &str,
+    ) -> anyhow::Result<NodeId> {
+        let Granted { certificate, trust } =
+            serde_json::from_str(granted).context("the authority's answer cannot be read")?;
+        // The one root that is known so far vouches for the others.
+        let claimed: serde_json::Value = serde_json::from_str(&trust)?;
+        let claimed: TrustList = serde_json::from_str(claimed["list"].as_str().unwrap_or_default())
+            .context("the authority's answer has no list of trust")?;
+        let pinned = claimed.roots.iter().find(|root| {
+            CertificateDer::from_pem_slice(root.as_bytes()).is_ok_and(|root| fingerprint(&root) == token.root)
+        });
+        let signed =
+            SignedList::read(&trust, pinned.context("the authority's answer is of another cluster")?)?;
+        let roots = signed.list.roots_pem();
+        let identity =
+            Identity::from_pem(roots.as_bytes(), certificate.as_bytes(), key.serialize_pem().as_bytes())
+                .context("the authority's answer cannot be used")?;
+        self.make_dir()?;
+        self.write_list(&signed)?;
+        self.write_node(&certificate, &key.serialize_pem())?;
+        Ok(identity.node().clone())
+    }
+
+    /// What to send for another certificate. The key stays: with it a certificate can be written in one step.
+    ///
+    /// # Errors
+    /// If the key cannot be read.
+    pub(crate) fn renewal(&self) -> anyhow::Result<String> {
+        let key = KeyPair::from_pem(&self.read(KEY)?).context("node.key holds no key")?;
+        Ok(serde_json::to_string(&RenewRequest { request: certificate_request(&key)? })?)
+    }
+
+    /// Keeps a certificate that the authority has granted.
+    ///
+    /// # Errors
+    /// If it cannot be used with our key.
+    pub(crate) fn finish_renewal(&self, granted: &str) -> anyhow::Result<()> {
+        let Granted { certificate, trust } =
+            serde_json::from_str(granted).context("the authority's answer cannot be read")?;
+        self.adopt(&trust)?;
+        let _lock = self.lock()?;
+        let [authority, _, key] = self.own()?;
+        Identity::from_pem(authority.as_bytes(), certificate.as_bytes(), key.as_bytes())
+            .context("the authority's answer cannot be used")?;
+        self.write(CERTIFICATE, PUBLIC, &certificate)
+    }
+
+    /// Another list: `change` makes it of the one before.
+    fn change_trust(
+        &self,
+        authority: &Authority,
+        change: impl FnOnce(&mut TrustList) -> anyhow::Result<()>,
+    ) -> anyhow::Result<SignedList> {
+        let mut list = match self.trust()? {
+            Some(signed) => signed.list,
+            None => authority.first_list()?.list,
+        };
+        change(&mut list)?;
+        list.number += 1;
+        let signed = authority.sign_list(list)?;
+        self.write_list(&signed)?;
+        Ok(signed)
+    }
+
+    /// Puts a node out of the cluster. Whether it is known to have been let in from here.
+    ///
+    /// # Errors
+    /// If the cluster was not made here, or it is this node.
+    pub(crate) fn revoke(&self, node: &NodeId) -> anyhow::Result<bool> {
+        let _lock = self.lock()?;
+        let authority = self.authority()?;
+        let own = self.identity()?.context("this node has no certificate")?;
+        ensure!(
+            own.node() != node,
+            "{node} is this node, which has the authority: nobody would be left to trust"
+        );
+        self.change_trust(&authority, |list| {
+            list.revoked.insert(node.to_string());
+            ensure!(
+                list.revoked.len() <= list::REVOKED_MAX,
+                "{} nodes have been put out: `tidecast cluster rotate` makes a new root, by which they are forgotten",
+                list::REVOKED_MAX
+            );
+            Ok(())
+        })?;
+        Ok(self.issued().contains_key(node))
+    }
+
+    /// Makes a second root, which signs from now on; nodes trust both.
+    ///
+    /// # Errors
+    /// If the cluster was not made here, or there are two roots already.
+    pub(crate) fn rotate(&self) -> anyhow::Result<()> {
+        let _lock = self.lock()?;
+        ensure!(
+            !self.path(OLD_KEY).exists(),
+            "there are two roots already: `tidecast cluster rotate --finish` drops the old one"
+        );
+        let old = self.authority()?;
+        let [_, _, node_key] = self.own()?;
+        let node = self.identity()?.context("this node has no certificate")?;
+        let new = old.successor()?;
+        self.write(OLD_KEY, PRIVATE, &old.key_pem())?;
+        self.write(CROSS, PUBLIC, new.cross().unwrap_or_default())?;
+        self.write(AUTHORITY_KEY, PRIVATE, &new.key_pem())?;
+        self.change_trust(&new, |list| {
+            list.roots.insert(0, new.root_pem().to_owned());
+            Ok(())
+        })?;
+        let key = KeyPair::from_pem(&node_key).context("node.key holds no key")?;
+        self.write(CERTIFICATE, PUBLIC, &new.sign(node.node(), &key, RENEWED_DAYS)?)?;
+        self.note_issued(node.node(), &new)
+    }
+
+    /// Drops the older of two roots, and with it who was put out before: what it signed is worth nothing any more.
+    ///
+    /// # Errors
+    /// If there is but one, or, unless that is `forced`, if nodes would be put out that have not renewed their certificates.
+    pub(crate) fn finish_rotation(&self, forced: bool) -> anyhow::Result<()> {
+        let _lock = self.lock()?;
+        ensure!(
+            self.path(OLD_KEY).exists(),
+            "there is but one root: `tidecast cluster rotate` makes another"
+        );
+        let authority = self.authority()?;
+        let (root, revoked) = (authority.root_name()?, self.revoked()?);
+        let mut issued = self.issued();
+        issued.retain(|node, of| *of != root && !revoked.contains(node));
+        let left: Vec<_> = issued.keys().map(NodeId::as_str).collect();
+        ensure!(
+            forced || left.is_empty(),
+            "still of the old root: {}. They renew by themselves within a minute while they run and reach this node; --force \
+             puts them out",
+            left.join(", ")
+        );
+        self.change_trust(&authority, |list| {
+            list.roots.truncate(1);
+            list.revoked.clear();
+            Ok(())
+        })?;
+        for gone in [OLD_KEY, CROSS] {
+            fs::remove_file(self.path(gone)).with_context(|| format!("cannot remove {gone}"))?;
+        }
+        Ok(())
+    }
+
+    /// At the authority: tells nodes where it is. Nothing if they know.
+    ///
+    /// # Errors
+    /// If the list cannot be written.
+    pub(crate) fn tell_address(&self, url: &str) -> anyhow::Result<()> {
+        if !self.has_authority() {
+            return Ok(());
+        }
+        let _lock = self.lock()?;
+        if self.trust()?.is_some_and(|signed| signed.list.authority.as_deref() == Some(url)) {
+            return Ok(());
+        }
+        self.change_trust(&self.authority()?, |list| {
+            list.authority = Some(url.to_owned());
+            Ok(())
+        })
+        .map(drop)
     }
 
     fn authority(&self) -> anyhow::Result<Authority> {
@@ -117,13 +574,42 @@ impl ClusterFiles {
             let path = self.path(name);
             fs::read_to_string(&path).with_context(|| {
                 format!(
-                    "cannot read {}: nodes are invited where the cluster was made, with `tidecast cluster init`",
+                    "cannot read {}: nodes are let in where the cluster was made, with `tidecast cluster init`",
                     path.display()
                 )
             })
         };
-        let key = KeyPair::from_pem(&read(AUTHORITY_KEY)?).context("ca.key holds no key")?;
-        Ok(Authority { pem: read(AUTHORITY)?, issuer: Issuer::new(authority_params()?, key) })
+        let (key, roots) = (read(AUTHORITY_KEY)?, pem_blocks(&read(AUTHORITY)?));
+        let optional = |name| self.path(name).exists().then(|| read(name)).transpose();
+        Authority::read(&key, &roots, optional(OLD_KEY)?.as_deref(), optional(CROSS)?)
+    }
+
+    fn tokens(&self) -> Tokens {
+        Tokens::new(self.path(TOKENS))
+    }
+
+    fn issued(&self) -> BTreeMap<NodeId, String> {
+        let names = fs::read_to_string(self.path(ISSUED)).unwrap_or_default();
+        let line = |line: &str| {
+            let (name, root) = line.split_once(' ')?;
+            Some((name.parse().ok()?, root.to_owned()))
+        };
+        names.lines().filter_map(line).collect()
+    }
+
+    fn note_issued(&self, name: &NodeId, authority: &Authority) -> anyhow::Result<()> {
+        let (mut names, root) = (self.issued(), authority.root_name()?);
+        if names.get(name) != Some(&root) {
+            names.insert(name.clone(), root);
+            let lines: String = names.iter().map(|(name, root)| format!("{name} {root}\n")).collect();
+            self.write(ISSUED, PUBLIC, &lines)?;
+        }
+        Ok(())
+    }
+
+    fn refuse_revoked(&self, node: &NodeId) -> anyhow::Result<()> {
+        ensure!(!self.revoked()?.contains(node), "{node} was put out of the cluster: take another name");
+        Ok(())
     }
 
     fn refuse_if_member(&self) -> anyhow::Result<()> {
@@ -141,11 +627,22 @@ impl ClusterFiles {
         made.with_context(|| format!("cannot make {}: set cluster.dir or data_dir", self.dir.display()))
     }
 
+    /// Against a command and a process that change the list at once. Held until it is dropped.
+    fn lock(&self) -> anyhow::Result<File> {
+        let path = self.path(LOCK);
+        let locked = File::create(&path).and_then(|file| file.lock().map(|()| file));
+        locked.with_context(|| format!("cannot lock {}", path.display()))
+    }
+
     /// The certificate last: without it the node is in no cluster.
-    fn write_node(&self, node: &Node, authority: &str) -> anyhow::Result<()> {
-        self.write(AUTHORITY, PUBLIC, authority)?;
-        self.write(KEY, PRIVATE, &node.key)?;
-        self.write(CERTIFICATE, PUBLIC, &node.certificate)
+    fn write_node(&self, certificate: &str, key: &str) -> anyhow::Result<()> {
+        self.write(KEY, PRIVATE, key)?;
+        self.write(CERTIFICATE, PUBLIC, certificate)
+    }
+
+    fn read(&self, name: &str) -> anyhow::Result<String> {
+        let path = self.path(name);
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     }
 
     fn write(&self, name: &str, mode: u32, text: &str) -> anyhow::Result<()> {
@@ -158,62 +655,25 @@ impl ClusterFiles {
     }
 }
 
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
+/// It only proves that the key is there: what is certified is for the authority to say.
+fn certificate_request(key: &KeyPair) -> anyhow::Result<String> {
+    let request = CertificateParams::new(Vec::new())?.serialize_request(key);
+    Ok(request.context("cannot make a certificate request")?.pem()?)
 }
 
-/// PEM texts.
-struct Node {
-    certificate: String,
-    key: String,
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    digest(&SHA256, bytes).as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
-impl Authority {
-    fn sign(&self, name: &NodeId) -> anyhow::Result<Node> {
-        let mut params = CertificateParams::new(vec![name.to_string(), CLUSTER_NAME.to_owned()])?;
-        params.distinguished_name = common_name(name.as_str());
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        params.use_authority_key_identifier_extension = true;
-        set_validity(&mut params, CERTIFICATE_YEARS)?;
-        let key = new_key()?;
-        let certificate = params.signed_by(&key, &self.issuer).context("cannot sign a certificate")?;
-        Ok(Node { certificate: certificate.pem(), key: key.serialize_pem() })
-    }
+pub(crate) fn fingerprint(certificate: &CertificateDer<'_>) -> Fingerprint {
+    sha256(certificate)
 }
 
-/// The same at every call, so that the authority need not be read back from its certificate.
-fn authority_params() -> anyhow::Result<CertificateParams> {
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.distinguished_name = common_name("Tidecast cluster");
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    set_validity(&mut params, AUTHORITY_YEARS)?;
-    Ok(params)
-}
-
-fn new_key() -> anyhow::Result<KeyPair> {
-    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("cannot make a key")
-}
-
-fn common_name(name: &str) -> DistinguishedName {
-    let mut distinguished = DistinguishedName::new();
-    distinguished.push(DnType::CommonName, name);
-    distinguished
-}
-
-/// From yesterday, as clocks differ.
-fn set_validity(params: &mut CertificateParams, years: i64) -> anyhow::Result<()> {
-    let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
-    let day = |date: jiff::civil::Date| {
-        let (month, day) = (date.month().unsigned_abs(), date.day().unsigned_abs());
-        rcgen::date_time_ymd(date.year().into(), month, day)
-    };
-    params.not_before = day(today.checked_sub(1.day())?);
-    params.not_after = day(today.checked_add(years.years())?);
-    Ok(())
+/// The first block of a PEM text, and the others.
+fn first_block(text: &str) -> (String, String) {
+    let mut blocks = pem_blocks(text);
+    let others = blocks.split_off(blocks.len().min(1));
+    (blocks.concat(), others.concat())
 }
 
 /// Each block of a PEM text, with its lines of begin and end.
@@ -236,78 +696,4 @@ fn pem_blocks(text: &str) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-
-    fn name(name: &str) -> NodeId {
-        name.parse().unwrap()
-    }
-
-    fn files(home: &tempfile::TempDir, dir: &str) -> ClusterFiles {
-        ClusterFiles::new(home.path().join(dir))
-    }
-
-    #[test]
-    fn a_node_joins_with_a_bundle_and_is_who_it_was_invited_as() {
-        let home = tempfile::tempdir().unwrap();
-        let (origin, edge) = (files(&home, "origin"), files(&home, "edge"));
-        assert!(origin.identity().unwrap().is_none());
-        origin.init(&name("origin")).unwrap();
-        assert_eq!(origin.identity().unwrap().unwrap().node(), &name("origin"));
-
-        let bundle = origin.invite(&name("edge1")).unwrap();
-        assert_eq!(edge.join(&bundle).unwrap(), name("edge1"));
-        assert_eq!(edge.identity().unwrap().unwrap().node(), &name("edge1"));
-        assert!(edge.invite(&name("edge2")).unwrap_err().to_string().contains("where the cluster was made"));
-        // Renewed before it expires.
-        assert_eq!(edge.join(&origin.invite(&name("edge1")).unwrap()).unwrap(), name("edge1"));
-    }
-
-    #[test]
-    fn keys_are_private() {
-        let home = tempfile::tempdir().unwrap();
-        let origin = files(&home, "origin");
-        origin.init(&name("origin")).unwrap();
-        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode(origin.dir()), 0o700);
-        for key in [AUTHORITY_KEY, KEY] {
-            assert_eq!(mode(&origin.path(key)), 0o600, "{key}");
-        }
-        assert_eq!(fs::read_dir(origin.dir()).unwrap().count(), 4, "nothing unfinished stays");
-    }
-
-    #[test]
-    fn a_member_is_not_made_one_of_another_cluster_by_mistake() {
-        let home = tempfile::tempdir().unwrap();
-        let (one, other) = (files(&home, "one"), files(&home, "other"));
-        one.init(&name("origin")).unwrap();
-        other.init(&name("origin")).unwrap();
-        for refused in [one.init(&name("origin")), one.join(&other.invite(&name("edge1")).unwrap()).map(drop)]
-        {
-            let told = refused.unwrap_err().to_string();
-            assert!(told.contains("in a cluster already"), "{told}");
-        }
-        assert_eq!(one.identity().unwrap().unwrap().node(), &name("origin"));
-    }
-
-    #[test]
-    fn what_is_no_bundle_is_refused_and_leaves_nothing() {
-        let home = tempfile::tempdir().unwrap();
-        let (origin, edge) = (files(&home, "origin"), files(&home, "edge"));
-        origin.init(&name("origin")).unwrap();
-        let bundle = origin.invite(&name("edge1")).unwrap();
-        let swapped: Vec<_> = pem_blocks(&bundle).into_iter().rev().collect();
-        let stranger = files(&home, "stranger");
-        stranger.init(&name("origin")).unwrap();
-        let foreign =
-            [&pem_blocks(&bundle)[..2], &pem_blocks(&stranger.invite(&name("x")).unwrap())[2..]].concat();
-        for wrong in
-            ["", "-----BEGIN KEY-----", &bundle[..bundle.len() / 2], &swapped.concat(), &foreign.concat()]
-        {
-            assert!(edge.join(wrong).is_err(), "{wrong}");
-            assert!(!edge.dir().exists());
-        }
-    }
-}
+mod tests;

@@ -7,6 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use jiff::Timestamp;
 use media::{NodeId, StreamId};
 
+use crate::authority::BUNDLED_DAYS;
 use crate::telemetry::LogFormat;
 
 pub(crate) const VERSION_NUMBER: &str = env!("CARGO_PKG_VERSION");
@@ -52,9 +53,8 @@ HTTPS, of which browsers make a condition for cameras, and iPhones for HTTP/2:
 
 An edge on another machine:
   origin$ tidecast cluster init                      once, then restart it
-  origin$ tidecast cluster invite edge1 > edge1.bundle
-            carry the bundle over: it holds a private key
-  edge1$  tidecast cluster join edge1.bundle
+  origin$ tidecast cluster token edge1               prints a line, good once
+  edge1$  tidecast cluster join LINE
   edge1$  tidecast --roles edge --upstream https://origin:7400
 
 Many nodes, each with such a certificate, that find each other by NATS:
@@ -277,17 +277,57 @@ pub(crate) enum ClusterCommand {
         #[arg(default_value = "origin")]
         name: NodeId,
     },
-    /// Make a certificate for another node and print the bundle that lets it join
+    /// Print a line that lets another machine join, once
+    ///
+    /// That machine makes its own key, and asks the relay of the tidecast that runs here for its certificate.
+    Token {
+        /// What that node will be called; without it, whatever it says that is free
+        name: Option<NodeId>,
+        /// How long the token is good
+        #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=24 * 60))]
+        minutes: u32,
+        /// Where the relay of this machine is reached, HOST:PORT; may be given again. The default is relay.public, or
+        /// this machine's addresses
+        #[arg(long, value_name = "HOST:PORT")]
+        address: Vec<String>,
+    },
+    /// Make a bundle for a machine that cannot reach this one to join with a token
     ///
     /// The bundle holds the private key of that node: carry it over a safe way (ssh), and delete it afterwards.
     Invite {
         /// What that node will be called; each has a name of its own
         name: NodeId,
+        /// How long its certificate is good; a node that reaches the authority renews it before
+        #[arg(long, default_value_t = BUNDLED_DAYS, value_parser = clap::value_parser!(u32).range(1..=i64::from(BUNDLED_DAYS)))]
+        days: u32,
     },
-    /// Join a cluster with a bundle that `cluster invite` made
+    /// Join a cluster with a token of `cluster token`, or a bundle of `cluster invite`
     Join {
-        /// The bundle, or - for standard input
-        bundle: PathBuf,
+        /// The token; or the bundle's file, or - for standard input
+        #[arg(value_name = "TOKEN|FILE")]
+        with: String,
+        /// What this node is called, if the token does not say
+        #[arg(long)]
+        name: Option<NodeId>,
+    },
+    /// Put a node out of the cluster: its certificate is good nowhere any more
+    ///
+    /// Its connections are cut within seconds. Its name is not given again while the root is trusted that signed its
+    /// certificate.
+    Revoke {
+        /// What it is called
+        node: NodeId,
+    },
+    /// Make another root beside the one in force; with --finish, drop the old one
+    ///
+    /// Nodes trust both in between, and renew their certificates by themselves.
+    Rotate {
+        /// Drop the old root: what it signed is worth nothing any more, and who was put out is forgotten with it
+        #[arg(long)]
+        finish: bool,
+        /// Drop it though there are nodes that have not renewed their certificates, which puts them out
+        #[arg(long, requires = "finish")]
+        force: bool,
     },
 }
 

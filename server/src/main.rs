@@ -16,6 +16,7 @@ mod cli;
 mod commands;
 mod config;
 mod descriptors;
+mod desk;
 mod encoding;
 mod files;
 mod keys;
@@ -31,6 +32,7 @@ mod shutdown;
 mod standing;
 mod telemetry;
 mod transcoding;
+mod trust;
 mod viewers;
 mod workers;
 
@@ -91,8 +93,13 @@ fn main() -> ExitCode {
         Some(Command::Events { follow, output }) => ask(&cli, Question::Events { follow: *follow }, output),
         Some(Command::Cluster(command)) => commands::load(&cli).and_then(|loaded| match command {
             ClusterCommand::Init { name } => commands::cluster_init(&loaded, name),
-            ClusterCommand::Invite { name } => commands::cluster_invite(&loaded, name),
-            ClusterCommand::Join { bundle } => commands::cluster_join(&loaded, bundle),
+            ClusterCommand::Token { name, minutes, address } => {
+                commands::cluster_token(&loaded, name.as_ref(), *minutes, address)
+            }
+            ClusterCommand::Invite { name, days } => commands::cluster_invite(&loaded, name, *days),
+            ClusterCommand::Join { with, name } => commands::cluster_join(&loaded, with, name.as_ref()),
+            ClusterCommand::Revoke { node } => commands::cluster_revoke(&loaded, node),
+            ClusterCommand::Rotate { finish, force } => commands::cluster_rotate(&loaded, *finish, *force),
         }),
     };
     match done {

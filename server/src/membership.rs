@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -24,6 +25,7 @@ use crate::cli;
 use crate::config::{Config, RoleSet};
 use crate::listen;
 use crate::standing::Standing;
+use crate::trust::CertificateEnd;
 use crate::workers::FleetWorkers;
 
 /// How often the load is read.
@@ -44,6 +46,7 @@ pub(crate) struct Membership {
     /// To ask other nodes; `None` if there are none.
     pub(crate) dialer: Option<Dialer>,
     standing: watch::Sender<Standing>,
+    pub(crate) certificate_end: CertificateEnd,
 }
 
 impl Membership {
@@ -62,7 +65,7 @@ impl Membership {
                 identity.with_context(|| {
                     format!(
                         "cluster.nats is set, and there is no certificate of a cluster in {}: `tidecast cluster join` takes a \
-                         bundle of `tidecast cluster invite`",
+                         token of `tidecast cluster token`",
                         config.cluster_dir().display()
                     )
                 })?;
@@ -83,7 +86,14 @@ impl Membership {
     pub(crate) fn of(holder: Holder, store: Arc<dyn Store>) -> Self {
         let fleet = Fleet::new(store.clone(), Directory::new(store.clone(), holder.clone()));
         let journal = Journal::new(store, holder.node.clone(), holder.boot);
-        Self { fleet, journal, holder, dialer: None, standing: watch::Sender::default() }
+        Self {
+            fleet,
+            journal,
+            holder,
+            dialer: None,
+            standing: watch::Sender::default(),
+            certificate_end: CertificateEnd::default(),
+        }
     }
 
     /// How this node stands, from now on.
@@ -129,6 +139,7 @@ impl Membership {
             viewers,
             load: Load { egress_max: config.http.egress_max, ..Load::default() },
             room: None,
+            certificate_ends_ms: None,
         }
     }
 
@@ -144,12 +155,14 @@ impl Membership {
         let look = {
             let (node, drain) = (node.clone(), drain.clone());
             let (load, standing) = (load.subscribe(), self.standing.subscribe());
+            let end = self.certificate_end.clone();
             move || {
                 let Standing { drained, room } = *standing.borrow();
                 let is_draining = drained || drain.is_cancelled();
                 Node {
                     load: *load.borrow(),
                     room: Some(room),
+                    certificate_ends_ms: Some(end.load(Ordering::Relaxed)).filter(|end| *end > 0),
                     phase: if is_draining { Phase::Draining } else { Phase::Serving },
                     ..node.clone()
                 }

@@ -33,12 +33,14 @@ use transcode::Lender;
 use crate::admin::Admin;
 use crate::ahead::open_ahead;
 use crate::api::Api;
+use crate::authority::ClusterFiles;
 use crate::backstage::{Backstage, OneKey};
 use crate::certificates::Certificates;
 use crate::checkpoints::{FileCheckpoints, SharedCheckpoints};
 use crate::claims::Claims;
 use crate::config::Config;
 use crate::descriptors;
+use crate::desk::FrontDesk;
 use crate::keys::PublishKey;
 use crate::lending::ForNodes;
 use crate::listen::{self, Handed};
@@ -48,6 +50,7 @@ use crate::publishing::Publishing;
 use crate::route::FleetRoute;
 use crate::standing::Doors;
 use crate::transcoding::Transcoding;
+use crate::trust::Trust;
 use crate::viewers::{Encrypted, Viewers};
 
 /// Every role of this process, bound but not running.
@@ -60,6 +63,8 @@ pub(crate) struct Roles {
     admin: Admin,
     membership: Membership,
     doors: Doors,
+    /// `None` on a node that is in no cluster.
+    trust: Option<Trust>,
     counted: Counted,
 }
 
@@ -275,6 +280,7 @@ impl Roles {
             let relay = Relay::new(identity, catalog.clone(), streams.clone(), offer, metrics);
             ForNodes::new(relay, config.roles.transcode.then(|| transcoding.clone()))
         })?;
+        let trust = identity.map(|identity| trust(config, &membership, identity, &mut metrics));
         let backstage = Arc::new(backstage);
         let route = route(config, &membership);
         let neighbours = neighbours(&membership, || route.clone());
@@ -320,6 +326,7 @@ impl Roles {
             })),
             membership,
             doors,
+            trust,
             counted,
             // Last: whoever can ask for readiness may rely on the other ports.
             admin: Admin::bind(config.admin.listen, handed, metrics, api)?,
@@ -340,8 +347,8 @@ impl Roles {
     ) -> anyhow::Result<Self> {
         let identity = identity.with_context(|| {
             format!(
-                "an edge needs a certificate of its cluster in {}: `tidecast cluster invite` on the other machine makes \
-                 a bundle, `tidecast cluster join` here takes it",
+                "an edge needs a certificate of its cluster in {}: `tidecast cluster token` on the other machine prints \
+                 a line, `tidecast cluster join` here takes it",
                 config.cluster_dir().display()
             )
         })?;
@@ -383,6 +390,7 @@ impl Roles {
             whep: webrtc.whep.clone(),
             neighbours: neighbours.clone(),
         };
+        let trust = Some(trust(config, &membership, identity, &mut metrics));
         let site = || {
             Site::remote(puller.clone())
                 .with_neighbours(neighbours.clone())
@@ -404,6 +412,7 @@ impl Roles {
             })),
             membership,
             doors,
+            trust,
             counted,
             admin: Admin::bind(config.admin.listen, handed, metrics, api)?,
         })
@@ -522,10 +531,16 @@ impl Roles {
         };
         let admin = self.admin.run(drain.clone(), admin_stop.clone());
         let doors = self.doors.keep(self.membership.standing(), drain.clone());
+        let trust = self.trust.map(|trust| trust.with_address(reached(&node)).run(admin_stop.clone()));
+        let trust = async {
+            if let Some(trust) = trust {
+                trust.await;
+            }
+        };
         let counted = self.counted;
         let membership =
             self.membership.clone().run(node, move || counted.read(), drain.clone(), admin_stop.clone());
-        let (gate, (), (), (), ()) = tokio::join!(roles, admin, certificate, membership, doors);
+        let (gate, (), (), (), (), ()) = tokio::join!(roles, admin, certificate, membership, doors, trust);
         // Not before: with it go the sessions, and viewers would be told that they are over.
         drop(gate);
     }
@@ -541,6 +556,21 @@ fn neighbours(
     route: impl FnOnce() -> Arc<FleetRoute>,
 ) -> Option<Arc<dyn Neighbours>> {
     membership.dialer.is_some().then(|| -> Arc<dyn Neighbours> { route() })
+}
+
+fn trust(config: &Config, membership: &Membership, identity: Identity, metrics: &mut Registry) -> Trust {
+    let (files, dialer) =
+        (ClusterFiles::new(config.cluster_dir()), Dialer::new(&identity, hls::FORMAT_VERSION));
+    let (fleet, end) = (membership.fleet.clone(), membership.certificate_end.clone());
+    Trust::new(files, identity, fleet, dialer, config.upstream.clone(), end, metrics)
+}
+
+/// Where others reach this node's relay, if that is known here.
+fn reached(node: &Node) -> Option<String> {
+    let url = node.relay.as_ref()?;
+    let host = url.strip_prefix("https://")?.parse::<SocketAddr>();
+    let is_any = host.is_ok_and(|addr| addr.ip().is_unspecified());
+    (!is_any).then(|| url.clone())
 }
 
 /// Of all listeners of viewers together.
@@ -613,6 +643,7 @@ pub(crate) fn bind_relay(
     let connections = WireMetrics::register(metrics);
     let service = service(identity, RelayMetrics::register(metrics));
     let socket = handed.listen("relay", config.relay.listen, relay::server::SOCKET)?;
-    let listener = relay::server::Listener::new(socket, identity, connections);
+    let desk = FrontDesk::new(ClusterFiles::new(config.cluster_dir()));
+    let listener = relay::server::Listener::new(socket, identity, connections).with_desk(Arc::new(desk));
     Ok(Some(RelayRole { listener, service }))
 }

@@ -2,7 +2,8 @@
 //!
 //!   [`server`]      one `tidecast` process of one's own, on free ports
 //!   [`cluster`]     several of them that read streams from each other
-//!   [`nats`]        the servers by which nodes find each other
+//!   [`nats`]        the servers by which nodes find each other, and [`line`], a way to them that can be cut
+//!   [`peer`]        who knocks at the relay of a node
 //!   [`publisher`]   ffmpeg, as a broadcaster runs it
 //!   [`rtmp`]        a publisher that is as rude as it is told to be, and [`crowd`], many strangers
 //!   [`viewer`]      follows a stream by blocking reloads, as a player does, and keeps every playlist and byte
@@ -23,10 +24,12 @@ pub mod crowd;
 pub mod ffprobe;
 pub mod fmp4;
 pub mod http;
+pub mod line;
 pub mod media;
 pub mod nats;
 pub mod network;
 pub mod pebble;
+pub mod peer;
 pub mod poll;
 mod process;
 pub mod publisher;

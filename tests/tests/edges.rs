@@ -269,7 +269,7 @@ fn an_edge_of_another_cluster_gets_nothing_and_both_sides_are_told() -> Result<(
 fn an_edge_in_no_cluster_does_not_start() -> Result<()> {
     let edge = Setup::default().set("roles", "edge").set("upstream", "https://127.0.0.1:7400").start();
     let error = format!("{:#}", edge.err().context("it started")?);
-    ensure!(error.contains("tidecast cluster invite") && error.contains("tidecast cluster join"), "{error}");
+    ensure!(error.contains("tidecast cluster token") && error.contains("tidecast cluster join"), "{error}");
     Ok(())
 }
 

@@ -48,16 +48,19 @@ pub enum Role {
     Unknown,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
+    #[default]
     Serving,
-    /// Takes nothing new, and will be gone.
+    /// Takes nothing new, and will be gone. What a later release calls otherwise is left alone like that.
+    #[serde(other)]
     Draining,
 }
 
 /// How busy a node is. Rates in bits per second.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Load {
     /// Share of the machine's processors that this process uses, 0 to 1.
     pub cpu: f64,
@@ -89,24 +92,33 @@ impl Load {
     }
 }
 
+/// Of another release a node has more fields, or fewer: those of its very first are needed, others have defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Node {
     #[serde(with = "text")]
     pub id: NodeId,
     pub boot: Boot,
+    #[serde(default)]
     pub roles: Vec<Role>,
     /// Nodes of a zone are near each other; empty if there is but one.
+    #[serde(default)]
     pub zone: String,
+    #[serde(default)]
     pub version: String,
+    #[serde(default)]
     pub phase: Phase,
     /// Where other nodes read its streams: `https://host:port`.
     pub relay: Option<String>,
     /// Before the path of a page or a playlist, as viewers reach it: `https://edge1.example`.
     pub viewers: Option<String>,
+    #[serde(default)]
     pub load: Load,
     /// For viewers; `None` of a release that does not say.
     #[serde(default)]
     pub room: Option<Room>,
+    /// When its certificate in the cluster ends, in milliseconds since the Unix epoch; `None` if it does not say.
+    #[serde(default)]
+    pub certificate_ends_ms: Option<i64>,
 }
 
 impl Node {
@@ -172,5 +184,21 @@ mod tests {
         assert_eq!((node.boot, &node.roles[..]), (Boot(0xab), &[Role::Edge, Role::Unknown][..]));
         assert!((node.load.share() - 0.5).abs() < f64::EPSILON);
         assert_eq!(node.room(), Room::Plenty);
+        let phase: Phase = serde_json::from_str(r#""hibernating""#).unwrap();
+        assert_eq!(phase, Phase::Draining, "left alone");
+    }
+
+    #[test]
+    fn a_record_of_an_earlier_release_is_read() {
+        let key = Key::from(&"edge1".parse::<NodeId>().unwrap());
+        let node: Node = decode(&key, br#"{"id":"edge1","boot":"00000000000000ab"}"#).unwrap();
+        assert_eq!(
+            (node.phase, node.roles.len(), node.relay, node.certificate_ends_ms),
+            (Phase::Serving, 0, None, None)
+        );
+        assert_eq!(node.load, Load::default());
+        for wrong in [&br#"{"id":"edge1"}"#[..], br#"{"id":"EDGE","boot":"ab"}"#, b"[]", b""] {
+            assert!(decode::<Node>(&key, wrong).is_err(), "{}", String::from_utf8_lossy(wrong));
+        }
     }
 }

@@ -170,6 +170,7 @@ mod tests {
             viewers: Some(format!("https://{name}")),
             load: Load { cpu, ..Load::default() },
             room: None,
+            certificate_ends_ms: None,
         };
         (node, State::Serving)
     }

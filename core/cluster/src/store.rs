@@ -27,10 +27,12 @@ pub enum Bucket {
     Sessions,
     /// What operators have ordered, of a node or a stream.
     Orders,
+    /// Whom the nodes trust: one value, which its authority signs.
+    Trust,
 }
 
 impl Bucket {
-    pub const ALL: [Self; 4] = [Self::Nodes, Self::Streams, Self::Sessions, Self::Orders];
+    pub const ALL: [Self; 5] = [Self::Nodes, Self::Streams, Self::Sessions, Self::Orders, Self::Trust];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -38,6 +40,7 @@ impl Bucket {
             Self::Streams => "streams",
             Self::Sessions => "sessions",
             Self::Orders => "orders",
+            Self::Trust => "trust",
         }
     }
 
@@ -45,7 +48,7 @@ impl Bucket {
     pub const fn age_max(self) -> Option<Duration> {
         match self {
             Self::Nodes => Some(crate::SILENCE_DEAD),
-            Self::Streams | Self::Orders => None,
+            Self::Streams | Self::Orders | Self::Trust => None,
             // Players have given up long before.
             Self::Sessions => Some(Duration::from_secs(120)),
         }
@@ -60,6 +63,11 @@ impl Key {
     /// As the store wrote it.
     pub(crate) fn from_store(text: &str) -> Self {
         Self(text.to_owned())
+    }
+
+    /// A name of ours, of letters.
+    pub fn fixed(name: &'static str) -> Self {
+        Self(name.to_owned())
     }
 
     pub fn as_str(&self) -> &str {

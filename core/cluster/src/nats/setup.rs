@@ -32,12 +32,13 @@ pub(super) async fn prepare(context: &Context, replicas: usize) -> Result<Ready,
             format!("nats-server {version} is too old, {major}.{minor}.{patch} is the oldest that works");
         return Err(StoreError::Unfit(why));
     }
-    let [nodes, streams, sessions, orders] = Bucket::ALL;
+    let [nodes, streams, sessions, orders, trust] = Bucket::ALL;
     let buckets = [
         bucket(context, nodes, replicas).await?,
         bucket(context, streams, replicas).await?,
         bucket(context, sessions, replicas).await?,
         bucket(context, orders, replicas).await?,
+        bucket(context, trust, replicas).await?,
     ];
     let events = Config {
         name: EVENTS.to_owned(),
