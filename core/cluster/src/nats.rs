@@ -8,7 +8,7 @@ mod setup;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -20,7 +20,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt};
 use futures_util::{TryStreamExt, stream as streams};
-use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
@@ -104,6 +103,8 @@ struct Shared {
     replicas: usize,
     /// `None` until the servers have been found to be as they have to be, and after a call has failed.
     ready: Mutex<Option<Arc<Ready>>>,
+    /// Held while the servers are looked at, by one task at a time.
+    looking: tokio::sync::Mutex<()>,
 }
 
 struct Ready {
@@ -152,27 +153,47 @@ impl Nats {
         let mut context = jetstream::new(client);
         context.set_timeout(REQUEST_MAX);
         Ok(Self {
-            shared: Arc::new(Shared { context, replicas: settings.replicas, ready: Mutex::default() }),
+            shared: Arc::new(Shared {
+                context,
+                replicas: settings.replicas,
+                ready: Mutex::default(),
+                looking: tokio::sync::Mutex::default(),
+            }),
         })
     }
 
+    fn known(&self) -> MutexGuard<'_, Option<Arc<Ready>>> {
+        self.shared.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn ready(&self) -> Result<Arc<Ready>, StoreError> {
-        let mut ready = self.shared.ready.lock().await;
         if self.shared.context.client().connection_state() != State::Connected {
             return Err(StoreError::Unreachable("not connected".to_owned()));
         }
-        if let Some(ready) = &*ready {
+        if let Some(ready) = &*self.known() {
+            return Ok(ready.clone());
+        }
+        let nats = self.clone();
+        // In a task of its own: who listens to several things at once does not poll a watch while it does something about another,
+        // and would hold the lock, or a place in the queue for it, for ever.
+        let looked = tokio::spawn(async move { nats.look().await });
+        looked.await.map_err(|_| StoreError::Unreachable("this process ends".to_owned()))?
+    }
+
+    async fn look(&self) -> Result<Arc<Ready>, StoreError> {
+        let _one = self.shared.looking.lock().await;
+        if let Some(ready) = &*self.known() {
             return Ok(ready.clone());
         }
         let made = timeout(REQUEST_MAX, setup::prepare(&self.shared.context, self.shared.replicas)).await;
         let made = Arc::new(made.map_err(|_| StoreError::Unreachable("no answer in time".to_owned()))??);
-        *ready = Some(made.clone());
+        *self.known() = Some(made.clone());
         Ok(made)
     }
 
     /// What a call failed with. Whatever it was, the servers are looked at before the next one: they may have been emptied.
-    async fn failed(&self, error: impl fmt::Display) -> StoreError {
-        *self.shared.ready.lock().await = None;
+    fn failed(&self, error: impl fmt::Display) -> StoreError {
+        *self.known() = None;
         unreachable(error)
     }
 
@@ -181,7 +202,7 @@ impl Nats {
         let ready = self.ready().await?;
         let watch = match ready.bucket(bucket).watch_with_history(">").await {
             Ok(watch) => watch,
-            Err(error) => return Err(self.failed(error).await),
+            Err(error) => return Err(self.failed(error)),
         };
         let change = |entry: kv::Entry| Change {
             key: Key::from_store(&entry.key),
@@ -204,11 +225,11 @@ impl Nats {
         let config = pull::OrderedConfig { deliver_policy, ..pull::OrderedConfig::default() };
         let consumer = match ready.events.create_consumer(config).await {
             Ok(consumer) => consumer,
-            Err(error) => return Err(self.failed(error).await),
+            Err(error) => return Err(self.failed(error)),
         };
         let messages = match consumer.messages().await {
             Ok(messages) => messages,
-            Err(error) => return Err(self.failed(error).await),
+            Err(error) => return Err(self.failed(error)),
         };
         let event = |message: jetstream::Message| {
             let sequence = message.info().ok()?.stream_sequence;
@@ -232,14 +253,14 @@ impl Store for Nats {
             Ok(entry) => Ok(entry
                 .filter(|entry| entry.operation == Operation::Put)
                 .map(|entry| Entry { value: entry.value, revision: Revision(entry.revision) })),
-            Err(error) => Err(self.failed(error).await),
+            Err(error) => Err(self.failed(error)),
         }
     }
 
     async fn put(&self, bucket: Bucket, key: &Key, value: Bytes) -> Result<Revision, StoreError> {
         match self.ready().await?.bucket(bucket).put(key.as_str(), value).await {
             Ok(revision) => Ok(Revision(revision)),
-            Err(error) => Err(self.failed(error).await),
+            Err(error) => Err(self.failed(error)),
         }
     }
 
@@ -247,7 +268,7 @@ impl Store for Nats {
         match self.ready().await?.bucket(bucket).create(key.as_str(), value).await {
             Ok(revision) => Ok(Revision(revision)),
             Err(error) if error.kind() == CreateErrorKind::AlreadyExists => Err(WriteError::Conflict),
-            Err(error) => Err(self.failed(error).await.into()),
+            Err(error) => Err(self.failed(error).into()),
         }
     }
 
@@ -261,7 +282,7 @@ impl Store for Nats {
         match self.ready().await?.bucket(bucket).update(key.as_str(), value, read.0).await {
             Ok(revision) => Ok(Revision(revision)),
             Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Err(WriteError::Conflict),
-            Err(error) => Err(self.failed(error).await.into()),
+            Err(error) => Err(self.failed(error).into()),
         }
     }
 
@@ -269,7 +290,7 @@ impl Store for Nats {
         match self.ready().await?.bucket(bucket).delete_expect_revision(key.as_str(), Some(read.0)).await {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Err(WriteError::Conflict),
-            Err(error) => Err(self.failed(error).await.into()),
+            Err(error) => Err(self.failed(error).into()),
         }
     }
 
@@ -301,7 +322,7 @@ impl Store for Nats {
         };
         match sent {
             Ok(acknowledged) => Ok(Sequence(acknowledged.sequence)),
-            Err(error) => Err(self.failed(error).await),
+            Err(error) => Err(self.failed(error)),
         }
     }
 
@@ -331,7 +352,7 @@ impl Store for Nats {
     async fn newest(&self) -> Result<Sequence, StoreError> {
         match self.ready().await?.events.get_info().await {
             Ok(info) => Ok(Sequence(info.state.last_sequence)),
-            Err(error) => Err(self.failed(error).await),
+            Err(error) => Err(self.failed(error)),
         }
     }
 }

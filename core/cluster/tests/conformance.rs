@@ -13,8 +13,8 @@ use cluster::{
     Boot, Bucket, Change, ClaimError, Directory, Event, Holder, Journal, Key, Kind, Lost, Memory, Nats,
     NatsSettings, Revision, Sequence, Store, StreamEntry, StreamPhase, Told, WriteError,
 };
-use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, StreamExt};
 use media::StreamId;
 use tidecast_cluster as cluster;
 use tokio::process::{Child, Command};
@@ -23,8 +23,11 @@ use tokio::time::{sleep, timeout};
 /// Longer than anything takes that is not broken.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Where `make setup-test` puts it.
+/// Where `make setup-test` puts it; or `NATS_SERVER`, to try another version.
 fn nats_server() -> PathBuf {
+    if let Some(path) = std::env::var_os("NATS_SERVER") {
+        return path.into();
+    }
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/nats/bin/nats-server")
 }
 
@@ -120,6 +123,10 @@ conformance! {
     the_log_is_read_from_any_place_and_has_nothing_twice,
     a_stream_is_claimed_by_one_process_and_handed_on_under_a_greater_epoch,
     a_process_that_lost_its_stream_cannot_say_anything_of_it,
+    a_write_that_comes_late_touches_nothing_of_the_next_owner,
+    between_a_claim_and_the_first_word_of_the_new_owner_the_old_one_has_no_say,
+    a_claim_whose_answer_was_lost_is_made_again_by_the_same_process,
+    of_many_who_take_over_at_once_each_later_one_has_a_greater_epoch,
 }
 
 fn changes(store: &Arc<dyn Store>, bucket: Bucket) -> BoxStream<'static, Change> {
@@ -280,6 +287,112 @@ async fn a_process_that_lost_its_stream_cannot_say_anything_of_it(store: Arc<dyn
     Ok(())
 }
 
+/// A write that was under way while its sender was given up, as a late acknowledgement of a queue's job: it is of a revision
+/// that is no more, whether it would change or delete.
+async fn a_write_that_comes_late_touches_nothing_of_the_next_owner(store: Arc<dyn Store>) -> Result<()> {
+    let id = StreamId::new("live", "cam")?;
+    let (old, new) = (directory(&store, "old"), directory(&store, "new"));
+    old.claim(&id, entry(&old, StreamPhase::Live), |_| false).await?;
+    let key = Key::from(&id);
+    let read = store.get(Bucket::Streams, &key).await?.context("claimed")?;
+    let claim = new.claim(&id, entry(&new, StreamPhase::Live), |_| true).await?;
+    let late = store.update(Bucket::Streams, &key, read.value, read.revision).await;
+    ensure!(matches!(late, Err(WriteError::Conflict)), "{late:?}");
+    let late = store.delete(Bucket::Streams, &key, read.revision).await;
+    ensure!(matches!(late, Err(WriteError::Conflict)), "{late:?}");
+    let found = old.find(&id).await?.context("claimed")?;
+    ensure!((found.holder.node.as_str(), found.epoch) == ("new", Some(claim.epoch)));
+    // Nor after it was forgotten: what was deleted is not there to be changed.
+    new.release(&id, claim.epoch).await?;
+    let late = store.update(Bucket::Streams, &key, "{}".into(), read.revision).await;
+    ensure!(matches!(late, Err(WriteError::Conflict)), "{late:?}");
+    ensure!(old.find(&id).await?.is_none());
+    Ok(())
+}
+
+/// The claim is the marker of its epoch: there is no time in which both are right.
+async fn between_a_claim_and_the_first_word_of_the_new_owner_the_old_one_has_no_say(
+    store: Arc<dyn Store>,
+) -> Result<()> {
+    let id = StreamId::new("live", "cam")?;
+    let (old, new) = (directory(&store, "old"), directory(&store, "new"));
+    let before = old.claim(&id, entry(&old, StreamPhase::Live), |_| false).await?;
+    old.tell(&id, before.epoch, entry(&old, StreamPhase::Live)).await?;
+    let mut told = changes(&store, Bucket::Streams);
+    let claim = new.claim(&id, entry(&new, StreamPhase::Starting), |_| true).await?;
+    for _ in 0..3 {
+        let said = old.tell(&id, before.epoch, entry(&old, StreamPhase::Live)).await;
+        ensure!(
+            matches!(said, Err(Lost::To(held)) if held.epoch == Some(claim.epoch)),
+            "the old owner was heard"
+        );
+    }
+    new.tell(&id, claim.epoch, entry(&new, StreamPhase::Live)).await?;
+    let found = old.find(&id).await?.context("claimed")?;
+    ensure!(
+        (found.phase, found.epoch) == (StreamPhase::Live, Some(claim.epoch)),
+        "the epoch stays through what is told"
+    );
+    // Who watches sees the claim before anything else of the new owner, and nothing of the old one behind it.
+    let mut seen = Vec::new();
+    while seen.last() != Some(&("new".to_owned(), StreamPhase::Live)) {
+        let change = timeout(PATIENCE, told.next()).await?.context("the watch has ended")?;
+        let entry: StreamEntry = serde_json::from_slice(&change.value.context("it was deleted")?)?;
+        seen.push((entry.holder.node.to_string(), entry.phase));
+    }
+    let first_of_new = seen.iter().position(|(node, _)| node == "new").context("never")?;
+    ensure!(seen[first_of_new..].iter().all(|(node, _)| node == "new"), "{seen:?}");
+    Ok(())
+}
+
+/// The store did it, and could not say so.
+async fn a_claim_whose_answer_was_lost_is_made_again_by_the_same_process(
+    store: Arc<dyn Store>,
+) -> Result<()> {
+    let id = StreamId::new("live", "cam")?;
+    let (node, other) = (directory(&store, "node"), directory(&store, "other"));
+    let unheard = node.claim(&id, entry(&node, StreamPhase::Starting), |_| false).await?;
+    let again = node.claim(&id, entry(&node, StreamPhase::Starting), |_| false).await?;
+    ensure!(again.epoch > unheard.epoch);
+    ensure!(matches!(node.tell(&id, unheard.epoch, entry(&node, StreamPhase::Live)).await, Err(Lost::To(_))));
+    node.tell(&id, again.epoch, entry(&node, StreamPhase::Live)).await?;
+    // Another run of the same node is another process.
+    let reborn = Directory::new(store.clone(), Holder { node: "node".parse()?, boot: Boot(8) });
+    let held = reborn.claim(&id, entry(&reborn, StreamPhase::Live), |_| false).await;
+    ensure!(matches!(held, Err(ClaimError::Held(_))), "taken without being asked");
+    ensure!(matches!(other.release(&id, again.epoch).await, Err(Lost::To(_))), "another's is released");
+    Ok(())
+}
+
+async fn of_many_who_take_over_at_once_each_later_one_has_a_greater_epoch(
+    store: Arc<dyn Store>,
+) -> Result<()> {
+    let id = StreamId::new("live", "cam")?;
+    let first = directory(&store, "first");
+    first.claim(&id, entry(&first, StreamPhase::Interrupted), |_| false).await?;
+    let claims = (0..3).map(|number| {
+        let (node, id) = (directory(&store, &format!("n{number}")), id.clone());
+        tokio::spawn(async move {
+            let claim = node.claim(&id, entry(&node, StreamPhase::Live), |_| true).await?;
+            anyhow::Ok((claim.epoch, node.holder().node.clone()))
+        })
+    });
+    let mut epochs = Vec::new();
+    for claim in claims.collect::<Vec<_>>() {
+        epochs.push(claim.await??);
+    }
+    epochs.sort();
+    ensure!(epochs.windows(2).all(|pair| pair[0].0 < pair[1].0), "two have one epoch: {epochs:?}");
+    let found = first.find(&id).await?.context("claimed")?;
+    let (last, holder) = epochs.last().context("three")?;
+    ensure!((found.epoch, &found.holder.node) == (Some(*last), holder), "not the last has it");
+    for (epoch, node) in &epochs[..2] {
+        let said = directory(&store, node.as_str()).tell(&id, *epoch, entry(&first, StreamPhase::Live)).await;
+        ensure!(matches!(said, Err(Lost::To(_))), "{node} is heard after it was overtaken");
+    }
+    Ok(())
+}
+
 /// What has no deadline of the store is told by nobody: whoever reads keeps its own.
 #[tokio::test(start_paused = true)]
 async fn a_node_that_is_not_heard_is_forgotten_in_memory() -> Result<()> {
@@ -311,6 +424,31 @@ async fn a_server_of_nats_that_is_killed_costs_its_outage_and_nothing_else() -> 
     let told = timeout(PATIENCE, newer.next()).await?.context("ended")?;
     ensure!((told.revision, told.value) == (again, Some("2".into())));
     Ok(())
+}
+
+/// Whoever follows several things at once does not poll a watch while it does something about another one.
+#[tokio::test]
+async fn a_watch_that_nobody_polls_holds_nobody_up() -> Result<()> {
+    let server = Server::start().await?;
+    settled("the server", || async { Ok(std::net::TcpStream::connect(("127.0.0.1", server.port)).ok()) })
+        .await?;
+    let servers = vec![format!("nats://127.0.0.1:{}", server.port).parse()?];
+    let settings = NatsSettings { servers, credentials: None, replicas: 1, name: "conformance".to_owned() };
+    let store = Nats::connect(settings).await?;
+    let mut watches = Vec::new();
+    let asking = async {
+        loop {
+            // Each gets as far as its first question to the servers, and no further.
+            let mut watch = store.watch(Bucket::Streams);
+            ensure!(watch.next().now_or_never().is_none(), "it was told without having asked");
+            watches.push(watch);
+            if store.newest().await.is_ok() {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, asking).await.context("it waits for a watch that nobody polls")?
 }
 
 /// All is gone, as when an operator sets the servers up anew: what is needed is made again.
