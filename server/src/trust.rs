@@ -60,8 +60,9 @@ pub(crate) struct Trust {
     address: Option<String>,
     end: CertificateEnd,
     expiry: Gauge,
-    /// The number of the list in force, and of the one in the store.
-    number: u64,
+    /// Of the list in force; `None` before it was read.
+    number: Option<u64>,
+    /// Of the one in the store.
     stored: u64,
     asked_at: Option<Instant>,
     put_at: Option<Instant>,
@@ -96,7 +97,7 @@ impl Trust {
             address: None,
             end,
             expiry,
-            number: 0,
+            number: None,
             stored: 0,
             asked_at: None,
             put_at: None,
@@ -122,8 +123,9 @@ impl Trust {
                 warn!("nodes are not told where the authority is: {error:#}");
             }
         }
-        self.number = self.on_disk(|files| number(&files)).await.unwrap_or_default();
+        // Before they are read, so that no change in between is missed.
         let mut stamp = self.files.stamp();
+        self.reload().await;
         let store = self.fleet.store().clone();
         let mut told = store.watch(Bucket::Trust);
         let mut look = interval(LOOK_EVERY);
@@ -183,8 +185,9 @@ impl Trust {
         let identity = self.identity.clone();
         let reloaded = self.on_disk(move |files| files.reload(&identity).and_then(|()| number(&files))).await;
         match reloaded {
-            Ok(number) if number != self.number => {
-                self.number = number;
+            Ok(number) if self.number.is_none() => self.number = Some(number),
+            Ok(number) if self.number != Some(number) => {
+                self.number = Some(number);
                 self.renew_at = None;
                 info!("whom this node trusts has changed (list {number})");
                 if self.is_revoked().await {
@@ -221,7 +224,7 @@ impl Trust {
 
     /// The store gets our list, if that is newer than its own.
     async fn put(&mut self, store: &dyn Store) {
-        let is_known = self.stored >= self.number;
+        let is_known = self.number.is_none_or(|number| self.stored >= number);
         if is_known || self.put_at.is_some_and(|at| at.elapsed() < PUT_EVERY) {
             return;
         }

@@ -1,13 +1,16 @@
-//! A real nats-server, on a port and in a folder of its own.
+//! A real nats-server, on a port and in a folder of its own, or three of them.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
+use crate::http::Http;
 use crate::media::root;
+use crate::poll;
 use crate::process::Process;
 
 const READY_MAX: Duration = Duration::from_secs(10);
@@ -31,6 +34,11 @@ impl Nats {
     #[must_use]
     pub fn url(&self) -> String {
         format!("nats://{}", self.address)
+    }
+
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Ends it without asking. What it has on disk stays.
@@ -59,10 +67,110 @@ impl Nats {
     }
 }
 
-fn spawn(address: SocketAddr, dir: &TempDir) -> Result<Process> {
+/// Three servers that keep everything thrice.
+pub struct NatsCluster {
+    servers: Vec<Member>,
+}
+
+struct Member {
+    name: String,
+    /// `None` once it was killed.
+    process: Option<Process>,
+    clients: SocketAddr,
+    monitor: SocketAddr,
+    _dir: TempDir,
+}
+
+impl NatsCluster {
+    /// # Errors
+    /// If they do not start, or do not find each other.
+    pub fn start() -> Result<Self> {
+        // The ports are free for as long as nobody else asks for one.
+        let sockets: Vec<_> =
+            (0..9).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<_>>()?;
+        let addresses: Vec<_> =
+            sockets.iter().map(TcpListener::local_addr).collect::<std::io::Result<_>>()?;
+        drop(sockets);
+        let [clients, routes, monitors] = [0, 3, 6].map(|from| &addresses[from..from + 3]);
+        let urls: Vec<_> = routes.iter().map(|route| format!("nats://{route}")).collect();
+        let mut servers = Vec::new();
+        for number in 0..3 {
+            let (dir, name) = (TempDir::new()?, format!("n{number}"));
+            let config = dir.path().join("nats.conf");
+            let text = format!(
+                "server_name: {name}\nlisten: \"{}\"\nhttp: \"{}\"\njetstream {{ store_dir: {:?} }}\ncluster {{ name: test, \
+                 listen: \"{}\", routes: [{}] }}\n",
+                clients[number],
+                monitors[number],
+                dir.path().join("jetstream"),
+                routes[number],
+                urls.join(", "),
+            );
+            std::fs::write(&config, text)?;
+            let mut command = Command::new(program()?);
+            let process = Process::spawn(&name, command.arg("-c").arg(&config))?;
+            servers.push(Member {
+                name,
+                process: Some(process),
+                clients: clients[number],
+                monitor: monitors[number],
+                _dir: dir,
+            });
+        }
+        let cluster = Self { servers };
+        poll::until("the servers to have a leader", READY_MAX * 3, || {
+            Ok(cluster
+                .jetstream(0)
+                .is_ok_and(|told| told["meta_cluster"]["leader"].is_string())
+                .then_some(()))
+        })?;
+        Ok(cluster)
+    }
+
+    /// Of all, with commas between.
+    #[must_use]
+    pub fn urls(&self) -> String {
+        let urls: Vec<_> = self.servers.iter().map(|server| format!("nats://{}", server.clients)).collect();
+        urls.join(", ")
+    }
+
+    /// SIGKILL for the server that decides what is written to `stream` (as JetStream calls it). Tells its name.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn kill_leader_of(&mut self, stream: &str) -> Result<String> {
+        let leader = poll::until("a leader", READY_MAX, || Ok(self.leader_of(stream)))?;
+        let server = self.servers.iter_mut().find(|server| server.name == leader);
+        let mut process = server.and_then(|server| server.process.take()).context("it is gone already")?;
+        process.kill()?;
+        Ok(leader)
+    }
+
+    fn leader_of(&self, stream: &str) -> Option<String> {
+        (0..self.servers.len()).find_map(|number| {
+            let told = self.jetstream(number).ok()?;
+            let accounts = told["account_details"].as_array()?;
+            let mut streams =
+                accounts.iter().flat_map(|account| account["stream_detail"].as_array()).flatten();
+            let detail = streams.find(|detail| detail["name"] == stream)?;
+            detail["cluster"]["leader"].as_str().map(str::to_owned)
+        })
+    }
+
+    fn jetstream(&self, number: usize) -> Result<serde_json::Value> {
+        let answer = Http::new(self.servers[number].monitor).get_ok("/jsz?accounts=true&streams=true")?;
+        Ok(serde_json::from_slice(&answer.body)?)
+    }
+}
+
+fn program() -> Result<PathBuf> {
     let program = root().join("target/tools/nats/bin/nats-server");
     ensure!(program.is_file(), "{} is missing: scripts/setup.sh test installs it", program.display());
-    let mut command = Command::new(program);
+    Ok(program)
+}
+
+fn spawn(address: SocketAddr, dir: &TempDir) -> Result<Process> {
+    let mut command = Command::new(program()?);
     command.args(["-a", &address.ip().to_string(), "-p", &address.port().to_string(), "-js", "-sd"]);
     let process = Process::spawn("nats-server", command.arg(dir.path()))?;
     process.wait_for("line that it is ready", READY_MAX, |line| {

@@ -163,7 +163,8 @@ fn nodes_that_start_later_know_who_was_put_out() -> Result<()> {
     let late = late.node("all", &nats, Setup::default())?;
     late.wait_for_log("that it is told", HEARD_MAX, |line| {
         line.contains("whom this node trusts has changed").then_some(())
-    })?;
+    })
+    .with_context(|| format!("the founder said:\n{}", founder.log().join("\n")))?;
     nats.kill()?;
     let late = late.restart(End::Killed)?;
     let outcast = outcast.edge(&late, Setup::default())?;

@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn tokens_of_yesterday_are_removed_by_the_next() {
         let (_home, tokens) = tokens();
-        make(&tokens).shown;
+        make(&tokens);
         assert_eq!(tokens.forget(now_ms() + 60_000).unwrap(), 1, "it can still be said that it has ended");
         assert_eq!(tokens.forget(now_ms() + 61_000 + REMEMBERED_MS).unwrap(), 0);
     }
