@@ -183,6 +183,7 @@ mod tests {
             viewers: None,
             load: Load::default(),
             room: None,
+            certificate_ends_ms: None,
         }
     }
 
