@@ -197,7 +197,10 @@ fn texts() -> Vec<(&'static str, String)> {
         ("header tidecast-wire of the answer", chosen_version().to_str().expect("ASCII").to_owned()),
         ("query of parts", resume.to_string()),
         ("query of units", units.to_string()),
-        ("query of wants", Wants { keyframe: true, tracks: vec![TrackId(2), TrackId(9)] }.to_string()),
+        (
+            "query of wants",
+            Wants { keyframe: true, tracks: vec![TrackId(2), TrackId(9)], ..Wants::default() }.to_string(),
+        ),
     ]
 }
 
