@@ -541,7 +541,6 @@ impl Roles {
         let membership =
             self.membership.clone().run(node, move || counted.read(), drain.clone(), admin_stop.clone());
         let (gate, (), (), (), (), ()) = tokio::join!(roles, admin, certificate, membership, doors, trust);
-        let (gate, (), (), (), (), ()) = tokio::join!(roles, admin, certificate, membership, doors, trust);
         // Not before: with it go the sessions, and viewers would be told that they are over.
         drop(gate);
     }
