@@ -17,7 +17,7 @@ async function scenario(browser) {
   const { page, goto } = await visit(browser, `${origin}/`);
   await goto();
   await page.exposeFunction("tellSample", (sample) => tell("sample", sample));
-  tell("shown", await page.evaluate(watch, { url: `${origin}/whep/${stream}`, interval: SAMPLE_MS }));
+  tell("shown", await page.evaluate(watch, { url: `${origin}/whep/${stream}?wait`, interval: SAMPLE_MS }));
   await page.waitForFunction(() => window.isOver(), null, { timeout: 0 });
   tell("over", {});
 }

@@ -27,7 +27,7 @@ async function scenario(browser) {
 
   const { page, goto } = await visit(browser, `${origin}/`);
   await goto();
-  tell("watched", await page.evaluate(watch, `${origin}/whep/${stream}`));
+  tell("watched", await page.evaluate(watch, `${origin}/whep/${stream}?wait`));
   for (const pair of renditions) {
     const [rendition, width] = pair.split(":");
     const pinned = await page.evaluate(([name, width]) => window.whep.pin(name, width), [rendition, Number(width)]);

@@ -18,7 +18,7 @@ await run(scenario, ["--allow-loopback-in-peer-connection"]);
 async function scenario(browser) {
   const { page, goto } = await visit(browser, `${origin}/`);
   await goto();
-  const times = await page.evaluate(watch, `${origin}/whep/${stream}`);
+  const times = await page.evaluate(watch, `${origin}/whep/${stream}?wait`);
   const before = await page.evaluate(() => window.whep.stats());
   await page.waitForFunction((until) => performance.now() > until, before.now + Number(seconds) * 1000, {
     timeout: STEP_TIMEOUT,
