@@ -197,7 +197,11 @@ impl Site {
         let Some((newcomer, id)) = neighbours::newcomer(method, &path) else { return Turn::Here };
         let other = || {
             let neighbours = self.neighbours.as_ref().filter(|_| !neighbours::was_sent(uri))?;
-            neighbours.other_with_room(&id)
+            match takes {
+                Takes::Everybody | Takes::WhoeverIsLeft => neighbours.other_with_room(&id),
+                // One that has little room has more than this one.
+                Takes::LowerOnly | Takes::Nobody => neighbours.best_other(&id),
+            }
         };
         match judge(newcomer, takes, other) {
             Answer::Welcome => Turn::Here,

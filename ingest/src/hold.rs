@@ -17,6 +17,9 @@ const HOLD_MS: i64 = 2_000;
 /// browsers on busy machines, of whose layers one is to be chosen besides, were seen to begin theirs after three seconds.
 const PICTURE_WAIT_MS: i64 = 8_000;
 
+/// How much is looked at of a picture that came later than its sound: enough to know how fast its frames come.
+const PICTURE_MS: i64 = 1_000;
+
 /// Most bytes held. Two seconds at 60 Mbit/s are 15 MB.
 pub(crate) const HOLD_BYTES_MAX: usize = 32 * 1024 * 1024;
 
@@ -113,8 +116,7 @@ impl Hold {
         let undecodable = !self.video_dts_ms.is_empty() && self.video.is_none();
         match (held_ms, undecodable) {
             (..HOLD_MS, _) => Ok(false),
-            // Of a picture as much is looked at as of one that came at once.
-            (..PICTURE_WAIT_MS, false) if expects_video => Ok(video_ms >= HOLD_MS),
+            (..PICTURE_WAIT_MS, false) if expects_video => Ok(video_ms >= PICTURE_MS),
             (KEYFRAME_WAIT_MS.., true) => Err(PublishError::NoKeyframe),
             (_, undecodable) => Ok(!undecodable),
         }

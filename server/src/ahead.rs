@@ -15,6 +15,9 @@ use crate::api::now_ms;
 /// How long before its time. The first part is there within seconds; clocks of two machines differ.
 const AHEAD_MS: i64 = 60_000;
 
+/// Who has not come by then does not: what nobody took back is forgotten.
+const OPEN_MS: i64 = 6 * 3_600 * 1_000;
+
 /// More often than a stream that nobody watches is let go, and a name that is unknown may be asked for.
 const OPEN_EVERY: Duration = Duration::from_secs(2);
 
@@ -41,7 +44,7 @@ pub(crate) async fn open_ahead(fleet: &Fleet, puller: &Puller, stop: Cancellatio
 }
 
 fn is_due(expected: &Expected, now_ms: i64) -> bool {
-    now_ms.saturating_add(AHEAD_MS) >= expected.at_ms
+    now_ms.saturating_add(AHEAD_MS) >= expected.at_ms && now_ms < expected.at_ms.saturating_add(OPEN_MS)
 }
 
 #[cfg(test)]
@@ -56,5 +59,6 @@ mod tests {
         let expected = Expected { stream, viewers: 5, at_ms: 1_000_000, edges: Vec::new() };
         assert!(!is_due(&expected, 939_999));
         assert!(is_due(&expected, 940_000) && is_due(&expected, 2_000_000));
+        assert!(!is_due(&expected, 1_000_000 + OPEN_MS));
     }
 }

@@ -246,7 +246,7 @@ impl ClusterFiles {
         let _lock = self.lock()?;
         self.write(AUTHORITY_KEY, PRIVATE, &authority.key_pem())?;
         self.write_list(&authority.first_list()?)?;
-        self.note_issued(name, &authority)?;
+        self.write_issued(&BTreeMap::from([(name.clone(), authority.root_name()?)]))?;
         self.write_node(&certificate, &key.serialize_pem())
     }
 
@@ -256,6 +256,7 @@ impl ClusterFiles {
     /// If the cluster was not made here, or the node was put out of it.
     pub(crate) fn invite(&self, name: &NodeId, days: u32) -> anyhow::Result<String> {
         let authority = self.authority()?;
+        let _lock = self.lock()?;
         self.refuse_revoked(name)?;
         let key = new_key()?;
         let certificate = authority.sign(name, &key, days)?;
@@ -285,6 +286,7 @@ impl ClusterFiles {
             self.refuse_if_member()?;
         }
         self.make_dir()?;
+        let _lock = self.lock()?;
         if !is_known {
             self.write(AUTHORITY, PUBLIC, authority)?;
         }
@@ -325,7 +327,8 @@ impl ClusterFiles {
             serde_json::from_str(request).map_err(|error| malformed(&error))?;
         // Before anything of the request is looked at.
         let tokens = self.tokens();
-        let good = tokens.check(&shown, jiff::Timestamp::now().as_millisecond())?;
+        let asked = asked(node.as_deref(), &request);
+        let good = tokens.check(&shown, &asked, jiff::Timestamp::now().as_millisecond())?;
         let wanted: Option<NodeId> =
             node.as_deref().map(str::parse).transpose().map_err(|error| malformed(&error))?;
         let name = match (good.node.clone(), wanted) {
@@ -339,8 +342,14 @@ impl ClusterFiles {
             return Err(LetInError::Revoked(name));
         }
         // Whoever holds a token for anybody must not become who is there.
-        if good.node.is_none() && self.issued().contains_key(&name) {
-            return Err(LetInError::Taken(name));
+        if good.node.is_none() {
+            let (issued, own) = (self.issued(), self.identity());
+            let (issued, own) = (issued.map_err(LetInError::Failed)?, own.map_err(LetInError::Failed)?);
+            let own = own.is_some_and(|own| *own.node() == name);
+            // Of a cluster that is older than this list nobody knows who is there.
+            if own || issued.as_ref().is_none_or(|issued| issued.contains_key(&name)) {
+                return Err(LetInError::Taken(name));
+            }
         }
         let request =
             CertificateSigningRequestParams::from_pem(&request).map_err(|error| malformed(&error))?;
@@ -387,12 +396,9 @@ impl ClusterFiles {
         node: Option<&NodeId>,
     ) -> anyhow::Result<(KeyPair, String)> {
         self.refuse_if_member()?;
-        let key = new_key()?;
-        let request = JoinRequest {
-            shown: token.shown.clone(),
-            node: node.map(ToString::to_string),
-            request: certificate_request(&key)?,
-        };
+        let (key, node) = (new_key()?, node.map(ToString::to_string));
+        let request = certificate_request(&key)?;
+        let request = JoinRequest { shown: token.show(&asked(node.as_deref(), &request)), node, request };
         Ok((key, serde_json::to_string(&request)?))
     }
 
@@ -422,6 +428,7 @@ impl ClusterFiles {
             Identity::from_pem(roots.as_bytes(), certificate.as_bytes(), key.serialize_pem().as_bytes())
                 .context("the authority's answer cannot be used")?;
         self.make_dir()?;
+        let _lock = self.lock()?;
         self.write_list(&signed)?;
         self.write_node(&certificate, &key.serialize_pem())?;
         Ok(identity.node().clone())
@@ -445,9 +452,13 @@ impl ClusterFiles {
             serde_json::from_str(granted).context("the authority's answer cannot be read")?;
         self.adopt(&trust)?;
         let _lock = self.lock()?;
-        let [authority, _, key] = self.own()?;
-        Identity::from_pem(authority.as_bytes(), certificate.as_bytes(), key.as_bytes())
-            .context("the authority's answer cannot be used")?;
+        let [authority, own, key] = self.own()?;
+        let identity = |certificate: &str| {
+            Identity::from_pem(authority.as_bytes(), certificate.as_bytes(), key.as_bytes())
+        };
+        let granted = identity(&certificate).context("the authority's answer cannot be used")?;
+        let own = identity(&own).context("the certificate of before cannot be read")?;
+        ensure!(granted.node() == own.node(), "the answer is a certificate of {}", granted.node());
         self.write(CERTIFICATE, PUBLIC, &certificate)
     }
 
@@ -489,7 +500,7 @@ impl ClusterFiles {
             );
             Ok(())
         })?;
-        Ok(self.issued().contains_key(node))
+        Ok(self.issued()?.is_some_and(|issued| issued.contains_key(node)))
     }
 
     /// Makes a second root, which signs from now on; nodes trust both.
@@ -518,7 +529,7 @@ impl ClusterFiles {
         self.note_issued(node.node(), &new)
     }
 
-    /// Drops the older of two roots, and with it who was put out before: what it signed is worth nothing any more.
+    /// Drops the older of two roots, and forgets who was put out while only that was there: what it signed is worth nothing any more.
     ///
     /// # Errors
     /// If there is but one, or, unless that is `forced`, if nodes would be put out that have not renewed their certificates.
@@ -530,9 +541,15 @@ impl ClusterFiles {
         );
         let authority = self.authority()?;
         let (root, revoked) = (authority.root_name()?, self.revoked()?);
-        let mut issued = self.issued();
-        issued.retain(|node, of| *of != root && !revoked.contains(node));
-        let left: Vec<_> = issued.keys().map(NodeId::as_str).collect();
+        let issued = self.issued()?;
+        ensure!(
+            forced || issued.is_some(),
+            "this cluster is older than the list of who was let in: see in `tidecast nodes` that all have renewed their \
+             certificates, then use --force"
+        );
+        let (renewed, left): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            issued.unwrap_or_default().into_iter().partition(|(_, of)| *of == root);
+        let left: Vec<_> = left.keys().filter(|node| !revoked.contains(*node)).map(NodeId::as_str).collect();
         ensure!(
             forced || left.is_empty(),
             "still of the old root: {}. They renew by themselves within a minute while they run and reach this node; --force \
@@ -541,9 +558,11 @@ impl ClusterFiles {
         );
         self.change_trust(&authority, |list| {
             list.roots.truncate(1);
-            list.revoked.clear();
+            // Of the others nobody takes the certificate any more, whatever they are called.
+            list.revoked.retain(|node| node.parse().is_ok_and(|node: NodeId| renewed.contains_key(&node)));
             Ok(())
         })?;
+        self.write_issued(&renewed)?;
         for gone in [OLD_KEY, CROSS] {
             fs::remove_file(self.path(gone)).with_context(|| format!("cannot remove {gone}"))?;
         }
@@ -588,23 +607,34 @@ impl ClusterFiles {
         Tokens::new(self.path(TOKENS))
     }
 
-    fn issued(&self) -> BTreeMap<NodeId, String> {
-        let names = fs::read_to_string(self.path(ISSUED)).unwrap_or_default();
+    /// Who was let in, and by which root; `None` if that was not written down from the cluster's beginning on.
+    fn issued(&self) -> anyhow::Result<Option<BTreeMap<NodeId, String>>> {
+        let path = self.path(ISSUED);
+        let names = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            names => names.with_context(|| format!("cannot read {}", path.display()))?,
+        };
         let line = |line: &str| {
             let (name, root) = line.split_once(' ')?;
             Some((name.parse().ok()?, root.to_owned()))
         };
-        names.lines().filter_map(line).collect()
+        Ok(Some(names.lines().filter_map(line).collect()))
+    }
+
+    fn write_issued(&self, names: &BTreeMap<NodeId, String>) -> anyhow::Result<()> {
+        let lines: String = names.iter().map(|(name, root)| format!("{name} {root}\n")).collect();
+        self.write(ISSUED, PUBLIC, &lines)
     }
 
     fn note_issued(&self, name: &NodeId, authority: &Authority) -> anyhow::Result<()> {
-        let (mut names, root) = (self.issued(), authority.root_name()?);
-        if names.get(name) != Some(&root) {
-            names.insert(name.clone(), root);
-            let lines: String = names.iter().map(|(name, root)| format!("{name} {root}\n")).collect();
-            self.write(ISSUED, PUBLIC, &lines)?;
+        // Begun in the middle it would say that others are not there.
+        let Some(mut names) = self.issued()? else { return Ok(()) };
+        let root = authority.root_name()?;
+        if names.get(name) == Some(&root) {
+            return Ok(());
         }
-        Ok(())
+        names.insert(name.clone(), root);
+        self.write_issued(&names)
     }
 
     fn refuse_revoked(&self, node: &NodeId) -> anyhow::Result<()> {
@@ -653,6 +683,11 @@ impl ClusterFiles {
     fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
+}
+
+/// What a token is shown for: a name, if it does not say one itself, and a key.
+fn asked(node: Option<&str>, request: &str) -> String {
+    format!("{}\n{request}", node.unwrap_or_default())
 }
 
 /// It only proves that the key is there: what is certified is for the authority to say.

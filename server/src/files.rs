@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Read by its own user only.
 pub(crate) const PRIVATE: u32 = 0o600;
@@ -22,7 +22,10 @@ pub(crate) fn make_private_dir(dir: &Path) -> io::Result<()> {
 /// # Errors
 /// From the system.
 pub(crate) fn write_whole(path: &Path, mode: u32, text: &str) -> io::Result<()> {
-    let unfinished = path.with_extension("new");
+    // Beside the whole name: a certificate and its key differ in the extension alone.
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".new");
+    let unfinished = PathBuf::from(unfinished);
     // Left by a crash, perhaps with other permissions: `mode` below only counts for a file that is made.
     match fs::remove_file(&unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -62,7 +65,7 @@ mod tests {
     fn a_file_is_written_whole_and_what_a_crash_left_behind_does_no_harm() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("a.pem");
-        fs::write(home.path().join("a.new"), "half of").unwrap();
+        fs::write(home.path().join("a.pem.new"), "half of").unwrap();
         write_whole(&path, PRIVATE, "all of it").unwrap();
         assert_eq!(read_bounded(&path, 9).unwrap(), b"all of it");
         assert!(read_bounded(&path, 8).is_err());

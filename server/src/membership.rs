@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use cluster::{
     Boot, Directory, Fleet, Holder, Journal, Kind, Load, Memory, Nats, NatsSettings, Node, Phase, Presence,
-    Role, Store,
+    Role, State, Store, place,
 };
 use relay::{Dialer, Identity};
 use rustix::time::{ClockId, clock_gettime};
@@ -216,7 +216,7 @@ impl Membership {
             let read = Load { egress_max: load.borrow().egress_max, ..meter.read() };
             load.send_replace(read);
             // For want of processors nobody is sent away whom no other node could take.
-            let share = if self.dialer.is_some() { read.share() } else { read.egress_share() };
+            let share = if self.has_others() { read.share() } else { read.egress_share() };
             let is_other = self.standing.send_if_modified(|standing| {
                 let before = standing.room;
                 standing.room = before.next(share);
@@ -230,14 +230,25 @@ impl Membership {
         }
     }
 
+    /// Whether another node could take viewers.
+    fn has_others(&self) -> bool {
+        self.fleet.look(|nodes| {
+            let others = nodes.filter(|candidate| {
+                candidate.node.id != self.holder.node
+                    && candidate.state == State::Serving
+                    && place::shows_any(candidate.node)
+            });
+            others.count() > 0
+        })
+    }
+
     /// Takes nothing new for as long as that is ordered. Never ends.
     async fn obey(&self, node: &Node, news: &Notify) {
         let (mut changed, orders) = (self.fleet.changed(), self.fleet.orders());
         loop {
             let (drained, was_drained) = (self.fleet.is_drained(&node.id), self.standing.borrow().drained);
             // What is not heard of any more may only be heard again in a moment, when listening has begun anew.
-            let is_sure = drained || matches!(orders.is_drained(&node.id).await, Ok(false));
-            if drained != was_drained && is_sure {
+            if drained != was_drained && (drained || matches!(orders.is_drained(&node.id).await, Ok(false))) {
                 self.standing.send_modify(|standing| standing.drained = drained);
                 news.notify_one();
                 let (kind, words) = if drained {

@@ -134,8 +134,9 @@ impl Trust {
             tokio::select! {
                 Some(told) = told.next() => match told {
                     Told::Anew => self.stored = 0,
-                    Told::Changed(change) => if let Some(value) = change.value {
-                        self.hear(&value).await;
+                    Told::Changed(change) => match change.value {
+                        Some(value) => self.hear(&value).await,
+                        None => self.stored = 0,
                     },
                 },
                 _ = look.tick() => {
@@ -238,7 +239,12 @@ impl Trust {
             };
             let files = self.files.clone();
             let theirs = std::str::from_utf8(&there.value).ok().and_then(|text| files.read_list(text).ok());
-            if theirs.is_some_and(|theirs| theirs.list.number >= ours.list.number) {
+            let is_older = match theirs {
+                Some(theirs) => theirs.list.number < ours.list.number,
+                // Perhaps of a root that this node has not heard of: who has the key knows better.
+                None => self.files.has_authority(),
+            };
+            if !is_older {
                 return Ok(());
             }
             store.update(Bucket::Trust, &key, text, there.revision).await.map(drop)

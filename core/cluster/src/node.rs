@@ -109,7 +109,9 @@ pub struct Node {
     pub phase: Phase,
     /// Where other nodes read its streams: `https://host:port`.
     pub relay: Option<String>,
-    /// Before the path of a page or a playlist, as viewers reach it: `https://edge1.example`.
+    /// Before the path of a page or a playlist, as viewers reach it: `https://edge1.example`. An origin (RFC 6454), or it is not read:
+    /// headers and policies are made of it.
+    #[serde(default, deserialize_with = "origin")]
     pub viewers: Option<String>,
     #[serde(default)]
     pub load: Load,
@@ -134,6 +136,15 @@ impl Node {
     pub(crate) fn key(&self) -> Key {
         Key::from(&self.id)
     }
+}
+
+fn origin<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let is_origin = |text: &String| {
+        let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+        let allowed = |char: char| char.is_ascii_alphanumeric() || "-._:[]".contains(char);
+        authority.is_some_and(|authority| !authority.is_empty() && authority.chars().all(allowed))
+    };
+    Ok(Option::<String>::deserialize(deserializer)?.filter(is_origin))
 }
 
 /// As the store has it. Fields that a later release adds are passed over.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use media::{NodeId, StreamId};
 use serde::{Deserialize, Serialize};
 
-use crate::node::{encode, text};
+use crate::node::{decode, encode, text};
 use crate::store::{Bucket, Key, Store, StoreError, WriteError};
 
 /// For a node or a stream, which its key names.
@@ -85,6 +85,8 @@ impl Orders {
     /// # Errors
     /// [`StoreError`].
     pub async fn is_drained(&self, node: &NodeId) -> Result<bool, StoreError> {
-        Ok(self.store.get(Bucket::Orders, &Key::from(node)).await?.is_some())
+        let key = Key::from(node);
+        let Some(there) = self.store.get(Bucket::Orders, &key).await? else { return Ok(false) };
+        Ok(matches!(decode(&key, &there.value)?, Order::Drain { .. }))
     }
 }

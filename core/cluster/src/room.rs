@@ -22,6 +22,8 @@ pub enum Room {
     Plenty,
     Little,
     Scarce,
+    /// And whatever a later release calls it.
+    #[serde(other)]
     None,
 }
 

@@ -17,7 +17,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use media::NodeId;
-use net::{Accepted, Acceptor, Full, Limits, Options, Places, Throttle};
+use net::{Accepted, Acceptor, Full, Limits, Options, Place, Places, Throttle};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
@@ -45,6 +45,9 @@ pub const SOCKET: Options = Options {
 /// Each subscription is a connection, and each child keeps a few more for bodies and states; a thousand is ten times what
 /// one node can feed with video. Many children may share an address, and strangers at one address leave room for them.
 const CONNECTIONS: Limits = Limits { total: 4_096, per_address: 3_072 };
+
+/// Of these, machines that join: they are strangers until they have shown a token.
+const JOINERS: Limits = Limits { total: 64, per_address: 8 };
 
 /// From accept to the end of the handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -103,6 +106,7 @@ impl Listener {
         let Self { mut acceptor, identity, desk, metrics } = self;
         let connections = TaskTracker::new();
         let (service, refusals) = (Arc::new(service), Arc::new(Throttle::sparse()));
+        let joiners = Places::new(JOINERS);
         loop {
             let refused = |_: Full| {
                 metrics.refused.inc();
@@ -113,16 +117,17 @@ impl Listener {
             };
             let (identity, desk, service) = (identity.clone(), desk.clone(), service.clone());
             let (refusals, metrics, drain) = (refusals.clone(), metrics.clone(), drain.clone());
+            let joiners = joiners.clone();
             connections.spawn(async move {
                 let Accepted { socket, peer, place } = accepted;
-                match handshake(socket, &identity, desk).await {
+                match handshake(socket, &identity, desk, || joiners.take(peer.ip())).await {
                     Ok(Caller::Child(stream, child, desk)) => {
                         let span = info_span!("child", node.id = %child, peer.addr = %peer);
                         metrics.connections.inc();
                         serve(stream, &child, service, desk, drain).instrument(span).await;
                         metrics.connections.dec();
                     }
-                    Ok(Caller::Joiner(stream, desk)) => {
+                    Ok(Caller::Joiner(stream, desk, _place)) => {
                         desk::serve_joiner(stream, peer.ip(), desk)
                             .instrument(info_span!("joiner", peer.addr = %peer))
                             .await;
@@ -150,7 +155,7 @@ enum Caller {
     /// A node of the cluster, by its name.
     Child(Judged<TlsStream>, NodeId, Option<Arc<dyn Desk>>),
     /// Somebody without a certificate.
-    Joiner(TlsStream, Arc<dyn Desk>),
+    Joiner(TlsStream, Arc<dyn Desk>, Place),
 }
 
 /// Who it is, or why nobody, in words.
@@ -158,6 +163,7 @@ async fn handshake(
     stream: TcpStream,
     identity: &Identity,
     desk: Option<Arc<dyn Desk>>,
+    place: impl FnOnce() -> Result<Place, Full>,
 ) -> Result<Caller, String> {
     // Frames are small writes in a row; Nagle's algorithm would hold them back.
     let _ = stream.set_nodelay(true);
@@ -168,20 +174,21 @@ async fn handshake(
         let start = start.map_err(|error| words(&error))?;
         let offered = start.client_hello().alpn();
         let joins = offered.is_some_and(|mut offered| offered.any(|protocol| protocol == JOIN_PROTOCOL));
-        let config = match (joins, &desk) {
-            (false, _) => identity.server_config(),
+        let (config, place) = match (joins, &desk) {
+            (false, _) => (identity.server_config(), None),
             (true, Some(desk)) if desk.lets_in() => {
-                Arc::new(identity.joining_config().map_err(|error| words(&error))?)
+                let place = place().map_err(|_| "too many would join the cluster at once".to_owned())?;
+                (Arc::new(identity.joining_config().map_err(|error| words(&error))?), Some(place))
             }
             (true, _) => return Err("it would join the cluster, and the authority is not here".to_owned()),
         };
         let stream = start.into_stream(config).await.map_err(|error| words(&error))?;
-        Ok((joins, stream))
+        Ok((place, stream))
     };
     let shaken = timeout(HANDSHAKE_TIMEOUT, shaken).await;
-    let (joins, stream) = shaken.map_err(|_| "it did not finish its handshake in time".to_owned())??;
-    if let (true, Some(desk)) = (joins, &desk) {
-        return Ok(Caller::Joiner(stream, desk.clone()));
+    let (joiner, stream) = shaken.map_err(|_| "it did not finish its handshake in time".to_owned())??;
+    if let (Some(place), Some(desk)) = (joiner, &desk) {
+        return Ok(Caller::Joiner(stream, desk.clone(), place));
     }
     let chain = stream.get_ref().1.peer_certificates().map(<[_]>::to_vec);
     let judged = Judged::new(stream, identity, chain.as_deref());

@@ -55,7 +55,8 @@ async fn own(
     let _came = timeout(patience, streams.wait_for(|streams| streams.contains_key(id))).await.is_ok();
     let stream = registry.get(id).ok_or_else(absent)?;
     let mut record = stream.record();
-    match timeout(OPENING_MAX, record.wait_for(Option::is_some)).await.map(|opened| opened.map(drop)) {
+    let opening = timeout(patience.max(OPENING_MAX), record.wait_for(Option::is_some));
+    match opening.await.map(|opened| opened.map(drop)) {
         Ok(Ok(())) => Ok(stream),
         Ok(Err(_)) => Err(absent()),
         Err(_) => Err(try_again(StatusCode::NOT_FOUND, "the stream is only starting", RETRY_AFTER_S)),

@@ -263,9 +263,9 @@ fn a_picture_that_is_announced_is_waited_for() {
     }
     assert_eq!(server.record(), None);
     encoder.picture = 100;
-    encoder.run_until(5.5).unwrap();
-    assert_eq!(server.record(), None, "a second and a half of it");
-    encoder.run_until(6.5).unwrap();
+    encoder.run_until(4.9).unwrap();
+    assert_eq!(server.record(), None, "less than a second of it");
+    encoder.run_until(5.2).unwrap();
     assert_eq!(server.record().unwrap().frame_rate, Some(25.0));
     assert_eq!(
         server.record().unwrap().tracks.iter().map(|track| &*track.name).collect::<Vec<_>>(),

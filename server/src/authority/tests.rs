@@ -142,13 +142,61 @@ fn what_is_no_request_is_refused_in_words_and_the_token_stays_good() {
     let home = tempfile::tempdir().unwrap();
     let (origin, edge) = (init(&home), files(&home, "edge"));
     let token = token(&origin, Some("edge1"));
-    let (_, request) = edge.prepare_to_join(&token, None).unwrap();
-    let broken = request.replace("BEGIN CERTIFICATE REQUEST", "BEGIN CERTIFICATE");
-    for wrong in ["", "{}", &broken, &request.replace("MI", "MJ")] {
+    let (_, good) = edge.prepare_to_join(&token, None).unwrap();
+    let good: JoinRequest = serde_json::from_str(&good).unwrap();
+    let with = |request: String| {
+        let shown = token.show(&asked(None, &request));
+        serde_json::to_string(&JoinRequest { shown, node: None, request }).unwrap()
+    };
+    let of_another_kind = with(good.request.replace("BEGIN CERTIFICATE REQUEST", "BEGIN CERTIFICATE"));
+    let damaged = with(good.request.replace("MI", "MJ"));
+    for wrong in ["", "{}", &of_another_kind, &damaged] {
         let refused = origin.let_in(wrong).unwrap_err();
         assert!(matches!(refused, LetInError::Malformed(_)), "{refused}");
     }
     join(&origin, &edge, &token, None).unwrap();
+}
+
+/// Threat: a node of the cluster answers in the authority's place, and asks for itself with what it was shown.
+#[test]
+fn what_one_machine_has_shown_lets_no_other_in() {
+    let home = tempfile::tempdir().unwrap();
+    let (origin, edge, thief) = (init(&home), files(&home, "edge"), files(&home, "thief"));
+    let token = token(&origin, Some("edge1"));
+    let (_, heard) = edge.prepare_to_join(&token, None).unwrap();
+    let (_, own) = thief.prepare_to_join(&token, None).unwrap();
+    let [heard, own]: [JoinRequest; 2] = [heard, own].map(|text| serde_json::from_str(&text).unwrap());
+    let stolen = JoinRequest { shown: heard.shown, ..own };
+    let refused = origin.let_in(&serde_json::to_string(&stolen).unwrap()).unwrap_err();
+    assert!(matches!(refused, LetInError::Token(TokenError::Unknown)), "{refused}");
+    join(&origin, &edge, &token, None).unwrap();
+}
+
+/// Threat: the node that is asked for a new certificate asks for one of its own, with our request.
+#[test]
+fn a_renewal_does_not_change_who_a_node_is() {
+    let home = tempfile::tempdir().unwrap();
+    let (origin, edge) = (init(&home), files(&home, "edge"));
+    join(&origin, &edge, &token(&origin, Some("edge1")), None).unwrap();
+    let of_another = origin.renew(&name("edge2"), &edge.renewal().unwrap()).unwrap();
+    let told = edge.finish_renewal(&of_another).unwrap_err().to_string();
+    assert_eq!(told, "the answer is a certificate of edge2");
+    assert_eq!(edge.identity().unwrap().unwrap().node(), &name("edge1"));
+}
+
+/// Of before it was written down who was let in.
+#[test]
+fn in_an_older_cluster_names_are_given_by_tokens_alone() {
+    let home = tempfile::tempdir().unwrap();
+    let (origin, edge) = (init(&home), files(&home, "edge"));
+    fs::remove_file(origin.path(ISSUED)).unwrap();
+    let refused = join(&origin, &edge, &token(&origin, None), Some("edge7")).unwrap_err();
+    assert!(matches!(refused, LetInError::Taken(_)), "{refused}");
+    join(&origin, &edge, &token(&origin, Some("edge7")), None).unwrap();
+    origin.rotate().unwrap();
+    let told = origin.finish_rotation(false).unwrap_err().to_string();
+    assert!(told.contains("older than the list"), "{told}");
+    origin.finish_rotation(true).unwrap();
 }
 
 #[test]
@@ -195,11 +243,17 @@ fn roots_change_in_two_steps_and_whoever_renews_in_between_goes_on() {
     edge.finish_renewal(&origin.renew(&name("edge1"), &edge.renewal().unwrap()).unwrap()).unwrap();
     assert!(edge.validity().unwrap().is_of_newest_root);
 
+    // One that is of the new root is put out all the same.
+    let stolen = files(&home, "stolen");
+    join(&origin, &stolen, &token(&origin, Some("stolen")), None).unwrap();
+    origin.revoke(&name("stolen")).unwrap();
+
     let told = origin.finish_rotation(false).unwrap_err().to_string();
     assert!(told.contains("still of the old root: late."), "{told}");
     origin.finish_rotation(true).unwrap();
     let last = origin.trust().unwrap().unwrap();
-    assert_eq!(last.list.roots.len(), 1);
+    assert_eq!((last.list.roots.len(), last.list.revoked()), (1, BTreeSet::from([name("stolen")])));
+    assert!(matches!(origin.renew(&name("stolen"), &stolen.renewal().unwrap()), Err(LetInError::Revoked(_))));
     for node in [&edge, &late] {
         node.adopt(&last.text).unwrap();
     }

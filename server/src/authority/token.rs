@@ -1,7 +1,8 @@
 //! Tokens: what an operator carries to a new machine instead of a key. Good once, for minutes.
 //!
 //! A token is a line: what names it, a secret, the fingerprint of the cluster's root, and where the authority's node listens.
-//! Of the secret only its digest is kept (`tokens/ID.json` beside the certificates). Taking one is the renaming of its file to
+//! The secret is never sent: any node of the cluster could answer in the authority's place, and would have it. What is sent is a
+//! proof that holds for one request alone. Of the secret only its digest is kept (`tokens/ID.json` beside the certificates). Taking one is the renaming of its file to
 //! `ID.used`, which succeeds once, however many try.
 
 use std::fmt;
@@ -12,10 +13,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use aws_lc_rs::hmac;
 use media::NodeId;
 use relay::Fingerprint;
 use serde::{Deserialize, Serialize};
-use subtle::ConstantTimeEq;
 
 use super::list::{hex, unhex};
 use super::sha256;
@@ -38,9 +39,10 @@ const FILE_BYTES_MAX: u64 = 4 * 1024;
 const REMEMBERED_MS: i64 = 24 * 3_600 * 1_000;
 
 /// As it is carried.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Token {
-    pub(crate) shown: Shown,
+    id: String,
+    secret: String,
     /// Of the root by which the authority's node is known.
     pub(crate) root: Fingerprint,
     /// `host:port`, in the order in which they are tried.
@@ -48,16 +50,17 @@ pub(crate) struct Token {
 }
 
 /// What a new machine shows of it.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Shown {
     id: String,
-    secret: String,
+    /// HMAC-SHA256 (RFC 2104) of what is asked for, by the digest of the secret; in hexadecimal digits.
+    proof: String,
 }
 
 /// Not the secret.
-impl fmt::Debug for Shown {
+impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shown").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Token").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -79,7 +82,7 @@ pub(crate) struct NoToken;
 
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { shown: Shown { id, secret }, root, addresses } = self;
+        let Self { id, secret, root, addresses } = self;
         write!(f, "{TOKEN_PREFIX}{id}{secret}{}@{}", hex(root), addresses.join(","))
     }
 }
@@ -105,11 +108,15 @@ impl FromStr for Token {
         if addresses.len() > ADDRESSES_MAX || !addresses.iter().all(is_address) {
             return Err(NoToken);
         }
-        Ok(Self {
-            shown: Shown { id: hex(id), secret: hex(secret) },
-            root: root.try_into().map_err(|_| NoToken)?,
-            addresses,
-        })
+        Ok(Self { id: hex(id), secret: hex(secret), root: root.try_into().map_err(|_| NoToken)?, addresses })
+    }
+}
+
+impl Token {
+    /// That whoever asks for `asked` has it.
+    pub(super) fn show(&self, asked: &str) -> Shown {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &sha256(self.secret.as_bytes()));
+        Shown { id: self.id.clone(), proof: hex(hmac::sign(&key, asked.as_bytes()).as_ref()) }
     }
 }
 
@@ -160,16 +167,16 @@ impl Tokens {
         let (mut id, mut secret) = ([0; ID_BYTES], [0; SECRET_BYTES]);
         getrandom::fill(&mut id).context("the system has no random numbers")?;
         getrandom::fill(&mut secret).context("the system has no random numbers")?;
-        let shown = Shown { id: hex(&id), secret: hex(&secret) };
+        let (id, secret) = (hex(&id), hex(&secret));
         let kept = Kept {
-            secret_sha256: hex(&sha256(shown.secret.as_bytes())),
+            secret_sha256: hex(&sha256(secret.as_bytes())),
             node: node.map(ToString::to_string),
             ends_ms: now_ms.saturating_add(i64::try_from(lasts.as_millis()).unwrap_or(i64::MAX)),
         };
-        let path = self.path(&shown.id, "json");
+        let path = self.path(&id, "json");
         write_whole(&path, PRIVATE, &serde_json::to_string(&kept)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
-        let token = Token { shown, root, addresses };
+        let token = Token { id, secret, root, addresses };
         ensure!(
             token.to_string().parse() == Ok(token.clone()),
             "an address of the token is none: HOST:PORT is one"
@@ -177,8 +184,8 @@ impl Tokens {
         Ok(token)
     }
 
-    /// Looks at a token that somebody shows, at a time in milliseconds since the Unix epoch.
-    pub(super) fn check(&self, shown: &Shown, now_ms: i64) -> Result<Good<'_>, TokenError> {
+    /// Looks at a token that somebody shows who asks for `asked`, at a time in milliseconds since the Unix epoch.
+    pub(super) fn check(&self, shown: &Shown, asked: &str, now_ms: i64) -> Result<Good<'_>, TokenError> {
         // A file's name is made of it.
         if unhex(&shown.id).is_none_or(|id| id.len() != ID_BYTES) {
             return Err(TokenError::Unknown);
@@ -191,10 +198,12 @@ impl Tokens {
             Some(kept) => (kept, false),
             None => (read("used").ok_or(TokenError::Unknown)?, true),
         };
-        let digest = hex(&sha256(shown.secret.as_bytes()));
-        if !bool::from(digest.as_bytes().ct_eq(kept.secret_sha256.as_bytes())) {
+        let (Some(digest), Some(proof)) = (unhex(&kept.secret_sha256), unhex(&shown.proof)) else {
             return Err(TokenError::Unknown);
-        }
+        };
+        // In constant time.
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &digest);
+        hmac::verify(&key, asked.as_bytes(), &proof).map_err(|_| TokenError::Unknown)?;
         if is_used {
             return Err(TokenError::Used);
         }
@@ -257,8 +266,11 @@ mod tests {
         tokens.make(Some(&"edge1".parse().unwrap()), Duration::from_secs(60), ROOT, addresses).unwrap()
     }
 
+    /// What a machine asks for.
+    const ASKED: &str = "a certificate for edge1";
+
     fn refused(tokens: &Tokens, shown: &Shown, now_ms: i64) -> TokenError {
-        tokens.check(shown, now_ms).map(drop).unwrap_err()
+        tokens.check(shown, ASKED, now_ms).map(drop).unwrap_err()
     }
 
     #[test]
@@ -268,28 +280,31 @@ mod tests {
         assert!(!token.to_string().contains(char::is_whitespace));
         let carried: Token = format!("{token}\n").parse().unwrap();
         assert_eq!(carried, token);
-        let (first, second) = (
-            tokens.check(&carried.shown, now_ms()).unwrap(),
-            tokens.check(&carried.shown, now_ms()).unwrap(),
-        );
+        let shown = carried.show(ASKED);
+        let (first, second) =
+            (tokens.check(&shown, ASKED, now_ms()).unwrap(), tokens.check(&shown, ASKED, now_ms()).unwrap());
         assert_eq!(first.node.as_ref().unwrap().as_str(), "edge1");
         first.take().unwrap();
         assert_eq!(second.take(), Err(TokenError::Used), "two at once");
-        assert_eq!(refused(&tokens, &carried.shown, now_ms()), TokenError::Used);
+        assert_eq!(refused(&tokens, &shown, now_ms()), TokenError::Used);
     }
 
     #[test]
     fn what_is_wrong_or_late_is_refused_and_says_nothing_of_others() {
         let (_home, tokens) = tokens();
-        let token = make(&tokens);
-        assert_eq!(refused(&tokens, &token.shown, now_ms() + 61_000), TokenError::Ended);
-        let wrong = Shown { secret: "0".repeat(32), ..token.shown.clone() };
-        assert_eq!(refused(&tokens, &wrong, now_ms()), TokenError::Unknown);
+        let shown = make(&tokens).show(ASKED);
+        assert_eq!(refused(&tokens, &shown, now_ms() + 61_000), TokenError::Ended);
+        for proof in ["", "ä", "00", &"0".repeat(64)] {
+            let wrong = Shown { proof: proof.to_owned(), ..shown.clone() };
+            assert_eq!(refused(&tokens, &wrong, now_ms()), TokenError::Unknown, "{proof:?}");
+        }
+        let other = tokens.check(&shown, "a certificate for somebody else", now_ms());
+        assert_eq!(other.map(drop).unwrap_err(), TokenError::Unknown, "who has heard it asks for another");
         for id in ["", "0000000000000000", "../../../etc/pas", "..", "ä"] {
-            let wrong = Shown { id: id.to_owned(), ..token.shown.clone() };
+            let wrong = Shown { id: id.to_owned(), ..shown.clone() };
             assert_eq!(refused(&tokens, &wrong, now_ms()), TokenError::Unknown, "{id}");
         }
-        assert!(tokens.check(&token.shown, now_ms()).is_ok(), "still good");
+        assert!(tokens.check(&shown, ASKED, now_ms()).is_ok(), "still good");
     }
 
     #[test]

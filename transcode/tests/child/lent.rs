@@ -117,10 +117,10 @@ async fn a_job_goes_to_another_node_when_there_is_no_room_for_it_here() {
     let mut here = encoders.place(job(), COST, &first).expect("it starts");
     let mut there = encoders.place(job(), COST, &second).expect("it is asked for");
     assert!(here.id().is_some() && there.id().is_none());
-    for child in [&mut here, &mut there] {
-        send_all(child, &clip);
-        until_it_works(child).await;
-    }
+    // Together: what is for a child waits until it is listened to, and a lender waits for a job for seconds only.
+    send_all(&mut here, &clip);
+    send_all(&mut there, &clip);
+    tokio::join!(until_it_works(&mut here), until_it_works(&mut there));
     assert!((first.cost() - COST).abs() < 1e-9 && second.cost() == 0.0);
     drop(here);
     drop(first);

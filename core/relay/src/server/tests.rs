@@ -60,7 +60,9 @@ impl Authority {
 async fn refusal<F: Future<Output = ()>>(server: &Identity, client: impl FnOnce(TcpStream) -> F) -> String {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let accepted = async { handshake(listener.accept().await.unwrap().0, server, None).await };
+    let accepted = async {
+        handshake(listener.accept().await.unwrap().0, server, None, || unreachable!("it is no desk")).await
+    };
     let client = async { client(TcpStream::connect(addr).await.unwrap()).await };
     match tokio::join!(accepted, client).0 {
         Err(why) => why,
