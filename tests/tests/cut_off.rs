@@ -145,6 +145,8 @@ fn a_node_that_is_cut_from_nats_plays_on_for_its_edges() -> Result<()> {
     scene.to_nats.cut();
     scene.a_is_lost()?;
     plays_on(&http, &scene.path, 3)?;
+    // For who has not read it before, too.
+    ensure!(live(&scene.edge2.viewer_http(), STREAM)? == scene.path);
     scene.to_nats.mend();
     all_there(&[&scene.a, &scene.b, &scene.edge1, &scene.edge2])?;
     ensure!(holder(&scene.edge2, STREAM)? == Some(before), "it was claimed anew");

@@ -45,6 +45,8 @@ struct Shared {
 struct Heard {
     nodes: BTreeMap<NodeId, (Node, Instant)>,
     streams: HashMap<StreamId, StreamEntry>,
+    /// Not heard any more, while streams are still theirs: who is cut off from the store alone can be read all the same.
+    lost: BTreeMap<NodeId, Node>,
     orders: BTreeMap<Key, Order>,
     /// When any node was last heard.
     newest: Option<Instant>,
@@ -54,6 +56,7 @@ struct Heard {
 #[derive(Debug, Clone)]
 pub struct Located {
     pub entry: StreamEntry,
+    /// As it was last heard.
     pub node: Option<Node>,
 }
 
@@ -161,12 +164,14 @@ impl Fleet {
         let now = Instant::now();
         let Some(value) = &change.value else {
             heard.nodes.retain(|id, _| id.as_str() != change.key.as_str());
+            heard.lost.retain(|id, _| id.as_str() != change.key.as_str());
             drop(heard);
             return self.tell();
         };
         match decode::<Node>(&change.key, value) {
             Ok(node) => {
                 heard.newest = Some(now);
+                heard.lost.remove(&node.id);
                 heard.nodes.insert(node.id.clone(), (node, now));
                 drop(heard);
                 self.tell();
@@ -208,9 +213,11 @@ impl Fleet {
         let is_dead = |at: Instant| newest.saturating_duration_since(at) >= SILENCE_DEAD;
         let dead: Vec<_> =
             heard.nodes.iter().filter(|(_, (_, at))| is_dead(*at)).map(|(id, _)| id.clone()).collect();
+        let Heard { nodes, streams, lost, .. } = &mut *heard;
         for id in &dead {
-            heard.nodes.remove(id);
+            lost.extend(nodes.remove(id).map(|(node, _)| (id.clone(), node)));
         }
+        lost.retain(|id, _| streams.values().any(|entry| entry.holder.node == *id));
         drop(heard);
         if !dead.is_empty() {
             self.tell();
@@ -309,7 +316,8 @@ impl Fleet {
     pub fn heard_of(&self, id: &StreamId) -> Option<Located> {
         let heard = self.lock();
         let entry = heard.streams.get(id)?.clone();
-        let node = heard.nodes.get(&entry.holder.node).map(|(node, _)| node.clone());
+        let holder = &entry.holder.node;
+        let node = heard.nodes.get(holder).map(|(node, _)| node).or_else(|| heard.lost.get(holder)).cloned();
         Some(Located { node: node.filter(|node| node.boot == entry.holder.boot), entry })
     }
 
