@@ -1,10 +1,27 @@
 //! A stream as it is at a moment: which renditions there are, and which segments of them have media.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 
 use crate::http::{Http, resolve};
+use crate::poll;
 use crate::server::Tidecast;
 use crate::strict::{MediaPlaylist, MultivariantPlaylist};
+
+/// The path of the playlist of a stream's picture, once there is one.
+///
+/// # Errors
+/// If there is none `within` that time, or a playlist breaks a rule.
+pub fn video_path(http: &Http, stream: &str, within: Duration) -> Result<String> {
+    let path = format!("/hls/{stream}/index.m3u8");
+    let text = poll::until("the first playlist", within, || {
+        let answer = http.get(&path)?;
+        Ok((answer.status == 200).then(|| answer.text()))
+    })?;
+    let variants = MultivariantPlaylist::parse(&text)?.variants;
+    Ok(resolve(&path, &variants.first().context("no variant")?.uri))
+}
 
 /// A stream with a picture, for whoever looks now and then.
 pub struct Watched {

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use harness::cluster::Cluster;
-use harness::http::{Http, resolve};
+use harness::http::Http;
 use harness::line::Line;
 use harness::nats::{Nats, NatsCluster};
 use harness::poll;
 use harness::publisher::Publisher;
 use harness::server::{Setup, Tidecast};
-use harness::strict::{MediaPlaylist, MultivariantPlaylist};
+use harness::strict::MediaPlaylist;
+use harness::watched::video_path;
 
 const STREAM: &str = "live/cam";
 const LIVE_MAX: Duration = Duration::from_secs(30);
@@ -20,19 +21,9 @@ const ELECTION_MAX: Duration = Duration::from_secs(40);
 /// A node that is not heard for twenty seconds is lost; also on a busy machine.
 const LOST_MAX: Duration = Duration::from_secs(60);
 
-fn multivariant(stream: &str) -> String {
-    format!("/hls/{stream}/index.m3u8")
-}
-
 /// The path of the video playlist, once there is one.
 fn live(http: &Http, stream: &str) -> Result<String> {
-    let path = multivariant(stream);
-    let text = poll::until("the first playlist", LIVE_MAX, || {
-        let answer = http.get(&path)?;
-        Ok((answer.status == 200).then(|| answer.text()))
-    })?;
-    let variants = MultivariantPlaylist::parse(&text)?.variants;
-    Ok(resolve(&path, &variants.first().context("no variant")?.uri))
+    video_path(http, stream, LIVE_MAX)
 }
 
 fn newest(http: &Http, path: &str) -> Result<u64> {

@@ -5,14 +5,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use harness::browser::Browser;
 use harness::cluster::Cluster;
-use harness::http::{Answer, Http, resolve};
+use harness::http::{Answer, Http};
 use harness::media::output_dir;
 use harness::nats::Nats;
 use harness::poll;
 use harness::publisher::Publisher;
 use harness::server::{End, Setup, Tidecast};
-use harness::strict::{MediaPlaylist, MultivariantPlaylist};
-use harness::watched::Watched;
+use harness::strict::MediaPlaylist;
+use harness::watched::{Watched, video_path};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -92,12 +92,7 @@ fn whep(http: &Http) -> Result<Answer> {
 
 /// The path of the video playlist, once there is one.
 fn live(http: &Http) -> Result<String> {
-    let text = poll::until("the first playlist", LIVE_MAX, || {
-        let answer = http.get(MULTIVARIANT)?;
-        Ok((answer.status == 200).then(|| answer.text()))
-    })?;
-    let variants = MultivariantPlaylist::parse(&text)?.variants;
-    Ok(resolve(MULTIVARIANT, &variants.first().context("no variant")?.uri))
+    video_path(http, STREAM, LIVE_MAX)
 }
 
 #[derive(Deserialize)]

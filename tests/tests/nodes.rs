@@ -11,8 +11,8 @@ use harness::nats::Nats;
 use harness::poll;
 use harness::publisher::Publisher;
 use harness::server::{Setup, Tidecast};
-use harness::strict::{MediaPlaylist, MultivariantPlaylist};
-use harness::watched::Watched;
+use harness::strict::MediaPlaylist;
+use harness::watched::{Watched, video_path};
 use serde::Deserialize;
 
 const STREAM: &str = "live/cam";
@@ -77,12 +77,7 @@ fn publisher(node: &Tidecast) -> Result<Publisher> {
 
 /// The path of the video playlist, once there is one.
 fn live(http: &Http) -> Result<String> {
-    let text = poll::until("the first playlist", LIVE_MAX, || {
-        let answer = http.get(MULTIVARIANT)?;
-        Ok((answer.status == 200).then(|| answer.text()))
-    })?;
-    let variants = MultivariantPlaylist::parse(&text)?.variants;
-    Ok(resolve(MULTIVARIANT, &variants.first().context("no variant")?.uri))
+    video_path(http, STREAM, LIVE_MAX)
 }
 
 fn playlist(http: &Http, path: &str) -> Result<MediaPlaylist> {

@@ -11,7 +11,8 @@ use harness::peer::{Papers, Peer};
 use harness::poll;
 use harness::publisher::Publisher;
 use harness::server::{End, Setup, Tidecast};
-use harness::strict::{MediaPlaylist, MultivariantPlaylist};
+use harness::strict::MediaPlaylist;
+use harness::watched::video_path;
 
 const STREAM: &str = "live/cam";
 const MULTIVARIANT: &str = "/hls/live/cam/index.m3u8";
@@ -21,12 +22,7 @@ const HEARD_MAX: Duration = Duration::from_secs(30);
 
 /// The path of the video playlist, once there is one.
 fn live(http: &Http) -> Result<String> {
-    let text = poll::until("the first playlist", LIVE_MAX, || {
-        let answer = http.get(MULTIVARIANT)?;
-        Ok((answer.status == 200).then(|| answer.text()))
-    })?;
-    let variants = MultivariantPlaylist::parse(&text)?.variants;
-    Ok(resolve(MULTIVARIANT, &variants.first().context("no variant")?.uri))
+    video_path(http, STREAM, LIVE_MAX)
 }
 
 /// The edge has media behind what it has now, and its last whole segment is the origin's, to the last byte.
