@@ -1,5 +1,6 @@
 //! Packages every stream of the registry, one task each, from the opening of its log to ENDLIST.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,8 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(2);
 pub struct Origin {
     registry: StreamRegistry,
     catalog: Catalog,
+    /// What the process before this one left behind, packaged as far as it is there.
+    restored: HashMap<SessionId, Packaging>,
 }
 
 /// Why packaging a stream stopped early. Ours to mend: ingest promises better.
@@ -36,12 +39,26 @@ pub enum PackageError {
 }
 
 impl Origin {
+    /// Streams that the registry has already are in `catalog` when this returns: whoever watched them before a restart finds
+    /// their playlists from the first request on.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub fn new(registry: StreamRegistry, catalog: Catalog) -> Self {
-        Self { registry, catalog }
+        let begun = registry.streams();
+        let restored = begun.values().filter_map(|stream| {
+            let _entered = span_of(stream).entered();
+            let record = stream.record().borrow().clone()?;
+            let mut packaging = Packaging::open(stream, &record, &catalog);
+            packaging.catch_up(stream).ok()?;
+            Some((stream.session(), packaging))
+        });
+        let restored = restored.collect();
+        Self { registry, catalog, restored }
     }
 
     /// Runs until `stop`. Streams that are open then stand still and do not end: another process may go on with them.
-    pub async fn run(self, stop: CancellationToken) {
+    pub async fn run(mut self, stop: CancellationToken) {
         let tasks = TaskTracker::new();
         let mut streams = self.registry.watch();
         let mut known: Vec<SessionId> = Vec::new();
@@ -49,9 +66,9 @@ impl Origin {
         loop {
             let now = streams.borrow_and_update().clone();
             for stream in now.values().filter(|stream| !known.contains(&stream.session())) {
-                let span = info_span!("stream", stream.id = %stream.id(), session = %stream.session());
-                let running = run(stream.clone(), self.catalog.clone(), stop.clone());
-                tasks.spawn(running.instrument(span));
+                let restored = self.restored.remove(&stream.session());
+                let running = run(stream.clone(), restored, self.catalog.clone(), stop.clone());
+                tasks.spawn(running.instrument(span_of(stream)));
             }
             known = now.values().map(|stream| stream.session()).collect();
             tokio::select! {
@@ -65,15 +82,20 @@ impl Origin {
     }
 }
 
-async fn run(stream: Arc<Stream>, catalog: Catalog, stop: CancellationToken) {
-    let mut record = stream.record();
-    // Closes when the publisher leaves before its log opened.
-    let opened = tokio::select! {
-        opened = record.wait_for(Option::is_some) => opened.ok().and_then(|record| record.clone()),
-        () = stop.cancelled() => return,
+async fn run(stream: Arc<Stream>, restored: Option<Packaging>, catalog: Catalog, stop: CancellationToken) {
+    let mut packaging = match restored {
+        Some(packaging) => packaging,
+        None => {
+            let mut record = stream.record();
+            // Closes when the publisher leaves before its log opened.
+            let opened = tokio::select! {
+                opened = record.wait_for(Option::is_some) => opened.ok().and_then(|record| record.clone()),
+                () = stop.cancelled() => return,
+            };
+            let Some(opened) = opened else { return };
+            Packaging::open(&stream, &opened, &catalog)
+        }
     };
-    let Some(opened) = opened else { return };
-    let mut packaging = Packaging::open(&stream, &opened, &catalog);
     let packaged = tokio::select! {
         packaged = packaging.run(&stream) => packaged,
         () = stop.cancelled() => return packaging.writer.abandon(),
@@ -105,6 +127,8 @@ struct Packaging {
     lanes: Vec<Lane>,
     /// The record that was last announced.
     announced: Option<Arc<StreamRecord>>,
+    /// Scratch.
+    frames: Vec<Frame>,
 }
 
 struct Lane {
@@ -146,29 +170,14 @@ impl Packaging {
             track: track.clone(),
             ended: false,
         });
-        Self { writer, lanes: lanes.collect(), announced: None }
+        Self { writer, lanes: lanes.collect(), announced: None, frames: Vec::new() }
     }
 
     async fn run(&mut self, stream: &Stream) -> Result<(), PackageError> {
         let mut boundaries = stream.boundaries();
-        let record = stream.record();
-        let mut frames = Vec::new();
         loop {
             boundaries.borrow_and_update();
-            for lane in &mut self.lanes {
-                if let Err(error) = lane.package(&mut self.writer, &mut frames) {
-                    if lane.track.record().derived.is_none() {
-                        return Err(error);
-                    }
-                    lane.give_up(&error, &mut self.writer);
-                }
-            }
-            if self.writer.index().is_watched() {
-                stream.segments().touch();
-            }
-            // Cloned: the publisher must not wait for a lock while playlists are rendered.
-            let current = record.borrow().clone();
-            self.announce(current.as_ref());
+            self.catch_up(stream)?;
             if self.lanes.iter().all(|lane| lane.ended) {
                 return Ok(());
             }
@@ -176,6 +185,25 @@ impl Packaging {
                 return Ok(());
             }
         }
+    }
+
+    /// Packages what the log has.
+    fn catch_up(&mut self, stream: &Stream) -> Result<(), PackageError> {
+        for lane in &mut self.lanes {
+            if let Err(error) = lane.package(&mut self.writer, &mut self.frames) {
+                if lane.track.record().derived.is_none() {
+                    return Err(error);
+                }
+                lane.give_up(&error, &mut self.writer);
+            }
+        }
+        if self.writer.index().is_watched() {
+            stream.segments().touch();
+        }
+        // Cloned: the publisher must not wait for a lock while playlists are rendered.
+        let current = stream.record().borrow().clone();
+        self.announce(current.as_ref());
+        Ok(())
     }
 
     /// Passes on what the record says of a live stream, and later its restamped bandwidth.
@@ -237,6 +265,10 @@ impl Lane {
     }
 }
 
+fn span_of(stream: &Stream) -> Span {
+    info_span!("stream", stream.id = %stream.id(), session = %stream.session())
+}
+
 /// What is made for WebRTC needs no boxes.
 fn is_packaged(track: &TrackRecord) -> bool {
     !track.derived.is_some_and(|derived| derived.for_webrtc)
@@ -244,4 +276,61 @@ fn is_packaged(track: &TrackRecord) -> bool {
 
 fn rendition_name(name: &str) -> RenditionName {
     name.parse().expect("the names of renditions are our own")
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use hls::State;
+    use media::codec::aac;
+    use media::{CodecConfig, StreamId, TrackId};
+    use relay::{Boundary, Live};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_there_before_the_origin_is_in_the_catalog_at_once() {
+        let registry = StreamRegistry::default();
+        let (id, session) = (StreamId::new("live", "cam").unwrap(), SessionId::from_random(7));
+        let mut stream = registry.open(id.clone(), session).unwrap();
+        let aac_lc = aac::Config::parse(Bytes::from_static(&[0x11, 0x90])).unwrap();
+        let mut tracks = stream.open(StreamRecord {
+            session,
+            epoch: 2,
+            part_hold_back_ms: 1536,
+            frame_rate: None,
+            tracks: vec![TrackRecord {
+                id: TrackId(0),
+                name: "a".into(),
+                codec: CodecConfig::Aac(aac_lc),
+                part_target_ms: 512,
+                reorder_delay: 0,
+                derived: None,
+            }],
+            live: None,
+        });
+        let track = &mut tracks[0];
+        track.open_group(0, 0);
+        for msn in 0..2 {
+            track.push_boundary(&Boundary {
+                msn,
+                part: 0,
+                start: 96_000 * i64::try_from(msn).unwrap(),
+                program_date_time_ms: 1_800_000_000_000,
+                discontinuity_sequence: 0,
+                independent: true,
+                gap: Some(96_000),
+            });
+        }
+        stream.go_live(Live {
+            target_duration_s: 3,
+            window_ms: 21_000,
+            bandwidth: vec![relay::Bandwidth::default()],
+        });
+
+        let catalog = Catalog::new(hls::Metrics::default());
+        let _origin = Origin::new(registry, catalog.clone());
+
+        assert_eq!(catalog.get(&id).unwrap().state(), State::Live);
+    }
 }
