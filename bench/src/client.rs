@@ -11,12 +11,12 @@ use crate::http::{Answer, Head};
 /// Room for a head; bodies are read past it.
 const BUFFER_BYTES: usize = 1024;
 
-/// Viewers that share an address: as many as the server must expect behind one.
-const VIEWERS_PER_ADDRESS: usize = 20;
+/// Of those who share one: as many as the server must expect.
+const CLIENTS_PER_ADDRESS: usize = 20;
 
-/// The address of the viewer with this number. Viewers come from many, and loopback has sixteen million.
-pub(crate) fn address_of_viewer(number: usize) -> Ipv4Addr {
-    let [.., high, low] = (number / VIEWERS_PER_ADDRESS + 1).to_be_bytes();
+/// The address of the client with this number. They come from many, and loopback has sixteen million.
+pub(crate) fn address_of(number: usize) -> Ipv4Addr {
+    let [.., high, low] = (number / CLIENTS_PER_ADDRESS + 1).to_be_bytes();
     Ipv4Addr::new(127, 1, high, low)
 }
 

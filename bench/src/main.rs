@@ -13,12 +13,14 @@
 //!   rungs             the release binary with an encoder, beside itself without
 //!   whep              the release binary with a crowd of viewers by WebRTC
 //!   placement         in this process: the edges of a large cluster
+//!   control-plane     the release binary in a cluster with a real NATS
 //!   soak              the release binary for an hour, under a load that comes and goes; only when it is named
 //!
 //! CPU time, not wall time, wherever the question allows it: other work on the machine then disturbs little. What is
 //! compared is measured in turn within one run. Each benchmark prints a table; one missed target makes exit code 1.
 
 mod client;
+mod control_plane;
 mod edge_egress;
 mod held;
 mod http;
@@ -82,6 +84,11 @@ const BENCHMARKS: &[Benchmark] = &[
         name: "placement",
         about: "CPU time to choose the edge of every stream of a large cluster, and again when one is gone",
         run: placement::run,
+    },
+    Benchmark {
+        name: "control-plane",
+        about: "messages at NATS for each live stream, with long parts and short ones",
+        run: control_plane::run,
     },
     Benchmark {
         name: "edge-egress",
@@ -159,7 +166,7 @@ fn main() -> ExitCode {
     let options = Options::parse();
     if options.list {
         for Benchmark { name, about, .. } in BENCHMARKS {
-            println!("{name:14} {about}");
+            println!("{name:15} {about}");
         }
         return ExitCode::SUCCESS;
     }

@@ -200,6 +200,17 @@ impl Tidecast {
         Self::start_in(data_dir, &[("ROLES", "edge"), ("UPSTREAM", &format!("https://{relay}")), CROWD])
     }
 
+    /// In a cluster whose nodes find each other by NATS.
+    pub(crate) fn start_member(
+        cluster: &Cluster,
+        name: &str,
+        nats: &str,
+        settings: &[(&str, &str)],
+    ) -> Result<Self> {
+        let settings: Vec<_> = settings.iter().copied().chain([("CLUSTER__NATS", nats)]).collect();
+        Self::start_in(cluster.join(name)?, &settings)
+    }
+
     fn start_in(data_dir: TempDir, settings: &[(&str, &str)]) -> Result<Self> {
         let log = data_dir.path().join("log");
         let mut command = Command::new(binary()?);

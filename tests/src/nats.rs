@@ -18,6 +18,7 @@ const READY_MAX: Duration = Duration::from_secs(10);
 pub struct Nats {
     process: Process,
     address: SocketAddr,
+    monitor: SocketAddr,
     dir: TempDir,
 }
 
@@ -25,10 +26,12 @@ impl Nats {
     /// # Errors
     /// If `scripts/setup.sh test` has not installed it, or it does not start.
     pub fn start() -> Result<Self> {
-        // The port is free for as long as nobody else asks for one.
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        // The ports are free for as long as nobody else asks for one.
+        let sockets = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
+        let [address, monitor] = [sockets[0].local_addr()?, sockets[1].local_addr()?];
+        drop(sockets);
         let dir = TempDir::new()?;
-        Ok(Self { process: spawn(address, &dir)?, address, dir })
+        Ok(Self { process: spawn(address, monitor, &dir)?, address, monitor, dir })
     }
 
     #[must_use]
@@ -39,6 +42,16 @@ impl Nats {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Messages that clients have sent to it and been sent by it since it began.
+    ///
+    /// # Errors
+    /// If it does not tell.
+    pub fn messages(&self) -> Result<u64> {
+        let told: serde_json::Value = serde_json::from_slice(&Http::new(self.monitor).get_ok("/varz")?.body)?;
+        let count = |name: &str| told[name].as_u64().with_context(|| format!("no {name} in {told}"));
+        Ok(count("in_msgs")? + count("out_msgs")?)
     }
 
     /// Ends it without asking. What it has on disk stays.
@@ -62,7 +75,7 @@ impl Nats {
     /// # Errors
     /// If it does not start.
     pub fn start_again(&mut self) -> Result<()> {
-        self.process = spawn(self.address, &self.dir)?;
+        self.process = spawn(self.address, self.monitor, &self.dir)?;
         Ok(())
     }
 }
@@ -169,9 +182,10 @@ fn program() -> Result<PathBuf> {
     Ok(program)
 }
 
-fn spawn(address: SocketAddr, dir: &TempDir) -> Result<Process> {
+fn spawn(address: SocketAddr, monitor: SocketAddr, dir: &TempDir) -> Result<Process> {
     let mut command = Command::new(program()?);
-    command.args(["-a", &address.ip().to_string(), "-p", &address.port().to_string(), "-js", "-sd"]);
+    let [port, monitor] = [address, monitor].map(|address| address.port().to_string());
+    command.args(["-a", &address.ip().to_string(), "-p", &port, "-m", &monitor, "-js", "-sd"]);
     let process = Process::spawn("nats-server", command.arg(dir.path()))?;
     process.wait_for("line that it is ready", READY_MAX, |line| {
         line.contains("Server is ready").then_some(())

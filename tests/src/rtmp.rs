@@ -52,12 +52,20 @@ impl Rtmp {
         Ok(Self { socket, chunk_bytes: 128, heard: Vec::new() })
     }
 
-    /// Everything up to a publication that the server accepted.
+    /// Everything up to a publication that the server accepted, from 127.0.0.1.
     ///
     /// # Errors
     /// If it does not accept.
     pub fn publish(server: SocketAddr, app: &str, name_and_key: &str) -> Result<Self> {
-        let mut rtmp = Self::connect(server)?;
+        Self::publish_from(Ipv4Addr::LOCALHOST, server, app, name_and_key)
+    }
+
+    /// As [`Rtmp::publish`], from any address of this machine.
+    ///
+    /// # Errors
+    /// As [`Rtmp::publish`].
+    pub fn publish_from(source: Ipv4Addr, server: SocketAddr, app: &str, name_and_key: &str) -> Result<Self> {
+        let mut rtmp = Self::connect_from(source, server)?;
         rtmp.raw(&opening(app, name_and_key))?;
         rtmp.hear("NetStream.Publish.Start")?;
         rtmp.set_chunk_bytes(65_536)?;

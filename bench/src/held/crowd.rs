@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
-use crate::client::{Client, address_of_viewer};
+use crate::client::{Client, address_of};
 use crate::playlist;
 
 /// MSN and number.
@@ -39,7 +39,7 @@ impl Crowd {
         let mut this = Self { runtime, viewers: JoinSet::new(), answers: Arc::default() };
         let playlist: Arc<str> = playlist.into();
         for number in 0..viewers {
-            let client = this.runtime.block_on(Client::open(server, address_of_viewer(number), None))?;
+            let client = this.runtime.block_on(Client::open(server, address_of(number), None))?;
             let (playlist, answers) = (Arc::clone(&playlist), Arc::clone(&this.answers));
             this.viewers.spawn_on(follow(client, playlist, answers), this.runtime.handle());
         }

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use super::publishers::Stage;
 use super::script::{rng, seconds};
-use crate::client::{Client, address_of_viewer};
+use crate::client::{Client, address_of};
 use crate::playlist;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +91,7 @@ pub(crate) async fn watch(server: SocketAddr, stage: Arc<Stage>, tally: Arc<Tall
     let kinds = AUDIENCE.iter().flat_map(|(kind, count)| std::iter::repeat_n(*kind, *count));
     let mut seats = JoinSet::new();
     for (number, kind) in kinds.enumerate() {
-        let viewer = Viewer { server, from: address_of_viewer(number), kind, tally: Arc::clone(&tally) };
+        let viewer = Viewer { server, from: address_of(number), kind, tally: Arc::clone(&tally) };
         let (stage, mut rng) = (Arc::clone(&stage), rng(seed, "viewer", number));
         seats.spawn(async move {
             loop {

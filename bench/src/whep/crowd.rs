@@ -15,7 +15,7 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{interval, sleep};
 
 use super::viewer::{Buffer, Offered, Seen, Watched, buffer};
-use crate::client::{Client, address_of_viewer};
+use crate::client::{Client, address_of};
 
 /// For all of a join to have their first packet.
 const CONNECTED_MAX: Duration = Duration::from_secs(30);
@@ -178,7 +178,7 @@ async fn join(
     watched: Option<sync::Sender<Watched>>,
     buffer: Buffer,
 ) -> Result<Joined> {
-    let from = address_of_viewer(number);
+    let from = address_of(number);
     let offered = Offered::new(from, identity)?;
     let mut client = Client::open(server, from, None).await?;
     let began = Instant::now();
