@@ -23,7 +23,7 @@ use relay::StreamRegistry;
 use serde::Serialize;
 
 use crate::admission::{Admission, Answer, Takes, judge};
-use crate::alternates::Alternates;
+use crate::alternates::{Alternates, widened};
 use crate::audience::Audience;
 use crate::connect::{self, Backstage};
 use crate::endpoint::Endpoint;
@@ -47,6 +47,8 @@ pub(crate) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// What phones offer to install (RFC 2585, §4.1, names `application/pkix-cert`, which iOS does not).
 const X509_CERTIFICATE: HeaderValue = HeaderValue::from_static("application/x-x509-ca-cert");
 const NOT_FOUND_BRIEFLY: HeaderValue = HeaderValue::from_static("public, max-age=1");
+/// In a policy.
+const ANY_SERVER: &str = "https: http:";
 
 /// The longest viewing token: a signed claim or two in base64 fits many times.
 const TOKEN_BYTES_MAX: usize = 1_024;
@@ -418,10 +420,11 @@ impl Site {
     fn page(&self, page: Page, headers: &HeaderMap) -> Response<Bytes> {
         let mut response = asset(player_demo::page(page), headers);
         let policy = player_demo::content_security_policy(page);
-        let alternates = self.alternates();
-        let policy = match alternates.origins() {
-            [] => Ok(HeaderValue::from_static(policy)),
-            _ => HeaderValue::try_from(alternates.allowed_in(policy)),
+        let policy = match (self.alternates.origins(), &self.neighbours) {
+            // A page stays open for longer than nodes do: it turns to such as come after it.
+            ([], Some(_)) => HeaderValue::try_from(widened(policy, ANY_SERVER)),
+            ([], None) => Ok(HeaderValue::from_static(policy)),
+            (origins, _) => HeaderValue::try_from(widened(policy, &origins.join(" "))),
         };
         let policy = policy.expect("origins are of characters that a header may have");
         response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);

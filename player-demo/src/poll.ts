@@ -51,6 +51,9 @@ export class Poller<T> {
   /** `now()` while a question was under way: its answer may be older than what the caller knows. */
   private askAgain = false;
   private stopped = true;
+  /** Of the question that is under way. */
+  private limit = new AbortController();
+  private limitTimer: number | undefined;
 
   /** Where to ask is looked up before each question, if it may change. */
   constructor(
@@ -66,12 +69,19 @@ export class Poller<T> {
     });
   }
 
-  /** Asks at once, even in a hidden tab. */
-  now(): void {
+  /** Asks at once, even in a hidden tab. Of a question under way the answer is waited for no longer than `within` from now. */
+  now(within?: number): void {
     this.stopped = false;
     clearTimeout(this.timer);
     if (this.asking) this.askAgain = true;
     else void this.ask();
+    if (within !== undefined) this.hurry(within);
+  }
+
+  private hurry(within: number): void {
+    const { limit } = this;
+    clearTimeout(this.limitTimer);
+    this.limitTimer = window.setTimeout(() => limit.abort(), within);
   }
 
   /** Asks no more, until `now()`; an answer under way is dropped. */
@@ -84,8 +94,11 @@ export class Poller<T> {
   private async ask(): Promise<void> {
     this.asking = true;
     this.askAgain = false;
+    this.limit = new AbortController();
+    this.hurry(ANSWER_TIMEOUT);
     const outcome = await this.fetch();
     this.asking = false;
+    clearTimeout(this.limitTimer);
     if (this.stopped) return;
     try {
       if ("answer" in outcome) {
@@ -107,7 +120,7 @@ export class Poller<T> {
       const response = await fetch(typeof this.address === "string" ? this.address : this.address(), {
         headers: { ...this.handlers.headers?.(), ...(this.last ? { "If-None-Match": this.last.etag } : {}) },
         cache: "no-store",
-        signal: AbortSignal.timeout(ANSWER_TIMEOUT),
+        signal: this.limit.signal,
       });
       const serverTime = Date.parse(response.headers.get("Date") ?? "") || Date.now();
       if (response.status === 304 && this.last) return { answer: this.last.answer, serverTime };

@@ -90,7 +90,7 @@ await run(async (browser) => {
 
   for (let since = await now(), number = 1; ; number += 1) {
     const seen = await Promise.all(players.map(({ name, page, problems }) => saw(name, page, problems, since[name], number)));
-    tell("seen", { players: seen });
+    tell("seen", { number, players: seen });
     since = await now();
   }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 ///
 /// # Errors
 /// Of the first that it did not survive.
-pub fn survive(strike: impl Fn(u64) -> Result<()>) -> Result<()> {
+pub fn survive(mut strike: impl FnMut(u64) -> Result<()>) -> Result<()> {
     let number = |name| env::var(name).map_or(Ok(1), |number| number.parse::<u64>());
     let first = number("CHAOS_FIRST")?;
     for seed in first..first + number("CHAOS_SEEDS")? {

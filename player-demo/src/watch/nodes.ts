@@ -6,39 +6,57 @@ import { NODES_ADDRESS, type Nodes } from "../api.ts";
 /** A server that does not answer by then is not waited for, in milliseconds. */
 const TOLD_WITHIN = 1500;
 
+/** Asked for again after that: servers come and go while a stream is watched. */
+const TOLD_FOR = 15_000;
+
 export class NodeList {
-  /** The server this page came from first; addresses there need no origin. */
+  /** The one that is asked now is the first that was told of; "" is where this page came from. */
   private origins = [""];
   private current = 0;
   /** How many have failed since one answered. */
   private failed = 0;
+  /** Who told of the others, and when. */
+  private told = { by: "", at: Number.NEGATIVE_INFINITY };
   /** By the server this page came from. */
   prefer: "hls" | "webrtc" | null = null;
+
+  /** `own`: how others call the server this page came from. */
+  constructor(private readonly own: string) {}
 
   /** To be put before a path. */
   get origin(): string {
     return this.origins[this.current] ?? "";
   }
 
-  /** Learns of the others. Without an answer there are none. */
+  get hasOthers(): boolean {
+    return this.origins.length > 1;
+  }
+
+  /** Learns of the others. Without an answer there are none but those that are known. */
   async load(): Promise<void> {
+    const by = this.origin;
+    this.told = { by, at: performance.now() };
     try {
-      const response = await fetch(NODES_ADDRESS, { signal: AbortSignal.timeout(TOLD_WITHIN) });
+      const response = await fetch(by + NODES_ADDRESS, { signal: AbortSignal.timeout(TOLD_WITHIN) });
       if (!response.ok) return;
       const { alternates, prefer } = (await response.json()) as Nodes;
-      this.learn(alternates);
-      this.prefer = prefer ?? null;
+      if (by === this.origin) this.learn(alternates);
+      if (by === "") this.prefer = prefer ?? null;
     } catch {
       // The server is not there; polling finds out, and tells it.
     }
   }
 
+  /** From the one that is asked now. */
   learn(alternates: string[]): void {
-    this.origins = ["", ...alternates];
+    const others = alternates.map((origin) => (origin === this.own ? "" : origin));
+    this.origins = [...new Set([this.origin, ...others, ""])];
+    this.current = 0;
   }
 
   answered(): void {
     this.failed = 0;
+    if (this.told.by !== this.origin || performance.now() - this.told.at > TOLD_FOR) void this.load();
   }
 
   /** Turns to the next one; true if it has not failed like this one, and so is worth asking at once. */

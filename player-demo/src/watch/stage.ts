@@ -46,6 +46,9 @@ const SETTLED_AFTER = 10_000;
 /** No picture for this long although the server says live: start over. Longer than a publisher may be gone. */
 const STALLED_MAX = 30_000;
 
+/** A server that has left a picture standing still answers by then, or another one is asked, in milliseconds. */
+const ANSWER_WITHIN = 3000;
+
 /** How often latency is looked after and numbers are shown, in milliseconds. */
 const TICK = 250;
 
@@ -75,7 +78,7 @@ export interface Surroundings {
 let name: StreamName = { app: "", stream: "" };
 let surroundings: Surroundings = { render: () => {}, tick: () => {} };
 let poller: Poller<Stream>;
-const nodes = new NodeList();
+const nodes = new NodeList(location.origin);
 let model: Model = initial;
 let player: Player | null = null;
 const kept = keptFor("localStorage");
@@ -242,7 +245,7 @@ function onWaiting(): void {
   watchForStall();
   send({ type: "playback", playback: "stalled" });
   // It may be the server; then another one has the same.
-  poller.now();
+  poller.now(nodes.hasOthers ? ANSWER_WITHIN : undefined);
 }
 
 /** A picture that is paused, or was never there, is told of by the element. */

@@ -2,14 +2,16 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { NodeList, isNodeTrouble } from "../../src/watch/nodes.ts";
 
+const OWN = "https://edge1.example";
+
 test("a page stays with its own server while there is no other", () => {
-  const nodes = new NodeList();
+  const nodes = new NodeList(OWN);
   assert.equal(nodes.next(), false);
   assert.equal(nodes.origin, "");
 });
 
 test("servers are asked in turn, and the first one again after the last", () => {
-  const nodes = new NodeList();
+  const nodes = new NodeList(OWN);
   nodes.learn(["https://edge2.example", "https://edge3.example"]);
   const asked = [0, 1, 2, 3].map(() => {
     const { origin } = nodes;
@@ -20,11 +22,34 @@ test("servers are asked in turn, and the first one again after the last", () => 
 });
 
 test("when all have failed there is a pause, not a storm", () => {
-  const nodes = new NodeList();
+  const nodes = new NodeList(OWN);
   nodes.learn(["https://edge2.example", "https://edge3.example"]);
   assert.deepEqual([nodes.next(), nodes.next(), nodes.next(), nodes.next()], [true, true, false, false]);
   nodes.answered();
   assert.equal(nodes.next(), true);
+});
+
+test("the next server tells of others, and of the one that the page came from", () => {
+  const nodes = new NodeList(OWN);
+  nodes.learn(["https://edge2.example"]);
+  nodes.next();
+  nodes.learn([OWN, "https://edge3.example"]);
+  assert.equal(nodes.origin, "https://edge2.example");
+  const asked = [1, 2, 3].map(() => {
+    nodes.next();
+    return nodes.origin;
+  });
+  assert.deepEqual(asked, ["", "https://edge3.example", "https://edge2.example"]);
+});
+
+test("the server that the page came from is asked again at last, even if no other speaks of it", () => {
+  const nodes = new NodeList(OWN);
+  nodes.learn(["https://edge2.example"]);
+  nodes.next();
+  nodes.learn(["https://edge3.example"]);
+  nodes.next();
+  nodes.next();
+  assert.equal(nodes.origin, "");
 });
 
 test("a refusal that any server would give is no reason to leave this one", () => {
