@@ -86,6 +86,8 @@ pub(crate) struct Counts {
     /// Segments that had to end without a keyframe.
     pub(crate) segments_forced: u64,
     pub(crate) discontinuities: u64,
+    /// Of them those that are the publisher's wish: another size, or another encoder.
+    pub(crate) reconfigured: u64,
     /// Units that belong to no part: theirs was given up as a gap, or lies in a hole of the timeline.
     pub(crate) late_units: u64,
 }
@@ -285,6 +287,7 @@ impl Cutter {
         let cut = self.decide(&unit, broken || config.is_some());
         self.open_group(&unit, cut, out);
         if let Some(codec) = config {
+            self.counts.reconfigured += u64::from(!broken);
             out.push(Entry::Config { codec, dts: unit.dts });
         }
         self.cut(cut, unit.dts, unit.key, false, out);

@@ -364,7 +364,8 @@ impl Health {
     }
 
     fn timestamps_jumped(&self) -> Option<String> {
-        let jumps = self.since(HEALTH_SAMPLES_MAX, |counts| counts.discontinuities);
+        let jumps = self
+            .since(HEALTH_SAMPLES_MAX, |counts| counts.discontinuities.saturating_sub(counts.reconfigured));
         (jumps > 0).then(|| {
             let times = if jumps == 1 { "once".to_owned() } else { format!("{jumps} times") };
             format!(
@@ -396,8 +397,10 @@ impl Health {
 fn rare_codec(now: &Circumstances) -> Option<String> {
     let (codec, who) = match now.video_codec? {
         VideoCodec::H264 => return None,
-        VideoCodec::H265 => ("HEVC", "Firefox and many phones and computers cannot show"),
-        VideoCodec::Av1 => ("AV1", "Firefox and many phones and computers cannot show"),
+        VideoCodec::H265 => ("HEVC", "browsers on many phones and computers cannot show"),
+        VideoCodec::Av1 => {
+            ("AV1", "iPhones, but for the newest, and many older phones and computers cannot show")
+        }
         VideoCodec::Vp9 => ("VP9", "iPhones and Safari cannot show by HLS"),
         VideoCodec::Vp8 => ("VP8", "viewers by HLS cannot be shown"),
     };

@@ -385,6 +385,7 @@ fn another_configuration_is_a_discontinuity() {
         _ => None,
     });
     assert_eq!(boundaries.take(2).collect::<Vec<_>>(), [(0, 0, 0), (1, 1, 200)]);
+    assert_eq!(cutter.counts(), Counts { discontinuities: 1, reconfigured: 1, ..Counts::default() });
 }
 
 proptest! {

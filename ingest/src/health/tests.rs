@@ -196,6 +196,11 @@ fn jumps_of_the_clock_and_long_parts_are_told_while_they_are_recent() {
     assert!(studio.run(1).warned().contains("jumped once"));
     assert!(studio.run(HEALTH_SAMPLES_MAX as u32).is_well());
 
+    // A browser that begins small, or a phone that is turned.
+    studio.now.counts.discontinuities += 1;
+    studio.now.counts.reconfigured += 1;
+    assert!(studio.run(1).is_well());
+
     studio.now.counts.parts_over_target = 2;
     assert!(studio.run(1).is_well());
     studio.now.counts.parts_over_target = 9;
@@ -230,8 +235,8 @@ fn what_some_devices_cannot_play_is_told_and_what_could_be_better_is_a_hint() {
     assert!(studio.run(1).warned().contains("8-bit 4:2:0"));
 
     for (codec, has_ladder, told) in [
-        (VideoCodec::H265, false, ["The video is HEVC, which Firefox", "they see nothing"]),
-        (VideoCodec::Av1, true, ["The video is AV1, which Firefox", "they see the renditions in H.264"]),
+        (VideoCodec::H265, false, ["The video is HEVC, which browsers on many", "they see nothing"]),
+        (VideoCodec::Av1, true, ["The video is AV1, which iPhones", "they see the renditions in H.264"]),
         (VideoCodec::Vp9, true, ["The video is VP9, which iPhones", "they see the renditions in H.264"]),
         (
             VideoCodec::Vp8,

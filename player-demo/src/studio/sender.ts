@@ -22,7 +22,7 @@ const LAYERS = [
   { rid: "f", scale: 1, share: 1 },
 ];
 
-/** This browser has no encoder of H.264. */
+/** This browser has no encoder for what can be sent. */
 export class NoCodec extends Error {}
 
 export class Sender {
@@ -35,7 +35,7 @@ export class Sender {
     for (const track of media.getTracks()) {
       const encodings = track.kind === "video" ? encodingsOf(wishes) : [{}];
       const transceiver = this.peer.addTransceiver(track, { direction: "sendonly", streams: [media], sendEncodings: encodings });
-      if (track.kind === "video") preferH264(transceiver);
+      if (track.kind === "video") prefer(transceiver);
       this.transceivers.set(track.kind, transceiver);
     }
     this.hint(wishes.hint);
@@ -102,11 +102,15 @@ function encodingsOf({ bitrateMax, layered }: Wishes): RTCRtpEncodingParameters[
   return LAYERS.map(({ rid, scale, share }) => ({ rid, scaleResolutionDownBy: scale, maxBitrate: Math.round(bitrateMax * share) }));
 }
 
-/** Everybody can be shown H.264 as it is; retransmission goes with it. */
-function preferH264(transceiver: RTCRtpTransceiver): void {
+/** As the server likes them: everybody can be shown H.264 as it is, most VP9, and VP8 only where pictures are made anew. */
+const CODECS = ["h264", "vp9", "vp8"];
+
+/** Retransmission goes with each. */
+function prefer(transceiver: RTCRtpTransceiver): void {
   const codecs = RTCRtpSender.getCapabilities("video")?.codecs ?? [];
-  const known = codecs.filter(({ mimeType }) => /^video\/(H264|rtx)$/i.test(mimeType));
-  if (!known.some(({ mimeType }) => /H264$/i.test(mimeType))) throw new NoCodec("no H.264");
+  const named = (name: string) => codecs.filter(({ mimeType }) => mimeType.toLowerCase() === `video/${name}`);
+  const known = CODECS.flatMap(named);
+  if (known.length === 0) throw new NoCodec(`none of ${CODECS.join(", ")}`);
   // Firefox before 128 does not know it, and offers H.264 by itself.
-  transceiver.setCodecPreferences?.(known);
+  transceiver.setCodecPreferences?.([...known, ...named("rtx")]);
 }

@@ -59,7 +59,7 @@ export function fault(fault: Fault): string {
         "Its firewall must let UDP through to that port; behind NAT it must be forwarded, and webrtc.public set. Some company networks block all UDP."
       );
     case "no-codec":
-      return "This browser cannot encode H.264, which the studio sends. A current Chrome, Edge or Safari can.";
+      return "This browser can encode none of H.264, VP9 and VP8, which the studio sends. A current Chrome, Edge, Firefox or Safari can.";
     case "refused":
       return refused(fault.status, fault.words);
   }

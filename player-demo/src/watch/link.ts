@@ -8,6 +8,9 @@ export interface Link {
   /** Share of the packets of the last seconds that never came, 0 to 1. */
   loss: number | null;
   jitter: number | null;
+  /** Pictures shown so far, and left out. Firefox counts none in the element of a session. */
+  frames: number;
+  droppedFrames: number;
   freezes: number;
   frozenFor: number;
   /** Bits per second over the last seconds, pictures and sound. */
@@ -63,6 +66,8 @@ export class Meter {
       roundTrip: pair.roundTrip,
       loss: lost + came > 0 ? lost / (lost + came) : null,
       jitter: (video ?? audio)?.jitter ?? null,
+      frames: video?.framesDecoded ?? 0,
+      droppedFrames: video?.framesDropped ?? 0,
       freezes: video?.freezeCount ?? 0,
       frozenFor: video?.totalFreezesDuration ?? 0,
       bitrate: seconds > 0 ? ((counts.bytes - before.bytes) * 8) / seconds : null,

@@ -24,7 +24,7 @@ import { type LowLatency, listen, renderQuality, sayGivenUp } from "./quality-me
 import { type Choice, NOTHING, Patience, keepChoice, keptChoice } from "./quality.ts";
 import { Route, keepWish, wish } from "./route.ts";
 import { RoutedPlayer } from "./routed-player.ts";
-import { type Stats, collect } from "./stats.ts";
+import { type Stats, collect, countPictures } from "./stats.ts";
 
 declare global {
   interface Window {
@@ -318,7 +318,7 @@ function watchChoice(): void {
   const expected = model.phase === "live" && model.stream?.state === "live" && model.playback !== "blocked" && !video.paused;
   // A hidden page shows no pictures.
   if (!player || choice === "auto" || !expected || document.hidden) return patience.reset();
-  const mark = choice === "audio" ? video.currentTime : video.getVideoPlaybackQuality().totalVideoFrames;
+  const mark = choice === "audio" ? video.currentTime : countPictures(video, player).frames;
   if (patience.isOver(performance.now(), player.isOnChoice() ? mark : null)) giveUp();
 }
 

@@ -50,8 +50,14 @@ export interface Observed {
   firstPicture: number | null;
 }
 
+/** So far. */
+export function countPictures(video: HTMLVideoElement, player: Player | null): { frames: number; droppedFrames: number } {
+  const { totalVideoFrames, droppedVideoFrames } = video.getVideoPlaybackQuality();
+  const { frames, droppedFrames } = player?.link ?? { frames: totalVideoFrames, droppedFrames: droppedVideoFrames };
+  return { frames, droppedFrames };
+}
+
 export function collect({ video, player, stream, choice, stalls, firstPicture }: Observed): Stats {
-  const quality = video.getVideoPlaybackQuality();
   const details = player?.hls?.latestLevelDetails ?? null;
   const shown = player?.shown() ?? null;
   const partsLoaded = player?.partsLoaded ?? 0;
@@ -64,8 +70,7 @@ export function collect({ video, player, stream, choice, stalls, firstPicture }:
     targetLatency: player?.targetLatency() ?? null,
     buffer: bufferAhead(video),
     playbackRate: video.playbackRate,
-    frames: quality.totalVideoFrames,
-    droppedFrames: quality.droppedVideoFrames,
+    ...countPictures(video, player),
     stalls,
     firstPicture,
     bitrate: player?.meter?.bitsPerSecond() ?? player?.link?.bitrate ?? stream?.bitrate ?? null,

@@ -24,7 +24,7 @@ test("loss and bitrate are those of the last seconds, not of the whole session",
   const { link, counts } = meter.read(report({ packets: 1090, lost: 110, bytes: 1.25e6, frames: 40 }), true, NOW + 1000);
   assert.equal(link.loss, 0.1);
   assert.equal(link.bitrate, 2e6);
-  assert.equal(counts.shown, 40);
+  assert.deepEqual([counts.shown, link.frames], [40, 40]);
   assert.deepEqual([link.protocol, link.roundTrip, link.jitter, link.freezes, link.frozenFor], ["UDP", 0.04, 0.003, 2, 0.7]);
   assert.deepEqual([link.width, link.height], [640, 360]);
 });
