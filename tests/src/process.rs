@@ -1,10 +1,11 @@
 //! A child process whose output is kept line by line, and which never outlives the test that started it.
 
 use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, fs, thread};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
@@ -13,6 +14,8 @@ pub(crate) struct Process {
     name: String,
     child: Child,
     log: Arc<Log>,
+    /// Of the test, as its thread is called.
+    test: String,
 }
 
 impl Process {
@@ -37,7 +40,8 @@ impl Process {
             let log = Arc::clone(&log);
             thread::spawn(move || log.read(output));
         }
-        Ok(Self { name: name.to_owned(), child, log })
+        let test = thread::current().name().unwrap_or("test").replace("::", "-");
+        Ok(Self { name: name.to_owned(), child, log, test })
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -121,6 +125,11 @@ impl Drop for Process {
         // Both fail only if it is gone already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // For who looks for what made a scenario fail.
+        if let Some(folder) = env::var_os("SCENARIO_LOGS").map(PathBuf::from) {
+            let file = folder.join(format!("{}.{}.{}.log", self.test, self.name, self.child.id()));
+            let _ = fs::write(file, self.lines().join("\n"));
+        }
     }
 }
 
