@@ -95,7 +95,8 @@ pub(super) struct Conn {
 impl Conn {
     /// Until the publisher leaves, we drain, or what it sends cannot be published; then says goodbye.
     pub(super) async fn run(mut self, drain: CancellationToken) -> Result<Closed, ConnError> {
-        let ended = self.converse(drain).await;
+        let mut asked = None;
+        let ended = self.converse(drain, &mut asked).await;
         self.peer.close();
         while let Output::Send { path, bytes } = self.peer.poll_output() {
             self.port.send(path, &bytes, None);
@@ -103,10 +104,19 @@ impl Conn {
         if matches!(ended, Ok(Closed::Ended)) {
             self.publication.goodbye();
         }
+        // Whoever asked for the end finds the name free. It may have gone meanwhile.
+        if let Some(reply) = asked {
+            let _ = reply.send(signalling::done(StatusCode::OK));
+        }
         ended
     }
 
-    async fn converse(&mut self, drain: CancellationToken) -> Result<Closed, ConnError> {
+    /// `asked`: where the answer goes to who asked for the end.
+    async fn converse(
+        &mut self,
+        drain: CancellationToken,
+        asked: &mut Option<oneshot::Sender<Response<Bytes>>>,
+    ) -> Result<Closed, ConnError> {
         let begun = Instant::now();
         let (mut is_connected, mut told, mut nacks) = (false, Counts::default(), 0);
         let (mut units, mut datagrams) = (Vec::new(), Vec::with_capacity(BATCH));
@@ -168,8 +178,15 @@ impl Conn {
             tokio::select! {
                 biased;
                 () = drain.cancelled() => return Ok(Closed::ByDrain),
-                Some(command) = self.commands.recv() => if let Some(closed) = self.command(command) {
-                    return Ok(closed);
+                Some(command) = self.commands.recv() => match command {
+                    Command::End { reply } => {
+                        *asked = Some(reply);
+                        return Ok(Closed::Ended);
+                    }
+                    // Whoever asked may have gone meanwhile.
+                    Command::Patch { condition, fragment, reply } => {
+                        let _ = reply.send(self.patch(&condition, &fragment));
+                    }
                 },
                 _ = self.inbox.recv_many(&mut datagrams, BATCH) => {
                     let now = Instant::now();
@@ -205,20 +222,6 @@ impl Conn {
             }
             Unit::Audio(stamp, packet) => {
                 self.publication.audio_frame(stamp, Unit::AUDIO_CODEC, packet, now, wall)
-            }
-        }
-    }
-
-    fn command(&mut self, command: Command) -> Option<Closed> {
-        // Whoever asked may have gone meanwhile.
-        match command {
-            Command::End { reply } => {
-                let _ = reply.send(signalling::done(StatusCode::OK));
-                Some(Closed::Ended)
-            }
-            Command::Patch { condition, fragment, reply } => {
-                let _ = reply.send(self.patch(&condition, &fragment));
-                None
             }
         }
     }
