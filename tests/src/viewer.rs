@@ -21,6 +21,9 @@ use crate::strict::{
 /// has its rungs.
 const START_MAX: Duration = Duration::from_secs(40);
 
+/// What a rendition may lack, as where one track begins later than the other. The stream would go on in gaps for ever.
+const GAPS_MAX: Duration = Duration::from_secs(5);
+
 /// Everything one viewer got.
 pub struct Recording {
     pub multivariant: MultivariantPlaylist,
@@ -210,6 +213,8 @@ struct Follower<'a> {
     path: &'a str,
     init_uri: Option<String>,
     recorded: RecordedRendition,
+    /// Segment and number of the newest part that is a gap, and how long all of them are.
+    gaps: (Option<(u64, usize)>, Duration),
 }
 
 impl<'a> Follower<'a> {
@@ -223,7 +228,7 @@ impl<'a> Follower<'a> {
             deltas: Vec::new(),
             violations: Vec::new(),
         };
-        Self { http, path, init_uri: None, recorded }
+        Self { http, path, init_uri: None, recorded, gaps: (None, Duration::ZERO) }
     }
 
     fn follow(mut self, media: Duration) -> Result<RecordedRendition> {
@@ -235,16 +240,28 @@ impl<'a> Follower<'a> {
                 return Ok(self.recorded);
             }
             ensure!(!playlist.ended, "the stream ended after {received:?} of {media:?}");
+            let (_, gaps) = self.gaps;
+            ensure!(gaps <= GAPS_MAX, "{}: {gaps:?} of gaps beside {received:?} of media", self.path);
             let last = playlist.segments.last().context("a playlist appears with its first segment")?;
             let next = match &last.finished {
                 Some(_) => (last.msn + 1, 0),
                 None => (last.msn, last.parts.len() as u64),
             };
             // Every second time the hinted part is asked for before it is announced, as Safari does.
-            if let (Some(hint), 1) = (&playlist.preload_hint, next.1 % 2) {
-                self.http.get_ok(&resolve(self.path, hint))?;
-            }
+            let hinted = match (&playlist.preload_hint, next.1 % 2) {
+                (Some(hint), 1) => Some(self.http.get(&resolve(self.path, hint))?),
+                _ => None,
+            };
             self.take(format!("{}?_HLS_msn={}&_HLS_part={}", self.path, next.0, next.1))?;
+            if let Some(hinted) = hinted {
+                // It may have become a gap.
+                let newest = self.recorded.playlists.last();
+                let segment = newest.and_then(|newest| newest.segment(next.0));
+                let is_gap = segment
+                    .is_some_and(|segment| segment.parts.get(next.1 as usize).is_some_and(|part| part.gap));
+                let expected = if is_gap { 404 } else { 200 };
+                ensure!(hinted.status == expected, "the hinted part: {}: {}", hinted.status, hinted.text());
+            }
             let edge = self.recorded.playlists.last().and_then(MediaPlaylist::edge);
             if edge < Some((next.0, Some(next.1))) {
                 let place = format!("reload for {}.{}", next.0, next.1);
@@ -295,6 +312,15 @@ impl<'a> Follower<'a> {
                 self.init_uri = segment.map.clone();
             }
             for (number, part) in segment.parts.iter().enumerate() {
+                // As a player: what the playlist calls a gap is not asked for.
+                if part.gap {
+                    let (newest, gaps) = &mut self.gaps;
+                    if newest.is_none_or(|newest| newest < (segment.msn, number)) {
+                        *newest = Some((segment.msn, number));
+                        *gaps += part.duration;
+                    }
+                    continue;
+                }
                 let is_new = self
                     .recorded
                     .parts
@@ -317,7 +343,7 @@ impl<'a> Follower<'a> {
                 .last()
                 .and_then(|last| last.segment(segment.msn)?.finished.clone())
                 .is_none();
-            if let (Some((_, uri)), true) = (&segment.finished, was_open) {
+            if let (Some((_, uri)), true, false) = (&segment.finished, was_open, segment.gap) {
                 self.compare_segment(segment.msn, uri)?;
             }
         }
