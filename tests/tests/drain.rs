@@ -22,8 +22,8 @@ const CLIP: &str = "gop-0.5";
 
 /// A first playlist, or new media, also on a busy machine.
 const LIVE_MAX: Duration = Duration::from_secs(25);
-/// Nodes hear of each other, and of orders, within a heartbeat.
-const HEARD_MAX: Duration = Duration::from_secs(10);
+/// Nodes hear of each other, and of orders, within a heartbeat, also on a busy machine.
+const HEARD_MAX: Duration = Duration::from_secs(30);
 /// What a page does until it tells something, also on a busy machine.
 const STEP_MAX: Duration = Duration::from_secs(90);
 /// A viewer's freeze on the way to another node, of two browsers on two cores.
@@ -166,14 +166,11 @@ fn a_drained_edge_sends_viewers_on_and_stays_so_over_a_restart_until_that_is_und
     poll::until("edge1 to be ready", HEARD_MAX, || Ok((readiness(&edge1)?.0 == 200).then_some(())))?;
     wait_for_state(&edge2, "edge1", "serving")?;
     ensure!(live(&edge1.viewer_http())? == path);
-    let events = edge2.ask("events")?;
-    for kind in ["node-draining", "node-resumed"] {
-        ensure!(
-            events.iter().any(|event| event["kind"] == kind && event["subject"] == "edge1"),
-            "{kind}: {events:?}"
-        );
-    }
-    Ok(())
+    poll::until("the events of both orders", HEARD_MAX, || {
+        let events = edge2.ask("events")?;
+        let is_told = |kind| events.iter().any(|event| event["kind"] == kind && event["subject"] == "edge1");
+        Ok((is_told("node-draining") && is_told("node-resumed")).then_some(()))
+    })
 }
 
 #[test]

@@ -145,9 +145,11 @@ fn as_many_edges_as_an_expected_audience_fills_have_the_stream_before_anybody_co
     }
     let open: f64 = edges.iter().map(|edge| edge.metric("pull_streams")).sum::<Result<f64>>()?;
     ensure!((open - 2.0).abs() < f64::EPSILON, "{open} streams are open: one at each of two edges");
-    let streams = edges[2].ask("streams")?;
-    let planned = streams.iter().find(|line| line["viewers"] == 15 && line["stream"] == STREAM);
-    ensure!(planned.is_some_and(|planned| planned["edges"] == told["edges"]), "{streams:?}");
+    let planned = poll::until("everybody to know of it", HEARD_MAX, || {
+        let mut streams = edges[2].ask("streams")?.into_iter();
+        Ok(streams.find(|line| line["viewers"] == 15 && line["stream"] == STREAM))
+    })?;
+    ensure!(planned["edges"] == told["edges"], "{planned}");
     let told = origin.ask("streams expect live/cam 0")?.remove(0);
     ensure!(told["viewers"] == 0, "{told}");
     poll::until("nobody to be expected", HEARD_MAX, || {
