@@ -83,13 +83,11 @@ fn watch(node: &Tidecast, name: &str, rendition: Option<&str>) -> Result<Browser
 
 /// And those that took its place: on a machine as busy as this one a node may be silent for half a second.
 fn one_subscription(origin: &Tidecast, edge: &Tidecast) -> Result<()> {
-    let (asked, broken) = (edge.metric("pull_subscriptions_total")?, edge.metric("pull_breaks_total")?);
-    let answered = origin.metric("relay_subscribed_total")?;
-    ensure!(
-        asked == answered && asked - broken == 1.0,
-        "{asked} asked for, {answered} answered, {broken} broken"
-    );
-    Ok(())
+    poll::until("one subscription", STEP_MAX, || {
+        let (asked, broken) = (edge.metric("pull_subscriptions_total")?, edge.metric("pull_breaks_total")?);
+        let answered = origin.metric("relay_subscribed_total")?;
+        Ok((asked == answered && asked - broken == 1.0).then_some(()))
+    })
 }
 
 /// The sound of an RTMP stream is made for viewers by WebRTC only, so who hears it at an edge was heard at the origin.
