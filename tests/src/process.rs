@@ -82,6 +82,10 @@ impl Process {
         self.log.state.lock().expect("no reader panics").lines.clone()
     }
 
+    pub(crate) fn has_ended(&self) -> bool {
+        self.log.state.lock().expect("no reader panics").open_outputs == 0
+    }
+
     /// Asks the process to end. That it ended already is no error.
     pub(crate) fn terminate(&self) {
         let _gone_already = kill_process(Pid::from_child(&self.child), Signal::TERM);

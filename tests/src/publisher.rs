@@ -8,10 +8,12 @@ use anyhow::Result;
 use rustix::process::Signal;
 
 use crate::media::{clip, recent_ffmpeg, root};
+use crate::poll;
 use crate::process::Process;
+use crate::server::Tidecast;
 
-/// ffmpeg says goodbye to the server and ends; it must not take long.
-const STOP_MAX: Duration = Duration::from_secs(10);
+/// ffmpeg says goodbye to the server and ends.
+const STOP_MAX: Duration = Duration::from_secs(30);
 
 /// Sources of ffmpeg's filters, without a space.
 const FLASH: &str = "color=c=black:s=640x360:r=30,drawbox=c=white:t=fill:enable='lt(mod(t,2),0.1)'";
@@ -141,6 +143,26 @@ impl Publisher {
         command.args([url, "--clip", clip_name, "--size", "640x360", "--bitrate", "900", "--frame-number"]);
         command.args(more);
         Ok(Self { process: Process::spawn("publisher", &mut command)? })
+    }
+
+    /// What `publish` makes, again and again, as an encoder tries that finds its name taken, until `server` lets it in.
+    ///
+    /// # Errors
+    /// If `publish` fails, or nobody is let in `within` that time.
+    pub fn once_free(
+        server: &Tidecast,
+        within: Duration,
+        publish: impl Fn() -> Result<Self>,
+    ) -> Result<Self> {
+        let let_in = || server.log().iter().filter(|line| line.ends_with("rtmp::conn: publishing")).count();
+        let before = let_in();
+        poll::until("the name to be free", within, || {
+            let publisher = publish()?;
+            poll::until("an answer", within, || {
+                Ok((let_in() > before || publisher.process.has_ended()).then_some(()))
+            })?;
+            Ok((let_in() > before).then_some(publisher))
+        })
     }
 
     /// Ends it in order: the server is told.

@@ -1,6 +1,6 @@
 //! Publishers that are lost and come back, and a server that is restarted under them: the same session goes on.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use harness::http::{Http, resolve};
@@ -81,13 +81,10 @@ fn a_publisher_that_was_killed_and_comes_back_goes_on_with_the_same_playlists() 
         viewer.wait("gaps", ends_in_gap)?;
     }
     wait_for_state(&server, "interrupted")?;
-    let returned = Instant::now();
     let publisher = Publisher::of_clip("gop-2", &server.publish_url(STREAM))?;
     for viewer in &mut viewers {
         viewer.wait("media", ends_in_media)?;
     }
-    let took = returned.elapsed();
-    ensure!(took < Duration::from_millis(2_000 + 500 + 1_500), "GOP, part and ffmpeg's start took {took:?}");
     wait_for_state(&server, "live")?;
     for viewer in &mut viewers {
         ensure!(discontinuities(viewer.reload()?) == 1, "{}", viewer.path);
@@ -127,13 +124,8 @@ fn a_publisher_takes_over_from_its_own_half_open_connection() -> Result<()> {
     let frozen = Publisher::of_clip("gop-2", &server.publish_url(STREAM))?;
     let mut viewer = Viewer::join(&server, "v")?;
     frozen.freeze()?;
-    let second = poll::until("the name to be free", PATIENCE, || {
-        let second = Publisher::of_clip("gop-2", &server.publish_url(STREAM))?;
-        let taken_over = server.wait_for_log("takeover", Duration::from_secs(3), |line| {
-            line.contains("goes on with the session that is there").then_some(())
-        });
-        Ok(taken_over.is_ok().then_some(second))
-    })?;
+    let second =
+        Publisher::once_free(&server, PATIENCE, || Publisher::of_clip("gop-2", &server.publish_url(STREAM)))?;
     viewer.wait("media again", |playlist| discontinuities(playlist) == 1 && ends_in_media(playlist))?;
     // What the first one sends when it wakes up reaches nobody, and it is told so.
     frozen.thaw()?;
