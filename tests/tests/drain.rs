@@ -26,11 +26,12 @@ const LIVE_MAX: Duration = Duration::from_secs(25);
 const HEARD_MAX: Duration = Duration::from_secs(30);
 /// What a page does until it tells something, also on a busy machine.
 const STEP_MAX: Duration = Duration::from_secs(90);
-/// A viewer's freeze on the way to another node, of two browsers on two cores.
-const FREEZE_MAX: Duration = Duration::from_secs(10);
+/// A viewer's freeze on the way to another node, of two browsers on two cores that have other things to do; it is tenths of a second
+/// where they have not.
+const FREEZE_MAX: Duration = Duration::from_secs(20);
 
 /// The same where nobody said that it would be gone, so that its silence has to be noticed.
-const KILLED_FREEZE_MAX: Duration = Duration::from_secs(20);
+const KILLED_FREEZE_MAX: Duration = Duration::from_secs(30);
 
 struct Nodes {
     cluster: Cluster,

@@ -89,7 +89,7 @@ fn a_drain_answers_who_waits_and_waits_for_no_idle_connection() -> Result<()> {
     let unused = TcpStream::connect(server.http_address())?;
 
     let playlist = MediaPlaylist::parse(&http.get_ok(&video)?.text())?;
-    let ahead = playlist.edge().context("an empty playlist")?.0 + 2;
+    let ahead = playlist.farthest().context("an empty playlist")?;
     let (viewer, query) = (http.clone(), format!("{video}?_HLS_msn={ahead}"));
     let held = thread::spawn(move || (viewer.get(&query), Instant::now()));
     poll::until("a held request", ANSWER_MAX, || {

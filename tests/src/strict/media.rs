@@ -91,6 +91,14 @@ impl MediaPlaylist {
         Some((last.msn, last.parts.len().checked_sub(1).map(|part| part as u64)))
     }
 
+    /// The farthest segment that may be waited for (rfc8216bis §6.2.5.2): two past the last complete one. `None` if there is none
+    /// yet.
+    #[must_use]
+    pub fn farthest(&self) -> Option<u64> {
+        let newest = self.segments.last()?;
+        Some(newest.msn + if newest.finished.is_some() { 2 } else { 1 })
+    }
+
     #[must_use]
     pub fn segment(&self, msn: u64) -> Option<&Segment> {
         self.segments.iter().find(|segment| segment.msn == msn)

@@ -10,7 +10,7 @@ use harness::server::{PUBLISH_KEY, Tidecast};
 
 use crate::scene::Scene;
 
-const ANSWER_MAX: Duration = Duration::from_secs(10);
+const ANSWER_MAX: Duration = Duration::from_secs(30);
 
 /// The answer to a request that no HTTP library would send.
 fn ask(server: &Tidecast, target: &[u8], headers: &str) -> Result<String> {

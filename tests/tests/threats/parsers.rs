@@ -14,7 +14,7 @@ use harness::server::{PUBLISH_KEY, Profile, Tidecast};
 
 use crate::scene::Scene;
 
-const CLOSED_MAX: Duration = Duration::from_secs(10);
+const CLOSED_MAX: Duration = Duration::from_secs(30);
 const MIB: u64 = 1024 * 1024;
 
 /// Memory is for bytes that came, never for bytes that are announced.

@@ -48,9 +48,7 @@ impl Scene {
 
     /// A segment to wait for that is a whole one away at least, and not too far ahead to be waited for.
     pub(crate) fn ahead(&self) -> Result<u64> {
-        let playlist = self.playlist()?;
-        let newest = playlist.segments.last().context("an empty playlist")?;
-        Ok(newest.msn + if newest.finished.is_some() { 2 } else { 1 })
+        self.playlist()?.farthest().context("an empty playlist")
     }
 
     /// Ends the stream.
@@ -103,7 +101,7 @@ impl Scene {
     pub(crate) fn is_sound(&self) -> Result<()> {
         self.undisturbed(|| {
             let before = self.playlist()?.edge();
-            poll::until("media that goes on", Duration::from_secs(10), || {
+            poll::until("media that goes on", START_MAX, || {
                 Ok((self.playlist()?.edge() > before).then_some(()))
             })
         })?;

@@ -191,7 +191,8 @@ fn threat_26_guessed_keys_cost_only_the_guesser() -> Result<()> {
     println!("{} wrong keys in {:?}", GUESSES * usize::from(ADDRESSES), started.elapsed());
     let asked = Instant::now();
     drop(Rtmp::publish(server.rtmp_address(), "live", &format!("right?key={PUBLISH_KEY}"))?);
-    ensure!(asked.elapsed() < Duration::from_secs(2), "a right key waited {:?}", asked.elapsed());
+    // Whoever has guessed this often waits for half a minute.
+    ensure!(asked.elapsed() < Duration::from_secs(10), "a right key waited {:?}", asked.elapsed());
     // The right key at a guesser's address is told nothing that a wrong one is not.
     let mut late = Rtmp::connect_from(stranger(1), server.rtmp_address())?;
     late.raw(&rtmp::opening("live", &format!("x?key={PUBLISH_KEY}")))?;
