@@ -63,7 +63,7 @@ async function live() {
     ...(await inspect(page, "studio-live")),
     // Of most fields: something moves in a few, and the viewer is a second behind.
     distance: quantile(distances(sent.colours, shown.colours), 0.5),
-    contrast: Math.max(...distances(shown.colours, shown.colours.map(() => shown.colours[0]))),
+    contrast: Math.max(...shown.colours.flatMap((one) => distances(shown.colours, shown.colours.map(() => one)))),
     size: shown.size,
     sound: await viewer.page.evaluate(() => window.tidecast.video.webkitAudioDecodedByteCount),
     dials: await page.$$eval("#dials > div", (rows) => rows.map((row) => row.textContent)),

@@ -37,7 +37,7 @@ struct Live {
     axe: Axe,
     /// Between most fields of the broadcaster's picture and the viewer's, in steps of 255.
     distance: f64,
-    /// Between one field of the viewer's picture and another.
+    /// Between the two fields of the viewer's picture that differ most.
     contrast: f64,
     size: (u32, u32),
     /// Bytes decoded.
@@ -108,8 +108,9 @@ fn a_camera_goes_live_in_the_studio_survives_trouble_and_ends_when_stopped() -> 
     let live: Live = browser.wait_for("live", STEP_MAX)?;
     ensure!(live.axe.is_empty(), "{:?}", live.axe);
     println!("colours: {} from what is sent, {} among them", live.distance, live.contrast);
+    // What is not one colour is told from one that is.
     ensure!(
-        live.distance < 12.0 && live.contrast > 20.0,
+        live.distance < 12.0 && live.contrast > 12.0,
         "{} off, contrast {}",
         live.distance,
         live.contrast
