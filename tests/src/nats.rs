@@ -13,7 +13,7 @@ use crate::media::root;
 use crate::poll;
 use crate::process::Process;
 
-const READY_MAX: Duration = Duration::from_secs(10);
+const READY_MAX: Duration = Duration::from_secs(30);
 
 pub struct Nats {
     process: Process,
@@ -131,7 +131,7 @@ impl NatsCluster {
             });
         }
         let cluster = Self { servers };
-        poll::until("the servers to have a leader", READY_MAX * 3, || {
+        poll::until("the servers to have a leader", READY_MAX * 2, || {
             Ok(cluster
                 .jetstream(0)
                 .is_ok_and(|told| told["meta_cluster"]["leader"].is_string())

@@ -11,7 +11,7 @@ use harness::server::{PUBLISH_KEY, Profile, Setup, Tidecast};
 use serde::Deserialize;
 
 const STEP_MAX: Duration = Duration::from_secs(60);
-const REFUSAL_MAX: Duration = Duration::from_secs(10);
+const REFUSAL_MAX: Duration = Duration::from_secs(30);
 const WRONG_KEY: &str = "canary-of-somebody-else-81c2";
 
 #[derive(Deserialize)]

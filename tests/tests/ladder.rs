@@ -33,6 +33,9 @@ const AUTO: &str = "fast = auto";
 /// Until a stream has its ladder: GStreamer's first look at its plugins takes seconds, and more beside other tests.
 const LADDER_MAX: Duration = Duration::from_secs(40);
 
+/// Until what somebody asks for is made. Below the half minute after which what nobody asks for any more is not.
+const ON_DEMAND_MAX: Duration = Duration::from_secs(25);
+
 /// One for all tests that only look; the last of them ends it.
 fn shared_server() -> Result<Arc<Tidecast>> {
     static SERVER: Mutex<Weak<Tidecast>> = Mutex::new(Weak::new());
@@ -374,11 +377,11 @@ fn a_child_that_dies_or_hangs_costs_its_rungs_two_segments_and_nobody_else_anyth
         let child = *before.last().context("a child")?;
         let (struck_at, newest) = (Instant::now(), watched.newest("v")?);
         signal(child, how)?;
-        poll::until("another child", Duration::from_secs(10), || {
+        poll::until("another child", LADDER_MAX, || {
             Ok((children(&server).len() > before.len()).then_some(()))
         })?;
         let noticed = struck_at.elapsed();
-        let back = poll::until("rungs with media again", Duration::from_secs(20), || {
+        let back = poll::until("rungs with media again", LADDER_MAX, || {
             let newest_of = |name| watched.newest(name);
             let back = RUNGS.iter().map(|name| newest_of(name)).collect::<Result<Vec<_>>>()?;
             Ok(back.iter().all(|back| *back > newest + 1).then(|| back.into_iter().min().unwrap_or(0)))
@@ -439,7 +442,7 @@ fn strike_children(seed: u64) -> Result<()> {
             newest + 1
         );
         signal(*before.last().context("a child")?, how)?;
-        let back = poll::until("a rung with media again", Duration::from_secs(30), || {
+        let back = poll::until("a rung with media again", LADDER_MAX, || {
             let back = watched[hit].newest("v90")?;
             let is_anew = children_of(&server, STREAMS[hit]).len() > before.len();
             Ok((is_anew && back > newest + 1).then_some(back))
@@ -482,9 +485,8 @@ fn a_rung_on_demand_is_encoded_for_whoever_watches_it_and_no_other_is() -> Resul
     };
     ensure!(is_cold(&cold), "{cold:?}");
     let asked = Instant::now();
-    let first = poll::until("media of the rung", Duration::from_secs(8), || {
-        Ok(watched.whole("v90")?.first().copied())
-    })?;
+    let first =
+        poll::until("media of the rung", ON_DEMAND_MAX, || Ok(watched.whole("v90")?.first().copied()))?;
     println!("first whole segment {first}, {:?} after the first question", asked.elapsed());
     ensure!(made()? == 1.0 && children(&server).len() == 1, "{} rungs are made", made()?);
     let (source, warm) = (watched.playlist("v")?, watched.playlist("v90")?);
@@ -502,9 +504,9 @@ fn a_rung_on_demand_is_encoded_for_whoever_watches_it_and_no_other_is() -> Resul
 
     let other = watched.playlist("v180")?.context("a playlist")?;
     ensure!(is_cold(&other), "nobody watched it: {other:?}");
-    poll::until("media of both", Duration::from_secs(8), || Ok((made()? == 2.0).then_some(())))?;
+    poll::until("media of both", ON_DEMAND_MAX, || Ok((made()? == 2.0).then_some(())))?;
     let back = watched.newest("v90")?;
-    poll::until("a later segment of both", Duration::from_secs(8), || {
+    poll::until("a later segment of both", ON_DEMAND_MAX, || {
         let has = |name| Ok::<_, anyhow::Error>(watched.newest(name)? > back);
         Ok((has("v90")? && has("v180")?).then_some(()))
     })?;
@@ -537,7 +539,7 @@ fn rungs_go_on_after_a_restart_of_the_process() -> Result<()> {
     let server = server.restart(End::Killed)?;
     drop(publisher);
     let publisher = Publisher::of_clip("gop-2", &server.publish_url("live/again"))?;
-    poll::until("rungs with media again", Duration::from_secs(25), || {
+    poll::until("rungs with media again", LADDER_MAX, || {
         Ok((watched.newest("v90")? > newest && watched.variants()? == 3).then_some(()))
     })?;
     ensure!(init("v90")? == before, "another init segment: players would have to set up their decoders anew");
@@ -551,7 +553,7 @@ fn without_an_encoder_streams_are_passed_through_and_the_log_says_so() -> Result
     let absent =
         Setup::default().set("transcode.ladder", "auto").set("transcode.encoder", "/nonexistent/encoder");
     let server = absent.start()?;
-    server.wait_for_log("the reason", Duration::from_secs(5), |line| {
+    server.wait_for_log("the reason", LADDER_MAX, |line| {
         line.contains("/nonexistent/encoder is no program that can be started: streams are passed through")
             .then_some(())
     })?;

@@ -7,8 +7,8 @@ use harness::poll;
 use harness::publisher::Publisher;
 use harness::server::{PUBLISH_KEY, Profile, Tidecast};
 
-/// ffmpeg notices a refusal in the middle of publishing when it writes the next packets.
-const REFUSAL_MAX: Duration = Duration::from_secs(10);
+/// ffmpeg notices a refusal in the middle of publishing when it writes the next packets; and it has to start.
+const REFUSAL_MAX: Duration = Duration::from_secs(30);
 const WRONG_KEY: &str = "canary-of-somebody-else-81c2";
 
 /// One publisher that must be refused, with words for the broadcaster and for the log.
@@ -126,7 +126,7 @@ fn the_key_is_in_no_log_state_or_metric() -> Result<()> {
         server.admin_http().get_ok("/metrics")?.text(),
     ];
     publisher.stop()?;
-    poll::until("the end", Duration::from_secs(5), || Ok((!is_live(&server, "live/open")?).then_some(())))?;
+    poll::until("the end", REFUSAL_MAX, || Ok((!is_live(&server, "live/open")?).then_some(())))?;
     let told = answers.iter().find(|answer| answer.contains(PUBLISH_KEY));
     ensure!(told.is_none(), "the key is in {told:?}");
     assert_no_key_in_log(&server).context("after the stream")?;
