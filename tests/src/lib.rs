@@ -11,6 +11,7 @@
 //!   [`ffprobe`]     what a foreign demuxer sees in what was kept, and [`fmp4`] what is written there
 //!   [`browser`]     Chromium on the watch page, [`aiortc`], WebRTC that is no browser's; both told of by a [`script`]
 //!   [`chaos`]       what befalls nodes and children, by number
+//!   [`lanes`]       for tests that need a machine's time, some at once
 //!   [`network`]     a bad one, for a browser to be in, and [`turn`], a relay around a firewall
 //!   [`tls`]         certificates, and viewers that look at them; [`pebble`], an authority that signs them
 //!
@@ -24,6 +25,7 @@ pub mod crowd;
 pub mod ffprobe;
 pub mod fmp4;
 pub mod http;
+pub mod lanes;
 pub mod line;
 pub mod media;
 pub mod nats;

@@ -1,8 +1,7 @@
 //! Rungs: made by a child process, cut where their source is cut, and nobody's trouble but their own.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -10,6 +9,7 @@ use harness::browser::Browser;
 use harness::chaos;
 use harness::ffprobe::{self, Packet};
 use harness::fmp4;
+use harness::lanes::Lanes;
 use harness::media::output_dir;
 use harness::poll;
 use harness::publisher::Publisher;
@@ -48,13 +48,7 @@ fn shared_server() -> Result<Arc<Tidecast>> {
     Ok(server)
 }
 
-/// Two tests at a time: what a machine has no time for is given up, and then there is nothing to compare.
-fn turn() -> MutexGuard<'static, ()> {
-    static LANES: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let lane = &LANES[NEXT.fetch_add(1, Ordering::Relaxed) % LANES.len()];
-    lane.lock().unwrap_or_else(PoisonError::into_inner)
-}
+static LANES: Lanes<2> = Lanes::free();
 
 /// A server of one's own, for a test that does it harm.
 fn server(ladder: &str) -> Result<Tidecast> {
@@ -71,7 +65,7 @@ fn record(clip: &str, publish: Publish, variants: usize) -> Result<Recording> {
 
 fn record_in(app: &str, clip: &str, publish: Publish, variants: usize, sounds: usize) -> Result<Recording> {
     let server = shared_server()?;
-    let _turn = turn();
+    let _turn = LANES.turn();
     let stream = format!("{app}/{}", clip.replace('.', "_"));
     let publisher = publish(clip, &server.publish_url(&stream))?;
     let recording = follow_variants(&server.viewer_http(), &stream, MEDIA, variants, sounds)
@@ -319,7 +313,7 @@ struct Switch {
 /// switches may be; switching within a segment froze two of five on a machine with nothing else to do.
 #[test]
 fn a_viewer_changes_the_rendition_and_goes_on_watching() -> Result<()> {
-    let _turn = turn();
+    let _turn = LANES.turn();
     let server = server("180:150k, 90:60k")?;
     let publisher = Publisher::of_clock("gop-2", &server.publish_url("live/choice"))?;
     let watched = Watched::of(&server, "live/choice");
@@ -365,7 +359,7 @@ fn signal(child: i32, signal: Signal) -> Result<()> {
 /// publisher sends never stalls.
 #[test]
 fn a_child_that_dies_or_hangs_costs_its_rungs_two_segments_and_nobody_else_anything() -> Result<()> {
-    let _turn = turn();
+    let _turn = LANES.turn();
     let server = server(LADDER)?;
     let publisher = Publisher::of_clip("gop-2", &server.publish_url("live/hurt"))?;
     let watched = Watched::of(&server, "live/hurt");
@@ -413,7 +407,7 @@ fn a_child_that_dies_or_hangs_costs_its_rungs_two_segments_and_nobody_else_anyth
 /// Children of two streams are killed and stopped at random.
 #[test]
 fn whatever_befalls_children_other_streams_do_not_notice() -> Result<()> {
-    let _turn = turn();
+    let _turn = LANES.turn();
     chaos::survive(strike_children)
 }
 
@@ -468,7 +462,7 @@ fn strike_children(seed: u64) -> Result<()> {
 /// has none. To look at a rung is to watch it, so each is looked at no earlier than its turn comes.
 #[test]
 fn a_rung_on_demand_is_encoded_for_whoever_watches_it_and_no_other_is() -> Result<()> {
-    let _turn = turn();
+    let _turn = LANES.turn();
     let server = server(&format!("on-demand {LADDER}"))?;
     let publisher = Publisher::of_clip("gop-2", &server.publish_url("live/asked"))?;
     let watched = Watched::of(&server, "live/asked");
@@ -523,7 +517,7 @@ fn a_rung_on_demand_is_encoded_for_whoever_watches_it_and_no_other_is() -> Resul
 /// A restart of the process goes on with the rungs as with everything else.
 #[test]
 fn rungs_go_on_after_a_restart_of_the_process() -> Result<()> {
-    let _turn = turn();
+    let _turn = LANES.turn();
     let server = server(LADDER)?;
     let publisher = Publisher::of_clip("gop-2", &server.publish_url("live/again"))?;
     let watched = Watched::of(&server, "live/again");

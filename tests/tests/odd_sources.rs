@@ -2,9 +2,11 @@
 //! be, and nobody else notices.
 
 use std::collections::BTreeSet;
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use harness::lanes::Lanes;
 use harness::media::clip;
 use harness::poll;
 use harness::publisher::Publisher;
@@ -24,17 +26,21 @@ const X264: &str = "-c:v libx264 -preset ultrafast -g 60 -bf 0";
 /// ffmpeg waits ten seconds for a track that has ended.
 const ALONE: &str = "-c:a aac -max_interleave_delta 100000";
 
+static LANES: Lanes<2> = Lanes::free();
+
 /// One stream with a ladder that is as it should be, beside the others.
 struct Scene {
     server: Tidecast,
     steady: Publisher,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Scene {
     fn new() -> Result<Self> {
+        let turn = LANES.turn();
         let server = Setup::default().set("transcode.ladder", LADDER).start()?;
         let steady = Publisher::of_clip("gop-2", &server.publish_url("live/steady"))?;
-        let scene = Self { server, steady };
+        let scene = Self { server, steady, _turn: turn };
         scene.wait_for("steady", RUNG, 2)?;
         Ok(scene)
     }
