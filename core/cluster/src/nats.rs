@@ -20,6 +20,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt};
 use futures_util::{TryStreamExt, stream as streams};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
@@ -105,6 +106,8 @@ struct Shared {
     ready: Mutex<Option<Arc<Ready>>>,
     /// Held while the servers are looked at, by one task at a time.
     looking: tokio::sync::Mutex<()>,
+    /// Counts the connections that were lost.
+    lost: watch::Receiver<u64>,
 }
 
 struct Ready {
@@ -124,6 +127,7 @@ impl Nats {
     /// # Errors
     /// [`StoreError::Unfit`] if the credentials cannot be read.
     pub async fn connect(settings: NatsSettings) -> Result<Self, StoreError> {
+        let (losing, lost) = watch::channel(0);
         let mut options = ConnectOptions::new()
             .name(&settings.name)
             .retry_on_initial_connect()
@@ -135,14 +139,16 @@ impl Nats {
                     Duration::from_millis(100).saturating_mul(u32::try_from(attempts).unwrap_or(u32::MAX));
                 pause.min(RECONNECT_PAUSE_MAX)
             })
-            .event_callback(|event| async move {
+            .event_callback(move |event| {
                 match event {
                     async_nats::Event::Connected => info!("connected to NATS"),
                     async_nats::Event::Disconnected => {
                         warn!("the connection to NATS is lost; this node plays on with what it knows");
+                        losing.send_modify(|count| *count += 1);
                     }
                     event => debug!("NATS: {event}"),
                 }
+                std::future::ready(())
             });
         if let Some(path) = &settings.credentials {
             let unfit = |error| StoreError::Unfit(format!("cannot read {}: {error}", path.display()));
@@ -158,6 +164,7 @@ impl Nats {
                 replicas: settings.replicas,
                 ready: Mutex::default(),
                 looking: tokio::sync::Mutex::default(),
+                lost,
             }),
         })
     }
@@ -197,8 +204,20 @@ impl Nats {
         unreachable(error)
     }
 
-    /// One turn of listening to a bucket, until the connection's consumer is lost.
+    /// Ends when the connection that there is now is lost. The client makes consumers anew after that, each under one name however
+    /// often it tries; one that the servers have put on a member that just died, and that they think is there, is then waited for
+    /// until that member is back.
+    fn connection(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut lost = self.shared.lost.clone();
+        lost.mark_unchanged();
+        async move {
+            let _client_gone = lost.changed().await;
+        }
+    }
+
+    /// One turn of listening to a bucket, until the connection or its consumer is lost.
     async fn watch_once(&self, bucket: Bucket) -> Result<BoxStream<'static, Change>, StoreError> {
+        let connection = self.connection();
         let ready = self.ready().await?;
         let watch = match ready.bucket(bucket).watch_with_history(">").await {
             Ok(watch) => watch,
@@ -213,6 +232,7 @@ impl Nats {
             .map_ok(change)
             .take_while(|change| std::future::ready(change.is_ok()))
             .filter_map(|change| async { change.ok() })
+            .take_until(connection)
             .boxed())
     }
 
@@ -220,6 +240,7 @@ impl Nats {
         &self,
         after: Sequence,
     ) -> Result<BoxStream<'static, (Sequence, Bytes)>, StoreError> {
+        let connection = self.connection();
         let ready = self.ready().await?;
         let deliver_policy = DeliverPolicy::ByStartSequence { start_sequence: after.0 + 1 };
         let config = pull::OrderedConfig { deliver_policy, ..pull::OrderedConfig::default() };
@@ -238,6 +259,7 @@ impl Nats {
         Ok(messages
             .take_while(|message| std::future::ready(message.is_ok()))
             .filter_map(move |message| std::future::ready(message.ok().and_then(event)))
+            .take_until(connection)
             .boxed())
     }
 }

@@ -426,6 +426,22 @@ async fn a_server_of_nats_that_is_killed_costs_its_outage_and_nothing_else() -> 
     Ok(())
 }
 
+/// What the client makes anew by itself may be on a server that is dead, and is then waited for as long as that is.
+#[tokio::test]
+async fn a_watch_begins_anew_with_each_connection() -> Result<()> {
+    let mut server = Server::start().await?;
+    let store = server.store().await?;
+    store.put(Bucket::Streams, &key("cam"), "1".into()).await?;
+    let mut told = store.watch(Bucket::Streams);
+    let mut next = async || timeout(PATIENCE, told.next()).await?.context("the watch has ended");
+    for _ in 0..2 {
+        ensure!(next().await? == Told::Anew);
+        ensure!(matches!(next().await?, Told::Changed(change) if change.value == Some("1".into())));
+        server.restart().await?;
+    }
+    Ok(())
+}
+
 /// Whoever follows several things at once does not poll a watch while it does something about another one.
 #[tokio::test]
 async fn a_watch_that_nobody_polls_holds_nobody_up() -> Result<()> {
