@@ -742,6 +742,25 @@ mod tests {
         assert_eq!(get(&site, "/state").await.2, br#"{"streams":[],"rtmp_port":1935}"#.as_slice());
     }
 
+    #[tokio::test]
+    async fn what_viewers_have_read_the_end_of_does_not_start() {
+        let streams = StreamRegistry::default();
+        let catalog = Catalog::new(hls::Metrics::register(&mut Registry::default()));
+        let site = Site::new(streams.clone(), catalog.clone(), 1935);
+        let (id, session) = (StreamId::new("live", "cam1").unwrap(), SessionId::from_random(0xAB));
+        let _closing = streams.open(id.clone(), session).unwrap();
+        let header = hls::StreamHeader {
+            id,
+            session,
+            part_hold_back_ms: 1_500,
+            retain_bytes_max: 1_000_000,
+            renditions: Vec::new(),
+        };
+        catalog.open(header).end();
+        let (_, _, body) = get(&site, "/state/live/cam1").await;
+        assert!(body.starts_with(br#"{"app":"live","stream":"cam1","state":"ended","#));
+    }
+
     /// Media stays, or players under way would stop; and what explains a warning may be read before it is seen.
     #[tokio::test]
     async fn pages_are_led_to_https_where_that_is_wanted_and_nothing_else_is() {

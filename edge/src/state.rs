@@ -126,10 +126,11 @@ impl Entry {
         let facts = published.as_ref().map(|stream| stream.facts());
         let interrupted_since = facts.as_ref().and_then(|facts| facts.interrupted_since_ms);
         let state = match (current.map(|status| status.state), session) {
+            // Also while its publication is only being closed: viewers have read that it is over.
+            (Some(State::Ended), _) => Phase::Ended,
             (Some(State::Live), _) if interrupted_since.is_some() => Phase::Interrupted,
             (Some(State::Live), _) => Phase::Live,
             (_, Some(_)) => Phase::Starting,
-            (Some(State::Ended), None) => Phase::Ended,
             (_, None) => Phase::Offline,
         };
         let reason = match state {
