@@ -9,7 +9,7 @@ use harness::publisher::Publisher;
 use harness::server::{Profile, Tidecast};
 use harness::strict::{MediaPlaylist, MultivariantPlaylist};
 
-const START_MAX: Duration = Duration::from_secs(20);
+const START_MAX: Duration = Duration::from_secs(40);
 
 /// The path of the video playlist, once there is one.
 fn video_playlist(http: &Http, stream: &str) -> Result<String> {
@@ -65,7 +65,9 @@ fn a_publisher_that_comes_back_at_once_is_live_again() -> Result<()> {
         ensure!(state(&http, "live/again")? == "live");
         publisher.stop()?;
         poll::until("the end", START_MAX, || Ok((state(&http, "live/again")? == "ended").then_some(())))?;
-        ensure!(http.get_ok(&video)?.text().contains("#EXT-X-ENDLIST"));
+        poll::until("the end of the playlist", START_MAX, || {
+            Ok(http.get_ok(&video)?.text().contains("#EXT-X-ENDLIST").then_some(()))
+        })?;
         before = video;
     }
     server.stop()
@@ -79,7 +81,7 @@ fn a_publisher_that_leaves_before_it_was_live_leaves_nothing() -> Result<()> {
     poll::until("starting", START_MAX, || Ok((state(&http, "live/short")? == "starting").then_some(())))?;
     publisher.stop()?;
     server.wait_for_log("the end", START_MAX, |line| line.contains("publication ended").then_some(()))?;
-    ensure!(state(&http, "live/short")? == "offline");
+    poll::until("nothing", START_MAX, || Ok((state(&http, "live/short")? == "offline").then_some(())))?;
     ensure!(http.get("/hls/live/short/index.m3u8")?.status == 404);
     server.stop()
 }

@@ -104,7 +104,7 @@ fn a_publisher_that_does_not_come_back_ends_the_session_after_the_linger() -> Re
     publisher.kill()?;
     wait_for_state(&server, "interrupted")?;
     viewer.wait("the end", |playlist| playlist.ended)?;
-    ensure!(state(&server)? == "ended");
+    wait_for_state(&server, "ended")?;
     // The next publisher begins another session at the same address.
     let before = viewer.path.clone();
     let publisher = Publisher::of_clip("gop-0.5", &server.publish_url(STREAM))?;
