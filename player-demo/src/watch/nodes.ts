@@ -38,13 +38,19 @@ export class NodeList {
     this.told = { by, at: performance.now() };
     try {
       const response = await fetch(by + NODES_ADDRESS, { signal: AbortSignal.timeout(TOLD_WITHIN) });
-      if (!response.ok) return;
+      if (!response.ok) return this.forget();
       const { alternates, prefer } = (await response.json()) as Nodes;
       if (by === this.origin) this.learn(alternates);
       if (by === "") this.prefer = prefer ?? null;
     } catch {
-      // The server is not there; polling finds out, and tells it.
+      // The server is not there; polling finds out, and tells it. Or it, or this browser, was busy.
+      this.forget();
     }
+  }
+
+  /** Nothing was told: whoever answers next is asked. */
+  private forget(): void {
+    this.told.at = Number.NEGATIVE_INFINITY;
   }
 
   /** From the one that is asked now. */

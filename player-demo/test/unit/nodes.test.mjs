@@ -55,3 +55,20 @@ test("the server that the page came from is asked again at last, even if no othe
 test("a refusal that any server would give is no reason to leave this one", () => {
   assert.deepEqual([null, 500, 503, 404, 401, 400].map(isNodeTrouble), [true, true, true, false, false, false]);
 });
+
+test("a server that was too busy to tell of others is asked again at its next answer, and one that told is not", async (t) => {
+  const nodes = new NodeList(OWN);
+  const answers = [
+    () => Promise.reject(new DOMException("", "TimeoutError")),
+    () => Promise.resolve({ ok: false }),
+    () => Promise.resolve({ ok: true, json: () => Promise.resolve({ alternates: ["https://edge2.example"] }) }),
+  ];
+  const fetch = t.mock.method(globalThis, "fetch", () => answers[fetch.mock.callCount()]());
+  await nodes.load();
+  for (let polls = 0; polls < 4; polls++) {
+    nodes.answered();
+    await new Promise(setImmediate);
+  }
+  assert.equal(fetch.mock.callCount(), 3);
+  assert.equal(nodes.hasOthers, true);
+});
