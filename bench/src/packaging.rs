@@ -18,7 +18,7 @@ use hls::{
 use http::{HeaderMap, Method};
 use http_body_util::BodyExt;
 use media::cmaf::{Init, init_segment};
-use media::{SessionId, StreamId, Timescale};
+use media::{Captions, SessionId, StreamId, Timescale};
 use origin::Packager;
 use relay::{Frame, Kind, Read, TrackRecord};
 use tokio::runtime::{Builder, Runtime};
@@ -276,6 +276,7 @@ impl Pushing {
                 window_ms: 28_000,
                 frame_rate: Some(30.0),
                 bandwidths: vec![(name, bandwidth)],
+                captions: Captions::default(),
             });
         }
         let init = Arc::new(init_segment(&codec));

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use hls::{Bandwidth, Catalog, Part, RenditionHeader, SegmentStart, StreamHeader, StreamWriter};
 use media::cmaf::init_segment;
 use media::codec::{aac, h264};
-use media::{CodecConfig, SessionId, StreamId};
+use media::{Captions, CodecConfig, SessionId, StreamId};
 use origin::{Found, FoundLog, NotFound, Offer, Relay, RelayMetrics};
 use relay::wire::{Hops, Slices};
 use relay::{CLUSTER_NAME, Identity, StreamRegistry, WireMetrics};
@@ -341,6 +341,7 @@ fn open(catalog: &Catalog) -> Result<StreamWriter> {
         window_ms: 28_000,
         frame_rate: Some(30.0),
         bandwidths: vec![("v".parse()?, Bandwidth { peak: 3_200_000, average: 3_100_000 })],
+        captions: Captions::default(),
     });
     Ok(writer)
 }

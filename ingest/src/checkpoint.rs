@@ -2,7 +2,7 @@
 //! and the same stream clock. Written before a segment's first part appears, so nothing a viewer saw is newer.
 
 use bytes::Bytes;
-use media::{CodecConfig, NameError, SessionId, StreamId, TrackId, TrackKind, codec};
+use media::{Captions, CodecConfig, NameError, SessionId, StreamId, TrackId, TrackKind, codec};
 use relay::{Bandwidth, Derived, Live, StreamRecord, TrackRecord};
 use serde::{Deserialize, Serialize};
 
@@ -291,6 +291,8 @@ impl Saved {
                 target_duration_s: self.target_duration_s,
                 window_ms: self.window_ms,
                 bandwidth: bandwidth.collect(),
+                // Seen again soon enough.
+                captions: Captions::default(),
             },
             grid,
             since_ms: self.since_ms,
@@ -402,6 +404,7 @@ mod tests {
                     Bandwidth { peak: 130_000, average: 128_000 },
                     bandwidth,
                 ],
+                captions: Captions::default(),
             },
             grid,
             since_ms: 1_800_000_000_000,

@@ -230,14 +230,21 @@ impl Health {
 
     fn hints(&self, sound: Sound, now: &Circumstances) -> Vec<String> {
         let b_frames = (self.reorder_s > 0.0).then(|| {
+            let who = match now.has_ladder {
+                true => "are shown a rendition that is made of it here",
+                false => "see nothing",
+            };
             format!(
-                "The encoder uses B-frames, which add about {:.0} ms of delay. Turn them off for the least: tune \
-                 zerolatency with x264, Max B-frames 0 with NVENC.",
+                "The encoder uses B-frames, which add about {:.0} ms of delay, and WebRTC cannot show them: its viewers \
+                 {who}. Turn them off (in OBS: Settings → Output; Tune zerolatency with x264, B-frames 0 with NVENC).",
                 self.reorder_s * 1000.0
             )
         });
         let channels = now.audio_channels.filter(|&channels| channels > 2).map(|channels| {
-            format!("The sound has {channels} channels; some phones and browsers play only stereo well.")
+            format!(
+                "The sound has {channels} channels; some phones and browsers play only stereo well. To mix it down \
+                 yourself: in OBS, Settings → Audio → Channels: Stereo."
+            )
         });
         let no_sound = (sound == Sound::None && !now.announced.audio).then(|| {
             "The stream has no sound. If it should have some, add a source of sound in the encoder."

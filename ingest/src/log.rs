@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use media::{AccessUnit, CodecConfig, MediaTime, Timescale, TrackKind};
+use media::{AccessUnit, Captions, CodecConfig, MediaTime, Timescale, TrackKind};
 use relay::{Boundary, Live, STORE_BYTES_MAX, StreamRecord, StreamWriter, TrackWriter};
 
 use self::layer::Layer;
@@ -38,6 +38,8 @@ pub(crate) struct Log {
     announced_bits_per_second: Option<u32>,
     stage: Stage,
     keyframes: u32,
+    /// That were seen so far.
+    captions: Captions,
     /// Between calls empty; kept for its allocation.
     entries: Vec<Entry>,
 }
@@ -156,6 +158,7 @@ impl Log {
             announced_bits_per_second: None,
             stage,
             keyframes: 0,
+            captions: Captions::default(),
             entries: Vec::new(),
         }
     }
@@ -214,6 +217,7 @@ impl Log {
                 unit.duration = self.lead_frame;
             }
             self.keyframes += u32::from(unit.key);
+            self.look_for_captions(&unit, writer);
             let start = MediaTime::new(unit.dts, self.keep.grid.scale);
             if self.cutter.is_in_gap() && self.cutter.edge().is_some_and(|edge| start <= edge) {
                 placed = Placed::Late;
@@ -339,11 +343,26 @@ impl Log {
         bandwidth.extend(self.layers.iter().map(Layer::bandwidth));
         bandwidth.extend(made);
         let window_ms = window_target_durations(target_duration_s, peak) * target_duration_s * 1000;
-        let live = Live { target_duration_s, window_ms, bandwidth };
+        let live = Live { target_duration_s, window_ms, bandwidth, captions: self.captions };
         let tracks: Vec<_> = live.bandwidth.iter().map(|track| track.peak).collect();
         tracing::info!(target_duration_s, keyframe_interval_s, window_s = window_ms / 1000, bandwidth = ?tracks, "live");
         writer.go_live(live.clone());
         self.stage = Stage::Live(live);
+    }
+
+    /// Players find captions by themselves; who chooses among them beforehand is told of those that were seen.
+    fn look_for_captions(&mut self, unit: &AccessUnit, writer: &StreamWriter) {
+        let Some(lead) = self.keep.record.tracks.first() else { return };
+        let messages = lead.codec.captions(&unit.data);
+        let seen = messages.iter().fold(self.captions, |seen, message| seen.union(Captions::of(message)));
+        if seen == self.captions {
+            return;
+        }
+        self.captions = seen;
+        if let Stage::Live(live) | Stage::Settled(live) = &mut self.stage {
+            live.captions = seen;
+            writer.go_live(live.clone());
+        }
     }
 
     /// Stamps the bandwidth once more, never lower, when enough has been seen.

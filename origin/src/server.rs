@@ -225,6 +225,7 @@ impl Packaging {
             window_ms: live.window_ms,
             frame_rate: record.frame_rate,
             bandwidths: bandwidths.collect(),
+            captions: live.captions,
         });
         self.announced = Some(record.clone());
     }

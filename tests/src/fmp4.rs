@@ -37,6 +37,41 @@ pub fn fragments(bytes: &[u8]) -> Result<Vec<Fragment>> {
     boxes(bytes)?.into_iter().filter(|(name, _)| name == "moof").map(|(_, moof)| fragment(moof)).collect()
 }
 
+/// The samples of a part or segment, as `trun` cuts each `mdat` (§8.8.8).
+///
+/// # Errors
+/// As [`fragments`]; or if bytes are missing or left over.
+pub fn samples(bytes: &[u8]) -> Result<Vec<&[u8]>> {
+    const SIZE_PRESENT: u32 = 0x000200;
+    let (mut samples, mut sizes) = (Vec::new(), None);
+    for (name, body) in boxes(bytes)? {
+        match name.as_str() {
+            "moof" => {
+                let trun = find(body, &["traf", "trun"]).context("no trun")?;
+                let (flags, count) = (u32_at(trun, 0)? & 0xff_ffff, u32_at(trun, 4)? as usize);
+                ensure!(flags & SIZE_PRESENT != 0, "samples without a size");
+                let header = 8 + 4 * (flags & 0x05).count_ones() as usize;
+                let per_sample = 4 * (flags & 0xf00).count_ones() as usize;
+                let before = 4 * (flags & 0x100).count_ones() as usize;
+                let size = |sample| u32_at(trun, header + sample * per_sample + before);
+                sizes = Some((0..count).map(size).collect::<Result<Vec<_>>>()?);
+            }
+            "mdat" => {
+                let mut rest = body;
+                for size in sizes.take().context("an mdat without a moof")? {
+                    let sample;
+                    (sample, rest) = rest.split_at_checked(size as usize).context("a sample is cut short")?;
+                    samples.push(sample);
+                }
+                ensure!(rest.is_empty(), "{} bytes belong to no sample", rest.len());
+            }
+            _ => {}
+        }
+    }
+    ensure!(sizes.is_none(), "a moof without its mdat");
+    Ok(samples)
+}
+
 fn fragment(moof: &[u8]) -> Result<Fragment> {
     const DURATION_PRESENT: u32 = 0x000100;
     let tfdt = find(moof, &["traf", "tfdt"]).context("no tfdt")?;
@@ -130,6 +165,18 @@ mod tests {
         for bytes in [&no_duration[..], &too_few_samples, &too_few_samples[..30]] {
             assert!(fragments(bytes).is_err(), "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn samples_are_cut_as_they_are_said_to_be() {
+        // The mdat of `part` has five bytes.
+        let cut = |sizes: [u32; 2]| part(&[0, 1], &[0x301, 2, 99, 3_000, sizes[0], 2_970, sizes[1]]);
+        assert_eq!(samples(&cut([2, 3])).unwrap(), [b"me".as_slice(), b"dia"]);
+        for sizes in [[2, 2], [3, 3]] {
+            assert!(samples(&cut(sizes)).is_err(), "{sizes:?}");
+        }
+        let torn = cut([2, 3]);
+        assert!(samples(&torn[..torn.len() - 13]).is_err(), "without its mdat");
     }
 
     #[test]

@@ -39,6 +39,16 @@ impl Watched {
     /// # Errors
     /// If a playlist breaks a rule.
     pub fn playlist(&self, name: &str) -> Result<Option<MediaPlaylist>> {
+        let Some(path) = self.path(name)? else { return Ok(None) };
+        let answer = self.http.get(&path)?;
+        if answer.status != 200 {
+            return Ok(None);
+        }
+        Ok(Some(MediaPlaylist::parse(&answer.text())?))
+    }
+
+    /// Of the playlist of a rendition.
+    fn path(&self, name: &str) -> Result<Option<String>> {
         let path = format!("/hls/{}/index.m3u8", self.stream);
         let answer = self.http.get(&path)?;
         if answer.status != 200 {
@@ -46,11 +56,16 @@ impl Watched {
         }
         let variants = MultivariantPlaylist::parse(&answer.text())?.variants;
         let own = resolve(&path, &variants.first().context("no variant")?.uri);
-        let answer = self.http.get(&own.replace("/v/", &format!("/{name}/")))?;
-        if answer.status != 200 {
-            return Ok(None);
-        }
-        Ok(Some(MediaPlaylist::parse(&answer.text())?))
+        Ok(Some(own.replace("/v/", &format!("/{name}/"))))
+    }
+
+    /// A part or segment, by its address in the playlist of a rendition.
+    ///
+    /// # Errors
+    /// If it is not there.
+    pub fn fetch(&self, name: &str, uri: &str) -> Result<Vec<u8>> {
+        let path = self.path(name)?.context("no playlist")?;
+        Ok(self.http.get_ok(&resolve(&path, uri))?.body)
     }
 
     /// MSNs of the complete segments of a rendition that have media.

@@ -1,7 +1,8 @@
 //! Rungs: made by a child process, cut where their source is cut, and nobody's trouble but their own.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, Weak};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -404,7 +405,7 @@ fn a_child_that_dies_or_hangs_costs_its_rungs_two_segments_and_nobody_else_anyth
     server.stop()
 }
 
-/// Children of two streams are killed and stopped at random.
+/// Children of two streams with a ladder each are killed and stopped at random.
 #[test]
 fn whatever_befalls_children_other_streams_do_not_notice() -> Result<()> {
     let _turn = LANES.turn();
@@ -413,14 +414,19 @@ fn whatever_befalls_children_other_streams_do_not_notice() -> Result<()> {
 
 fn strike_children(seed: u64) -> Result<()> {
     const STREAMS: [&str; 2] = ["live/left", "live/right"];
-    let server = server("90:60k")?;
+    /// Smaller than elsewhere: there are two of it, and encoders that are started all the time.
+    const RUNGS: [&str; 2] = ["v120", "v90"];
+    let server = server("120:80k, 90:60k")?;
     let publishers = STREAMS.map(|stream| Publisher::of_clip("gop-2", &server.publish_url(stream)));
     let watched = STREAMS.map(|stream| Watched::of(&server, stream));
     for stream in &watched {
         poll::until("a ladder", LADDER_MAX, || {
-            Ok((stream.whole("v90")?.len() > 1 && stream.variants()? == 2).then_some(()))
+            let are_there = RUNGS.iter().map(|rung| Ok(stream.whole(rung)?.len() > 1));
+            let are_there = are_there.collect::<Result<Vec<_>>>()?.into_iter().all(|is_there| is_there);
+            Ok((are_there && stream.variants()? == 3).then_some(()))
         })?;
     }
+    let (mut parts, mut cut_short) = (BTreeSet::new(), [0; STREAMS.len()]);
     let mut random = fastrand::Rng::with_seed(seed);
     for strike in 0..4 {
         let hit = random.usize(0..STREAMS.len());
@@ -436,15 +442,26 @@ fn strike_children(seed: u64) -> Result<()> {
             newest + 1
         );
         signal(*before.last().context("a child")?, how)?;
-        let back = poll::until("a rung with media again", LADDER_MAX, || {
-            let back = watched[hit].newest("v90")?;
+        let back = poll::until("rungs with media again", LADDER_MAX, || {
+            let back = RUNGS.iter().map(|rung| watched[hit].newest(rung)).collect::<Result<Vec<_>>>()?;
             let is_anew = children_of(&server, STREAMS[hit]).len() > before.len();
-            Ok((is_anew && back > newest + 1).then_some(back))
+            let back = back.into_iter().min().filter(|back| is_anew && *back > newest + 1);
+            Ok(back)
         })?;
         // After the second failure within a minute a child waits a second, and after that five.
         let waited = [0, 0, 1, 3][strike];
         ensure!(back <= newest + 3 + waited, "struck in {}, whole again only in {back}", newest + 1);
+        for ((stream, watched), cut_short) in STREAMS.iter().zip(&watched).zip(&mut cut_short) {
+            let found = has_no_torn_part(watched, stream, &RUNGS, &mut parts);
+            *cut_short += found.with_context(|| (*stream).to_owned())?;
+            let ended = children_of(&server, stream).len() - 1;
+            ensure!(
+                *cut_short <= RUNGS.len() * ended,
+                "{stream}: {cut_short} parts cut short by {ended} ends"
+            );
+        }
     }
+    ensure!(parts.len() >= 40, "only {} parts were looked at", parts.len());
     for (stream, watched) in STREAMS.iter().zip(&watched) {
         let gaps = |name: &str| -> Result<usize> {
             let playlist = watched.playlist(name)?.context("a playlist")?;
@@ -452,10 +469,67 @@ fn strike_children(seed: u64) -> Result<()> {
         };
         ensure!(gaps("v")? == 0, "{stream}: the publisher's own has a gap");
         let untouched = children_of(&server, stream).len() == 1;
-        ensure!(!untouched || gaps("v90")? == 0, "{stream}: nobody struck it, and its rung has a gap");
+        for rung in RUNGS {
+            ensure!(!untouched || gaps(rung)? == 0, "{stream}: nobody struck it, and its {rung} has a gap");
+        }
     }
     publishers.into_iter().try_for_each(|publisher| publisher?.stop())?;
     server.stop()
+}
+
+/// Every part of a rung that is listed, and is no gap, is as long as the same part of the source, and has its pictures, all of
+/// them whole. Fewer only before a gap or a key, where its encoder ended; returns how many such there are. Notes in `known`
+/// which were looked at.
+fn has_no_torn_part(
+    watched: &Watched,
+    stream: &str,
+    rungs: &[&str],
+    known: &mut BTreeSet<(String, u64, usize)>,
+) -> Result<usize> {
+    let mut cut_short = 0;
+    for rung in rungs {
+        let playlist = watched.playlist(rung)?.context("a playlist")?;
+        // After the rung's, so that it has all that is in there.
+        let source = watched.playlist("v")?.context("the publisher's own")?;
+        let parts = playlist.segments.iter().flat_map(|segment| {
+            segment.parts.iter().enumerate().map(|(number, part)| (segment.msn, number, part))
+        });
+        let parts: Vec<_> = parts.collect();
+        for pair in parts.windows(2) {
+            let [(msn, number, part), (_, _, next)] = *pair else { continue };
+            let same = source.segment(msn).and_then(|same| same.parts.get(number));
+            let (false, Some(same)) = (part.gap, same) else { continue };
+            if !known.insert((format!("{stream}/{rung}"), msn, number)) {
+                continue;
+            }
+            let place = || format!("{rung}: part {msn}.{number}");
+            let bytes = watched.fetch(rung, &part.uri)?;
+            let pictures = fmp4::samples(&bytes).with_context(place)?;
+            let own = fmp4::samples(&watched.fetch("v", &same.uri)?)?.len();
+            let is_cut_short = (next.gap || next.independent) && (1..own).contains(&pictures.len());
+            cut_short += usize::from(is_cut_short);
+            ensure!(
+                pictures.len() == own || is_cut_short,
+                "{}: {} of {own} pictures",
+                place(),
+                pictures.len()
+            );
+            ensure!(pictures.iter().all(|picture| is_whole(picture)), "{}: a torn picture", place());
+            ensure!(part.duration == same.duration, "{}: another length", place());
+        }
+    }
+    Ok(cut_short)
+}
+
+/// NAL units behind lengths of four bytes, and nothing left over.
+fn is_whole(mut picture: &[u8]) -> bool {
+    while let Some((length, after)) = picture.split_first_chunk() {
+        let Some((_, rest)) = after.split_at_checked(u32::from_be_bytes(*length) as usize) else {
+            return false;
+        };
+        picture = rest;
+    }
+    picture.is_empty()
 }
 
 /// Nobody watches: nothing is encoded, and the rungs are there as gaps. Somebody watches one: it has media, and the other

@@ -10,7 +10,7 @@ use hls::{
     StreamHeader, StreamWriter,
 };
 use media::cmaf::{Init, init_segment};
-use media::{CodecConfig, SessionId, StreamId};
+use media::{Captions, CodecConfig, SessionId, StreamId};
 
 use crate::synthetic::{AUDIO_SPECIFIC_CONFIG, AVCC};
 
@@ -70,6 +70,7 @@ impl Programme {
             window_ms: WINDOW_MS,
             frame_rate: Some(30.0),
             bandwidths: vec![("v".parse()?, Bandwidth { peak: 3_000_000, average: 2_500_000 })],
+            captions: Captions::default(),
         });
         let (video, audio) = (Rendition::new("v", &video)?, Rendition::new("a", &audio)?);
         let mut this = Self { catalog, metrics, writer, video, audio, published: 0 };

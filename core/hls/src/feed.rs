@@ -24,7 +24,7 @@ const LAG_MAX: Duration = Duration::from_secs(4);
 /// What another node is told next. `rendition` counts in the header's order.
 #[derive(Debug, Clone)]
 pub enum Entry {
-    /// First, and again when the announcement comes or its bandwidths rise.
+    /// First, and again when the announcement comes or is added to.
     Header {
         header: StreamHeader,
         announcement: Option<Announcement>,

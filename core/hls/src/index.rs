@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ::http::HeaderValue;
 use arc_swap::ArcSwapOption;
-use media::{SessionId, StreamId};
+use media::{Captions, SessionId, StreamId};
 use tokio::sync::{Semaphore, watch};
 
 use crate::backfill::Backfill;
@@ -41,6 +41,8 @@ pub struct Announcement {
     pub frame_rate: Option<f64>,
     /// By rendition; one left out counts as zero.
     pub bandwidths: Vec<(RenditionName, Bandwidth)>,
+    /// In the pictures of every rendition, as far as is known; more may be announced later.
+    pub captions: Captions,
 }
 
 /// Bits per second.
@@ -86,6 +88,7 @@ pub(crate) struct Announced {
     frame_rate: Option<f64>,
     /// In the order of the header's renditions.
     bandwidths: Vec<Bandwidth>,
+    captions: Captions,
     pub(crate) multivariants: Multivariants,
     /// CAN-SKIP-UNTIL; `None` where the window is too short for anything to lie beyond it.
     pub(crate) skip_boundary_ms: Option<u32>,
@@ -137,7 +140,7 @@ impl StreamWriter {
     /// Makes the playlists visible: each rendition's once its first segment is complete, the stream's once all
     /// renditions have theirs.
     ///
-    /// Called again, it raises the bandwidths and never lowers them; everything else stays as first announced.
+    /// Called again, it raises the bandwidths and never lowers them, and adds captions; everything else stays as first announced.
     pub fn announce(&mut self, announcement: Announcement) {
         let before = self.index.announced();
         let announced = self.index.merge(announcement, before.as_deref());
@@ -265,6 +268,7 @@ impl StreamIndex {
             window_ms: u32::try_from(announced.window_ms).unwrap_or(u32::MAX),
             frame_rate: announced.frame_rate,
             bandwidths: names.zip(announced.bandwidths.iter().copied()).collect(),
+            captions: announced.captions,
         })
     }
 
@@ -325,7 +329,8 @@ impl StreamIndex {
         let offered = self.offered();
         if announced.offered != offered {
             let bandwidths = announced.bandwidths.clone();
-            let multivariants = self.multivariants(&bandwidths, announced.frame_rate, offered);
+            let multivariants =
+                self.multivariants(&bandwidths, announced.frame_rate, announced.captions, offered);
             let blocking_cache_control = announced.blocking_cache_control.clone();
             let reviewed =
                 Announced { offered, bandwidths, multivariants, blocking_cache_control, ..*announced };
@@ -337,10 +342,12 @@ impl StreamIndex {
         &self,
         bandwidths: &[Bandwidth],
         frame_rate: Option<f64>,
+        captions: Captions,
         offered: Offered,
     ) -> Multivariants {
         let renditions = self.header.renditions.iter().cloned().zip(bandwidths.iter().copied());
-        Multivariants::new(self.session(), offered, &renditions.collect::<Vec<_>>(), frame_rate)
+        let renditions: Vec<_> = renditions.collect();
+        Multivariants::new(self.session(), offered, &renditions, frame_rate, captions)
     }
 
     pub(crate) fn rendition(&self, name: &str) -> Option<&Rendition> {
@@ -394,7 +401,8 @@ impl StreamIndex {
             }
         };
         let offered = self.offered();
-        let multivariants = self.multivariants(&bandwidths, frame_rate, offered);
+        let captions = announcement.captions.union(before.map(|before| before.captions).unwrap_or_default());
+        let multivariants = self.multivariants(&bandwidths, frame_rate, captions, offered);
         // Six target durations, the least that rfc8216bis §4.4.3.8 allows.
         let boundary_ms = target_duration_s.saturating_mul(6000);
         let skip_boundary_ms = (window_ms > u64::from(boundary_ms)).then_some(boundary_ms);
@@ -407,6 +415,7 @@ impl StreamIndex {
             offered,
             frame_rate,
             bandwidths,
+            captions,
             multivariants,
             skip_boundary_ms,
             blocking_cache_control,

@@ -12,6 +12,7 @@ mod id;
 mod time;
 mod unit;
 
+pub use codec::captions::Captions;
 pub use codec::{AudioConfig, CodecConfig, TrackKind, VideoCodec, VideoConfig};
 pub use id::{NAME_BYTES_MAX, NameError, NodeId, NodeIdError, SessionId, StreamId, TrackId};
 pub use time::{MediaTime, Timescale};

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use media::codec::Chroma;
-use media::{CodecConfig, SessionId, TrackId};
+use media::{Captions, CodecConfig, SessionId, TrackId};
 
 /// Most bytes of parts that an origin keeps for one stream. Ingest stamps a window that fits, and the origin
 /// enforces it.
 pub const STORE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
-/// Written when the log opens, and again when [`Live`] is known or its bandwidth rises.
+/// Written when the log opens, and again when [`Live`] is known or added to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StreamRecord {
     pub session: SessionId,
@@ -85,7 +85,7 @@ pub struct Derived {
     pub layer: bool,
 }
 
-/// What the first complete segment settles for the life of the session.
+/// What the first complete segment settles for the life of the session; bandwidths and captions are added to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Live {
     /// EXT-X-TARGETDURATION, seconds.
@@ -94,6 +94,8 @@ pub struct Live {
     pub window_ms: u32,
     /// One for each track, in the order of [`StreamRecord::tracks`].
     pub bandwidth: Vec<Bandwidth>,
+    /// That came with the publisher's pictures so far. For who packages them: it is in no record on the wire.
+    pub captions: Captions,
 }
 
 /// Bits per second of one rendition, boxes included.

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use bytes::{BufMut, Bytes};
 use http::HeaderMap;
-use media::{AccessUnit, CodecConfig, SessionId, TrackId};
+use media::{AccessUnit, Captions, CodecConfig, SessionId, TrackId};
 use relay::wire::{
     Condition, Decoder, Derived, Hello, Hops, Init, Live, Message, Part, Place, Record, Rendition, Resume,
     UnitPlace, UnitResume, VERSIONS, Wants, chosen_version,
@@ -60,7 +60,12 @@ fn record() -> Record {
             rendition("v180", video(), Some(Derived { every: 2, on_demand: true })),
             rendition("a0", audio(), None),
         ],
-        live: Some(Live { target_duration_s: 4, window_ms: 28_000, frame_rate: Some(29.97) }),
+        live: Some(Live {
+            target_duration_s: 4,
+            window_ms: 28_000,
+            frame_rate: Some(29.97),
+            captions: Captions::default(),
+        }),
     }
 }
 
@@ -110,6 +115,7 @@ fn stream() -> StreamRecord {
             target_duration_s: 4,
             window_ms: 28_000,
             bandwidth: vec![bandwidth, Bandwidth::default()],
+            captions: Captions::default(),
         }),
     }
 }

@@ -221,6 +221,7 @@ impl Mirror {
             window_ms: live.window_ms,
             frame_rate: live.frame_rate,
             bandwidths: bandwidths.collect(),
+            captions: live.captions,
         })
     }
 

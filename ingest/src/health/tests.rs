@@ -257,6 +257,11 @@ fn what_some_devices_cannot_play_is_told_and_what_could_be_better_is_a_hint() {
     assert!(studio.run(1).is_well());
     let hints = studio.report.health.hints.join("\n");
     assert!(hints.contains("about 80 ms of delay") && hints.contains("6 channels"), "{hints}");
+    assert!(hints.contains("WebRTC cannot show them: its viewers see nothing"), "{hints}");
+    studio.now.has_ladder = true;
+    studio.run(1);
+    let hints = studio.report.health.hints.join("\n");
+    assert!(hints.contains("its viewers are shown a rendition"), "{hints}");
 }
 
 /// WebRTC goes over UDP, and what is lost for good stops the picture up to the next keyframe.

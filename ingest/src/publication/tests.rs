@@ -3,7 +3,7 @@ mod enhanced;
 use std::sync::Mutex;
 use std::time::UNIX_EPOCH;
 
-use media::{CodecConfig, StreamId};
+use media::{Captions, CodecConfig, StreamId};
 use relay::{Boundary, Frame, HEADER_BYTES, Kind, Read, StreamRecord, StreamRegistry};
 
 use super::*;
@@ -197,6 +197,28 @@ fn started_at(server: &Server, seconds: f64) -> Encoder {
     encoder.video_header(AVCC).unwrap();
     encoder.audio_header().unwrap();
     encoder
+}
+
+/// Of CEA-608: the playlist names them from the first picture on that shows some.
+#[test]
+fn captions_are_announced_when_they_are_seen() {
+    let server = Server::new();
+    let mut encoder = started(&server);
+    encoder.run_until(5.0).unwrap();
+    let announced = || server.record().unwrap().live.as_ref().unwrap().captions;
+    assert!(announced().is_empty());
+
+    for (command, seen) in [(0x80, 0), (0x25, 1)] {
+        let sei =
+            [b"\x06\x04\x0E\xB5\x00\x31GA94\x03\x41\xFF\xFC\x94".as_slice(), &[command, 0xFF, 0x80]].concat();
+        let (length, millis) = (sei.len() as u8, encoder.picture * 40);
+        encoder.picture += 1;
+        let nals = [&[0, 0, 0, length], sei.as_slice(), &[0, 0, 0, 2, 0x41, 0x80]].concat();
+        encoder.video(millis, [&[0x27, 1, 0, 0, 0], nals.as_slice()].concat()).unwrap();
+        assert_eq!(announced(), Captions::from_bits(seen));
+    }
+    encoder.run_until(20.0).unwrap();
+    assert_eq!(announced(), Captions::from_bits(1), "with another bandwidth, too");
 }
 
 /// Found by fuzzing: the gate and its sessions held each other, and nobody let go.

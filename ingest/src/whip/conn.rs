@@ -288,7 +288,7 @@ fn group_age_max(stream: &Stream, now: Instant) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use media::{SessionId, StreamId};
+    use media::{Captions, SessionId, StreamId};
     use relay::{LINGER, Live, StreamRecord, StreamRegistry};
 
     use super::*;
@@ -311,9 +311,19 @@ mod tests {
             live: None,
         });
         assert_eq!(group_age_max(&stream, now), short);
-        writer.go_live(Live { target_duration_s: 5, window_ms: 35_000, bandwidth: Vec::new() });
+        writer.go_live(Live {
+            target_duration_s: 5,
+            window_ms: 35_000,
+            bandwidth: Vec::new(),
+            captions: Captions::default(),
+        });
         assert_eq!(group_age_max(&stream, now), long);
-        writer.go_live(Live { target_duration_s: 3, window_ms: 35_000, bandwidth: Vec::new() });
+        writer.go_live(Live {
+            target_duration_s: 3,
+            window_ms: 35_000,
+            bandwidth: Vec::new(),
+            captions: Captions::default(),
+        });
         assert_eq!(group_age_max(&stream, now), Duration::from_millis(2_500), "no longer than a segment");
         let worker = stream.segments().hold();
         assert_eq!(group_age_max(&stream, now + LINGER * 2), short);

@@ -137,6 +137,7 @@ fn record(header: &StreamHeader, announcement: Option<&Announcement>) -> Record 
             target_duration_s: announcement.target_duration_s,
             window_ms: announcement.window_ms,
             frame_rate: announcement.frame_rate,
+            captions: announcement.captions,
         }),
     }
 }

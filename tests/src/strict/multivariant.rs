@@ -8,6 +8,8 @@ pub struct MultivariantPlaylist {
     pub version: Option<u64>,
     pub variants: Vec<Variant>,
     pub renditions: Vec<Rendition>,
+    /// INSTREAM-ID of the captions that are declared.
+    pub captions: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -38,7 +40,9 @@ impl MultivariantPlaylist {
     /// # Errors
     /// The first thing that is not as §4.4.6 wants it, or that this server has no reason to write.
     pub fn parse(text: &str) -> Result<Self, Violation> {
-        let mut playlist = Self { version: None, variants: Vec::new(), renditions: Vec::new() };
+        let mut playlist =
+            Self { version: None, variants: Vec::new(), renditions: Vec::new(), captions: Vec::new() };
+        let mut captioned = Vec::new();
         let mut announced: Option<Variant> = None;
         for (line, text) in lines(text)? {
             if !text.starts_with('#') {
@@ -60,8 +64,15 @@ impl MultivariantPlaylist {
                         return Err(Violation::at_line(line, "EXT-X-VERSION appears twice"));
                     }
                 }
+                Some(("#EXT-X-MEDIA", value)) if value.starts_with("TYPE=CLOSED-CAPTIONS,") => {
+                    playlist.captions.push(captions(line, value)?);
+                }
                 Some(("#EXT-X-MEDIA", value)) => playlist.renditions.push(rendition(line, value)?),
-                Some(("#EXT-X-STREAM-INF", value)) => announced = Some(variant(line, value)?),
+                Some(("#EXT-X-STREAM-INF", value)) => {
+                    let (variant, has_captions) = variant(line, value)?;
+                    captioned.push((variant.resolution.is_some(), has_captions));
+                    announced = Some(variant);
+                }
                 // EXT-X-INDEPENDENT-SEGMENTS too: here it would promise for every rendition, whatever comes.
                 _ => {
                     return Err(Violation::at_line(
@@ -73,6 +84,13 @@ impl MultivariantPlaylist {
         }
         if announced.is_some() {
             return Err(Violation::at("the end", "EXT-X-STREAM-INF without its URI"));
+        }
+        let declared = !playlist.captions.is_empty();
+        if captioned.iter().any(|(has_picture, has_captions)| *has_captions != (*has_picture && declared)) {
+            return Err(Violation::at(
+                "CLOSED-CAPTIONS",
+                "must be of all pictures if there are any (§4.4.6.2)",
+            ));
         }
         playlist.check()
     }
@@ -148,7 +166,8 @@ pub fn check_filtered(whole: &MultivariantPlaylist, filtered: &MultivariantPlayl
     found
 }
 
-fn variant(line: usize, value: &str) -> Result<Variant, Violation> {
+/// And whether it has captions.
+fn variant(line: usize, value: &str) -> Result<(Variant, bool), Violation> {
     let mut attributes = Attributes::parse(line, value)?;
     let (bandwidth, codecs) = (attributes.integer("BANDWIDTH")?, attributes.quoted("CODECS")?);
     let variant = Variant {
@@ -160,9 +179,11 @@ fn variant(line: usize, value: &str) -> Result<Variant, Violation> {
         frame_rate: attributes.bare("FRAME-RATE")?.map(str::to_owned),
         audio: attributes.quoted("AUDIO")?.map(str::to_owned),
     };
-    if !matches!(attributes.bare("CLOSED-CAPTIONS")?, None | Some("NONE")) {
-        return Err(Violation::at_line(line, "CLOSED-CAPTIONS names a group, and there is none"));
-    }
+    let has_captions = match attributes.quoted("CLOSED-CAPTIONS")? {
+        None => false,
+        Some(CAPTIONS_GROUP) => true,
+        Some(_) => return Err(Violation::at_line(line, "CLOSED-CAPTIONS names a group that we do not make")),
+    };
     attributes.finish()?;
     if variant.bandwidth == 0 || variant.average_bandwidth.is_some_and(|average| average > variant.bandwidth)
     {
@@ -186,7 +207,27 @@ fn variant(line: usize, value: &str) -> Result<Variant, Violation> {
     if !variant.frame_rate.as_ref().is_none_or(fits) {
         return Err(Violation::at_line(line, "FRAME-RATE must be positive, with at most three decimals"));
     }
-    Ok(variant)
+    Ok((variant, has_captions))
+}
+
+/// Of the only group that we make.
+const CAPTIONS_GROUP: &str = "captions";
+
+/// The INSTREAM-ID of captions (§4.4.6.1).
+fn captions(line: usize, value: &str) -> Result<String, Violation> {
+    let mut attributes = Attributes::parse(line, value)?;
+    attributes.bare("TYPE")?;
+    let (group, id) = (attributes.quoted("GROUP-ID")?, attributes.quoted("INSTREAM-ID")?);
+    let id = attributes.required("INSTREAM-ID", id)?.to_owned();
+    let name = attributes.quoted("NAME")?;
+    attributes.required("NAME", name)?;
+    attributes.yes("AUTOSELECT")?;
+    attributes.finish()?;
+    let number = id.strip_prefix("CC").or(id.strip_prefix("SERVICE")).and_then(|number| number.parse().ok());
+    if group != Some(CAPTIONS_GROUP) || !number.is_some_and(|number: u8| (1..=63).contains(&number)) {
+        return Err(Violation::at_line(line, format!("captions {id:?} of the group {group:?}")));
+    }
+    Ok(id)
 }
 
 fn rendition(line: usize, value: &str) -> Result<Rendition, Violation> {

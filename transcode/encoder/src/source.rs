@@ -3,6 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use gstreamer as gst;
 use media::CodecConfig;
+use media::codec::captions;
 use pipe::{Codec, Fault, FaultClass};
 
 use crate::element::{self, package_of};
@@ -163,12 +164,8 @@ impl Source {
     /// The captions in `unit`, as a SEI NAL unit of H.264.
     pub(crate) fn captions(&self, unit: &[u8]) -> Option<Bytes> {
         match self {
-            Self::H264(config) => nal::captions(unit, config.nal_length_bytes()),
-            Self::H265(config) => {
-                // `lengthSizeMinusOne` (ISO/IEC 14496-15, §8.3.3.1).
-                let length_bytes = config.hvcc().get(21).map_or(4, |lengths| (lengths & 3) + 1);
-                nal::captions_of_hevc(unit, length_bytes)
-            }
+            Self::H264(config) => nal::captions(&captions::in_h264(unit, config.nal_length_bytes())),
+            Self::H265(config) => nal::captions(&captions::in_h265(unit, config.nal_length_bytes())),
             _ => None,
         }
     }

@@ -5,9 +5,11 @@ use std::fmt;
 use std::sync::OnceLock;
 
 use m3u8_rs::{
-    AlternativeMedia, AlternativeMediaType, MasterPlaylist, QuotedOrUnquoted, Resolution, VariantStream,
+    AlternativeMedia, AlternativeMediaType, ClosedCaptionGroupId, InstreamId, MasterPlaylist,
+    QuotedOrUnquoted, Resolution, VariantStream,
 };
-use media::{CodecConfig, SessionId, TrackKind};
+use media::codec::captions::Channel;
+use media::{Captions, CodecConfig, SessionId, TrackKind};
 
 use super::Rendered;
 use super::filter::{Filter, Selection};
@@ -19,6 +21,9 @@ use crate::segment::header_value;
 /// Name of the group of the publisher's own sound; others have that of their rendition.
 const AUDIO_GROUP: &str = "audio";
 
+/// Name of the group of captions.
+const CAPTIONS_GROUP: &str = "captions";
+
 /// The multivariant playlist of a stream, whole and filtered, each rendered for the first who asks.
 ///
 /// Kept by what is left, not by what was asked for: there is one slot for each outcome a filter can have, so a stranger
@@ -29,6 +34,7 @@ pub(crate) struct Multivariants {
     offered: Offered,
     renditions: Vec<(RenditionHeader, Bandwidth)>,
     frame_rate: Option<f64>,
+    captions: Captions,
     /// Different ones, lowest first.
     heights: Vec<u32>,
     has_audio: bool,
@@ -41,6 +47,7 @@ impl Multivariants {
         offered: Offered,
         all: &[(RenditionHeader, Bandwidth)],
         frame_rate: Option<f64>,
+        captions: Captions,
     ) -> Self {
         let renditions: Vec<_> = offered.of(all).cloned().collect();
         let heights = renditions.iter().filter_map(|(rendition, _)| height(rendition));
@@ -50,7 +57,7 @@ impl Multivariants {
         let has_audio = renditions.iter().any(|(rendition, _)| rendition.codec.kind() == TrackKind::Audio);
         // Audio, and each height with it and without it.
         let slots = (0..1 + 2 * heights.len()).map(|_| OnceLock::new()).collect();
-        Self { session, offered, renditions, frame_rate, heights, has_audio, slots }
+        Self { session, offered, renditions, frame_rate, captions, heights, has_audio, slots }
     }
 
     pub(crate) fn get(&self, filter: Filter) -> &Rendered {
@@ -74,12 +81,12 @@ impl Multivariants {
         let renditions: Vec<_> = renditions.map(|(rendition, bandwidth)| (rendition, *bandwidth)).collect();
         let Bandwidth { peak, average } =
             Bandwidth::total(renditions.iter().map(|(_, bandwidth)| *bandwidth));
-        let text = render(self.session, &renditions, self.frame_rate);
+        let text = render(self.session, &renditions, self.frame_rate, self.captions);
         Rendered::uncompressed(text, |encoding| {
-            // Within a session only what is offered ever changes, and the bandwidths, which only grow.
-            let Self { session, offered, .. } = self;
+            // Within a session only what is offered ever changes, and bandwidths and captions, which only grow.
+            let (Self { session, offered, .. }, captions) = (self, self.captions.to_bits());
             header_value(format!(
-                "\"{session}.{offered}.{peak}.{average}.{selection}.{encoding}.{FORMAT_VERSION}\""
+                "\"{session}.{offered}.{peak}.{average}.{captions}.{selection}.{encoding}.{FORMAT_VERSION}\""
             ))
         })
     }
@@ -105,11 +112,13 @@ fn height(rendition: &RenditionHeader) -> Option<u32> {
 /// Each video rendition is a variant with each audio rendition beside it, which is a group of its own: members of one
 /// group are coded alike (rfc8216bis §4.4.6.1.1). Without video, each audio is a variant; beside a ladder it is the
 /// lowest one, for whoever has no data for a picture. EXT-X-INDEPENDENT-SEGMENTS is left to the media playlists: it
-/// would bind every rendition for good, and a pass-through one cannot promise it.
+/// would bind every rendition for good, and a pass-through one cannot promise it. Captions are in all pictures alike; of
+/// NONE nothing is ever said, as they may come yet.
 fn render(
     session: SessionId,
     renditions: &[(&RenditionHeader, Bandwidth)],
     frame_rate: Option<f64>,
+    captions: Captions,
 ) -> String {
     let of_kind = |kind| {
         let kind = renditions.iter().copied().filter(move |(rendition, _)| rendition.codec.kind() == kind);
@@ -128,6 +137,8 @@ fn render(
         let mut variant = variant(video);
         variant.resolution = resolution(&video.0.codec);
         variant.other_attributes = video_range(&video.0.codec);
+        variant.closed_captions =
+            (!captions.is_empty()).then(|| ClosedCaptionGroupId::GroupId(CAPTIONS_GROUP.to_owned()));
         let every = f64::from(video.0.derived.as_ref().map_or(1, |derived| derived.every).max(1));
         // Three decimals, rfc8216bis §4.4.6.2.
         variant.frame_rate = frame_rate.map(|rate| (rate / every * 1000.0).round() / 1000.0);
@@ -168,12 +179,30 @@ fn render(
         channels: channels(&audio.codec),
         ..AlternativeMedia::default()
     });
-    let alternatives = alternatives.collect();
+    let captions = captions.iter().filter(|_| !videos.is_empty()).map(caption_channel);
+    let alternatives = alternatives.chain(captions).collect();
 
     let playlist = MasterPlaylist { version: Some(6), variants, alternatives, ..MasterPlaylist::default() };
     let mut text = Vec::with_capacity(512);
     playlist.write_to(&mut text).expect("writing to memory cannot fail");
     String::from_utf8(text).expect("made of strings")
+}
+
+fn caption_channel(channel: Channel) -> AlternativeMedia {
+    let (id, number) = match channel {
+        Channel::Cc(number) => (InstreamId::CC(number), number),
+        Channel::Service(number) => (InstreamId::Service(number), number),
+    };
+    // Their language is known to nobody here.
+    let name = if number == 1 { "Captions".to_owned() } else { format!("Captions {number}") };
+    AlternativeMedia {
+        media_type: AlternativeMediaType::ClosedCaptions,
+        group_id: CAPTIONS_GROUP.to_owned(),
+        name,
+        autoselect: true,
+        instream_id: Some(id),
+        ..AlternativeMedia::default()
+    }
 }
 
 fn group(audio: &RenditionHeader) -> &str {

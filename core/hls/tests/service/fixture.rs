@@ -21,7 +21,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use media::cmaf::Init;
 use media::codec::{aac, h264};
-use media::{CodecConfig, SessionId, StreamId};
+use media::{Captions, CodecConfig, SessionId, StreamId};
 use tokio::io::DuplexStream;
 
 pub(crate) const SESSION: SessionId = SessionId::from_random(0xAB);
@@ -85,6 +85,7 @@ pub(crate) fn announcement() -> Announcement {
             (name("v"), Bandwidth { peak: 3_000_000, average: 2_500_000 }),
             (name("a"), Bandwidth { peak: 130_000, average: 128_000 }),
         ],
+        captions: Captions::default(),
     }
 }
 

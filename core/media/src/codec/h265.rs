@@ -186,6 +186,11 @@ impl Config {
         codec
     }
 
+    /// Bytes of the length before each NAL unit of an access unit: 1, 2 or 4.
+    pub fn nal_length_bytes(&self) -> u8 {
+        self.nal_length_bytes
+    }
+
     /// Whether decoding can start at `unit`: IDR and BLA are keys, CRA opens a GOP. The bitstream decides, never a container's flag.
     ///
     /// # Errors

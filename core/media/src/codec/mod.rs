@@ -4,6 +4,7 @@ pub mod aac;
 mod audio;
 pub mod av1;
 mod bits;
+pub mod captions;
 pub mod h264;
 pub mod h265;
 mod nal;
@@ -122,6 +123,15 @@ impl CodecConfig {
             Self::Vp8(config) => Some((config.width(), config.height())),
             Self::Vp9(config) => Some((config.width(), config.height())),
             Self::Aac(_) | Self::Opus(_) => None,
+        }
+    }
+
+    /// The messages with captions in `unit`. Only of codecs that have them in SEI messages.
+    pub fn captions(&self, unit: &[u8]) -> Vec<Vec<u8>> {
+        match self {
+            Self::H264(config) => captions::in_h264(unit, config.nal_length_bytes()),
+            Self::H265(config) => captions::in_h265(unit, config.nal_length_bytes()),
+            Self::Av1(_) | Self::Vp8(_) | Self::Vp9(_) | Self::Aac(_) | Self::Opus(_) => Vec::new(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
-use media::{CodecConfig, SessionId};
+use media::{Captions, CodecConfig, SessionId};
 
 use super::{
     Derived, FLAG_GAP, FLAG_INDEPENDENT, FLAG_LAST_IN_SEGMENT, FLAG_LAST_OF_TRACK, FLAG_LISTED, FLAG_RESUMED,
@@ -242,7 +242,9 @@ fn fields(payload: &mut Bytes) -> Result<Option<Record>, WireError> {
         let (target_duration_s, window_ms) = (u32(payload)?, u32(payload)?);
         let frame_rate =
             payload.try_get_f64_le().ok().map(|rate| (rate.is_finite() && rate > 0.0).then_some(rate))?;
-        let live = (target_duration_s > 0).then_some(Live { target_duration_s, window_ms, frame_rate });
+        let captions = Captions::default();
+        let live =
+            (target_duration_s > 0).then_some(Live { target_duration_s, window_ms, frame_rate, captions });
         let count = usize::from(payload.try_get_u16_le().ok()?);
         Some((Record { session, format, part_hold_back_ms, renditions: Vec::new(), live }, count))
     })();
@@ -269,6 +271,8 @@ fn fields(payload: &mut Bytes) -> Result<Option<Record>, WireError> {
         let on_demand = payload.try_get_u8().is_ok_and(|flag| flag != 0);
         rendition.derived = rendition.derived.map(|derived| Derived { on_demand, ..derived });
     }
+    let captions = Captions::from_bits(payload.try_get_u16_le().unwrap_or(0));
+    record.live.iter_mut().for_each(|live| live.captions = captions);
     Ok(Some(record))
 }
 

@@ -1,7 +1,7 @@
 //! Messages into frames.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use media::{CodecConfig, TrackId};
+use media::{Captions, CodecConfig, TrackId};
 
 use super::{
     FLAG_GAP, FLAG_INDEPENDENT, FLAG_LAST_IN_SEGMENT, FLAG_LAST_OF_TRACK, FLAG_LISTED, FLAG_RESUMED,
@@ -110,7 +110,7 @@ fn payload(record: &Record) -> Bytes {
     out.put_u32_le(record.format);
     out.put_u32_le(record.part_hold_back_ms);
     // A target duration is never zero, so zero says that there is none yet.
-    let none = Live { target_duration_s: 0, window_ms: 0, frame_rate: None };
+    let none = Live { target_duration_s: 0, window_ms: 0, frame_rate: None, captions: Captions::default() };
     let live = record.live.unwrap_or(none);
     out.put_u32_le(live.target_duration_s);
     out.put_u32_le(live.window_ms);
@@ -126,6 +126,10 @@ fn payload(record: &Record) -> Bytes {
     let derived = record.renditions.iter().map(|rendition| rendition.derived);
     derived.clone().for_each(|derived| out.put_u8(derived.map_or(0, |derived| derived.every)));
     derived.for_each(|derived| out.put_u8(derived.is_some_and(|derived| derived.on_demand).into()));
+    // Nothing follows where there are none, so that what was recorded of this version holds.
+    if !live.captions.is_empty() {
+        out.put_u16_le(live.captions.to_bits());
+    }
     out.freeze()
 }
 

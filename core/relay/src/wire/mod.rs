@@ -35,7 +35,7 @@ mod units;
 mod wants;
 
 use bytes::Bytes;
-use media::{CodecConfig, SessionId};
+use media::{Captions, CodecConfig, SessionId};
 
 use crate::frame::Frame;
 use crate::record::StreamRecord;
@@ -176,6 +176,7 @@ pub struct Live {
     pub target_duration_s: u32,
     pub window_ms: u32,
     pub frame_rate: Option<f64>,
+    pub captions: Captions,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //! newer version, and is ignored.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use media::TrackId;
+use media::{Captions, TrackId};
 
 use super::decode::{field, session, u32};
 use super::encode::{put_codec, put_field};
@@ -67,8 +67,12 @@ fn head(payload: &mut Bytes) -> Option<(StreamRecord, usize)> {
     let (epoch, part_hold_back_ms) = (u32(payload)?, u32(payload)?);
     let frame_rate = positive(payload)?;
     let (target_duration_s, window_ms) = (u32(payload)?, u32(payload)?);
-    let live =
-        (target_duration_s > 0).then_some(Live { target_duration_s, window_ms, bandwidth: Vec::new() });
+    let live = (target_duration_s > 0).then_some(Live {
+        target_duration_s,
+        window_ms,
+        bandwidth: Vec::new(),
+        captions: Captions::default(),
+    });
     let count = usize::from(payload.try_get_u16_le().ok()?);
     Some((StreamRecord { session, epoch, part_hold_back_ms, frame_rate, tracks: Vec::new(), live }, count))
 }

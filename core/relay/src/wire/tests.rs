@@ -1,7 +1,7 @@
 use bytes::{Buf, BufMut, BytesMut};
 use http::HeaderMap;
 use media::codec::aac;
-use media::{AccessUnit, NodeId, TrackId};
+use media::{AccessUnit, Captions, NodeId, TrackId};
 use proptest::prelude::*;
 
 use super::hello::{FORMAT, HOPS, HOPS_MAX, WIRE};
@@ -26,7 +26,12 @@ fn record() -> Record {
                 codec: codec.clone(),
             })
             .to_vec(),
-        live: Some(Live { target_duration_s: 4, window_ms: 28_000, frame_rate: Some(29.97) }),
+        live: Some(Live {
+            target_duration_s: 4,
+            window_ms: 28_000,
+            frame_rate: Some(29.97),
+            captions: Captions::default(),
+        }),
     }
 }
 
@@ -53,6 +58,7 @@ fn everything() -> Vec<Message> {
     vec![
         Message::Record(record()),
         Message::Record(Record { live: None, ..record() }),
+        Message::Record(captioned()),
         Message::Index { resumed: false },
         Message::Index { resumed: true },
         Message::Init { track: 1, init: Init { hash: 9, bytes: Bytes::from_static(b"ftypmoov") } },
@@ -110,8 +116,14 @@ fn stream() -> StreamRecord {
             target_duration_s: 4,
             window_ms: 28_000,
             bandwidth: vec![bandwidth, Bandwidth::default()],
+            captions: Captions::default(),
         }),
     }
+}
+
+fn captioned() -> Record {
+    let live = record().live.map(|live| Live { captions: Captions::from_bits(5), ..live });
+    Record { live, ..record() }
 }
 
 /// One of each kind, as they lie in a ring.
@@ -218,6 +230,14 @@ fn every_message_is_read_as_it_was_written() {
         }
     }
     assert_eq!(decoded, expected);
+}
+
+/// A node that knows nothing of captions reads what was there before, and ours reads what such a node sends.
+#[test]
+fn captions_follow_everything_else() {
+    let [with, without] = [captioned(), record()].map(|record| bytes_of(vec![Message::Record(record)]));
+    let (same, captions) = with.split_at(without.len());
+    assert_eq!((&same[4..], captions), (&without[4..], [5, 0].as_slice()), "beside the length");
 }
 
 /// A newer node may say more than we know.

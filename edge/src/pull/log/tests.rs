@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use media::codec::aac;
-use media::{AccessUnit, CodecConfig, SessionId};
+use media::{AccessUnit, Captions, CodecConfig, SessionId};
 use relay::{Bandwidth, Derived, Live, Read, Stream, Track, TrackRecord};
 
 use super::*;
@@ -142,7 +142,12 @@ fn an_upstream_that_is_back_goes_on_with_the_same_stream() {
     assert!(!edge.copy.is_given_up(LOST_MAX, false));
 
     let mut origin = Origin::new(7, 2);
-    let live = Some(Live { target_duration_s: 4, window_ms: 28_000, bandwidth: Vec::new() });
+    let live = Some(Live {
+        target_duration_s: 4,
+        window_ms: 28_000,
+        bandwidth: Vec::new(),
+        captions: Captions::default(),
+    });
     assert_eq!(edge.copy.apply(told(StreamRecord { live, ..record(7, 2) })).unwrap(), Step::Ready);
     edge.hear([Message::Condition(Condition::default())]);
     assert_eq!(stream.facts().interrupted_since_ms, None);

@@ -1,8 +1,8 @@
 //! What comes over the wire, in and out of order.
 
 use bytes::Bytes;
-use media::CodecConfig;
 use media::codec::aac;
+use media::{Captions, CodecConfig};
 use proptest::prelude::*;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use relay::wire::{Init as WireInit, Live, Rendition};
@@ -50,7 +50,12 @@ fn record(session: u64, live: bool) -> Message {
             derived: None,
             codec,
         }],
-        live: live.then_some(Live { target_duration_s: 4, window_ms: 28_000, frame_rate: None }),
+        live: live.then_some(Live {
+            target_duration_s: 4,
+            window_ms: 28_000,
+            frame_rate: None,
+            captions: Captions::default(),
+        }),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes};
 use media::codec::{aac, h264, opus};
-use media::{AccessUnit, CodecConfig, SessionId, StreamId, TrackId};
+use media::{AccessUnit, Captions, CodecConfig, SessionId, StreamId, TrackId};
 use relay::wire::{Decoder, UnitPlace};
 use relay::{Bandwidth, Boundary, Facts, Kind, StreamRegistry, StreamWriter, TrackRecord, TrackWriter};
 
@@ -50,6 +50,7 @@ impl Scene {
                 target_duration_s: 4,
                 window_ms: 28_000,
                 bandwidth: vec![bandwidth(3_000), bandwidth(128), bandwidth(96)],
+                captions: Captions::default(),
             }),
         });
         Self { writer: Some(writer), tracks, stream: registry.get(&id).unwrap() }
@@ -141,6 +142,7 @@ async fn a_child_begins_with_the_record_and_the_newest_keyframe_and_what_is_in_f
         target_duration_s: 4,
         window_ms: 9,
         bandwidth: Vec::new(),
+        captions: Captions::default(),
     });
     assert!(matches!(next(&mut child).await[..], [Message::Stream(_)]));
     scene.tracks.clear();

@@ -27,8 +27,13 @@ fn rendered(renditions: &[RenditionHeader], bandwidths: &[Bandwidth]) -> String 
 }
 
 fn multivariants(renditions: &[RenditionHeader], bandwidths: &[Bandwidth]) -> Multivariants {
+    captioned(renditions, bandwidths, Captions::default())
+}
+
+fn captioned(renditions: &[RenditionHeader], bandwidths: &[Bandwidth], captions: Captions) -> Multivariants {
     let renditions: Vec<_> = renditions.iter().cloned().zip(bandwidths.iter().copied()).collect();
-    Multivariants::new(SessionId::from_random(0xAB), Offered(u64::MAX), &renditions, Some(30_000.0 / 1001.0))
+    let frame_rate = Some(30_000.0 / 1001.0);
+    Multivariants::new(SessionId::from_random(0xAB), Offered(u64::MAX), &renditions, frame_rate, captions)
 }
 
 impl Multivariants {
@@ -65,6 +70,27 @@ fn golden_video_only() {
 00000000000000ab/v/index.m3u8
 ";
     assert_eq!(rendered(&[video("v")], &[VIDEO]), expected);
+}
+
+/// CC1 and CC3. Sound alone has none, and a player that has kept the playlist without them is told of another.
+#[test]
+fn golden_captions() {
+    let captions = Captions::from_bits(0b101);
+    let expected = "\
+#EXTM3U
+#EXT-X-VERSION:6
+#EXT-X-MEDIA:TYPE=AUDIO,URI=\"00000000000000ab/a/index.m3u8\",GROUP-ID=\"audio\",NAME=\"Audio\",DEFAULT=YES,AUTOSELECT=YES,CHANNELS=\"2\"
+#EXT-X-MEDIA:TYPE=CLOSED-CAPTIONS,GROUP-ID=\"captions\",NAME=\"Captions\",AUTOSELECT=YES,INSTREAM-ID=\"CC1\"
+#EXT-X-MEDIA:TYPE=CLOSED-CAPTIONS,GROUP-ID=\"captions\",NAME=\"Captions 3\",AUTOSELECT=YES,INSTREAM-ID=\"CC3\"
+#EXT-X-STREAM-INF:BANDWIDTH=3200000,AVERAGE-BANDWIDTH=2628000,CODECS=\"avc1.64001f,mp4a.40.2\",RESOLUTION=1280x720,FRAME-RATE=29.97,AUDIO=\"audio\",CLOSED-CAPTIONS=\"captions\"
+00000000000000ab/v/index.m3u8
+";
+    let (renditions, bandwidths) = ([video("v"), audio()], [VIDEO, AUDIO]);
+    let with = captioned(&renditions, &bandwidths, captions);
+    assert_eq!(with.text(""), expected);
+    assert!(!with.text("only=audio").contains("CAPTIONS"));
+    let without = multivariants(&renditions, &bandwidths);
+    assert_ne!(with.ask("").plain.etag, without.ask("").plain.etag);
 }
 
 /// x265, Main 10, BT.2020 with the curve of SMPTE ST 2084.
