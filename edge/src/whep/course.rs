@@ -87,14 +87,18 @@ impl Course {
         });
         self.place.retry(now);
         let rung = self.place.rendition().map_or(0, |number| number_at(number, self.renditions));
-        self.pace.set(if rung > self.chooser.rung() && !self.is_pinned {
-            // As long as the other is not there, what is too much is not to fill the queue that it would wait in. Pictures that are whole
-            // come more and more late, until they are left out. No less than the other would need: of a path that is sent ever less nothing
-            // is seen but that it carries so little.
-            estimate.max(self.chooser.needs(self.chooser.rung()))
-        } else {
+        let less = self.chooser.rung();
+        self.pace.set(if less >= rung || self.is_pinned {
             // It is for bursts. Who gets more than the path carries, as it chose so or there is no less, gets it all the same.
             told.burst_bits_per_second.max(self.chooser.needs(rung) * SLACK)
+        } else if self.place.is_awaiting() {
+            // What is too much is not to fill the queue that the other would wait in. Pictures that are whole come more and more late,
+            // until they are left out. No less than the other would need: of a path that is sent ever less nothing is seen but that it
+            // carries so little.
+            estimate.max(self.chooser.needs(less))
+        } else {
+            // The other does not come, and the estimate may be wrong.
+            told.burst_bits_per_second.max(self.chooser.needs(less) * SLACK)
         });
         turned
     }

@@ -44,6 +44,8 @@ pub(crate) struct Place {
     wanted: usize,
     /// What it is sent the path does not carry, and it is not finished first.
     flees: bool,
+    /// There are frames of the one that it flees to, though it has none that the viewer could begin with.
+    is_awaiting: bool,
     /// Since when nothing is sent, unless it can go over.
     quiet_since: Option<Instant>,
     /// What was wanted and had nothing to send, and since when something else is wanted.
@@ -79,6 +81,7 @@ impl Place {
             spot: None,
             wanted,
             flees: false,
+            is_awaiting: false,
             quiet_since: None,
             given_up: None,
             sent: None,
@@ -90,7 +93,7 @@ impl Place {
     /// From the next keyframe on.
     pub(crate) fn want(&mut self, rendition: usize) {
         self.wanted = rendition;
-        (self.flees, self.quiet_since) = (false, None);
+        (self.flees, self.is_awaiting, self.quiet_since) = (false, false, None);
         self.given_up = None;
         (self.holds_since, self.hold) = (None, HOLD);
     }
@@ -126,6 +129,11 @@ impl Place {
         (self.flees, self.quiet_since) = (true, Some(now));
     }
 
+    /// It flees, and what it flees to comes.
+    pub(crate) fn is_awaiting(&self) -> bool {
+        self.is_awaiting
+    }
+
     pub(crate) fn wanted(&self) -> usize {
         self.wanted
     }
@@ -144,6 +152,8 @@ impl Place {
             && let Some(wanted) = renditions.get(self.wanted)
         {
             let key = wanted.newest_key().filter(|(_, key)| self.sent.is_none_or(|sent| sent < key.pts));
+            let comes = wanted.newest().is_some() && !is_gone(wanted, now);
+            self.is_awaiting = self.flees && comes;
             let has_stopped = ring
                 .newest()
                 .is_none_or(|newest| now.saturating_duration_since(newest.arrived) > STOPPED_AFTER);
@@ -158,9 +168,7 @@ impl Place {
                     return Next::Wait(self.quiet_until(wanted));
                 }
                 (Found::Entry(entry), None) if entry.key && !is_gone(wanted, now) => {
-                    // One that does not come at all is in more than trouble.
-                    let is_coming = self.flees && wanted.newest().is_some();
-                    let hold = if is_coming { FLIGHT_HOLD } else { self.hold };
+                    let hold = if self.is_awaiting { FLIGHT_HOLD } else { self.hold };
                     let until = *self.holds_since.get_or_insert(now) + hold;
                     if now < until {
                         return Next::Wait(Some(until));
@@ -201,6 +209,7 @@ impl Place {
     }
 
     fn send<'a, T>(&mut self, rendition: usize, number: u64, entry: &'a Entry<T>) -> Next<'a, T> {
+        self.is_awaiting &= rendition != self.wanted;
         self.spot = Some(Spot { rendition, next: number + 1 });
         self.sent = Some(entry.pts);
         self.holds_since = None;
