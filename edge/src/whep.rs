@@ -1,11 +1,12 @@
 //! WebRTC to viewers (WHEP).
 //!
 //!   HTTP ─▶ service.rs, programmes.rs ─▶ shard.rs, a thread with some of the viewers:
-//!   the log ─▶ rendition.rs, packets ─▶ ring.rs ─▶ viewer.rs, for each: place.rs, `rtc::outbound` ─▶ the WebRTC port
+//!   the log ─▶ rendition.rs, packets ─▶ ring.rs ─▶ viewer.rs, for each: course.rs, `rtc::outbound` ─▶ the WebRTC port
 //!
 //! A viewer is a cursor into the rings of its stream: nothing is queued for it, and one that is slow loses frames of its own.
 
 mod backlog;
+mod course;
 mod metrics;
 mod pace;
 mod place;

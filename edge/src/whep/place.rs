@@ -22,11 +22,14 @@ const HOLD_MAX: Duration = Duration::from_secs(1);
 const GONE_AFTER: Duration = Duration::from_millis(1_500);
 
 /// Who flees is sent nothing for so long, or until there is a keyframe: what is under way gets through meanwhile, and the keyframe that
-/// a rung was asked for is not of a moment that the viewer is past.
+/// a rung was asked for is not of a moment that the viewer is past. Where the rung comes later it is waited for until it is that far.
 const QUIET: Duration = Duration::from_millis(500);
+/// The same, of video's clock.
+const QUIET_TICKS: i64 = 45_000;
 
-/// Who has found no keyframe by then may as well be sent what there is: the rung is in trouble.
-const FLIGHT_MAX: Duration = Duration::from_secs(4);
+/// [`HOLD`] for who flees, and the longest quiet: what the path does not carry is no better than nothing, and a large keyframe of it the
+/// worst. A rung that is two seconds behind its source has a gap there, and goes on at its edge (`tidecast-transcode`).
+const FLIGHT_HOLD: Duration = Duration::from_millis(2_500);
 
 /// A rendition that was given up may be there again: encoders are started anew, and machines are busy for a while.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -39,10 +42,12 @@ pub(crate) struct Place {
     /// `None` before the first frame, and after it lost its place.
     spot: Option<Spot>,
     wanted: usize,
-    /// Since when it is sent what the path does not carry, which is not finished first.
-    flees_since: Option<Instant>,
-    /// Nothing is sent before, unless it can go over.
-    quiet_until: Option<Instant>,
+    /// What it is sent the path does not carry, and it is not finished first.
+    flees: bool,
+    /// There are frames of the one that it flees to, though it has none that the viewer could begin with.
+    is_awaiting: bool,
+    /// Since when nothing is sent, unless it can go over.
+    quiet_since: Option<Instant>,
     /// What was wanted and had nothing to send, and since when something else is wanted.
     given_up: Option<(usize, Instant)>,
     /// PTS of the newest frame that was sent.
@@ -62,7 +67,7 @@ struct Spot {
 #[derive(Debug)]
 pub(crate) enum Next<'a, T> {
     Send(&'a Entry<T>),
-    /// Nothing, until another frame comes or, if it is held, until then.
+    /// Nothing, until another frame comes or, if it is held for one of another rendition, until then.
     Wait(Option<Instant>),
     /// It can begin with nothing that is there.
     WaitForKey,
@@ -75,8 +80,9 @@ impl Place {
         Self {
             spot: None,
             wanted,
-            flees_since: None,
-            quiet_until: None,
+            flees: false,
+            is_awaiting: false,
+            quiet_since: None,
             given_up: None,
             sent: None,
             holds_since: None,
@@ -87,7 +93,7 @@ impl Place {
     /// From the next keyframe on.
     pub(crate) fn want(&mut self, rendition: usize) {
         self.wanted = rendition;
-        (self.flees_since, self.quiet_until) = (None, None);
+        (self.flees, self.is_awaiting, self.quiet_since) = (false, false, None);
         self.given_up = None;
         (self.holds_since, self.hold) = (None, HOLD);
     }
@@ -112,7 +118,7 @@ impl Place {
             && now.saturating_duration_since(since) >= RETRY_AFTER
         {
             self.want(given_up);
-            self.flees_since = Some(now);
+            self.flees = true;
         }
     }
 
@@ -120,13 +126,12 @@ impl Place {
     /// it, and it would come late.
     pub(crate) fn flee_to(&mut self, rendition: usize, now: Instant) {
         self.want(rendition);
-        (self.flees_since, self.quiet_until) = (Some(now), Some(now + QUIET));
+        (self.flees, self.quiet_since) = (true, Some(now));
     }
 
-    /// It is still sent what the path does not carry.
-    pub(crate) fn is_fleeing(&self, now: Instant) -> bool {
-        self.flees_since.is_some_and(|since| now.saturating_duration_since(since) < FLIGHT_MAX)
-            && self.spot.is_some_and(|spot| spot.rendition != self.wanted)
+    /// It flees, and what it flees to comes.
+    pub(crate) fn is_awaiting(&self) -> bool {
+        self.is_awaiting
     }
 
     pub(crate) fn wanted(&self) -> usize {
@@ -147,23 +152,24 @@ impl Place {
             && let Some(wanted) = renditions.get(self.wanted)
         {
             let key = wanted.newest_key().filter(|(_, key)| self.sent.is_none_or(|sent| sent < key.pts));
+            let comes = wanted.newest().is_some() && !is_gone(wanted, now);
+            self.is_awaiting = self.flees && comes;
             let has_stopped = ring
                 .newest()
                 .is_none_or(|newest| now.saturating_duration_since(newest.arrived) > STOPPED_AFTER);
             match (&found, key) {
-                (Found::Entry(entry), Some((number, key)))
-                    if self.flees_since.is_some() || entry.pts >= key.pts =>
-                {
+                (Found::Entry(entry), Some((number, key))) if self.flees || entry.pts >= key.pts => {
                     return self.send(self.wanted, number, key);
                 }
                 (Found::NotYet, Some((number, key))) if has_stopped => {
                     return self.send(self.wanted, number, key);
                 }
-                (Found::Entry(_), None) if self.quiet_until.is_some_and(|until| now < until) => {
-                    return Next::Wait(self.quiet_until);
+                (Found::Entry(_), None) if self.quiet_until(wanted).is_some_and(|until| now < until) => {
+                    return Next::Wait(self.quiet_until(wanted));
                 }
                 (Found::Entry(entry), None) if entry.key && !is_gone(wanted, now) => {
-                    let until = *self.holds_since.get_or_insert(now) + self.hold;
+                    let hold = if self.is_awaiting { FLIGHT_HOLD } else { self.hold };
+                    let until = *self.holds_since.get_or_insert(now) + hold;
                     if now < until {
                         return Next::Wait(Some(until));
                     }
@@ -182,6 +188,14 @@ impl Place {
         }
     }
 
+    fn quiet_until<T>(&self, wanted: &Ring<T>) -> Option<Instant> {
+        let since = self.quiet_since?;
+        let comes = wanted.newest().zip(self.sent).filter(|(newest, sent)| newest.pts < sent + QUIET_TICKS);
+        // Only as long as it does come.
+        let late = comes.map(|(newest, _)| (newest.arrived + GONE_AFTER).min(since + FLIGHT_HOLD));
+        Some(late.map_or(since + QUIET, |late| late.max(since + QUIET)))
+    }
+
     fn begin<'a, T>(&mut self, renditions: &'a [Ring<T>], now: Instant) -> Next<'a, T> {
         let key = renditions.get(self.wanted).and_then(Ring::newest_key);
         let is_new = |key: &Entry<T>| {
@@ -195,6 +209,7 @@ impl Place {
     }
 
     fn send<'a, T>(&mut self, rendition: usize, number: u64, entry: &'a Entry<T>) -> Next<'a, T> {
+        self.is_awaiting &= rendition != self.wanted;
         self.spot = Some(Spot { rendition, next: number + 1 });
         self.sent = Some(entry.pts);
         self.holds_since = None;
@@ -309,7 +324,6 @@ mod tests {
         (0..20).for_each(|number| scene.frame(SOURCE, number, Duration::ZERO));
         scene.told();
         scene.place.flee_to(RUNG, scene.at(7));
-        assert!(scene.place.is_fleeing(scene.at(7)) && !scene.place.is_fleeing(scene.at(7) + FLIGHT_MAX));
         scene.frame(SOURCE, 20, Duration::ZERO);
         assert_eq!(scene.told(), [(SOURCE, 20)], "until there is a keyframe, if that takes long");
         // It is paced, and so is not sent these.
@@ -320,7 +334,6 @@ mod tests {
         scene.place = place;
         scene.send_all(scene.at(26));
         assert_eq!(scene.told(), [(RUNG, 25)]);
-        assert!(!scene.place.is_fleeing(scene.at(26)));
     }
 
     /// The rung was asked for a keyframe, and makes it of a picture that the viewer would have been sent by then.
@@ -331,11 +344,39 @@ mod tests {
         scene.told();
         scene.place.flee_to(RUNG, scene.at(15));
         (15..20).for_each(|number| scene.frame(SOURCE, number, Duration::ZERO));
-        assert_eq!(scene.send_all(scene.at(20)), Some(scene.at(15) + QUIET));
+        assert_eq!(scene.send_all(scene.at(20)), Some(scene.at(15) + QUIET), "the rung does not come at all");
         let (pts, arrived) = (16 * TICKS, scene.at(20));
         scene.renditions[RUNG].push(Entry { pts, key: true, arrived, bytes: 1_000, packets: () });
         scene.send_all(arrived);
         assert_eq!(scene.told(), [(RUNG, 16)]);
+    }
+
+    /// As rungs are on a busy machine. If the viewer went on meanwhile, no keyframe would ever be newer than what it was sent.
+    #[test]
+    fn who_flees_reaches_a_rung_that_is_nearly_two_seconds_late() {
+        for asked in [true, false] {
+            let mut scene = Scene::new(SOURCE);
+            let late = 48;
+            for number in 0..126 {
+                if number == 60 {
+                    scene.told();
+                    scene.place.flee_to(RUNG, scene.at(60));
+                }
+                scene.frame(SOURCE, number, Duration::ZERO);
+                let Some(before) = number.checked_sub(late) else { continue };
+                if asked && before == 61 {
+                    let (pts, arrived) = (61 * TICKS, scene.at(number));
+                    scene.renditions[RUNG].push(Entry { pts, key: true, arrived, bytes: 1_000, packets: () });
+                } else {
+                    scene.frame(RUNG, before, late * FRAME);
+                }
+                scene.send_all(scene.at(number));
+            }
+            // Without the key that was asked for it goes over where the source has its own.
+            let before = if asked { frames(SOURCE, 0..0) } else { frames(SOURCE, 60..75) };
+            let from = if asked { 61 } else { 75 };
+            assert_eq!(scene.told(), [before, frames(RUNG, from..78)].concat(), "asked: {asked}");
+        }
     }
 
     #[test]

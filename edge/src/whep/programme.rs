@@ -86,11 +86,6 @@ impl Programme {
         rising
     }
 
-    /// Number of a rung of the [`ladder`](Self::ladder).
-    pub(super) fn number_at(&self, rung: usize) -> usize {
-        self.video.len().saturating_sub(rung + 1)
-    }
-
     /// As measured; 0 while it is not known.
     pub(super) fn keyframes_apart_s(&self) -> f64 {
         self.stream.facts().keyframe_interval_s.unwrap_or_default()

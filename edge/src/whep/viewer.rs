@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rtc::estimate::{Chooser, Estimator, Limits};
+use rtc::estimate::Estimator;
 use rtc::outbound::{Batch, ClockAnchor, Line, LineSettings, Transport};
 use rtc::peer::{Closed, Event, Input, Output, Peer};
 use rtc::port::{Lease, Path, Port};
@@ -12,9 +12,9 @@ use rtc::srtp::{ExhaustedError, Keys, Sealers};
 use rtc_rtcp::Packet;
 use tracing::{debug, warn};
 
+use super::course::{Course, Turn};
 use super::metrics::{Change, Metrics};
-use super::pace::Pace;
-use super::place::{Next, Place};
+use super::place::Next;
 use super::programme::Programme;
 use super::rendition::Formats;
 use super::ring::Found;
@@ -31,14 +31,6 @@ const SILENT_MAX: Duration = Duration::from_millis(1_500);
 /// Of a source with keyframes further apart than this a rung has more of them, so a viewer begins with one. A publisher that can be
 /// asked for keyframes has one each four seconds, and one more for whoever joins.
 const KEYFRAMES_APART_MAX_S: f64 = 5.0;
-
-/// What a path is taken to carry before it told, in bit/s: most carry more, and who is started too low sees a bad picture
-/// for eight seconds.
-const INITIAL: f64 = 5e6;
-/// Of what a rendition needs on average, for the moments when it needs more.
-const SLACK: f64 = 2.0;
-/// No path is taken to carry less.
-const MIN: f64 = 100e3;
 
 /// What a viewer joins with.
 pub(super) struct Join {
@@ -57,23 +49,16 @@ pub(super) struct Viewer {
     lease: Lease,
     video: Media,
     audio: Media,
-    place: Place,
+    course: Course,
     /// Number of the next frame of sound; `None` before the first.
     next_sound: Option<u64>,
     transport: Transport,
-    estimator: Estimator,
-    chooser: Chooser,
-    /// The viewer chose itself.
-    is_pinned: bool,
-    /// It begins with a rung, to go over to this.
-    then: Option<usize>,
     /// Since it stood still.
     silent_since: Option<Instant>,
     /// Datagrams of the second that began then.
     heard: (Instant, u32),
     /// What it said is to be followed at once; most only adds to what is known of its path.
     is_pressing: bool,
-    pace: Pace,
     /// By then it must be looked at, whatever comes.
     deadline: Option<Instant>,
 }
@@ -102,27 +87,17 @@ impl Media {
 
 impl Viewer {
     pub(super) fn new(join: Join, programme: &Programme, metrics: Arc<Metrics>, now: Instant) -> Self {
-        let ladder = programme.ladder();
-        let max = ladder.last().copied().unwrap_or_default().mul_add(2.0, 1e6);
-        let limits = Limits { initial: INITIAL.min(max), min: MIN, max };
-        let (estimator, chooser) = (Estimator::new(limits, now), Chooser::new(ladder, limits.initial));
-        let chosen = programme.number_at(chooser.rung());
         let is_seldom = programme.keyframes_apart_s() > KEYFRAMES_APART_MAX_S;
-        let begins = if is_seldom { programme.rung_for(chosen) } else { chosen };
+        let begin = |chosen| if is_seldom { programme.rung_for(chosen) } else { chosen };
         Self {
             metrics,
             peer: join.peer,
             lease: join.lease,
             video: Media::of(join.video),
             audio: Media::of(join.audio),
-            place: Place::new(begins),
+            course: Course::new(programme.ladder(), begin, now),
             next_sound: None,
             transport: Transport::new(now),
-            pace: Pace::new(estimator.estimate(now).burst_bits_per_second, now),
-            estimator,
-            chooser,
-            is_pinned: false,
-            then: (begins != chosen).then_some(chosen),
             silent_since: None,
             heard: (now, 0),
             is_pressing: false,
@@ -137,7 +112,7 @@ impl Viewer {
 
     /// The rendition that it is to be sent, and the one that it is sent.
     pub(super) fn renditions(&self) -> [Option<usize>; 2] {
-        [Some(self.place.wanted()), self.place.rendition()]
+        [Some(self.course.place.wanted()), self.course.place.rendition()]
     }
 
     pub(super) fn peer(&mut self) -> &mut Peer {
@@ -150,18 +125,17 @@ impl Viewer {
 
     /// What it was sent is gone, and the same begins again under other numbers.
     pub(super) fn begin_anew(&mut self) {
-        self.place.begin_anew();
+        self.course.place.begin_anew();
         self.next_sound = None;
     }
 
     /// By its number; `None` leaves it to us again.
     pub(super) fn pin(&mut self, rendition: Option<usize>, programme: &Programme) {
-        self.is_pinned = rendition.is_some();
-        if self.is_pinned {
+        if rendition.is_some() {
             self.metrics.changed(Change::Pinned);
         }
         programme.want_keyframe();
-        self.place.want(rendition.unwrap_or_else(|| programme.number_at(self.chooser.rung())));
+        self.course.pin(rendition);
     }
 
     /// Does all that is due, after anything that may have changed something for it.
@@ -262,7 +236,7 @@ impl Viewer {
     fn heard(&mut self, report: Report<'_>, programme: &Programme, now: Instant) {
         match report {
             Report::TransportCc(feedback) => {
-                let late = self.estimator.feedback(&feedback, now);
+                let late = self.course.estimator.feedback(&feedback, now);
                 if let Some(line) = self.video.line() {
                     line.arrived(late, now);
                 }
@@ -275,8 +249,8 @@ impl Viewer {
                     .and_then(|line| receptions.iter().find_map(|reception| line.reception(&reception, now)));
                 if let Some(told) = told {
                     self.metrics.loss.observe(told.fraction_lost);
-                    self.estimator.reception(told, now);
-                    let estimate = self.estimator.estimate(now);
+                    self.course.estimator.reception(told, now);
+                    let estimate = self.course.estimator.estimate(now);
                     self.metrics.estimate.observe(estimate.bits_per_second);
                     if let Some(rtt) = estimate.rtt {
                         self.metrics.round_trip.observe(rtt.as_secs_f64());
@@ -286,7 +260,7 @@ impl Viewer {
             }
             Report::Nack(nack) => {
                 self.is_pressing = true;
-                let rtt = self.estimator.estimate(now).rtt;
+                let rtt = self.course.estimator.estimate(now).rtt;
                 for line in [&mut self.video, &mut self.audio].into_iter().filter_map(Media::line) {
                     if line.ssrc() == nack.media_ssrc {
                         let lost = nack.packets().inspect(|_| {
@@ -297,45 +271,25 @@ impl Viewer {
                 }
             }
             Report::Remb(bits_per_second) => {
-                self.estimator.remb(bits_per_second, now);
+                self.course.estimator.remb(bits_per_second, now);
                 self.choose(programme, now);
             }
             Report::KeyframeRequest => {
                 self.metrics.keyframe_requests.inc();
-                programme.want_keyframe_of(self.place.rendition().unwrap_or_default());
+                programme.want_keyframe_of(self.course.place.rendition().unwrap_or_default());
             }
             Report::Other => {}
         }
     }
 
     fn choose(&mut self, programme: &Programme, now: Instant) {
-        let told = self.estimator.estimate(now);
-        let estimate = told.bits_per_second;
-        let before = self.chooser.rung();
-        if let Some(rung) = self.chooser.update(estimate, now)
-            && !self.is_pinned
-        {
-            debug!(rung, estimate = estimate as u64, "another rendition");
-            self.is_pressing = true;
-            self.metrics.changed(Change::Estimate);
-            let number = programme.number_at(rung);
-            if rung < before {
-                self.place.flee_to(number, now);
-                // It has no time for what is left of the group.
-                programme.want_keyframe_of(number);
-            } else {
-                self.place.want(number);
-            }
+        let Some(Turn { rendition, is_flight, estimate }) = self.course.choose(now) else { return };
+        debug!(rendition, estimate = estimate as u64, "another rendition");
+        self.is_pressing = true;
+        self.metrics.changed(Change::Estimate);
+        if is_flight {
+            programme.want_keyframe_of(rendition);
         }
-        self.place.retry(now);
-        let rung = self.place.rendition().map_or(0, |number| programme.number_at(number));
-        self.pace.set(if self.place.is_fleeing(now) {
-            // Until the switch, what is too much is not to fill the queue that the other would wait in.
-            estimate
-        } else {
-            // It is for bursts. Who gets more than the path carries, as it chose so or there is no less, gets it all the same.
-            told.burst_bits_per_second.max(self.chooser.needs(rung) * SLACK)
-        });
     }
 
     /// Sends what there is. When to go on, if there is more.
@@ -349,47 +303,58 @@ impl Viewer {
     ) -> Result<Option<Instant>, ExhaustedError> {
         if let Some(line) = self.audio.line() {
             let (next, transport) = (&mut self.next_sound, &mut self.transport);
-            send_sound(line, next, transport, &mut self.estimator, programme, port, path, scratch, now)?;
+            send_sound(
+                line,
+                next,
+                transport,
+                &mut self.course.estimator,
+                programme,
+                port,
+                path,
+                scratch,
+                now,
+            )?;
         }
         let Some(line) = self.video.line() else { return Ok(None) };
         while let Some(batch) = line.poll_resend(now, &mut self.transport, scratch)? {
             self.metrics.resent.inc_by(batch.packets as u64);
-            self.pace.sent(batch.bytes.len(), now);
+            self.course.pace.sent(batch.bytes.len(), now);
             send(port, path, &batch);
-            self.estimator.sent(&batch, now);
+            self.course.estimator.sent(&batch, now);
         }
         loop {
             if !line.is_idle()
-                && let Some(due) = self.pace.due(now)
+                && let Some(due) = self.course.pace.due(now)
             {
                 return Ok(Some(due));
             }
-            let batch = line.poll_some(self.pace.packets(), now, &mut self.transport, scratch)?;
+            let batch = line.poll_some(self.course.pace.packets(), now, &mut self.transport, scratch)?;
             if let Some(batch) = batch {
-                self.pace.sent(batch.bytes.len(), now);
+                self.course.pace.sent(batch.bytes.len(), now);
                 send(port, path, &batch);
-                self.estimator.sent(&batch, now);
+                self.course.estimator.sent(&batch, now);
                 continue;
             }
-            match self.place.next(programme.rings(), now) {
+            match self.course.place.next(programme.rings(), now) {
                 Next::Send(entry) => {
                     // It is idle: all before was sent. Whether this one may be is seen above.
                     let _busy = line.begin(entry.packets.clone());
                     self.silent_since = None;
-                    if let Some(then) = self.then.take() {
-                        self.place.want(then);
-                    }
+                    self.course.began();
                 }
-                Next::Wait(until) => {
-                    let silent = self.wait(programme, now);
-                    return Ok(Some(until.map_or(silent, |until| until.min(silent))));
+                // There would be something.
+                Next::Wait(Some(until)) => {
+                    self.silent_since = None;
+                    return Ok(Some(until));
                 }
+                Next::Wait(None) => return Ok(Some(self.wait(programme, now))),
                 Next::WaitForKey => {
                     programme.want_keyframe();
                     return Ok(Some(self.wait(programme, now)));
                 }
                 Next::Lost => {
                     self.metrics.skipped.inc();
+                    programme.want_keyframe_of(self.course.place.wanted());
                     debug!("too far behind: it goes on with a newer keyframe");
                 }
             }
@@ -404,11 +369,11 @@ impl Viewer {
             return until;
         }
         self.silent_since = Some(now);
-        let wanted = self.place.wanted();
+        let wanted = self.course.place.wanted();
         if wanted > 0 && !programme.is_interrupted() {
             debug!(rendition = wanted, "it stands still: a larger one instead");
             self.metrics.changed(Change::Silence);
-            self.place.give_up(now);
+            self.course.place.give_up(now);
         }
         now + SILENT_MAX
     }
@@ -416,7 +381,7 @@ impl Viewer {
     fn report(&mut self, programme: &Programme, now: Instant) -> Result<Option<Instant>, ExhaustedError> {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut due = None;
-        let anchors = programme.anchors(self.place.wanted());
+        let anchors = programme.anchors(self.course.place.wanted());
         for (media, anchor) in [&mut self.video, &mut self.audio].into_iter().zip(anchors) {
             let Some(line) = media.line() else { continue };
             if let Some(report) = report_of(line, anchor, now, wall)

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How long feedback is waited for; later it tells nothing about the path of now.
-const AGE_MAX: Duration = Duration::from_secs(2);
-/// Most batches that are remembered: 2 s at 120 frames a second with sound and keyframes in pieces.
+/// How long feedback is waited for. A path that is overrun tells late, and just then it must be heard: what waits before a TCP
+/// connection of a narrow line is seconds old.
+const AGE_MAX: Duration = Duration::from_secs(10);
+/// Most batches that are remembered: 10 s of 50 pictures and 50 pieces of sound a second.
 const BATCHES_MAX: usize = 1024;
 
 /// Packets that left at once.

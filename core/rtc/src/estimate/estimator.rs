@@ -7,14 +7,14 @@
 
 use std::time::{Duration, Instant};
 
-use rtc_interceptor::{
-    LossController, OveruseDetector, PacketReport, RateCalculator, RateController, SlopeEstimator,
-};
+use rtc_interceptor::{LossController, OveruseDetector, PacketReport, RateController, SlopeEstimator};
 
 use super::bursts::Bursts;
 use super::departures::Departures;
-use super::queue::StandingQueue;
+use super::queue::{OVERRUN_WINDOW, Rates, StandingQueue};
+use super::received::Received;
 use super::remb::Remb;
+use super::sent::Sent;
 use crate::outbound::{Batch, Reception};
 use crate::rtcp::{Status, TransportCc};
 
@@ -26,6 +26,10 @@ const REPORTED_RTT_AGE_MAX: Duration = Duration::from_secs(10);
 
 /// For how long losses are counted before they are judged.
 const LOSS_WINDOW: Duration = Duration::from_millis(500);
+/// More than this share lost, so many times in succession, is no chance: a queue too short to be felt overflows. Nor is it one cut of the
+/// line, of which is told at once.
+const OVERFLOW: f64 = 1.0 / 3.0;
+const OVERFLOWS: u32 = 2;
 
 /// Bounds of an estimate, in bits per second.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -69,10 +73,13 @@ pub struct Estimator {
     slope: SlopeEstimator,
     overuse: OveruseDetector,
     by_delay: RateController,
-    received: RateCalculator,
+    sent: Sent,
+    received: Received,
     queue: StandingQueue,
     bursts: Bursts,
     told: Option<Told>,
+    /// How often more than [`OVERFLOW`] was lost, last.
+    overflows: u32,
     /// By feedback of single packets; the other by reports, for who gives no such feedback.
     feedback_loss: LossController,
     loss: LossController,
@@ -92,16 +99,18 @@ impl Estimator {
             slope: SlopeEstimator::new(),
             overuse: OveruseDetector::new(),
             by_delay: RateController::new(initial, min, max),
-            received: RateCalculator::default(),
+            sent: Sent::new(now),
+            received: Received::default(),
             queue: StandingQueue::new(now),
             bursts: Bursts::new(now),
             told: None,
+            overflows: 0,
             feedback_loss: LossController::new(initial, min, max),
             loss: LossController::new(initial, min, max),
             min,
             max,
             feedback_at: None,
-            remb: Remb::new(now),
+            remb: Remb::default(),
             reported_rtt: None,
             feedback_rtt: None,
         }
@@ -109,7 +118,7 @@ impl Estimator {
 
     /// `batch` left now. For feedback it counts only if transport-cc numbers its packets.
     pub fn sent(&mut self, batch: &Batch<'_>, now: Instant) {
-        self.remb.sent(batch.bytes.len(), now);
+        self.sent.add(batch.bytes.len(), now);
         if let Some(first) = batch.transport_sequence {
             self.departures.push(first, batch.packets, batch.segment, batch.bytes.len(), now);
         }
@@ -118,7 +127,7 @@ impl Estimator {
     /// The viewer tells when packets arrived. Returns how much later than at best the latest of them did.
     pub fn feedback(&mut self, feedback: &TransportCc<'_>, now: Instant) -> Duration {
         let Some(base) = self.departures.number(feedback.base()) else { return Duration::ZERO };
-        let (mut lost, mut packets, mut bytes) = (0, 0, 0);
+        let (mut lost, mut packets, mut bytes, mut latest) = (0, 0, 0, None);
         let (mut open, mut delays): (Option<Group>, Option<[f64; 2]>) = (None, None);
         for (number, status) in (base..).zip(feedback.statuses()) {
             // What was told of before has been counted, as lost if it came late.
@@ -131,6 +140,7 @@ impl Estimator {
             self.feedback_rtt = Some(now.saturating_duration_since(batch.at));
             bytes += batch.bytes(number);
             let Some(arrival) = arrival else { continue };
+            latest = latest.max(Some(arrival));
             match &mut open {
                 Some(group) if group.departure == batch.at => {
                     group.bytes += batch.bytes(number);
@@ -153,11 +163,17 @@ impl Estimator {
             self.group(group, &mut delays);
         }
         self.feedback_at = Some(now);
-        self.received.add(now, bytes);
-        let received = self.received.rate_bits_per_second(now);
-        self.by_delay.update(now, self.overuse.usage(), received);
+        if let Some(latest) = latest {
+            self.received.add(latest, bytes);
+        }
+        let rates = Rates {
+            received: self.received.bits_per_second(),
+            received_last: self.received.bits_per_second_in(OVERRUN_WINDOW),
+            sent: self.sent.bits_per_second(),
+        };
+        self.by_delay.update(now, self.overuse.usage(), rates.received);
         self.count_losses(lost, packets, now);
-        let late = delays.map(|delays| self.queue.on_feedback(now, delays, received.unwrap_or_default()));
+        let late = delays.map(|delays| self.queue.on_feedback(now, delays, rates));
         self.bursts.arrived(late.unwrap_or_default(), now);
         late.unwrap_or_default()
     }
@@ -192,14 +208,21 @@ impl Estimator {
         since.packets += packets;
         if now.saturating_duration_since(since.since) >= LOSS_WINDOW {
             self.feedback_loss.update(now, since.lost, since.packets);
+            let overflows = since.lost as f64 > since.packets as f64 * OVERFLOW;
             self.told = None;
+            self.overflows = if overflows { self.overflows + 1 } else { 0 };
+            if self.overflows >= OVERFLOWS
+                && let Some(received) = self.received.bits_per_second()
+            {
+                self.queue.on_losses(received, now);
+            }
         }
     }
 
     /// The viewer's own estimate: no more than it says, where that is more than an echo.
     pub fn remb(&mut self, bits_per_second: f64, now: Instant) {
         if bits_per_second.is_finite() && bits_per_second >= 0.0 {
-            self.remb.told(bits_per_second, now);
+            self.remb.told(bits_per_second, self.sent.bits_per_second(), now);
         }
     }
 

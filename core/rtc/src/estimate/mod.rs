@@ -12,7 +12,9 @@ mod choose;
 mod departures;
 mod estimator;
 mod queue;
+mod received;
 mod remb;
+mod sent;
 #[cfg(test)]
 mod simulated;
 

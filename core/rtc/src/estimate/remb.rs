@@ -11,17 +11,10 @@ use std::time::{Duration, Instant};
 const AGE_MAX: Duration = Duration::from_secs(5);
 /// Of what is sent. From there on it is what was sent that is told; keyframes make the one and a half uneven.
 const ABOVE_SENT: f64 = 1.35;
-/// In which what is sent is counted: of the pictures that are sent the large ones may be two seconds apart.
-const SENT_WINDOW: Duration = Duration::from_secs(2);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Remb {
     told: Option<Told>,
-    /// Of the window that runs.
-    since: Instant,
-    bytes: usize,
-    /// Bits per second in the window before.
-    sent: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -33,21 +26,9 @@ struct Told {
 }
 
 impl Remb {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { told: None, since: now, bytes: 0, sent: None }
-    }
-
-    pub(super) fn sent(&mut self, bytes: usize, now: Instant) {
-        self.bytes += bytes;
-        let elapsed = now.saturating_duration_since(self.since);
-        if elapsed >= SENT_WINDOW {
-            self.sent = Some(self.bytes as f64 * 8.0 / elapsed.as_secs_f64());
-            (self.since, self.bytes) = (now, 0);
-        }
-    }
-
-    pub(super) fn told(&mut self, bits_per_second: f64, now: Instant) {
-        let is_far_above = self.sent.is_some_and(|sent| bits_per_second >= sent * ABOVE_SENT);
+    /// While `sent` bits per second leave, if that is known.
+    pub(super) fn told(&mut self, bits_per_second: f64, sent: Option<f64>, now: Instant) {
+        let is_far_above = sent.is_some_and(|sent| bits_per_second >= sent * ABOVE_SENT);
         let is_limit = !is_far_above
             && self.told.is_none_or(|before| bits_per_second < before.bits_per_second || before.is_limit);
         self.told = Some(Told { at: now, bits_per_second, is_limit });
@@ -62,11 +43,13 @@ impl Remb {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sent::Sent;
     use super::*;
 
     /// Sends `bits_per_second` for so many seconds, in which the viewer tells `remb` of each.
     fn pass(
         remb: &mut Remb,
+        sent: &mut Sent,
         now: &mut Instant,
         seconds: u32,
         bits_per_second: f64,
@@ -75,24 +58,24 @@ mod tests {
         for second in 0..seconds {
             for _ in 0..10 {
                 *now += Duration::from_millis(100);
-                remb.sent((bits_per_second / 80.0) as usize, *now);
+                sent.add((bits_per_second / 80.0) as usize, *now);
             }
-            remb.told(tell(second), *now);
+            remb.told(tell(second), sent.bits_per_second(), *now);
         }
     }
 
     #[test]
     fn a_path_that_is_full_limits_and_one_that_is_not_filled_does_not() {
         let mut now = Instant::now();
-        let mut remb = Remb::new(now);
-        remb.told(700e3, now);
+        let (mut remb, mut sent) = (Remb::default(), Sent::new(now));
+        remb.told(700e3, None, now);
         assert_eq!(remb.limit(now), Some(700e3), "nothing is known of what is sent");
-        pass(&mut remb, &mut now, 4, 1_000e3, |_| 1_500e3);
+        pass(&mut remb, &mut sent, &mut now, 4, 1_000e3, |_| 1_500e3);
         assert_eq!(remb.limit(now), None, "it is what is sent that is told");
-        pass(&mut remb, &mut now, 1, 1_000e3, |_| 850e3);
+        pass(&mut remb, &mut sent, &mut now, 1, 1_000e3, |_| 850e3);
         assert_eq!(remb.limit(now), Some(850e3), "the path was overrun");
         assert_eq!(remb.limit(now + Duration::from_secs(6)), None, "that was long ago");
-        pass(&mut remb, &mut now, 6, 260e3, |second| 850e3 + f64::from(second) * 50e3);
+        pass(&mut remb, &mut sent, &mut now, 6, 260e3, |second| 850e3 + f64::from(second) * 50e3);
         assert_eq!(remb.limit(now), None, "of the smaller rendition nothing can be told but that it fits");
     }
 
@@ -100,15 +83,15 @@ mod tests {
     #[test]
     fn an_estimate_that_rises_behind_what_is_sent_limits_nothing_until_it_falls() {
         let mut now = Instant::now();
-        let mut remb = Remb::new(now);
-        pass(&mut remb, &mut now, 4, 260e3, |_| 390e3);
+        let (mut remb, mut sent) = (Remb::default(), Sent::new(now));
+        pass(&mut remb, &mut sent, &mut now, 4, 260e3, |_| 390e3);
         for second in 0..10 {
-            pass(&mut remb, &mut now, 1, 1_000e3, |_| 390e3 * 1.08_f64.powi(second));
+            pass(&mut remb, &mut sent, &mut now, 1, 1_000e3, |_| 390e3 * 1.08_f64.powi(second));
             assert_eq!(remb.limit(now), None, "after {second} s");
         }
-        pass(&mut remb, &mut now, 1, 1_000e3, |_| 600e3);
+        pass(&mut remb, &mut sent, &mut now, 1, 1_000e3, |_| 600e3);
         assert_eq!(remb.limit(now), Some(600e3));
-        pass(&mut remb, &mut now, 1, 1_000e3, |_| 648e3);
+        pass(&mut remb, &mut sent, &mut now, 1, 1_000e3, |_| 648e3);
         assert_eq!(remb.limit(now), Some(648e3), "it has not come far");
     }
 }

@@ -107,6 +107,26 @@ fn feedback_is_counted_once_and_tells_the_round_trip_and_how_late_packets_are() 
     assert_eq!(estimator.estimate(now).rtt, Some(Duration::from_millis(70)));
 }
 
+/// As on a TCP connection over a line that is too narrow. To take no notice would mean to send as much for ever.
+#[test]
+fn a_path_on_which_packets_take_seconds_is_heard_of() {
+    let start = Instant::now();
+    let mut estimator = Estimator::new(LIMITS, start);
+    // In turns of 50 ms: when packets arrive, by when they were sent.
+    let arrives = |sent: u64| if sent < 20 { sent } else { sent + 80 };
+    let mut told = 0;
+    for turn in 0..300 {
+        let now = start + Duration::from_millis(50) * turn as u32;
+        estimator.sent(&batch(turn * 10, 10, &[0; 10 * 1_200]), now);
+        while arrives(told) <= turn {
+            feed(&mut estimator, (told * 10) as u16, &[arrived(1_000 + 50 * arrives(told)); 10], now);
+            told += 1;
+        }
+    }
+    let estimate = estimator.estimate(start + Duration::from_secs(15)).bits_per_second;
+    assert!(estimate < 1.92e6, "{estimate}");
+}
+
 #[test]
 fn feedback_allocates_nothing() {
     let mut now = Instant::now();
