@@ -1,8 +1,11 @@
 //! The publish key: who holds it may go live.
 //!
 //! Made on first start and kept in `data_dir/publish_key`; a configured `auth.publish_key` wins over the kept
-//! one. Invariant: the text of a key leaves this module only through [`PublishKey::expose`], which only
-//! `tidecast keys` calls.
+//! one. In a cluster the nodes agree upon one (`keeper.rs`). Invariant: the text of a key leaves this module only through
+//! [`PublishKey::expose`], which only `tidecast keys` calls.
+
+mod hashed;
+mod keeper;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -11,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use subtle::ConstantTimeEq;
+
+pub(crate) use keeper::{KeyKeeper, OneKey, made_elsewhere};
 
 /// Digits of a generated key: lower case without `i l o u`, which are misread when a key is typed over.
 const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";

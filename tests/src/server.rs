@@ -83,6 +83,7 @@ pub enum Profile {
 #[derive(Debug, Clone, Default)]
 pub struct Setup {
     environment: Vec<(String, String)>,
+    keeps_key: bool,
 }
 
 /// How a server ends before it is started again.
@@ -109,6 +110,16 @@ impl Setup {
         self
     }
 
+    pub(crate) fn variables(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.environment.iter().map(|(name, value)| (name, value))
+    }
+
+    /// No publish key is configured: it has the one that it makes, or its cluster's.
+    #[must_use]
+    pub fn with_kept_key(self) -> Self {
+        Self { keeps_key: true, ..self }
+    }
+
     /// # Errors
     /// If it is not ready within ten seconds.
     pub fn start(self) -> Result<Tidecast> {
@@ -125,6 +136,13 @@ impl Tidecast {
             Profile::Default => setup.start(),
             Profile::Low => setup.set("hls.profile", "low").start(),
         }
+    }
+
+    /// Sets a configuration key, from the next [`Tidecast::restart`] on.
+    #[must_use]
+    pub fn set(mut self, key: &str, value: &str) -> Self {
+        self.setup = self.setup.set(key, value);
+        self
     }
 
     /// Ends it, and starts it again with the same data directory on the same ports.
@@ -182,10 +200,12 @@ impl Tidecast {
         for listener in ["HTTPS", "RTMPS"] {
             command.env(format!("TIDECAST__{listener}__LISTEN"), ANY.to_string());
         }
-        command.env("TIDECAST__AUTH__PUBLISH_KEY", PUBLISH_KEY);
+        if !setup.keeps_key {
+            command.env("TIDECAST__AUTH__PUBLISH_KEY", PUBLISH_KEY);
+        }
         // A ladder takes the time of two cores; tests of it turn it on.
         command.env("TIDECAST__TRANSCODE__LADDER", "off");
-        command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
+        command.envs(setup.variables());
         let process = Process::spawn("tidecast", &mut command)?;
         let ready = process.wait_for("line that it is ready", START_MAX, |line| {
             line.contains("ready: ").then(|| line.to_owned())
