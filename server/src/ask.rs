@@ -38,6 +38,7 @@ pub(crate) enum Question {
     Drain {
         node: NodeId,
         undo: bool,
+        force: bool,
     },
     Streams,
     /// None takes back what was expected.
@@ -66,9 +67,12 @@ pub(crate) fn run(admin: SocketAddr, question: Question, as_json: bool) -> anyho
                     nodes(&answer["nodes"], &answer["drained"])
                 })
             }
-            Question::Drain { node, undo } => {
-                let method = if undo { Method::DELETE } else { Method::PUT };
-                let answer = ask(admin, method, &format!("/api/v1/nodes/{node}/drain"), None).await?;
+            Question::Drain { node, undo, force } => {
+                let path = format!("/api/v1/nodes/{node}/drain");
+                let answer = match undo {
+                    true => ask(admin, Method::DELETE, &path, None).await?,
+                    false => ask(admin, Method::PUT, &path, Some(json!({ "force": force }))).await?,
+                };
                 print(&if as_json { format!("{answer}\n") } else { format!("{}\n", text(&answer["words"])) })
             }
             Question::Streams => {
@@ -168,6 +172,11 @@ async fn ask(admin: SocketAddr, method: Method, path: &str, order: Option<Value>
     let asked = tokio::time::timeout(ANSWER_MAX, asked).await.context("no answer in time")?;
     let (status, body) = asked
         .with_context(|| format!("no tidecast answers on {admin}: is it running, with this admin.listen?"))?;
+    if status == StatusCode::CONFLICT
+        && let Ok(refusal) = serde_json::from_slice::<Value>(&body)
+    {
+        bail!("{}", text(&refusal["error"]));
+    }
     if status != StatusCode::OK {
         bail!("{admin} answers {status}: {}", String::from_utf8_lossy(&body).trim());
     }
@@ -188,6 +197,7 @@ fn nodes(nodes: &Value, drained: &Value) -> String {
             "ROLES",
             "ZONE",
             "CPU",
+            "FREE",
             "EGRESS",
             "VIEWERS",
             "STREAMS",
@@ -206,6 +216,7 @@ fn nodes(nodes: &Value, drained: &Value) -> String {
             roles.join(","),
             text(&node["zone"]),
             format!("{:.0} %", load["cpu"].as_f64().unwrap_or_default() * 100.0),
+            free(load),
             egress(load),
             text(&load["viewers"]),
             text(&load["streams"]),
@@ -232,6 +243,11 @@ fn certificate(ends_ms: &Value) -> String {
         }
         Ok(_) => "-".to_owned(),
     }
+}
+
+/// What its encoders have left for streams of others; nothing of a node that lends none.
+fn free(load: &Value) -> String {
+    load["encode_free"].as_f64().map_or_else(|| "-".to_owned(), |cores| format!("{cores:.1} cores"))
 }
 
 fn egress(load: &Value) -> String {
@@ -322,6 +338,15 @@ mod tests {
         let told = nodes(&list, &json!(["a", "b"]));
         assert_eq!(told.lines().last(), Some("b is to take nothing new when it is back"), "{told}");
         assert_eq!(told.lines().count(), 3, "{told}");
+    }
+
+    #[test]
+    fn a_worker_has_free_cores() {
+        let list = json!([{ "id": "a", "load": { "encode_free": 1.5 } }, { "id": "b", "load": { "encode_free": null } }]);
+        let told = nodes(&list, &json!([]));
+        assert!(told.lines().next().is_some_and(|heading| heading.contains("FREE")), "{told}");
+        assert_eq!(told.matches("1.5 cores").count(), 1, "{told}");
+        assert!(!nodes(&json!([{ "id": "b", "load": {} }]), &json!([])).contains("FREE"));
     }
 
     #[test]

@@ -202,6 +202,9 @@ pub(crate) enum NodesCommand {
         /// Take the order back: the node takes publishers and viewers again
         #[arg(long)]
         undo: bool,
+        /// Also the only node that takes publishers, or viewers, or encodes
+        #[arg(long, conflicts_with = "undo")]
+        force: bool,
         #[command(flatten)]
         output: Output,
     },

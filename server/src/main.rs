@@ -82,8 +82,8 @@ fn main() -> ExitCode {
             commands::load(&cli).and_then(|loaded| commands::tls_check(&loaded))
         }
         Some(Command::Nodes { command: None, output }) => ask(&cli, Question::Nodes, output),
-        Some(Command::Nodes { command: Some(NodesCommand::Drain { node, undo, output }), .. }) => {
-            ask(&cli, Question::Drain { node: node.clone(), undo: *undo }, output)
+        Some(Command::Nodes { command: Some(NodesCommand::Drain { node, undo, force, output }), .. }) => {
+            ask(&cli, Question::Drain { node: node.clone(), undo: *undo, force: *force }, output)
         }
         Some(Command::Streams { command: None, output }) => ask(&cli, Question::Streams, output),
         Some(Command::Streams {
