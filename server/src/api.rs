@@ -383,6 +383,7 @@ mod tests {
             load: Load::default(),
             room: None,
             certificate_ends_ms: None,
+            settings: Default::default(),
         };
         Seen { node, silent_ms: 0, state }
     }

@@ -1,6 +1,6 @@
 //! The commands that ask the running process of this machine, by its admin port, and what they print.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -228,7 +228,24 @@ fn nodes(nodes: &Value, drained: &Value) -> String {
     let is_there = |name: &&Value| nodes.as_array().into_iter().flatten().any(|node| node["id"] == **name);
     let away = drained.as_array().into_iter().flatten().filter(|name| !is_there(name));
     let away = away.map(|name| format!("{} is to take nothing new when it is back\n", text(name)));
-    table(&rows) + &away.collect::<String>()
+    table(&rows) + &away.collect::<String>() + &unequal(nodes)
+}
+
+/// A session that moves to another node goes on as that is configured.
+fn unequal(nodes: &Value) -> String {
+    let mut settings = BTreeMap::<&str, BTreeMap<&str, Vec<String>>>::new();
+    for node in nodes.as_array().into_iter().flatten() {
+        for (name, value) in node["settings"].as_object().into_iter().flatten() {
+            let values = settings.entry(name).or_default();
+            values.entry(value.as_str().unwrap_or_default()).or_default().push(text(&node["id"]));
+        }
+    }
+    let unequal = settings.into_iter().filter(|(_, values)| values.len() > 1).map(|(name, values)| {
+        let told = values.into_iter().map(|(value, nodes)| format!("{value:?} on {}", nodes.join(", ")));
+        let told = text(&json!(told.collect::<Vec<_>>().join("; ")));
+        format!("{} should be equal on all nodes that take publishers: it is {told}\n", text(&json!(name)))
+    });
+    unequal.collect()
 }
 
 /// Nothing of one that is good for long.
@@ -347,6 +364,21 @@ mod tests {
         assert!(told.lines().next().is_some_and(|heading| heading.contains("FREE")), "{told}");
         assert_eq!(told.matches("1.5 cores").count(), 1, "{told}");
         assert!(!nodes(&json!([{ "id": "b", "load": {} }]), &json!([])).contains("FREE"));
+    }
+
+    #[test]
+    fn what_should_be_equal_and_is_not_is_told() {
+        let node = |id: &str, linger: &str| json!({ "id": id, "load": {}, "settings": { "hls.profile": "low", "publish.linger": linger } });
+        let list =
+            json!([node("a", "20s"), node("b", "20s"), node("c", "5s"), { "id": "edge1", "load": {} }]);
+        let told = nodes(&list, &json!([]));
+        assert_eq!(
+            told.lines().last(),
+            Some(
+                "publish.linger should be equal on all nodes that take publishers: it is \"20s\" on a, b; \"5s\" on c"
+            )
+        );
+        assert_eq!(told.lines().count(), 6, "{told}");
     }
 
     #[test]

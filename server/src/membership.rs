@@ -2,7 +2,7 @@
 //!
 //! Without NATS it is a cluster of one, and everything here works on what is in the process.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -140,6 +140,7 @@ impl Membership {
             load: Load { egress_max: config.http.egress_max, ..Load::default() },
             room: None,
             certificate_ends_ms: None,
+            settings: if ingest { config.equal_on_all() } else { BTreeMap::new() },
         }
     }
 

@@ -354,13 +354,21 @@ impl Tidecast {
     /// # Errors
     /// If the command fails, or prints something else.
     pub fn ask(&self, command: &str) -> Result<Vec<serde_json::Value>> {
+        let text = self.asked_for_people(&format!("{command} --json"))?;
+        text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+    }
+
+    /// As [`Tidecast::ask`], as people read it.
+    ///
+    /// # Errors
+    /// If the command fails.
+    pub fn asked_for_people(&self, command: &str) -> Result<String> {
         let mut process = Command::new(binary()?);
         bare(&mut process, self.data_dir.path());
         process.env("TIDECAST__ADMIN__LISTEN", self.admin.to_string());
-        let output = process.args(command.split(' ')).arg("--json").output()?;
+        let output = process.args(command.split(' ')).output()?;
         ensure!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
-        let text = String::from_utf8(output.stdout)?;
-        text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     #[must_use]

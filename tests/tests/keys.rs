@@ -113,13 +113,21 @@ fn a_node_whose_key_is_configured_says_that_it_is_not_the_clusters() -> Result<(
     let (cluster, nats) = (Cluster::new()?, Nats::start()?);
     let a = cluster.node("a", "all", &nats, Setup::default().with_kept_key())?;
     wait_for_own(&a)?;
-    let configured = cluster.node("b", "all", &nats, Setup::default())?;
+    let configured = cluster.node("b", "all", &nats, Setup::default().set("publish.linger", "7s"))?;
     configured.wait_for_log("the conflict in words", HEARD_MAX, |line| {
         (line.contains("another than the cluster's, which was made on a")
             && line.contains("auth.publish_key"))
         .then_some(())
     })?;
     refuses(&configured, &shown(&a)?)?;
+    // Of other settings that should be equal the list of nodes tells.
+    let told = poll::until("a to hear of b", HEARD_MAX, || {
+        let told = a.asked_for_people("nodes")?;
+        Ok(told.contains("\nb ").then_some(told))
+    })?;
+    let expected =
+        r#"publish.linger should be equal on all nodes that take publishers: it is "20s" on a; "7s" on b"#;
+    ensure!(told.lines().last() == Some(expected), "{told}");
     // One that brings its own file is told so, and takes the cluster's.
     let alone = Setup::default().with_kept_key().start()?;
     let own = shown(&alone)?;
