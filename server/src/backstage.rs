@@ -10,7 +10,7 @@ use net::{Guesses, TooManyGuesses};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 
-use crate::keys::OneKey;
+use crate::keeper::OneKey;
 
 impl Authorize for OneKey {
     fn may_publish(&self, _: &StreamId, key: &Secret) -> bool {

@@ -14,7 +14,8 @@ use crate::authority::{ClusterFiles, TOKEN_PREFIX, Token};
 use crate::certificates;
 use crate::cli::Cli;
 use crate::config::{self, Effective, Environment, Origin};
-use crate::keys::{KeyFile, made_elsewhere};
+use crate::keeper::made_elsewhere;
+use crate::keys::KeyFile;
 
 /// A bundle is two certificates and a key, a few kilobytes.
 const BUNDLE_BYTES_MAX: u64 = 64 * 1024;

@@ -19,7 +19,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use cluster::NatsUrl;
 use edge::{Alternates, Transport, Unlisted};
 pub(crate) use file::Source;
@@ -32,7 +31,6 @@ pub(crate) use tls::{AcmeSettings, CertificateSource};
 use transcode::Ladders;
 pub(crate) use value::{LoopbackAddr, Profile, RoleSet};
 
-use crate::authority::hex;
 use crate::descriptors::VIEWER_CONNECTIONS_MAX;
 use crate::keys::PublishKey;
 
@@ -179,10 +177,6 @@ pub(crate) struct Key {
 
 const LISTEN_ALLOWED: &str =
     "IP:PORT such as 127.0.0.1:8080 or [::1]:8080, or :PORT for every address of the machine";
-
-/// [`Config::equal_on_all`]
-const EQUAL_ON_ALL: [&str; 5] =
-    ["publish.linger", "publish.on_conflict", "hls.profile", "streams.unlisted", "transcode.ladder"];
 
 /// Every key there is.
 pub(crate) const KEYS: &[Key] = &[
@@ -649,18 +643,9 @@ impl Config {
         self.cluster.dir.clone().unwrap_or_else(|| self.data_dir.join("cluster"))
     }
 
-    /// Of nodes that take publishers, and go on with each other's sessions: each as `config show` has it, but for names that are on no
-    /// list, of which nobody else should hear.
-    pub(crate) fn equal_on_all(&self) -> BTreeMap<String, String> {
-        let told = EQUAL_ON_ALL.iter().filter_map(|name| {
-            let value = (KEYS.iter().find(|key| key.name == *name)?.show)(self)?;
-            let value = match *name {
-                "streams.unlisted" => hex(&digest(&SHA256, value.as_bytes()).as_ref()[..4]),
-                _ => value,
-            };
-            Some(((*name).to_owned(), value))
-        });
-        told.collect()
+    /// The value of a key, as `config show` has it; `None` if it is not set.
+    pub(crate) fn shown(&self, name: &str) -> Option<String> {
+        (KEYS.iter().find(|key| key.name == name)?.show)(self)
     }
 
     fn defaults(environment: &Environment) -> Self {

@@ -1,11 +1,8 @@
 //! The publish key: who holds it may go live.
 //!
 //! Made on first start and kept in `data_dir/publish_key`; a configured `auth.publish_key` wins over the kept
-//! one. In a cluster the nodes agree upon one (`keeper.rs`). Invariant: the text of a key leaves this module only through
-//! [`PublishKey::expose`], which only `tidecast keys` calls.
-
-mod hashed;
-mod keeper;
+//! one. Which one is in force while a node runs says `keeper.rs`. Invariant: the text of a key leaves this module only through
+//! [`PublishKey::expose`], which only `tidecast keys` calls, and whoever compares it or hashes it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -14,8 +11,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use subtle::ConstantTimeEq;
-
-pub(crate) use keeper::{KeyKeeper, OneKey, made_elsewhere};
 
 /// Digits of a generated key: lower case without `i l o u`, which are misread when a key is typed over.
 const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
@@ -60,7 +55,7 @@ impl PublishKey {
         self.0.as_bytes().ct_eq(given.as_bytes()).into()
     }
 
-    /// The key itself, for the operator who asks for it; never for a log.
+    /// The key itself, for the operator who asks for it, and to be compared or hashed; never for a log.
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }

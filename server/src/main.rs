@@ -20,6 +20,7 @@ mod descriptors;
 mod desk;
 mod encoding;
 mod files;
+mod keeper;
 mod keys;
 mod lending;
 mod listen;
@@ -54,7 +55,7 @@ use cli::{
 };
 use config::Effective;
 use encoding::Encoding;
-use keys::KeyKeeper;
+use keeper::KeyKeeper;
 use listen::Handed;
 use membership::Membership;
 use roles::Roles;

@@ -41,7 +41,7 @@ use crate::claims::Claims;
 use crate::config::Config;
 use crate::descriptors;
 use crate::desk::FrontDesk;
-use crate::keys::OneKey;
+use crate::keeper::OneKey;
 use crate::lending::ForNodes;
 use crate::listen::{self, Handed};
 use crate::membership::{Counts, Membership};

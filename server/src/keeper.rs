@@ -8,6 +8,8 @@
 //! Without NATS there is the file alone. With it the first node of a cluster brings the key that it has, and who comes later takes
 //! the cluster's; the text of a key stays on the node where it was made.
 
+mod hashed;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,11 +26,12 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::hashed::HashedKey;
-use super::{KeyFile, PublishKey};
+use hashed::HashedKey;
+
 use crate::agreed::{Agreed, Agreement, Compared, kept};
 use crate::config::Effective;
 use crate::files::{PRIVATE, write_whole};
+use crate::keys::{KeyFile, PublishKey};
 use crate::membership::Membership;
 
 /// How often the file is read: `keys new` has to be heard.
@@ -71,7 +74,7 @@ impl OneKey {
     }
 
     fn is(&self, key: &PublishKey) -> bool {
-        self.verify(&key.0)
+        self.verify(key.expose())
     }
 
     fn replace(&self, accepted: Accepted) {

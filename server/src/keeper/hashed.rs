@@ -4,8 +4,8 @@ use anyhow::Context;
 use aws_lc_rs::hmac;
 use serde::{Deserialize, Serialize};
 
-use super::PublishKey;
 use crate::authority::{hex, unhex};
+use crate::keys::PublishKey;
 
 const SALT_BYTES: usize = 16;
 
@@ -22,7 +22,7 @@ impl HashedKey {
     pub(crate) fn of(key: &PublishKey) -> anyhow::Result<Self> {
         let mut salt = [0_u8; SALT_BYTES];
         getrandom::fill(&mut salt).context("the system gives no random bytes for a salt")?;
-        let hash = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &salt), key.0.as_bytes());
+        let hash = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &salt), key.expose().as_bytes());
         Ok(Self { salt: hex(&salt), hash: hex(hash.as_ref()) })
     }
 
@@ -33,7 +33,7 @@ impl HashedKey {
     }
 
     pub(crate) fn is_of(&self, key: &PublishKey) -> bool {
-        self.verify(&key.0)
+        self.verify(key.expose())
     }
 }
 
