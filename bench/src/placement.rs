@@ -48,6 +48,7 @@ fn edge(number: usize) -> Result<Node> {
         load: Load::default(),
         room: None,
         certificate_ends_ms: None,
+        settings: Default::default(),
     })
 }
 

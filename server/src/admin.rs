@@ -227,6 +227,7 @@ impl Answers {
         match ordered {
             Some(Ok(told)) => json(StatusCode::OK, &told),
             Some(Err(why @ OrderError::Body(_))) => error(StatusCode::BAD_REQUEST, &why.to_string()),
+            Some(Err(why @ OrderError::Needed(_))) => error(StatusCode::CONFLICT, &why.to_string()),
             Some(Err(why @ OrderError::Store(_))) => error(StatusCode::SERVICE_UNAVAILABLE, &why.to_string()),
             None => {
                 let words = "only GET and HEAD are answered here, and PUT and DELETE at /api/v1/nodes/{node}/drain and \

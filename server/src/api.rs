@@ -36,10 +36,22 @@ const GATHER_MAX: Duration = Duration::from_millis(100);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OrderError {
     /// Whoever gave it must.
-    #[error("not {{\"viewers\": NUMBER from 1 on, \"at\": RFC 3339 or null}}: {0}")]
+    #[error("not {0}")]
     Body(String),
+    /// Whoever gave it must mean it.
+    #[error("{0}. With --force ({{\"force\": true}}) it is done all the same")]
+    Needed(String),
     #[error(transparent)]
     Store(StoreError),
+}
+
+/// `PUT /api/v1/nodes/{node}/drain`; an empty body is `{}`.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct Drain {
+    /// Also if no other node has one of its roles.
+    #[serde(default)]
+    force: bool,
 }
 
 /// `PUT /api/v1/streams/{app}/{stream}/expected-viewers`.
@@ -132,7 +144,9 @@ impl Api {
     ) -> Option<Result<Value, OrderError>> {
         let steps: Vec<_> = path.split('/').skip(1).collect();
         let ordered = match (steps.as_slice(), method) {
-            (["nodes", node, "drain"], &Method::PUT) => self.drain(&node.parse().ok()?).await,
+            (["nodes", node, "drain"], &Method::PUT) => {
+                return Some(self.drain(&node.parse().ok()?, body).await);
+            }
             (["nodes", node, "drain"], &Method::DELETE) => self.undrain(&node.parse().ok()?).await,
             (["streams", app, stream, "expected-viewers"], &Method::PUT) => {
                 return Some(self.expect(&StreamId::new(app, stream).ok()?, body).await);
@@ -146,12 +160,12 @@ impl Api {
     }
 
     async fn expect(&self, id: &StreamId, body: &[u8]) -> Result<Value, OrderError> {
-        let audience: Audience =
-            serde_json::from_slice(body).map_err(|error| OrderError::Body(error.to_string()))?;
+        let body_error = |error: &dyn std::fmt::Display| {
+            OrderError::Body(format!("{{\"viewers\": NUMBER from 1 on, \"at\": RFC 3339 or null}}: {error}"))
+        };
+        let audience: Audience = serde_json::from_slice(body).map_err(|error| body_error(&error))?;
         let at_ms = match &audience.at {
-            Some(at) => {
-                at.parse::<Timestamp>().map_err(|error| OrderError::Body(error.to_string()))?.as_millisecond()
-            }
+            Some(at) => at.parse::<Timestamp>().map_err(|error| body_error(&error))?.as_millisecond(),
             None => now_ms(),
         };
         let viewers = audience.viewers.get();
@@ -182,8 +196,14 @@ impl Api {
         Ok(json!({ "stream": id.to_string(), "viewers": 0, "words": words }))
     }
 
-    async fn drain(&self, id: &NodeId) -> Result<Value, StoreError> {
-        self.fleet.orders().drain(id, self.own()).await?;
+    async fn drain(&self, id: &NodeId, body: &[u8]) -> Result<Value, OrderError> {
+        let asked = if body.is_empty() { Ok(Drain::default()) } else { serde_json::from_slice(body) };
+        let Drain { force } =
+            asked.map_err(|error| OrderError::Body(format!("{{\"force\": BOOLEAN}}: {error}")))?;
+        if !force && let Some(words) = needed(id, &self.fleet.nodes()) {
+            return Err(OrderError::Needed(words));
+        }
+        self.fleet.orders().drain(id, self.own()).await.map_err(OrderError::Store)?;
         let node = self.obeyed(id, Phase::Draining).await;
         let nodes = self.fleet.nodes();
         Ok(json!({
@@ -279,6 +299,34 @@ pub(crate) fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// What nobody does any more once `id` takes nothing new; `None` if all of its roles are others' as well, or it is not there.
+fn needed(id: &NodeId, nodes: &[Seen]) -> Option<String> {
+    let node = &nodes.iter().find(|seen| seen.node.id == *id && seen.state != State::Draining)?.node;
+    let is_alone = |role: Role| {
+        let mut others = nodes.iter().filter(|seen| seen.node.id != *id && seen.state == State::Serving);
+        node.has(role) && !others.any(|other| other.node.has(role))
+    };
+    let does = [
+        (Role::Ingest, "takes publishers"),
+        (Role::Transcode, "encodes"),
+        (Role::Origin, "gives streams to other nodes"),
+        (Role::Edge, "takes viewers"),
+    ];
+    // Whoever takes publishers is an origin, too, and one word for both is enough.
+    let is_said = |role| role != Role::Origin || !is_alone(Role::Ingest);
+    let alone: Vec<_> = does
+        .into_iter()
+        .filter(|(role, _)| is_alone(*role) && is_said(*role))
+        .map(|(_, does)| does)
+        .collect();
+    let does = match alone.as_slice() {
+        [] => return None,
+        [one] => (*one).to_owned(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    };
+    Some(format!("{id} is the only node that {does}"))
+}
+
 /// For who drained `id`: what happens now, and what does not.
 fn drained(id: &NodeId, node: Option<&Node>, nodes: &[Seen]) -> String {
     let Some(node) = node else {
@@ -314,4 +362,52 @@ fn drained(id: &NodeId, node: Option<&Node>, nodes: &[Seen]) -> String {
 /// The event that `after=N` names.
 pub(crate) fn after(query: &str) -> Option<u64> {
     query.split('&').find_map(|pair| pair.strip_prefix("after=")?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster::{Boot, Load};
+
+    use super::*;
+
+    fn seen(name: &str, roles: &[Role], state: State) -> Seen {
+        let node = Node {
+            id: name.parse().unwrap(),
+            boot: Boot(1),
+            roles: roles.to_vec(),
+            zone: String::new(),
+            version: String::new(),
+            phase: Phase::Serving,
+            relay: None,
+            viewers: None,
+            load: Load::default(),
+            room: None,
+            certificate_ends_ms: None,
+            settings: Default::default(),
+        };
+        Seen { node, silent_ms: 0, state }
+    }
+
+    #[test]
+    fn the_last_of_a_role_is_not_drained_by_a_slip_of_the_finger() {
+        use Role::{Edge, Ingest, Origin, Transcode};
+        let words = |id: &str, nodes: &[Seen]| needed(&id.parse().unwrap(), nodes);
+        let all = [Ingest, Transcode, Origin, Edge];
+        let nodes = [
+            seen("a", &all, State::Serving),
+            seen("edge1", &[Edge], State::Serving),
+            seen("b", &[Ingest, Origin], State::Suspect),
+            seen("c", &all, State::Draining),
+        ];
+        assert_eq!(
+            words("a", &nodes).as_deref(),
+            Some("a is the only node that takes publishers and encodes")
+        );
+        assert_eq!(words("edge1", &nodes), None, "a takes viewers");
+        assert_eq!(words("edge1", &nodes[1..]).as_deref(), Some("edge1 is the only node that takes viewers"));
+        assert_eq!(words("c", &nodes), None, "it is drained already");
+        assert_eq!(words("away", &nodes), None);
+        let other = [seen("a", &all, State::Serving), seen("d", &all, State::Serving)];
+        assert_eq!(words("a", &other), None);
+    }
 }

@@ -1,6 +1,6 @@
 //! The commands that ask the running process of this machine, by its admin port, and what they print.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -38,6 +38,7 @@ pub(crate) enum Question {
     Drain {
         node: NodeId,
         undo: bool,
+        force: bool,
     },
     Streams,
     /// None takes back what was expected.
@@ -66,9 +67,12 @@ pub(crate) fn run(admin: SocketAddr, question: Question, as_json: bool) -> anyho
                     nodes(&answer["nodes"], &answer["drained"])
                 })
             }
-            Question::Drain { node, undo } => {
-                let method = if undo { Method::DELETE } else { Method::PUT };
-                let answer = ask(admin, method, &format!("/api/v1/nodes/{node}/drain"), None).await?;
+            Question::Drain { node, undo, force } => {
+                let path = format!("/api/v1/nodes/{node}/drain");
+                let answer = match undo {
+                    true => ask(admin, Method::DELETE, &path, None).await?,
+                    false => ask(admin, Method::PUT, &path, Some(json!({ "force": force }))).await?,
+                };
                 print(&if as_json { format!("{answer}\n") } else { format!("{}\n", text(&answer["words"])) })
             }
             Question::Streams => {
@@ -168,6 +172,11 @@ async fn ask(admin: SocketAddr, method: Method, path: &str, order: Option<Value>
     let asked = tokio::time::timeout(ANSWER_MAX, asked).await.context("no answer in time")?;
     let (status, body) = asked
         .with_context(|| format!("no tidecast answers on {admin}: is it running, with this admin.listen?"))?;
+    if status == StatusCode::CONFLICT
+        && let Ok(refusal) = serde_json::from_slice::<Value>(&body)
+    {
+        bail!("{}", text(&refusal["error"]));
+    }
     if status != StatusCode::OK {
         bail!("{admin} answers {status}: {}", String::from_utf8_lossy(&body).trim());
     }
@@ -188,6 +197,7 @@ fn nodes(nodes: &Value, drained: &Value) -> String {
             "ROLES",
             "ZONE",
             "CPU",
+            "FREE",
             "EGRESS",
             "VIEWERS",
             "STREAMS",
@@ -206,6 +216,7 @@ fn nodes(nodes: &Value, drained: &Value) -> String {
             roles.join(","),
             text(&node["zone"]),
             format!("{:.0} %", load["cpu"].as_f64().unwrap_or_default() * 100.0),
+            free(load),
             egress(load),
             text(&load["viewers"]),
             text(&load["streams"]),
@@ -217,7 +228,24 @@ fn nodes(nodes: &Value, drained: &Value) -> String {
     let is_there = |name: &&Value| nodes.as_array().into_iter().flatten().any(|node| node["id"] == **name);
     let away = drained.as_array().into_iter().flatten().filter(|name| !is_there(name));
     let away = away.map(|name| format!("{} is to take nothing new when it is back\n", text(name)));
-    table(&rows) + &away.collect::<String>()
+    table(&rows) + &away.collect::<String>() + &unequal(nodes)
+}
+
+/// A session that moves to another node goes on as that is configured.
+fn unequal(nodes: &Value) -> String {
+    let mut settings = BTreeMap::<&str, BTreeMap<&str, Vec<String>>>::new();
+    for node in nodes.as_array().into_iter().flatten() {
+        for (name, value) in node["settings"].as_object().into_iter().flatten() {
+            let values = settings.entry(name).or_default();
+            values.entry(value.as_str().unwrap_or_default()).or_default().push(text(&node["id"]));
+        }
+    }
+    let unequal = settings.into_iter().filter(|(_, values)| values.len() > 1).map(|(name, values)| {
+        let told = values.into_iter().map(|(value, nodes)| format!("{value:?} on {}", nodes.join(", ")));
+        let told = text(&json!(told.collect::<Vec<_>>().join("; ")));
+        format!("{} should be equal on all nodes that take publishers: it is {told}\n", text(&json!(name)))
+    });
+    unequal.collect()
 }
 
 /// Nothing of one that is good for long.
@@ -232,6 +260,11 @@ fn certificate(ends_ms: &Value) -> String {
         }
         Ok(_) => "-".to_owned(),
     }
+}
+
+/// What its encoders have left for streams of others; nothing of a node that lends none.
+fn free(load: &Value) -> String {
+    load["encode_free"].as_f64().map_or_else(|| "-".to_owned(), |cores| format!("{cores:.1} cores"))
 }
 
 fn egress(load: &Value) -> String {
@@ -322,6 +355,30 @@ mod tests {
         let told = nodes(&list, &json!(["a", "b"]));
         assert_eq!(told.lines().last(), Some("b is to take nothing new when it is back"), "{told}");
         assert_eq!(told.lines().count(), 3, "{told}");
+    }
+
+    #[test]
+    fn a_worker_has_free_cores() {
+        let list = json!([{ "id": "a", "load": { "encode_free": 1.5 } }, { "id": "b", "load": { "encode_free": null } }]);
+        let told = nodes(&list, &json!([]));
+        assert!(told.lines().next().is_some_and(|heading| heading.contains("FREE")), "{told}");
+        assert_eq!(told.matches("1.5 cores").count(), 1, "{told}");
+        assert!(!nodes(&json!([{ "id": "b", "load": {} }]), &json!([])).contains("FREE"));
+    }
+
+    #[test]
+    fn what_should_be_equal_and_is_not_is_told() {
+        let node = |id: &str, linger: &str| json!({ "id": id, "load": {}, "settings": { "hls.profile": "low", "publish.linger": linger } });
+        let list =
+            json!([node("a", "20s"), node("b", "20s"), node("c", "5s"), { "id": "edge1", "load": {} }]);
+        let told = nodes(&list, &json!([]));
+        assert_eq!(
+            told.lines().last(),
+            Some(
+                "publish.linger should be equal on all nodes that take publishers: it is \"20s\" on a, b; \"5s\" on c"
+            )
+        );
+        assert_eq!(told.lines().count(), 6, "{told}");
     }
 
     #[test]

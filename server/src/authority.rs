@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::{PRIVATE, PUBLIC, make_private_dir, write_whole};
 
-pub(crate) use list::{LIST_BYTES_MAX, SignedList, TrustList};
+pub(crate) use list::{LIST_BYTES_MAX, SignedList, TrustList, hex, unhex};
 pub(crate) use signing::new_key;
 use signing::{Authority, certified_by};
 use token::{Shown, Tokens};

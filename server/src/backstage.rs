@@ -10,15 +10,11 @@ use net::{Guesses, TooManyGuesses};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 
-use crate::keys::PublishKey;
-
-/// One key for every stream.
-#[derive(Clone)]
-pub(crate) struct OneKey(pub(crate) PublishKey);
+use crate::keeper::OneKey;
 
 impl Authorize for OneKey {
     fn may_publish(&self, _: &StreamId, key: &Secret) -> bool {
-        self.0.verify(key.expose())
+        self.verify(key.expose())
     }
 }
 
@@ -78,13 +74,14 @@ mod tests {
     use edge::Backstage as _;
 
     use super::*;
+    use crate::keys::PublishKey;
 
     /// Threat 26: six guesses at the publishers' port, and six more here.
     #[test]
     fn who_guessed_as_a_publisher_waits_here_too() {
         let (key, viewer) = ("0123456789abcdef", IpAddr::from([192, 0, 2, 1]));
         let guesses = Guesses::default();
-        let one_key = OneKey(PublishKey::parse(key).unwrap());
+        let one_key = OneKey::new(PublishKey::parse(key).unwrap());
         let backstage =
             Backstage::new(one_key, Refusals::default(), guesses.clone(), &mut Registry::default());
         let id = StreamId::new("live", "cam").unwrap();

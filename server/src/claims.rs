@@ -206,8 +206,9 @@ impl Claims {
         entry: StreamEntry,
         told: Told,
     ) -> Result<Option<Box<StreamEntry>>, StoreError> {
-        match self.directory().claim(id, entry, |entry| self.may_take(entry)).await {
+        match self.directory().claim(id, entry.clone(), |entry| self.may_take(entry)).await {
             Ok(claim) => {
+                self.fleet.claimed(id, claim.epoch, entry);
                 self.announce(id, None, &told).await;
                 self.lock().insert(id.clone(), Held::new(claim.epoch, Some(told)));
                 Ok(None)
@@ -289,7 +290,7 @@ impl ingest::Claims for Claims {
             Err(ClaimError::Held(held)) => match self.abandoned(id).await {
                 Ok(abandoned) if abandoned.is_some() => {
                     let may_take = |there: &StreamEntry| there.epoch == abandoned || self.may_take(there);
-                    directory.claim(id, entry, may_take).await
+                    directory.claim(id, entry.clone(), may_take).await
                 }
                 Ok(_) => Err(ClaimError::Held(held)),
                 Err(error) => Err(error.into()),
@@ -304,6 +305,7 @@ impl ingest::Claims for Claims {
                 return Ok(None);
             }
         };
+        self.fleet.claimed(id, claim.epoch, entry);
         let own = &self.directory().holder().node;
         let previous = claim.previous.filter(|previous| previous.holder.node != *own);
         // That it has moved says that it has begun.

@@ -202,6 +202,9 @@ pub(crate) enum NodesCommand {
         /// Take the order back: the node takes publishers and viewers again
         #[arg(long)]
         undo: bool,
+        /// Also the only node that takes publishers, or viewers, or encodes
+        #[arg(long, conflicts_with = "undo")]
+        force: bool,
         #[command(flatten)]
         output: Output,
     },
@@ -249,11 +252,13 @@ pub(crate) enum ConfigCommand {
 #[derive(Subcommand)]
 pub(crate) enum KeysCommand {
     /// Print the publish key
+    ///
+    /// That of a cluster is known on the node where it was made; the others can only compare it.
     Show,
     /// Make a new publish key, keep it in place of the old one and print it
     ///
-    /// A running tidecast goes on with the old key until it is restarted. Refused when auth.publish_key is
-    /// configured, since the kept key would not be used.
+    /// A running tidecast uses it within seconds, and so do all nodes of its cluster with cluster.nats; who is publishing
+    /// already goes on. Refused when auth.publish_key is configured, since the kept key would not be used.
     New,
 }
 

@@ -14,6 +14,7 @@ use crate::authority::{ClusterFiles, TOKEN_PREFIX, Token};
 use crate::certificates;
 use crate::cli::Cli;
 use crate::config::{self, Effective, Environment, Origin};
+use crate::keeper::made_elsewhere;
 use crate::keys::KeyFile;
 
 /// A bundle is two certificates and a key, a few kilobytes.
@@ -43,7 +44,16 @@ pub(crate) fn keys_show(loaded: &Effective) -> anyhow::Result<()> {
         return print(&format!("{}\n", key.expose()));
     }
     let file = KeyFile::new(&loaded.config.data_dir);
-    let Some(key) = file.read()? else {
+    let own = file.read()?;
+    if !loaded.config.cluster.nats.is_empty()
+        && let Some(node) = made_elsewhere(&loaded.config.data_dir, own.as_ref())?
+    {
+        bail!(
+            "the cluster's publish key was made on {node}, and `tidecast keys show` shows it there alone; other nodes can only \
+             compare it. `tidecast keys new` here makes another one, for all"
+        );
+    }
+    let Some(key) = own else {
         bail!(
             "there is no publish key in {} yet: tidecast makes one at its first start, `tidecast keys new` at once",
             file.path().display()
@@ -61,7 +71,16 @@ pub(crate) fn keys_new(loaded: &Effective) -> anyhow::Result<()> {
     let file = KeyFile::new(&loaded.config.data_dir);
     let key = file.replace()?;
     print(&format!("{}\n", key.expose()))?;
-    eprintln!("kept in {}; a running tidecast uses it after a restart", file.path().display());
+    let path = file.path().display();
+    match loaded.config.cluster.nats.is_empty() {
+        true => eprintln!(
+            "kept in {path}; a running tidecast uses it within seconds. Who publishes already goes on"
+        ),
+        false => eprintln!(
+            "kept in {path}; while a tidecast runs here, all nodes of the cluster use it within seconds. Who publishes already \
+             goes on"
+        ),
+    }
     Ok(())
 }
 

@@ -643,6 +643,11 @@ impl Config {
         self.cluster.dir.clone().unwrap_or_else(|| self.data_dir.join("cluster"))
     }
 
+    /// The value of a key, as `config show` has it; `None` if it is not set.
+    pub(crate) fn shown(&self, name: &str) -> Option<String> {
+        (KEYS.iter().find(|key| key.name == name)?.show)(self)
+    }
+
     fn defaults(environment: &Environment) -> Self {
         Self {
             data_dir: environment.data_dir_default(),

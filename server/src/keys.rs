@@ -1,8 +1,8 @@
 //! The publish key: who holds it may go live.
 //!
 //! Made on first start and kept in `data_dir/publish_key`; a configured `auth.publish_key` wins over the kept
-//! one. Invariant: the text of a key leaves this module only through [`PublishKey::expose`], which only
-//! `tidecast keys` calls.
+//! one. Which one is in force while a node runs says `keeper.rs`. Invariant: the text of a key leaves this module only through
+//! [`PublishKey::expose`], which only `tidecast keys` calls, and whoever compares it or hashes it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -55,7 +55,7 @@ impl PublishKey {
         self.0.as_bytes().ct_eq(given.as_bytes()).into()
     }
 
-    /// The key itself, for the operator who asks for it; never for a log.
+    /// The key itself, for the operator who asks for it, and to be compared or hashed; never for a log.
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }

@@ -3,6 +3,7 @@
 //!   arguments ─▶ config ─▶ telemetry ─▶ build (binds every port) ─▶ run ─▶ drain ─▶ exit code
 
 mod admin;
+mod agreed;
 mod ahead;
 mod api;
 mod ask;
@@ -19,6 +20,7 @@ mod descriptors;
 mod desk;
 mod encoding;
 mod files;
+mod keeper;
 mod keys;
 mod lending;
 mod listen;
@@ -53,7 +55,7 @@ use cli::{
 };
 use config::Effective;
 use encoding::Encoding;
-use keys::{KeyFile, PublishKey};
+use keeper::KeyKeeper;
 use listen::Handed;
 use membership::Membership;
 use roles::Roles;
@@ -81,8 +83,8 @@ fn main() -> ExitCode {
             commands::load(&cli).and_then(|loaded| commands::tls_check(&loaded))
         }
         Some(Command::Nodes { command: None, output }) => ask(&cli, Question::Nodes, output),
-        Some(Command::Nodes { command: Some(NodesCommand::Drain { node, undo, output }), .. }) => {
-            ask(&cli, Question::Drain { node: node.clone(), undo: *undo }, output)
+        Some(Command::Nodes { command: Some(NodesCommand::Drain { node, undo, force, output }), .. }) => {
+            ask(&cli, Question::Drain { node: node.clone(), undo: *undo, force: *force }, output)
         }
         Some(Command::Streams { command: None, output }) => ask(&cli, Question::Streams, output),
         Some(Command::Streams {
@@ -161,16 +163,26 @@ async fn run(loaded: &Effective, mut handed: Handed) -> anyhow::Result<Outcome> 
     // On the runtime's threads: what this one waited for itself would wake one of those first, and then this one, for
     // each tick and each datagram.
     let running = if config.roles.ingest || config.roles.edge {
-        let roles = if config.roles.ingest {
-            let key = publish_key(loaded)?;
-            Roles::build(config, key, membership, identity, certificates, &mut handed, registry)?
+        let (roles, keeper) = if config.roles.ingest {
+            let keeper = KeyKeeper::new(loaded, &membership, identity.as_ref())?;
+            let key = keeper.key();
+            let roles = Roles::build(config, key, membership, identity, certificates, &mut handed, registry)?;
+            (roles, Some(keeper))
         } else {
-            Roles::build_edge(config, membership, identity, certificates, &mut handed, registry)?
+            (Roles::build_edge(config, membership, identity, certificates, &mut handed, registry)?, None)
         };
         let node = roles.node(config)?;
         handed.finish();
         announce(&roles)?;
-        tokio::spawn(roles.run(node, drain.clone()))
+        let running = roles.run(node, drain.clone());
+        let keeping = keeper.map(|keeper| keeper.run(drain.clone()));
+        tokio::spawn(async {
+            tokio::join!(running, async {
+                if let Some(keeping) = keeping {
+                    keeping.await;
+                }
+            });
+        })
     } else {
         let encoding = Encoding::build(config, membership, identity.as_ref(), &mut handed, registry)?;
         let node = encoding.node(config)?;
@@ -200,19 +212,6 @@ fn tell_service_manager(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         warn!(%error, "cannot tell the service manager");
     }
-}
-
-/// The configured key, else the kept one, else a new one.
-fn publish_key(loaded: &Effective) -> anyhow::Result<PublishKey> {
-    if let Some(key) = &loaded.config.auth.publish_key {
-        info!(origin = %loaded.origin("auth.publish_key"), "publish key: configured");
-        return Ok(key.clone());
-    }
-    let file = KeyFile::new(&loaded.config.data_dir);
-    let kept = file.read_or_make()?;
-    let (path, what) = (file.path().display(), if kept.is_new { "made and kept" } else { "kept" });
-    info!("publish key: {what} in {path}; `tidecast keys show` prints it");
-    Ok(kept.key)
 }
 
 fn announce(roles: &Roles) -> anyhow::Result<()> {

@@ -2,13 +2,14 @@
 //!
 //! Without NATS it is a cluster of one, and everything here works on what is in the process.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use aws_lc_rs::digest::{SHA256, digest};
 use cluster::{
     Boot, Directory, Fleet, Holder, Journal, Kind, Load, Memory, Nats, NatsSettings, Node, Phase, Presence,
     Role, State, Store, place,
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 use transcode::workers::Workers;
 
+use crate::authority::hex;
 use crate::cli;
 use crate::config::{Config, RoleSet};
 use crate::listen;
@@ -33,6 +35,10 @@ const READ_EVERY: Duration = Duration::from_secs(1);
 
 /// What rates are of: parts leave in bursts.
 const RATE_OVER: Duration = Duration::from_secs(3);
+
+/// Settings that should be equal on all nodes that take publishers, since they go on with each other's sessions.
+const EQUAL_ON_ALL: [&str; 5] =
+    ["publish.linger", "publish.on_conflict", "hls.profile", "streams.unlisted", "transcode.ladder"];
 
 /// Of a node that is in no cluster.
 const ALONE: &str = "this-node";
@@ -140,6 +146,7 @@ impl Membership {
             load: Load { egress_max: config.http.egress_max, ..Load::default() },
             room: None,
             certificate_ends_ms: None,
+            settings: if ingest { equal_on_all(config) } else { BTreeMap::new() },
         }
     }
 
@@ -264,6 +271,19 @@ impl Membership {
             }
         }
     }
+}
+
+/// As `config show` has each, but for names that are on no list, of which nobody else should hear.
+fn equal_on_all(config: &Config) -> BTreeMap<String, String> {
+    let told = EQUAL_ON_ALL.iter().filter_map(|name| {
+        let value = config.shown(name)?;
+        let value = match *name {
+            "streams.unlisted" => hex(&digest(&SHA256, value.as_bytes()).as_ref()[..4]),
+            _ => value,
+        };
+        Some(((*name).to_owned(), value))
+    });
+    told.collect()
 }
 
 /// `addr` as others reach it: `from`, if it is every address of the machine.

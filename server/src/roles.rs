@@ -34,14 +34,14 @@ use crate::admin::Admin;
 use crate::ahead::open_ahead;
 use crate::api::Api;
 use crate::authority::ClusterFiles;
-use crate::backstage::{Backstage, OneKey};
+use crate::backstage::Backstage;
 use crate::certificates::Certificates;
 use crate::checkpoints::{FileCheckpoints, SharedCheckpoints};
 use crate::claims::Claims;
 use crate::config::Config;
 use crate::descriptors;
 use crate::desk::FrontDesk;
-use crate::keys::PublishKey;
+use crate::keeper::OneKey;
 use crate::lending::ForNodes;
 use crate::listen::{self, Handed};
 use crate::membership::{Counts, Membership};
@@ -216,7 +216,7 @@ impl Roles {
     /// If one of them cannot be bound; nothing has been started then.
     pub(crate) fn build(
         config: &Config,
-        key: PublishKey,
+        key: OneKey,
         membership: Membership,
         identity: Option<Identity>,
         certificates: Option<Certificates>,
@@ -229,7 +229,6 @@ impl Roles {
         let publications = ingest::Metrics::register(&mut metrics);
         // One for everything that the publish key opens.
         let guesses = Guesses::default();
-        let key = OneKey(key);
         let transcoding = Arc::new(transcoding(config, &membership, &mut metrics));
         let claims = Claims::new(&membership, config.publish.on_conflict, config.streams.unlisted.clone());
         let gate =

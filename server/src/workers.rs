@@ -184,6 +184,7 @@ mod tests {
             load: Load::default(),
             room: None,
             certificate_ends_ms: None,
+            settings: Default::default(),
         }
     }
 

@@ -284,7 +284,7 @@ fn keys_new_replaces_the_kept_key_and_refuses_when_one_is_configured() {
     let home = home();
     let old = output(tidecast(home.path()).args(["keys", "new"]));
     let new = output(tidecast(home.path()).args(["keys", "new"]));
-    assert!(stderr(&new).contains("after a restart"), "{}", stderr(&new));
+    assert!(stderr(&new).contains("within seconds"), "{}", stderr(&new));
     assert_ne!(old.stdout, new.stdout);
     assert_eq!(output(tidecast(home.path()).args(["keys", "show"])).stdout, new.stdout);
 

@@ -98,13 +98,26 @@ impl Cluster {
         run(self.authority.path(), &["cluster", "invite", name])
     }
 
+    /// A server that was on its own has joined as `name`, for its next [`Tidecast::restart`].
+    ///
+    /// # Errors
+    /// If it cannot join.
+    pub fn takes_in(&self, name: &str, alone: Tidecast) -> Result<Tidecast> {
+        self.join_in(name, alone.data_dir())?;
+        Ok(alone)
+    }
+
     /// The data directory of a node that has joined.
     fn join(&self, name: &str) -> Result<TempDir> {
         let data_dir = TempDir::new()?;
-        let bundle: PathBuf = data_dir.path().join("bundle");
-        fs::write(&bundle, self.bundle(name)?)?;
-        run(data_dir.path(), &["cluster", "join", &bundle.to_string_lossy()])?;
+        self.join_in(name, data_dir.path())?;
         Ok(data_dir)
+    }
+
+    fn join_in(&self, name: &str, data_dir: &Path) -> Result<()> {
+        let bundle: PathBuf = data_dir.join("bundle");
+        fs::write(&bundle, self.bundle(name)?)?;
+        run(data_dir, &["cluster", "join", &bundle.to_string_lossy()]).map(drop)
     }
 }
 
@@ -162,7 +175,9 @@ impl Tidecast {
     /// # Errors
     /// In its words, if it is refused.
     pub fn operate(&self, arguments: &[&str]) -> Result<String> {
-        let output = command(self.data_dir.path(), arguments)?;
+        let mut command = Command::new(binary()?);
+        bare(&mut command, self.data_dir.path());
+        let output = command.envs(self.setup.variables()).args(arguments).output()?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8(output.stdout)?)
     }

@@ -84,6 +84,7 @@ pub enum Profile {
 #[derive(Debug, Clone, Default)]
 pub struct Setup {
     environment: Vec<(String, String)>,
+    keeps_key: bool,
 }
 
 /// How a server ends before it is started again.
@@ -110,6 +111,16 @@ impl Setup {
         self
     }
 
+    pub(crate) fn variables(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.environment.iter().map(|(name, value)| (name, value))
+    }
+
+    /// No publish key is configured: it has the one that it makes, or its cluster's.
+    #[must_use]
+    pub fn with_kept_key(self) -> Self {
+        Self { keeps_key: true, ..self }
+    }
+
     /// # Errors
     /// If it is not ready in time.
     pub fn start(self) -> Result<Tidecast> {
@@ -126,6 +137,13 @@ impl Tidecast {
             Profile::Default => setup.start(),
             Profile::Low => setup.set("hls.profile", "low").start(),
         }
+    }
+
+    /// Sets a configuration key, from the next [`Tidecast::restart`] on.
+    #[must_use]
+    pub fn set(mut self, key: &str, value: &str) -> Self {
+        self.setup = self.setup.set(key, value);
+        self
     }
 
     /// Ends it, and starts it again with the same data directory on the same ports.
@@ -183,10 +201,12 @@ impl Tidecast {
         for listener in ["HTTPS", "RTMPS"] {
             command.env(format!("TIDECAST__{listener}__LISTEN"), ANY.to_string());
         }
-        command.env("TIDECAST__AUTH__PUBLISH_KEY", PUBLISH_KEY);
+        if !setup.keeps_key {
+            command.env("TIDECAST__AUTH__PUBLISH_KEY", PUBLISH_KEY);
+        }
         // A ladder takes the time of two cores; tests of it turn it on.
         command.env("TIDECAST__TRANSCODE__LADDER", "off");
-        command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
+        command.envs(setup.variables());
         let process = Process::spawn("tidecast", &mut command)?;
         let ready = process.wait_for("line that it is ready", START_MAX, |line| {
             line.contains("ready: ").then(|| line.to_owned())
@@ -335,13 +355,21 @@ impl Tidecast {
     /// # Errors
     /// If the command fails, or prints something else.
     pub fn ask(&self, command: &str) -> Result<Vec<serde_json::Value>> {
+        let text = self.asked_for_people(&format!("{command} --json"))?;
+        text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+    }
+
+    /// As [`Tidecast::ask`], as people read it.
+    ///
+    /// # Errors
+    /// If the command fails.
+    pub fn asked_for_people(&self, command: &str) -> Result<String> {
         let mut process = Command::new(binary()?);
         bare(&mut process, self.data_dir.path());
         process.env("TIDECAST__ADMIN__LISTEN", self.admin.to_string());
-        let output = process.args(command.split(' ')).arg("--json").output()?;
+        let output = process.args(command.split(' ')).output()?;
         ensure!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
-        let text = String::from_utf8(output.stdout)?;
-        text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     #[must_use]

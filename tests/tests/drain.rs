@@ -213,11 +213,20 @@ fn a_drained_node_sends_its_publisher_to_another_where_the_session_goes_on() -> 
     ensure!(told["there"] == false, "{told}");
     let c = nodes.start("c", "all")?;
     poll::until("c to hear of the order", HEARD_MAX, || Ok((readiness(&c)?.0 == 503).then_some(())))?;
+    // The last one is not drained by a slip of the finger.
+    let refused = a.ask("nodes drain b").err().context("the last one is drained")?.to_string();
+    ensure!(
+        refused.contains("b is the only node that takes publishers") && refused.contains("--force"),
+        "{refused}"
+    );
+    ensure!(readiness(&b)?.0 == 200);
     ensure!(order(&a, "nodes drain a --undo")?["obeyed"] == true);
     let _other = Publisher::of_clip(CLIP, &a.publish_url("live/other"))?;
     poll::until("a to take publishers again", LIVE_MAX, || {
         Ok((a.viewer_http().get("/hls/live/other/index.m3u8")?.status == 200).then_some(()))
     })?;
+    ensure!(order(&a, "nodes drain a --force")?["drained"] == true);
+    ensure!(order(&a, "nodes drain b --force")?["drained"] == true);
     Ok(())
 }
 

@@ -35,7 +35,7 @@ fn plays_on(origin: &Tidecast, edge: &Tidecast, path: &str) -> Result<()> {
     let from = newest(&here)?;
     let msn = poll::until("the stream to go on at the edge", LIVE_MAX, || {
         let now = newest(&here)?;
-        Ok((now > from + 1).then_some(now - 1))
+        Ok((now > from + 1).then(|| now - 1))
     })?;
     let segment = resolve(path, &format!("{msn}.m4s"));
     let (ours, theirs) = (here.get_ok(&segment)?.body, there.get_ok(&segment)?.body);

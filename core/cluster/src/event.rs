@@ -28,6 +28,8 @@ pub enum Kind {
     /// Another node has it now.
     StreamMoved,
     StreamEnded,
+    /// Broadcasters of the cluster need another publish key.
+    KeyChanged,
     /// Of a later release.
     #[serde(other)]
     Unknown,
@@ -47,6 +49,7 @@ impl Kind {
             Self::StreamResumed => "stream-resumed",
             Self::StreamMoved => "stream-moved",
             Self::StreamEnded => "stream-ended",
+            Self::KeyChanged => "key-changed",
             Self::Unknown => "unknown",
         }
     }

@@ -22,7 +22,7 @@ use crate::order::{Order, Orders};
 use crate::place::{self, Judged};
 use crate::presence::{SILENCE_DEAD, SILENCE_SUSPECT};
 use crate::store::{Bucket, Change, Key, Store, StoreError, Told};
-use crate::stream::StreamEntry;
+use crate::stream::{Epoch, StreamEntry};
 
 /// How often nodes are looked at for those that are not heard any more.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -180,10 +180,26 @@ impl Fleet {
         }
     }
 
+    /// This process has `id` since `epoch`, which the store will tell, some time later.
+    ///
+    /// Known at once, so that viewers are not sent to and fro: whom a node sends them to knows at least as new a claim, since that
+    /// is a claim of its own. So the epoch grows from each node to the next that sends them on.
+    pub fn claimed(&self, id: &StreamId, epoch: Epoch, entry: StreamEntry) {
+        let holder = self.shared.directory.holder().clone();
+        let entry = StreamEntry { holder, epoch: Some(epoch), ..entry };
+        self.lock().streams.insert(id.clone(), entry);
+        self.tell();
+    }
+
     fn stream_changed(&self, change: &Change) {
         let Some(id) = change.key.stream() else { return };
         let entry = change.value.as_ref().map(|value| decode::<StreamEntry>(&change.key, value));
         let mut heard = self.lock();
+        // What was written before a claim of this process, and is told after it.
+        let known = heard.streams.get(&id).and_then(|known| known.epoch);
+        if known.is_some_and(|Epoch(known)| change.revision.0 < known) {
+            return;
+        }
         match entry {
             Some(Ok(mut entry)) => {
                 entry.epoch = Some(entry.epoch_at(change.revision));
@@ -345,5 +361,86 @@ impl Fleet {
 
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.shared.store
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Memory;
+    use crate::node::Boot;
+    use crate::stream::{Holder, StreamPhase};
+
+    /// A node that has not been told anything by the store yet.
+    fn node(name: &str, store: &Arc<dyn Store>) -> Fleet {
+        let holder = Holder { node: name.parse().unwrap(), boot: Boot(1) };
+        Fleet::new(store.clone(), Directory::new(store.clone(), holder))
+    }
+
+    async fn claim(fleet: &Fleet, id: &StreamId) -> Epoch {
+        let entry = StreamEntry {
+            holder: fleet.directory().holder().clone(),
+            epoch: None,
+            phase: StreamPhase::Live,
+            session: None,
+            since_ms: 0,
+            unlisted: false,
+        };
+        let claim = fleet.directory().claim(id, entry.clone(), |_| true).await.unwrap();
+        fleet.claimed(id, claim.epoch, entry);
+        claim.epoch
+    }
+
+    /// All that the store has to tell of streams by now, and does not tell before it is asked.
+    async fn told(store: &Arc<dyn Store>) -> Change {
+        let mut watch = store.watch(Bucket::Streams);
+        while let Some(told) = watch.next().await {
+            if let Told::Changed(change) = told {
+                return change;
+            }
+        }
+        panic!("the store has no stream");
+    }
+
+    /// A stream moves from a to b and back, and c hears of it late: whoever sends a viewer on sends to a node that has it, or had it
+    /// later than the sender knows.
+    #[tokio::test]
+    async fn a_node_knows_its_own_claims_before_the_store_tells_and_goes_not_back() {
+        let store: Arc<dyn Store> = Arc::new(Memory::default());
+        let id = StreamId::new("live", "cam").unwrap();
+        let [a, b, c] = ["a", "b", "c"].map(|name| node(name, &store));
+        let holder = |fleet: &Fleet| fleet.holder_of(&id).map(|node| node.to_string());
+        let first = claim(&a, &id).await;
+        let of_a = told(&store).await;
+        for fleet in [&b, &c] {
+            fleet.stream_changed(&of_a);
+            assert_eq!(holder(fleet).as_deref(), Some("a"));
+        }
+        assert!(claim(&b, &id).await > first);
+        // Neither is told yet: a shows it, and c sends viewers there; b sends nobody to a.
+        assert_eq!(holder(&b).as_deref(), Some("b"));
+        // What comes late does not bring the other owner back, nor does the end of its claim.
+        b.stream_changed(&of_a);
+        b.stream_changed(&Change { value: None, ..of_a.clone() });
+        assert_eq!(holder(&b).as_deref(), Some("b"));
+        a.stream_changed(&told(&store).await);
+        assert_eq!(holder(&a).as_deref(), Some("b"), "c sends to a, a to b, and b to nobody");
+
+        // Back again, while nobody but a knows: c sends to a, b shows it.
+        claim(&a, &id).await;
+        assert_eq!([&a, &b, &c].map(holder), ["a", "b", "a"].map(|name| Some(name.to_owned())));
+        b.stream_changed(&told(&store).await);
+        assert_eq!(holder(&b).as_deref(), Some("a"), "b sends to a, and a to nobody");
+    }
+
+    #[tokio::test]
+    async fn an_end_that_is_told_is_heard() {
+        let store: Arc<dyn Store> = Arc::new(Memory::default());
+        let id = StreamId::new("live", "cam").unwrap();
+        let a = node("a", &store);
+        let epoch = claim(&a, &id).await;
+        a.directory().release(&id, epoch).await.unwrap();
+        a.stream_changed(&told(&store).await);
+        assert_eq!(a.holder_of(&id), None);
     }
 }

@@ -1,5 +1,6 @@
 //! A node, as it tells the others about itself.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -121,6 +122,9 @@ pub struct Node {
     /// When its certificate in the cluster ends, in milliseconds since the Unix epoch; `None` if it does not say.
     #[serde(default)]
     pub certificate_ends_ms: Option<i64>,
+    /// Of a node that takes publishers: what should be equal on all of those, by its name in the configuration.
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
 }
 
 impl Node {

@@ -171,6 +171,7 @@ mod tests {
             load: Load { cpu, ..Load::default() },
             room: None,
             certificate_ends_ms: None,
+            settings: Default::default(),
         };
         (node, State::Serving)
     }

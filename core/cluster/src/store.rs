@@ -29,10 +29,13 @@ pub enum Bucket {
     Orders,
     /// Whom the nodes trust: one value, which its authority signs.
     Trust,
+    /// What is equal on all nodes: the publish key, as nobody can read it.
+    Config,
 }
 
 impl Bucket {
-    pub const ALL: [Self; 5] = [Self::Nodes, Self::Streams, Self::Sessions, Self::Orders, Self::Trust];
+    pub const ALL: [Self; 6] =
+        [Self::Nodes, Self::Streams, Self::Sessions, Self::Orders, Self::Trust, Self::Config];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -41,6 +44,7 @@ impl Bucket {
             Self::Sessions => "sessions",
             Self::Orders => "orders",
             Self::Trust => "trust",
+            Self::Config => "config",
         }
     }
 
@@ -48,7 +52,7 @@ impl Bucket {
     pub const fn age_max(self) -> Option<Duration> {
         match self {
             Self::Nodes => Some(crate::SILENCE_DEAD),
-            Self::Streams | Self::Orders | Self::Trust => None,
+            Self::Streams | Self::Orders | Self::Trust | Self::Config => None,
             // Players have given up long before.
             Self::Sessions => Some(Duration::from_secs(120)),
         }

@@ -21,6 +21,7 @@ mod ring;
 pub mod server;
 mod stream;
 mod tls;
+mod vouch;
 pub mod wire;
 
 pub use client::{
@@ -38,3 +39,4 @@ pub use registry::{StreamRegistry, Streams, Taken};
 pub use ring::{AppendError, Cursor, GROUP_BYTES_MAX, RING_BYTES_MAX, Read, Ring};
 pub use stream::{Stream, StreamWriter, Track, TrackWriter};
 pub use tls::{CLUSTER_NAME, Identity, IdentityError};
+pub use vouch::{VouchError, Voucher};

@@ -168,6 +168,10 @@ impl Identity {
         Ok(config)
     }
 
+    pub(crate) fn certified(&self) -> Arc<CertifiedKey> {
+        self.shared.papers.load().certified.clone()
+    }
+
     pub(crate) fn changes(&self) -> u64 {
         self.shared.changes.load(Ordering::Acquire)
     }

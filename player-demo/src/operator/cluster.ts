@@ -24,6 +24,8 @@ export interface Node {
   load: Load;
   silent_ms: number;
   state: string;
+  /** When its certificate in the cluster ends, in Unix milliseconds; null without one, absent from an earlier release. */
+  certificate_ends_ms?: number | null;
 }
 
 /** Rates in bits per second. */

@@ -164,6 +164,7 @@ class NodeRow implements Row<Node> {
   private readonly egress = new Gauge("Egress");
   private readonly counts = part("p", "node-counts");
   private readonly foot = part("p", "soft node-foot");
+  private readonly certificate = part("p", "soft node-foot");
   private readonly link = document.createElement("a");
 
   constructor() {
@@ -171,7 +172,7 @@ class NodeRow implements Row<Node> {
     head.append(this.name, this.badge);
     const gauges = part("dl", "gauges");
     gauges.append(this.cpu.element, this.egress.element);
-    this.element.append(head, this.about, gauges, this.counts, this.foot, this.link);
+    this.element.append(head, this.about, gauges, this.counts, this.foot, this.certificate, this.link);
   }
 
   show(node: Node): void {
@@ -185,6 +186,10 @@ class NodeRow implements Row<Node> {
     this.egress.show(words.egress(load), words.egressShare(load), id, ({ egress }) => egress, load.egress_max || undefined);
     write(this.counts, `${format.viewers(load.viewers)} · ${words.count(load.streams, "stream")}`);
     write(this.foot, `heard ${words.heard(node.silent_ms)} · ${version}`);
+    const ends = node.certificate_ends_ms;
+    this.certificate.hidden = ends === null || ends === undefined;
+    this.certificate.classList.toggle("soft", !words.isCertificateDue(ends, Date.now()));
+    write(this.certificate, words.certificate(ends, Date.now()));
     const origin = viewersOrigin(node.viewers);
     this.link.hidden = origin === null;
     if (origin) this.link.href = origin;

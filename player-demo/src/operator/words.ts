@@ -28,6 +28,22 @@ export function heard(silent: number): string {
   return silent < 1000 ? "just now" : `${Math.round(silent / 1000)} s ago`;
 }
 
+/** From here on the server tells of a certificate's end as well (`ENDS_SOON`). In milliseconds. */
+const ENDS_SOON = 14 * 24 * 3_600_000;
+
+/** When a node's certificate ends; "" without one. Times in Unix milliseconds. */
+export function certificate(ends: number | null | undefined, now: number): string {
+  if (ends === null || ends === undefined) return "";
+  if (ends <= now) return "certificate has ended";
+  if (ends - now < ENDS_SOON) return `certificate ends in ${count(Math.floor((ends - now) / (24 * 3_600_000)), "day")}`;
+  return `certificate until ${new Date(ends).toISOString().slice(0, 10)}`;
+}
+
+/** Whether an operator should look after it. */
+export function isCertificateDue(ends: number | null | undefined, now: number): boolean {
+  return typeof ends === "number" && ends - now < ENDS_SOON;
+}
+
 export function count(n: number, one: string): string {
   return n === 1 ? `1 ${one}` : `${n} ${one}s`;
 }

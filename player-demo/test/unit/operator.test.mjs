@@ -50,6 +50,15 @@ test("a node that was lost stays in sight until it is back, says goodbye, or is 
   assert.deepEqual(ids([node("a")], [event(6, { kind: "stream-moved" }), gone], 6000), ["b"], "what is told of streams is not of nodes");
 });
 
+test("a certificate's end is told, and that it is near", () => {
+  const day = 24 * 3_600_000;
+  const now = Date.UTC(2026, 0, 1);
+  assert.deepEqual([null, undefined].map((ends) => words.certificate(ends, now)), ["", ""]);
+  const told = [now - 1, now + 1.5 * day, now + 13 * day, now + 90 * day].map((ends) => words.certificate(ends, now));
+  assert.deepEqual(told, ["certificate has ended", "certificate ends in 1 day", "certificate ends in 13 days", "certificate until 2026-04-01"]);
+  assert.deepEqual([null, now - 1, now + 13 * day, now + 14 * day].map((ends) => words.isCertificateDue(ends, now)), [false, true, true, false]);
+});
+
 test("only addresses that a browser may be led to are links", () => {
   for (const bad of [null, "", "javascript:alert(1)", "data:text/html,x", "edge1"]) assert.equal(viewersOrigin(bad), null, String(bad));
   assert.equal(viewersOrigin("https://edge1.example/x"), "https://edge1.example");

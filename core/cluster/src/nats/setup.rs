@@ -32,13 +32,14 @@ pub(super) async fn prepare(context: &Context, replicas: usize) -> Result<Ready,
             format!("nats-server {version} is too old, {major}.{minor}.{patch} is the oldest that works");
         return Err(StoreError::Unfit(why));
     }
-    let [nodes, streams, sessions, orders, trust] = Bucket::ALL;
+    let [nodes, streams, sessions, orders, trust, config] = Bucket::ALL;
     let buckets = [
         bucket(context, nodes, replicas).await?,
         bucket(context, streams, replicas).await?,
         bucket(context, sessions, replicas).await?,
         bucket(context, orders, replicas).await?,
         bucket(context, trust, replicas).await?,
+        bucket(context, config, replicas).await?,
     ];
     let events = Config {
         name: EVENTS.to_owned(),

@@ -1,0 +1,434 @@
+//! A value that the nodes of a cluster agree upon: in the store, on each node's disk, and newest wherever it is greatest.
+//!
+//! ```text
+//!   this node proposes ─▶ number + 1 ─┐                 ┌─▶ disk, for a start without the store
+//!   the store (NATS) ─────────────────┴─▶ the greatest ─┴─▶ the store, where that has a lesser one, or none
+//! ```
+//!
+//! In the store a node vouches for it, so that whoever may write there, and has no certificate of the cluster, sets nothing; and
+//! since numbers only grow, brings nothing back. A voucher is worth nothing once its node was put out, or its certificate has
+//! ended; then another node that took the value while it was vouched for puts its own name to it.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use cluster::{Bucket, Entry, Key, Store, StoreError, WriteError};
+use media::NodeId;
+use relay::{Identity, Voucher};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use crate::api::now_ms;
+use crate::authority::{hex, unhex};
+use crate::files::{PRIVATE, read_bounded, write_whole};
+
+/// Of the text in the store, and of the file.
+const BYTES_MAX: usize = 64 * 1024;
+/// Certificates in a chain: as many as an identity has.
+const CHAIN_MAX: usize = 4;
+/// How often the store is compared with what this node has, though nobody told of a change: certificates end.
+const COMPARE_EVERY: Duration = Duration::from_secs(60);
+/// How long something in the store that nobody vouches for is left alone. This node may be the one that has not heard yet whom to
+/// trust.
+const DOUBT: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Agreed {
+    /// Counts what was proposed: the greatest holds.
+    pub(crate) number: u64,
+    /// When, in milliseconds since the Unix epoch, and by which node.
+    pub(crate) at_ms: i64,
+    pub(crate) by: String,
+    pub(crate) value: Value,
+}
+
+impl Agreed {
+    /// Of two that were proposed at once, apart from each other, all nodes take the same.
+    fn is_over(&self, other: &Self) -> bool {
+        let order = |agreed: &Self| (agreed.number, agreed.at_ms, agreed.value.to_string());
+        order(self) > order(other)
+    }
+}
+
+/// As it lies in the store.
+#[derive(Serialize, Deserialize)]
+struct Envelope {
+    /// The very text that is signed: [`Agreed`], beneath the name of what it is.
+    text: String,
+    /// In hexadecimal digits.
+    chain: Vec<String>,
+    signature: String,
+}
+
+/// What is signed: nobody's publish key is taken for anything else.
+#[derive(Serialize, Deserialize)]
+struct Named {
+    what: String,
+    #[serde(flatten)]
+    agreed: Agreed,
+}
+
+/// What [`Agreement::compare`] found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Compared {
+    /// There is nothing to do, or it is done.
+    Settled,
+    /// Another node's is in force from now on.
+    Adopted,
+    /// Neither this node nor the store has any.
+    Nothing,
+}
+
+pub(crate) struct Agreement {
+    key: &'static str,
+    path: PathBuf,
+    identity: Identity,
+    store: Arc<dyn Store>,
+    agreed: Option<Agreed>,
+    /// When the store was found to have the same.
+    compared_at: Option<Instant>,
+    doubted_since: Option<Instant>,
+}
+
+impl Agreement {
+    /// About `key`, with what this node kept of it at `path`.
+    ///
+    /// # Errors
+    /// If that is there and cannot be read.
+    pub(crate) fn new(
+        key: &'static str,
+        path: PathBuf,
+        identity: Identity,
+        store: Arc<dyn Store>,
+    ) -> anyhow::Result<Self> {
+        let agreed = kept(&path)?;
+        Ok(Self { key, path, identity, store, agreed, compared_at: None, doubted_since: None })
+    }
+
+    pub(crate) fn agreed(&self) -> Option<&Agreed> {
+        self.agreed.as_ref()
+    }
+
+    /// The store may have another.
+    pub(crate) fn look_again(&mut self) {
+        self.compared_at = None;
+    }
+
+    /// Brings the store and this node to the greater of what they have.
+    ///
+    /// # Errors
+    /// If the store is away; then this node goes on with what it has.
+    pub(crate) async fn compare(&mut self) -> Result<Compared, StoreError> {
+        if self.compared_at.is_some_and(|at| at.elapsed() < COMPARE_EVERY) {
+            return Ok(Compared::Settled);
+        }
+        let there = self.get().await?;
+        let theirs = match there.as_ref().map(|entry| self.read(&entry.value)).transpose() {
+            Ok(theirs) => theirs,
+            Err(error) => {
+                let since = *self.doubted_since.get_or_insert_with(|| {
+                    warn!("what the cluster's store has as its {} is not taken: {error:#}", self.key);
+                    Instant::now()
+                });
+                if let Some(ours) = self.agreed.clone().filter(|_| since.elapsed() >= DOUBT) {
+                    self.put(&ours, there.as_ref()).await?;
+                }
+                return Ok(Compared::Settled);
+            }
+        };
+        match (theirs, self.agreed.clone()) {
+            (None, None) => return Ok(Compared::Nothing),
+            (Some(theirs), ours) if ours.as_ref().is_none_or(|ours| theirs.is_over(ours)) => {
+                self.take(theirs);
+                self.settle();
+                return Ok(Compared::Adopted);
+            }
+            (theirs, ours) if theirs == ours => self.settle(),
+            (_, Some(ours)) => self.put(&ours, there.as_ref()).await?,
+            (Some(_), None) => {}
+        }
+        Ok(Compared::Settled)
+    }
+
+    /// Takes what the store has, and puts nothing there.
+    ///
+    /// # Errors
+    /// If the store is away.
+    pub(crate) async fn listen(&mut self) -> Result<(), StoreError> {
+        if self.compared_at.is_some_and(|at| at.elapsed() < COMPARE_EVERY) {
+            return Ok(());
+        }
+        let there = self.get().await?;
+        self.settle();
+        let theirs = there.and_then(|entry| self.read(&entry.value).ok());
+        if let Some(theirs) =
+            theirs.filter(|theirs| self.agreed.as_ref().is_none_or(|ours| theirs.is_over(ours)))
+        {
+            self.take(theirs);
+        }
+        Ok(())
+    }
+
+    /// Agrees upon `value` with all nodes, whatever was agreed upon before. `false` if somebody else wrote meanwhile.
+    ///
+    /// # Errors
+    /// If the store is away.
+    pub(crate) async fn propose(&mut self, value: Value) -> Result<bool, StoreError> {
+        let there = self.get().await?;
+        let theirs = there.as_ref().and_then(|entry| self.read(&entry.value).ok());
+        let known = theirs.iter().chain(&self.agreed).map(|agreed| agreed.number).max();
+        let agreed = Agreed {
+            number: known.unwrap_or(0).saturating_add(1),
+            at_ms: now_ms(),
+            by: self.node().to_string(),
+            value,
+        };
+        self.put(&agreed, there.as_ref()).await?;
+        let is_in = self.compared_at.is_some();
+        if is_in {
+            self.take(agreed);
+        }
+        Ok(is_in)
+    }
+
+    pub(crate) fn node(&self) -> &NodeId {
+        self.identity.node()
+    }
+
+    async fn get(&self) -> Result<Option<Entry>, StoreError> {
+        self.store.get(Bucket::Config, &Key::fixed(self.key)).await
+    }
+
+    /// Over `there`, and over nothing else.
+    async fn put(&mut self, agreed: &Agreed, there: Option<&Entry>) -> Result<(), StoreError> {
+        self.compared_at = None;
+        let text = match self.write(agreed) {
+            Ok(text) => text,
+            Err(error) => {
+                warn!("the cluster's {} is not put in the store: {error:#}", self.key);
+                return Ok(());
+            }
+        };
+        let key = Key::fixed(self.key);
+        let put = match there {
+            Some(there) => self.store.update(Bucket::Config, &key, text, there.revision).await,
+            None => self.store.create(Bucket::Config, &key, text).await,
+        };
+        match put {
+            Ok(_) => {
+                self.settle();
+                Ok(())
+            }
+            Err(WriteError::Conflict) => Ok(()),
+            Err(WriteError::Store(error)) => Err(error),
+            Err(error) => {
+                debug!("the cluster's {}: {error}", self.key);
+                Ok(())
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        self.compared_at = Some(Instant::now());
+        self.doubted_since = None;
+    }
+
+    /// In force from now on, also for the next start.
+    fn take(&mut self, agreed: Agreed) {
+        let written = serde_json::to_string(&agreed)
+            .map_err(io::Error::other)
+            .and_then(|text| write_whole(&self.path, PRIVATE, &text));
+        if let Err(error) = written {
+            warn!("cannot keep the cluster's {} in {}: {error}", self.key, self.path.display());
+        }
+        self.agreed = Some(agreed);
+    }
+
+    /// With this node's voucher.
+    fn write(&self, agreed: &Agreed) -> anyhow::Result<Bytes> {
+        let named = Named { what: self.key.to_owned(), agreed: agreed.clone() };
+        let text = serde_json::to_string(&named)?;
+        let Voucher { chain, signature } = self.identity.vouch(text.as_bytes())?;
+        let chain = chain.iter().map(|certificate| hex(certificate)).collect();
+        let text = serde_json::to_vec(&Envelope { text, chain, signature: hex(&signature) })?;
+        ensure!(text.len() <= BYTES_MAX, "it is longer than nodes read");
+        Ok(text.into())
+    }
+
+    /// What a node that is trusted vouches for.
+    fn read(&self, bytes: &[u8]) -> anyhow::Result<Agreed> {
+        ensure!(bytes.len() <= BYTES_MAX, "it is too long");
+        let Envelope { text, chain, signature } =
+            serde_json::from_slice(bytes).context("it is nothing that a node has written")?;
+        let unhex = |digits: &String| unhex(digits).context("its voucher is no hexadecimal number");
+        let chain = chain.iter().take(CHAIN_MAX).map(unhex).collect::<anyhow::Result<_>>()?;
+        let voucher = Voucher { chain, signature: unhex(&signature)? };
+        self.identity.vouched(text.as_bytes(), &voucher)?;
+        let Named { what, agreed } =
+            serde_json::from_str(&text).context("a node of another release wrote it")?;
+        ensure!(what == self.key, "it is a {what}");
+        Ok(agreed)
+    }
+}
+
+/// What a node kept at `path`; `None` if it never agreed upon anything.
+///
+/// # Errors
+/// If it is there and cannot be read.
+pub(crate) fn kept(path: &std::path::Path) -> anyhow::Result<Option<Agreed>> {
+    let bytes = match read_bounded(path, BYTES_MAX as u64) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read.with_context(|| format!("cannot read {}", path.display()))?,
+    };
+    let agreed = serde_json::from_slice(&bytes);
+    agreed
+        .map(Some)
+        .with_context(|| format!("{} is damaged; without it this node asks the others", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster::Memory;
+    use serde_json::json;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::authority::ClusterFiles;
+
+    /// The nodes of a cluster, with a folder each.
+    struct Nodes {
+        dirs: Vec<TempDir>,
+        store: Arc<Memory>,
+    }
+
+    impl Nodes {
+        fn new(names: &[&str]) -> Self {
+            let dirs: Vec<_> = names.iter().map(|_| tempfile::tempdir().unwrap()).collect();
+            let files = |number: usize| ClusterFiles::new(dirs[number].path().to_owned());
+            for (number, name) in names.iter().enumerate() {
+                let name = name.parse().unwrap();
+                match number {
+                    0 => files(0).init(&name).unwrap(),
+                    _ => drop(files(number).join(&files(0).invite(&name, 1).unwrap()).unwrap()),
+                }
+            }
+            Self { dirs, store: Arc::default() }
+        }
+
+        fn files(&self, number: usize) -> ClusterFiles {
+            ClusterFiles::new(self.dirs[number].path().to_owned())
+        }
+
+        /// As it starts.
+        fn node(&self, number: usize) -> Agreement {
+            let identity = self.files(number).identity().unwrap().unwrap();
+            let path = self.dirs[number].path().join("kept");
+            Agreement::new("publish-key", path, identity, self.store.clone()).unwrap()
+        }
+
+        async fn stored(&self) -> Entry {
+            self.store.get(Bucket::Config, &Key::fixed("publish-key")).await.unwrap().unwrap()
+        }
+
+        async fn overwrite(&self, value: impl Into<Bytes>) {
+            self.store.put(Bucket::Config, &Key::fixed("publish-key"), value.into()).await.unwrap();
+        }
+    }
+
+    fn value(agreement: &Agreement) -> Option<&Value> {
+        agreement.agreed().map(|agreed| &agreed.value)
+    }
+
+    async fn heard(agreement: &mut Agreement) -> Compared {
+        agreement.look_again();
+        agreement.compare().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_one_node_proposes_is_in_force_on_all_and_after_a_start() {
+        let nodes = Nodes::new(&["a", "b"]);
+        let (mut a, mut b) = (nodes.node(0), nodes.node(1));
+        assert_eq!(b.compare().await.unwrap(), Compared::Nothing);
+        assert!(a.propose(json!("one")).await.unwrap());
+        assert_eq!(heard(&mut b).await, Compared::Adopted);
+        assert!(b.propose(json!("two")).await.unwrap());
+        assert_eq!(heard(&mut a).await, Compared::Adopted);
+        assert_eq!((value(&a), value(&nodes.node(1))), (Some(&json!("two")), Some(&json!("two"))));
+        assert_eq!(a.agreed().map(|agreed| (agreed.number, agreed.by.as_str())), Some((2, "b")));
+        assert_eq!(heard(&mut a).await, Compared::Settled);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_was_emptied_is_filled_with_the_newest() {
+        let mut nodes = Nodes::new(&["a", "b"]);
+        let (mut a, mut b) = (nodes.node(0), nodes.node(1));
+        assert!(a.propose(json!("one")).await.unwrap());
+        assert_eq!(heard(&mut b).await, Compared::Adopted);
+        assert!(b.propose(json!("two")).await.unwrap());
+        nodes.store = Arc::default();
+        // The one that has not heard of the second is the first to fill it.
+        let (mut a, mut b) = (nodes.node(0), nodes.node(1));
+        assert_eq!(a.compare().await.unwrap(), Compared::Settled);
+        assert_eq!(b.compare().await.unwrap(), Compared::Settled);
+        assert_eq!(heard(&mut a).await, Compared::Adopted);
+        assert_eq!(value(&a), Some(&json!("two")));
+    }
+
+    /// Threat: whoever may write to NATS makes a publish key of its own, or brings an older one back.
+    #[tokio::test(start_paused = true)]
+    async fn what_no_node_vouches_for_or_is_older_is_not_taken_and_is_written_over() {
+        let (nodes, others) = (Nodes::new(&["a", "b"]), Nodes::new(&["stranger"]));
+        let (mut a, mut b) = (nodes.node(0), nodes.node(1));
+        assert!(a.propose(json!("one")).await.unwrap());
+        let first = nodes.stored().await.value;
+        assert!(a.propose(json!("two")).await.unwrap());
+        let good = nodes.stored().await.value;
+        assert_eq!(heard(&mut b).await, Compared::Adopted);
+
+        assert!(others.node(0).propose(json!("mine")).await.unwrap());
+        let strangers = others.stored().await.value;
+        let changed = String::from_utf8_lossy(&good).replace("two", "own");
+        assert_ne!(changed.as_bytes(), good);
+        for forged in [strangers, changed.into(), Bytes::from_static(b"{}"), Bytes::new()] {
+            nodes.overwrite(forged).await;
+            assert_eq!(heard(&mut b).await, Compared::Settled);
+            assert_eq!(heard(&mut nodes.node(1)).await, Compared::Settled);
+            assert_eq!(value(&b), Some(&json!("two")));
+        }
+        tokio::time::advance(DOUBT).await;
+        assert_eq!(heard(&mut b).await, Compared::Settled);
+        assert!(b.read(&nodes.stored().await.value).is_ok(), "written over");
+
+        nodes.overwrite(first).await;
+        assert_eq!(heard(&mut b).await, Compared::Settled);
+        assert_eq!(value(&b), Some(&json!("two")));
+        assert_eq!(b.read(&nodes.stored().await.value).unwrap().value, json!("two"), "brought back");
+    }
+
+    /// A node takes a value while it is vouched for, and vouches for it itself when who did was put out.
+    #[tokio::test(start_paused = true)]
+    async fn what_a_node_said_that_was_put_out_is_vouched_for_by_another() {
+        let nodes = Nodes::new(&["a", "b"]);
+        let (mut a, mut b) = (nodes.node(0), nodes.node(1));
+        assert!(b.propose(json!("one")).await.unwrap());
+        assert_eq!(heard(&mut a).await, Compared::Adopted);
+        nodes.files(0).revoke(&"b".parse().unwrap()).unwrap();
+        nodes.files(0).reload(&a.identity).unwrap();
+        assert_eq!(heard(&mut a).await, Compared::Settled);
+        tokio::time::advance(DOUBT).await;
+        assert_eq!(heard(&mut a).await, Compared::Settled);
+        let stored = nodes.stored().await;
+        assert_eq!(a.read(&stored.value).unwrap().value, json!("one"));
+
+        // What it says from now on nobody hears.
+        assert!(b.propose(json!("two")).await.unwrap());
+        assert_eq!(heard(&mut a).await, Compared::Settled);
+        assert_eq!(value(&a), Some(&json!("one")));
+    }
+}

@@ -1,0 +1,367 @@
+//! Which publish key is in force here, while the node runs.
+//!
+//! ```text
+//!   auth.publish_key ─────────────────────────────────────────▶ in force, whatever comes
+//!   the file (`keys new`) ──▶ in force here ──▶ agreed upon ──▶ in force on all nodes (`agreed.rs`)
+//! ```
+//!
+//! Without NATS there is the file alone. With it the first node of a cluster brings the key that it has, and who comes later takes
+//! the cluster's; the text of a key stays on the node where it was made.
+
+mod hashed;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use cluster::{Bucket, Journal, Kind, Store, Told};
+use futures_util::StreamExt;
+use relay::Identity;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use hashed::HashedKey;
+
+use crate::agreed::{Agreed, Agreement, Compared, kept};
+use crate::config::Effective;
+use crate::files::{PRIVATE, write_whole};
+use crate::keys::{KeyFile, PublishKey};
+use crate::membership::Membership;
+
+/// How often the file is read: `keys new` has to be heard.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Of the one value, in the store.
+const KEY: &str = "publish-key";
+/// In `data_dir`: the cluster's, hashed.
+const CLUSTER_FILE: &str = "publish_key.cluster";
+/// In `data_dir`: [`Known`].
+const KNOWN_FILE: &str = "publish_key.known";
+
+/// One key for every stream, which may be replaced while publishers come and go; those that are there stay. Cloning shares it.
+#[derive(Clone)]
+pub(crate) struct OneKey(Arc<ArcSwap<Accepted>>);
+
+enum Accepted {
+    /// Nobody has told this node yet.
+    Nothing,
+    Text(PublishKey),
+    Hashed(HashedKey),
+}
+
+impl OneKey {
+    #[cfg(test)]
+    pub(crate) fn new(key: PublishKey) -> Self {
+        Self::of(Accepted::Text(key))
+    }
+
+    fn of(accepted: Accepted) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(accepted)))
+    }
+
+    pub(crate) fn verify(&self, given: &str) -> bool {
+        match &**self.0.load() {
+            Accepted::Nothing => false,
+            Accepted::Text(key) => key.verify(given),
+            Accepted::Hashed(key) => key.verify(given),
+        }
+    }
+
+    fn is(&self, key: &PublishKey) -> bool {
+        self.verify(key.expose())
+    }
+
+    fn replace(&self, accepted: Accepted) {
+        self.0.store(Arc::new(accepted));
+    }
+}
+
+/// Everything that this needs of the node.
+pub(crate) struct KeyKeeper {
+    key: OneKey,
+    configured: Option<PublishKey>,
+    file: Arc<KeyFile>,
+    /// `None` without NATS.
+    cluster: Option<InCluster>,
+    /// What was wrong with the file when it was read last, which is told once.
+    told: Option<String>,
+}
+
+struct InCluster {
+    agreement: Agreement,
+    store: Arc<dyn Store>,
+    journal: Journal,
+    known: Known,
+    /// Whose key is not the configured one, which is told once.
+    told: Option<Agreed>,
+}
+
+/// The key in this node's file, as it was when it was last looked at. Written before another one is taken, so that after a crash at any
+/// point only a key that `keys new` has made since is a new one.
+struct Known {
+    path: PathBuf,
+    key: Option<HashedKey>,
+}
+
+impl Known {
+    /// One that is lost or damaged costs a proposal too many.
+    fn read(path: PathBuf) -> Self {
+        let key = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        Self { path, key }
+    }
+
+    fn is(&self, key: &PublishKey) -> bool {
+        self.key.as_ref().is_some_and(|known| known.is_of(key))
+    }
+
+    fn note(&mut self, key: &PublishKey) -> anyhow::Result<()> {
+        if self.is(key) {
+            return Ok(());
+        }
+        let hashed = HashedKey::of(key)?;
+        write_whole(&self.path, PRIVATE, &serde_json::to_string(&hashed)?)
+            .with_context(|| format!("cannot write {}", self.path.display()))?;
+        self.key = Some(hashed);
+        Ok(())
+    }
+}
+
+impl KeyKeeper {
+    /// With the key that is in force from the start.
+    ///
+    /// # Errors
+    /// If what is kept cannot be read, or no key can be made.
+    pub(crate) fn new(
+        loaded: &Effective,
+        membership: &Membership,
+        identity: Option<&Identity>,
+    ) -> anyhow::Result<Self> {
+        let config = &loaded.config;
+        let file = KeyFile::new(&config.data_dir);
+        let identity = identity.filter(|_| !config.cluster.nats.is_empty());
+        let in_cluster = |identity: &Identity| {
+            let store = membership.fleet.store().clone();
+            let at = |name| config.data_dir.join(name);
+            anyhow::Ok(InCluster {
+                agreement: Agreement::new(KEY, at(CLUSTER_FILE), identity.clone(), store.clone())?,
+                store,
+                journal: membership.journal.clone(),
+                known: Known::read(at(KNOWN_FILE)),
+                told: None,
+            })
+        };
+        let cluster = identity.map(in_cluster).transpose()?;
+        let configured = config.auth.publish_key.clone();
+        let path = file.path().display();
+        let accepted = match (&configured, &cluster) {
+            (Some(key), _) => {
+                info!(origin = %loaded.origin("auth.publish_key"), "publish key: configured");
+                Accepted::Text(key.clone())
+            }
+            (None, None) => {
+                let kept = file.read_or_make()?;
+                let what = if kept.is_new { "made and kept" } else { "kept" };
+                info!("publish key: {what} in {path}; `tidecast keys show` prints it");
+                Accepted::Text(kept.key)
+            }
+            (None, Some(cluster)) => match (cluster.agreed(), file.read()?) {
+                (Some((agreed, key)), own) if own.as_ref().is_none_or(|own| !cluster.is_new(own)) => {
+                    info!("publish key: the cluster's, made on {}", agreed.by);
+                    Accepted::Hashed(key)
+                }
+                (_, Some(own)) => {
+                    info!("publish key: kept in {path}, if the cluster has no other");
+                    Accepted::Text(own)
+                }
+                (_, None) => {
+                    info!(
+                        "publish key: the cluster's, which is asked for; until NATS answers nobody can publish here"
+                    );
+                    Accepted::Nothing
+                }
+            },
+        };
+        Ok(Self { key: OneKey::of(accepted), configured, file: Arc::new(file), cluster, told: None })
+    }
+
+    pub(crate) fn key(&self) -> OneKey {
+        self.key.clone()
+    }
+
+    /// Runs until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut told = match &self.cluster {
+            Some(cluster) => cluster.store.watch(Bucket::Config),
+            None => futures_util::stream::pending().boxed(),
+        };
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                Some(Told::Anew | Told::Changed(_)) = told.next() => {
+                    if let Some(cluster) = &mut self.cluster {
+                        cluster.agreement.look_again();
+                    }
+                }
+                _ = look.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            self.look().await;
+        }
+    }
+
+    async fn look(&mut self) {
+        let file = self.file.clone();
+        let own = match spawn_blocking(move || file.read()).await.context("a thread ended").flatten() {
+            Ok(own) => own,
+            Err(error) => {
+                let error = format!("{error:#}");
+                if self.told.as_ref() != Some(&error) {
+                    warn!("the publish key of before stays in force: {error}");
+                    self.told = Some(error);
+                }
+                return;
+            }
+        };
+        self.told = None;
+        match (&mut self.cluster, &self.configured) {
+            (Some(cluster), Some(configured)) => cluster.compare_configured(configured).await,
+            (Some(cluster), None) => cluster.look(own, &self.file, &self.key).await,
+            (None, Some(_)) => {}
+            (None, None) => {
+                if let Some(own) = own.filter(|own| !self.key.is(own)) {
+                    info!("publish key: the new one in {} is in force", self.file.path().display());
+                    self.key.replace(Accepted::Text(own));
+                }
+            }
+        }
+    }
+}
+
+impl InCluster {
+    fn agreed(&self) -> Option<(&Agreed, HashedKey)> {
+        let agreed = self.agreement.agreed()?;
+        Some((agreed, hashed(&agreed.value)?))
+    }
+
+    /// Whether `own` was made since the cluster agreed upon a key.
+    fn is_new(&self, own: &PublishKey) -> bool {
+        let is_agreed = self.agreed().is_some_and(|(_, agreed)| agreed.is_of(own));
+        !is_agreed && !self.known.is(own)
+    }
+
+    /// Without the store this node goes on with what it has, and is heard later.
+    async fn look(&mut self, own: Option<PublishKey>, file: &Arc<KeyFile>, key: &OneKey) {
+        let is_agreed = self.agreement.agreed().is_some();
+        let is_new = own.as_ref().is_some_and(|own| self.is_new(own));
+        if let Some(own) = own.as_ref().filter(|own| (is_new || !is_agreed) && !key.is(own)) {
+            info!("publish key: the new one in {} is in force here", file.path().display());
+            key.replace(Accepted::Text(own.clone()));
+        }
+        let looked = match own {
+            Some(own) if is_agreed && is_new => self.propose(&own).await,
+            own => self.compare(own, file, key).await,
+        };
+        if let Err(error) = looked {
+            debug!("the cluster's publish key: {error:#}");
+        }
+    }
+
+    async fn compare(
+        &mut self,
+        own: Option<PublishKey>,
+        file: &Arc<KeyFile>,
+        key: &OneKey,
+    ) -> anyhow::Result<()> {
+        let is_first = self.agreement.agreed().is_none();
+        if let Some(own) = &own {
+            self.known.note(own)?;
+        }
+        match (self.agreement.compare().await?, own) {
+            (Compared::Settled, _) => {}
+            (Compared::Adopted, own) => self.adopted(own.as_ref(), is_first, file, key),
+            (Compared::Nothing, Some(own)) => self.propose(&own).await?,
+            // It is seen when the file is read next.
+            (Compared::Nothing, None) => make(file.clone()).await?,
+        }
+        Ok(())
+    }
+
+    async fn propose(&mut self, own: &PublishKey) -> anyhow::Result<()> {
+        let value = serde_json::to_value(HashedKey::of(own)?)?;
+        if self.agreement.propose(value).await? {
+            let node = self.agreement.node().to_string();
+            let words = format!(
+                "the cluster's publish key is the one that {node} has; who publishes already goes on"
+            );
+            info!("publish key: {words}");
+            self.journal.tell(Kind::KeyChanged, node, words).await;
+        }
+        Ok(())
+    }
+
+    /// `is_first`: this node was not in the cluster before.
+    fn adopted(&mut self, own: Option<&PublishKey>, is_first: bool, file: &KeyFile, key: &OneKey) {
+        let Some((agreed, theirs)) = self.agreed() else {
+            warn!("publish key: the cluster's is of another release, and not in force here");
+            return;
+        };
+        let by = agreed.by.clone();
+        match own.filter(|own| is_first && !theirs.is_of(own)) {
+            Some(_) => {
+                warn!(
+                    "publish key: the cluster's is in force, which was made on {by}, and not the one in {}, which this node had; \
+                     `tidecast keys new` here makes another one for all",
+                    file.path().display()
+                );
+            }
+            None => info!("publish key: the cluster's is in force, which was made on {by}"),
+        }
+        key.replace(Accepted::Hashed(theirs));
+    }
+
+    async fn compare_configured(&mut self, configured: &PublishKey) {
+        // Nobody is told of a configured key; it is in the files of who wants it.
+        if let Err(error) = self.agreement.listen().await {
+            debug!("the cluster's publish key: {error}");
+        }
+        let Some((agreed, theirs)) = self.agreed() else { return };
+        if !theirs.is_of(configured) && self.told.as_ref() != Some(agreed) {
+            warn!(
+                "publish key: this node's is configured (auth.publish_key), and another than the cluster's, which was made on {}: a \
+                 broadcaster with the one is refused where the other is in force. Configure it on all nodes, or on none",
+                agreed.by
+            );
+            self.told = Some(agreed.clone());
+        }
+    }
+}
+
+async fn make(file: Arc<KeyFile>) -> anyhow::Result<()> {
+    spawn_blocking(move || file.read_or_make()).await.context("a thread ended")?.map(drop)
+}
+
+fn hashed(value: &Value) -> Option<HashedKey> {
+    HashedKey::deserialize(value).ok()
+}
+
+/// The node that has the text of the key in force, if `own`, in this node's file, is not that key.
+///
+/// # Errors
+/// If what is kept cannot be read.
+pub(crate) fn made_elsewhere(data_dir: &Path, own: Option<&PublishKey>) -> anyhow::Result<Option<String>> {
+    let Some(agreed) = kept(&data_dir.join(CLUSTER_FILE))? else { return Ok(None) };
+    let known = Known::read(data_dir.join(KNOWN_FILE));
+    let is_in_force = own.is_some_and(|own| {
+        let is_agreed = hashed(&agreed.value).is_some_and(|key| key.is_of(own));
+        // Made while no tidecast ran.
+        is_agreed || !known.is(own)
+    });
+    Ok((!is_in_force).then_some(agreed.by))
+}
