@@ -21,7 +21,7 @@ help: ## this list
 demo: setup-demo build ## build, start a server, publish a film into it, print where to watch; Ctrl-C ends it
 	@scripts/demo.sh target/release/tidecast
 
-demo-cluster: setup-cluster build ## build, and start seven processes here: NATS thrice, two nodes for publishers, two edges; to kill them and watch
+demo-cluster: setup-cluster build ## build, and start ten processes here: NATS thrice, a node for publishers, two origins, workers, edges; to kill them and watch
 	@scripts/demo-cluster.sh target/release/tidecast
 
 test: setup-test tests/browser/node_modules/.package-lock.json ## everything CI checks: format, lints, unit, conformance and end-to-end tests

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What `make demo-cluster` runs once everything is built: three servers of NATS, two nodes that take publishers, two that encode, two
-# edges, and a film that goes on when the node it is published to is killed, or the one that encodes it. Everything is on this machine, on ports of its own. Ctrl-C ends it.
+# What `make demo-cluster` runs once everything is built: three servers of NATS, a node that takes publishers, two origins, two nodes
+# that encode, two edges, and a film that goes on when the origin it is read from is killed, or the node that encodes it. Everything is
+# on this machine, on ports of its own. Ctrl-C ends it.
 #
 #   scripts/demo-cluster.sh [PATH TO tidecast]
 set -euo pipefail
@@ -54,9 +55,10 @@ done
 export TIDECAST__CLUSTER__NATS=$servers TIDECAST__CLUSTER__NATS_REPLICAS=3 TIDECAST__PLAYER__PREFER=hls
 TIDECAST__DATA_DIR=$HOME_DIR/authority "$TIDECAST" cluster init authority 2>/dev/null
 number=0
-for name in origin1 origin2 edge1 edge2 worker1 worker2; do
+for name in ingest1 origin1 edge1 edge2 worker1 worker2 origin2; do
     case $name in
-        origin*) roles=ingest,origin,edge ;;
+        ingest*) roles=ingest ;;
+        origin*) roles=origin ;;
         edge*) roles=edge ;;
         worker*) roles=transcode ;;
     esac
@@ -71,10 +73,10 @@ for name in origin1 origin2 edge1 edge2 worker1 worker2; do
 done
 
 ask() { TIDECAST__ADMIN__LISTEN=$(port 2 90) "$TIDECAST" "$@"; }
-# As edge1 has heard: six nodes, two of which have tried their encoders and lend them.
+# As edge1 has heard: seven nodes, two of which have tried their encoders and lend them.
 are_there() {
     local nodes
-    nodes=$(ask nodes --json 2>/dev/null) && (($(wc -l <<<"$nodes") >= 6)) &&
+    nodes=$(ask nodes --json 2>/dev/null) && (($(wc -l <<<"$nodes") >= 7)) &&
         (($(grep -cE '"encode_free":(0\.[0-9]*[1-9]|[1-9])' <<<"$nodes") >= 2))
 }
 for ((tenth = 0; tenth < 600; tenth++)); do
@@ -83,14 +85,12 @@ for ((tenth = 0; tenth < 600; tenth++)); do
 done
 are_there || die "the nodes do not find each other; their logs are in ${HOME_DIR#"$ROOT"/}"
 
-# As an encoder with two addresses: when one node is gone, it goes to the other.
+# As an encoder that connects again when its node is gone.
 publish() {
     trap 'kill $! 2>/dev/null; exit 0' TERM
     while true; do
-        for number in 0 1; do
-            "$SCRIPTS/publish.sh" "rtmp://$(port $number 35)/$STREAM?key=$TIDECAST__AUTH__PUBLISH_KEY" &
-            wait $! || true
-        done
+        "$SCRIPTS/publish.sh" "rtmp://$(port 0 35)/$STREAM?key=$TIDECAST__AUTH__PUBLISH_KEY" &
+        wait $! || true
         sleep 0.2
     done
 }
@@ -106,7 +106,7 @@ cat <<WORDS
   where a viewer is best    http://$(port 0 80)/where/$STREAM
   what the cluster does     TIDECAST__ADMIN__LISTEN=$(port 2 90) $TIDECAST events --follow
                             (or nodes, or streams)
-  kill the film's node      kill -9 ${pids[origin1]}      and go on watching
+  kill one of its origins   kill -9 ${pids[origin1]}      or ${pids[origin2]}, and go on watching
   or one that encodes it    kill -9 ${pids[worker1]}      or ${pids[worker2]}, whichever is busy
   the logs                  ${HOME_DIR#"$ROOT"/}/*.log
 

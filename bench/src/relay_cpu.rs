@@ -312,12 +312,12 @@ pub(crate) struct Here(pub(crate) Catalog, pub(crate) StreamRegistry);
 impl Offer for Here {
     async fn find(&self, id: &StreamId, _: Hops) -> Result<Found, NotFound> {
         let index = self.0.get(id).ok_or(NotFound::Absent)?;
-        Ok(Found { index, keep: Box::new(()) })
+        Ok(Found { index, keep: Box::pin(std::future::pending()) })
     }
 
     async fn find_log(&self, id: &StreamId, _: Hops) -> Result<FoundLog, NotFound> {
         let stream = self.1.get(id).ok_or(NotFound::Absent)?;
-        Ok(FoundLog { stream, keep: Box::new(()) })
+        Ok(FoundLog { stream, keep: Box::pin(std::future::pending()) })
     }
 
     async fn state(&self, _: Option<&StreamId>, _: Hops) -> Option<Bytes> {

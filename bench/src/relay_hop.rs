@@ -3,6 +3,7 @@
 //! this process, over loopback, with media in real time.
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::hash::Hash;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -11,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use edge::{Audience, Listener, PullMetrics, Puller, Site, Upstreams};
+use edge::{Audience, Listener, PullMetrics, Puller, Purpose, Site, Upstreams, Watching};
 use hls::{Catalog, FORMAT_VERSION};
 use media::StreamId;
-use origin::{Found, FoundLog, NotFound, Offer, Relay, RelayMetrics};
+use origin::{Found, FoundLog, Keep, NotFound, Offer, Relay, RelayMetrics};
 use relay::wire::Hops;
 use relay::{Dialer, Identity, Kind, Read, StreamRegistry, Track, WireMetrics};
 use tokio::runtime::Runtime;
@@ -171,6 +172,7 @@ impl Edge {
         let (catalog, streams) = (Catalog::new(hls::Metrics::default()), StreamRegistry::default());
         let puller = Puller::new(
             Upstreams::one(upstream),
+            Purpose::Viewers,
             catalog.clone(),
             streams.clone(),
             Audience::default(),
@@ -195,18 +197,26 @@ impl Offer for There {
     async fn find(&self, id: &StreamId, hops: Hops) -> Result<Found, NotFound> {
         let watching = self.puller.join(id, hops).await.map_err(|_| NotFound::Unreachable)?;
         let index = self.catalog.get(id).ok_or(NotFound::Absent)?;
-        Ok(Found { index, keep: Box::new(watching) })
+        Ok(Found { index, keep: kept(watching) })
     }
 
     async fn find_log(&self, id: &StreamId, hops: Hops) -> Result<FoundLog, NotFound> {
         let joined = self.puller.join_log(id, hops).await;
         let (stream, watching) = joined.map_err(|_| NotFound::Unreachable)?;
-        Ok(FoundLog { stream, keep: Box::new(watching) })
+        Ok(FoundLog { stream, keep: kept(watching) })
     }
 
     async fn state(&self, id: Option<&StreamId>, hops: Hops) -> Option<Bytes> {
         self.puller.state_json(id, hops).await
     }
+}
+
+/// For as long as the next edge reads it.
+fn kept(watching: Watching) -> Keep {
+    Box::pin(async move {
+        let _watching = watching;
+        pending().await
+    })
 }
 
 /// When each unit was seen, by its group and number.

@@ -29,7 +29,7 @@ pub use listener::{Listener, SOCKET};
 pub use metrics::Metrics;
 pub use neighbours::{Neighbour, Neighbours};
 pub use prefer::Transport;
-pub use pull::{JoinError, Others, PullMetrics, Puller, Route, Upstreams, Watching};
+pub use pull::{JoinError, Others, PullMetrics, Puller, Purpose, Route, Upstreams, Watching};
 pub use site::Site;
 #[cfg(any(test, fuzzing))]
 pub use site::fuzzing;

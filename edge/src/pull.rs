@@ -21,11 +21,13 @@ mod task;
 mod upstreams;
 mod wants;
 
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use hls::Catalog;
 use media::StreamId;
 use net::Throttle;
@@ -34,7 +36,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use relay::wire::Hops;
 use relay::{Stream, StreamRegistry};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -54,8 +56,20 @@ const JOIN_MAX: Duration = Duration::from_secs(5);
 /// Streams waited for at once. Beyond it viewers are told to come back.
 const COLD_MAX: usize = 64;
 
+/// How often a stream that is to be here, and is not, is asked for. Not less than an unknown name is remembered.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
+
 /// How often ended sessions are looked at for forgetting.
 const EXPIRE_EVERY: Duration = Duration::from_secs(2);
+
+/// On whose behalf streams are pulled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Who pulls a stream has viewers of it.
+    Viewers,
+    /// Streams are kept ready for other nodes, and what is made on demand is made only once there are viewers behind those.
+    Nodes,
+}
 
 /// Everything this edge reads from its upstream. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -65,6 +79,7 @@ pub struct Puller {
 
 struct Shared {
     upstreams: Upstreams,
+    purpose: Purpose,
     catalog: Catalog,
     /// Copies of the logs of the upstream.
     streams: StreamRegistry,
@@ -126,6 +141,7 @@ impl Puller {
     /// Parts go into `catalog`, and access units into `streams`. `audience`: who watches them.
     pub fn new(
         upstreams: Upstreams,
+        purpose: Purpose,
         catalog: Catalog,
         streams: StreamRegistry,
         audience: Audience,
@@ -134,6 +150,7 @@ impl Puller {
         let shared = Shared {
             states: States::new(upstreams.clone(), metrics.clone()),
             upstreams,
+            purpose,
             catalog,
             streams,
             audience,
@@ -170,9 +187,20 @@ impl Puller {
         let shared = &self.shared;
         let begin = |watching: &Watching| {
             let bodies = shared.metrics.bodies.clone();
-            let mirror = Mirror::new(id.clone(), shared.catalog.clone(), shared.upstreams.clone(), bodies);
+            let (catalog, upstreams) = (shared.catalog.clone(), shared.upstreams.clone());
+            let mirror = Mirror::new(id.clone(), catalog, upstreams, shared.purpose, bodies);
             let pull = watching.pull().clone();
-            shared.tasks.spawn(task::run(shared.clone(), |shared| &shared.parts, pull, mirror, hops));
+            let follow = task::run(shared.clone(), |shared| &shared.parts, pull, mirror, hops.clone());
+            let wants = match shared.purpose {
+                Purpose::Viewers => Either::Left(pending()),
+                Purpose::Nodes => Either::Right(wants::forward_parts(shared.clone(), id.clone(), hops)),
+            };
+            shared.tasks.spawn(async move {
+                tokio::select! {
+                    () = follow => {}
+                    () = wants => {}
+                }
+            });
         };
         ready(shared.watch(&shared.parts, id, begin)?).await
     }
@@ -203,6 +231,30 @@ impl Puller {
         Ok((stream, watching))
     }
 
+    /// Has `id` here in full, in parts and in access units, whoever watches, for as long as this is polled.
+    pub async fn keep(&self, id: &StreamId) {
+        let parts = async {
+            loop {
+                if let Ok(watching) = self.join(id, Hops::default()).await {
+                    if let Some(index) = self.shared.catalog.get(id) {
+                        index.fetch_bodies().await;
+                    }
+                    watching.over().await;
+                }
+                sleep(KEEP_EVERY).await;
+            }
+        };
+        let log = async {
+            loop {
+                if let Ok((_, watching)) = self.join_log(id, Hops::default()).await {
+                    watching.over().await;
+                }
+                sleep(KEEP_EVERY).await;
+            }
+        };
+        tokio::join!(parts, log);
+    }
+
     /// The state of a stream or of all, as the upstream tells it, with the viewers of this edge. `None` if nobody knows.
     pub(crate) async fn state(&self, id: Option<&StreamId>, hops: Hops) -> Option<serde_json::Value> {
         let mut state = self.shared.states.get(id, hops).await?;
@@ -213,6 +265,10 @@ impl Puller {
     /// As [`Puller::state`], for a node that has its streams from here.
     pub async fn state_json(&self, id: Option<&StreamId>, hops: Hops) -> Option<Bytes> {
         serde_json::to_vec(&self.state(id, hops).await?).ok().map(Bytes::from)
+    }
+
+    pub fn purpose(&self) -> Purpose {
+        self.shared.purpose
     }
 
     pub(crate) fn catalog(&self) -> &Catalog {

@@ -6,5 +6,5 @@ mod serve;
 mod server;
 
 pub use packager::Packager;
-pub use serve::{Found, FoundLog, NotFound, Offer, Relay, RelayMetrics};
+pub use serve::{Found, FoundLog, Keep, NotFound, Offer, Relay, RelayMetrics};
 pub use server::{Origin, PackageError};

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use hls::http::{Head, respond};
 use hls::{Catalog, FORMAT_VERSION, Feed, Position, RenditionName, StreamIndex};
 use http::header::CONTENT_TYPE;
@@ -24,8 +25,8 @@ use media::{NodeId, StreamId};
 use net::Throttle;
 use relay::server::{Body, Service, full};
 use relay::wire::{
-    Hello, HelloError, Hops, PATH_PREFIX, RelayLoop, Resume, Slices, UnitResume, WEBRTC, WIRE, Wants,
-    WantsError, chosen_version,
+    Hello, HelloError, Hops, PATH_PREFIX, RelayLoop, Resume, Slices, UNWATCHED, UnitResume, WEBRTC, WIRE,
+    Wants, WantsError, chosen_version,
 };
 use relay::{Identity, Stream, StreamRegistry};
 use tokio::time::timeout;
@@ -38,17 +39,24 @@ use self::units::Units;
 /// For a stream that has just begun to have its tracks. Less than a child waits for an answer.
 const OPENING_MAX: Duration = Duration::from_secs(3);
 
-/// A stream for a child, and what must live as long as the child reads it.
+/// For a child that comes from another node which was ahead of this one, and of the same stream.
+const BEHIND_MAX: Duration = Duration::from_secs(1);
+
+/// A stream for a child.
 pub struct Found {
     pub index: Arc<StreamIndex>,
-    pub keep: Box<dyn Send>,
+    pub keep: Keep,
 }
 
-/// The log of a stream for a child, and what must live as long as the child reads it.
+/// The log of a stream for a child.
 pub struct FoundLog {
     pub stream: Arc<Stream>,
-    pub keep: Box<dyn Send>,
+    pub keep: Keep,
 }
+
+/// Keeps a stream on this node while it lives. Done when nothing more comes of it that this node knows of, and the child had better
+/// ask another one.
+pub type Keep = BoxFuture<'static, ()>;
 
 /// Why a child does not get a stream.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +117,9 @@ enum Refusal {
     /// The child knows an owner of the publication after ours: we are not to be believed any more.
     #[error("this node knows epoch {ours} of the stream, the other {theirs}")]
     Superseded { ours: u32, theirs: u32 },
+    /// A playlist that has grown must not shrink.
+    #[error("the other node has more of the stream than this one")]
+    Behind,
 }
 
 impl<O: Offer> Relay<O> {
@@ -139,7 +150,7 @@ impl<O: Offer> Relay<O> {
         match target {
             Target::Stream(id) => {
                 let found = self.offer.find(&id, hops).await?;
-                Ok(Response::new(self.subscription(child, found, query)))
+                Ok(Response::new(self.subscription(child, found, query).await?))
             }
             Target::Log(id) => {
                 let found = self.offer.find_log(&id, hops).await?;
@@ -164,8 +175,8 @@ impl<O: Offer> Relay<O> {
         }
     }
 
-    fn subscription(&self, child: &NodeId, found: Found, query: Option<&str>) -> Body {
-        let resume = query.and_then(|query| query.strip_prefix("from=")?.parse::<Resume>().ok());
+    async fn subscription(&self, child: &NodeId, found: Found, query: Option<&str>) -> Result<Body, Refusal> {
+        let resume = from(query).and_then(|from| from.parse::<Resume>().ok());
         let places = resume.as_ref().map(|resume| {
             let places = resume.places.iter().filter_map(|place| {
                 let name: RenditionName = place.rendition.parse().ok()?;
@@ -174,12 +185,20 @@ impl<O: Offer> Relay<O> {
             places.collect::<Vec<_>>()
         });
         let from = resume.as_ref().zip(places.as_deref()).map(|(resume, places)| (resume.session, places));
-        let feed = Feed::new(found.index, from);
-        Telling::new(feed, self.metrics.child(child), found.keep).into_body()
+        if let Some(from) = from {
+            let caught_up = timeout(BEHIND_MAX, Feed::caught_up(&found.index, from)).await;
+            caught_up.map_err(|_| Refusal::Behind)?;
+        }
+        let is_unwatched = words(query).any(|word| word == UNWATCHED);
+        let feed = match is_unwatched {
+            true => Feed::unwatched(found.index, from),
+            false => Feed::new(found.index, from),
+        };
+        Ok(Telling::new(feed, self.metrics.child(child), found.keep).into_body())
     }
 
     async fn units(&self, child: &NodeId, found: FoundLog, query: Option<&str>) -> Result<Body, Refusal> {
-        let resume = query.and_then(|query| query.strip_prefix("from=")?.parse::<UnitResume>().ok());
+        let resume = from(query).and_then(|from| from.parse::<UnitResume>().ok());
         let mut record = found.stream.record();
         let opened = timeout(OPENING_MAX, record.wait_for(Option::is_some)).await;
         let ours = match opened {
@@ -199,7 +218,14 @@ impl<O: Offer> Relay<O> {
 
     /// What viewers of a child want is wanted here.
     fn want(&self, id: &StreamId, wants: &Wants) -> Result<(), NotFound> {
-        let stream = self.streams.get(id).ok_or(NotFound::Absent)?;
+        let index = self.catalog.get(id);
+        if let Some(index) = index.as_ref().filter(|_| wants.parts) {
+            index.touch();
+        }
+        let Some(stream) = self.streams.get(id) else {
+            // A node that is asked for parts alone has no log.
+            return index.filter(|_| wants.parts).map(drop).ok_or(NotFound::Absent);
+        };
         if wants.keyframe {
             stream.want_keyframe();
         }
@@ -231,6 +257,15 @@ impl<O: Offer> Service for Relay<O> {
     }
 }
 
+fn words(query: Option<&str>) -> impl Iterator<Item = &str> {
+    query.into_iter().flat_map(|query| query.split('&'))
+}
+
+/// Where a child goes on.
+fn from(query: Option<&str>) -> Option<&str> {
+    words(query).find_map(|word| word.strip_prefix("from="))
+}
+
 impl<'a> Target<'a> {
     fn parse(path: &'a str) -> Option<Self> {
         let rest = path.strip_prefix(PATH_PREFIX)?;
@@ -252,6 +287,7 @@ impl Refusal {
         let status = match &self {
             Self::Hello(HelloError::Malformed(_)) | Self::Wants(_) => StatusCode::BAD_REQUEST,
             Self::Superseded { .. } => StatusCode::CONFLICT,
+            Self::Behind => StatusCode::SERVICE_UNAVAILABLE,
             Self::Hello(_) => StatusCode::NOT_ACCEPTABLE,
             Self::NotFound(NotFound::Absent) | Self::Path => StatusCode::NOT_FOUND,
             Self::NotFound(NotFound::Loop(_)) => StatusCode::LOOP_DETECTED,

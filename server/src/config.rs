@@ -584,7 +584,7 @@ impl Effective {
         let of_ingest = |key: &str| key.starts_with("rtmp");
         let of_viewers = |key: &str| key.starts_with("http") || key.starts_with("webrtc");
         listeners.retain(|(key, _)| roles.ingest || !of_ingest(key));
-        listeners.retain(|(key, _)| roles.ingest || roles.edge || !of_viewers(key));
+        listeners.retain(|(key, _)| roles.has_streams() || !of_viewers(key));
         let encrypts = self.config.certificate_source().is_some();
         listeners.retain(|(key, _)| encrypts || !["https.listen", "rtmps.listen"].contains(key));
         let mut problems = Vec::new();
@@ -609,12 +609,24 @@ impl Effective {
 impl Effective {
     /// An edge without an upstream, or a directory of them, has nothing to serve, and an upstream without an edge would be ignored in silence.
     fn misplaced_upstream(&self) -> Option<Problem> {
-        let RoleSet { ingest, transcode, edge } = self.config.roles;
+        let RoleSet { ingest, origin, transcode, edge } = self.config.roles;
+        let is_alone = self.config.cluster.nats.is_empty();
         let (key, what) = match (ingest, &self.config.upstream) {
-            (false, _) if transcode && self.config.cluster.nats.is_empty() => {
+            (true, _) if !origin && is_alone => (
+                "roles",
+                "roles: who takes publishers and is no origin needs cluster.nats to be found by one; say \"ingest, origin\" to be \
+                 both",
+            ),
+            (false, _) if origin && is_alone => {
+                ("roles", "roles: an origin without ingest needs cluster.nats to find who takes publishers")
+            }
+            (false, Some(_)) if origin => {
+                ("upstream", "upstream: an origin finds what it reads by cluster.nats; leave it out")
+            }
+            (false, _) if transcode && is_alone => {
                 ("roles", "roles: who encodes for other nodes needs cluster.nats to be found by them")
             }
-            (false, None) if self.config.cluster.nats.is_empty() => {
+            (false, None) if is_alone => {
                 ("roles", "roles: an edge needs an upstream, or cluster.nats to find one; set either")
             }
             (_, Some(_)) if ingest || !edge => {

@@ -27,6 +27,7 @@ mod listen;
 mod membership;
 mod metrics;
 mod offer;
+mod origins;
 mod publishing;
 mod roles;
 mod route;
@@ -162,7 +163,7 @@ async fn run(loaded: &Effective, mut handed: Handed) -> anyhow::Result<Outcome> 
     let drain = CancellationToken::new();
     // On the runtime's threads: what this one waited for itself would wake one of those first, and then this one, for
     // each tick and each datagram.
-    let running = if config.roles.ingest || config.roles.edge {
+    let running = if config.roles.has_streams() {
         let (roles, keeper) = if config.roles.ingest {
             let keeper = KeyKeeper::new(loaded, &membership, identity.as_ref())?;
             let key = keeper.key();
@@ -236,6 +237,7 @@ fn announce(roles: &Roles) -> anyhow::Result<()> {
         info!(webrtc.listen = %webrtc, "WHEP: WebRTC players watch at {pages}/whep/{{app}}/{{stream}}");
     }
     let watch = format!("{}/watch/{{app}}/{{stream}}", bound.pages());
+    let role = if roles.is_origin_of_others() { "origin" } else { "edge" };
     match (&bound.rtmp, roles.upstream()) {
         (Some(rtmp), _) => info!(
             version = cli::VERSION,
@@ -253,7 +255,7 @@ fn announce(roles: &Roles) -> anyhow::Result<()> {
             https.listen = bound.https.as_ref().map(|https| tracing::field::display(https.addr)),
             admin.listen = %bound.admin,
             upstream,
-            "ready: watch at {watch}, an edge of {upstream}",
+            "ready: watch at {watch}, an {role} of {upstream}",
         ),
     }
     Ok(())

@@ -121,11 +121,11 @@ impl Membership {
         relay: Option<SocketAddr>,
         viewers: Option<SocketAddr>,
     ) -> Node {
-        let RoleSet { ingest, transcode, edge } = config.roles;
+        let RoleSet { ingest, origin, transcode, edge } = config.roles;
         let roles = [
             (Role::Ingest, ingest),
             (Role::Transcode, transcode),
-            (Role::Origin, ingest),
+            (Role::Origin, origin),
             (Role::Edge, edge),
         ];
         let roles = roles.into_iter().filter_map(|(role, has)| has.then_some(role)).collect();

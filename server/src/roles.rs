@@ -14,7 +14,7 @@ use std::time::{Instant, SystemTime};
 
 use anyhow::Context;
 use cluster::Node;
-use edge::{Admission, Neighbours, Others, Programmes, PullMetrics, Puller, Site, Upstreams, Whep};
+use edge::{Admission, Neighbours, Others, Programmes, PullMetrics, Puller, Purpose, Site, Upstreams, Whep};
 use hls::Catalog;
 use ingest::rtmp::{self, Server as Rtmp};
 use ingest::whip::{self, Whip};
@@ -46,6 +46,7 @@ use crate::lending::ForNodes;
 use crate::listen::{self, Handed};
 use crate::membership::{Counts, Membership};
 use crate::offer::Offer;
+use crate::origins::{keep_ready, miss};
 use crate::publishing::Publishing;
 use crate::route::FleetRoute;
 use crate::standing::Doors;
@@ -108,6 +109,8 @@ struct Pulled {
     webrtc: WebRtc,
     /// For the streams of others.
     transcoding: Option<Arc<Transcoding>>,
+    /// Edges read from here.
+    is_origin: bool,
 }
 
 /// The one port for everybody who speaks WebRTC, and those who watch by it.
@@ -129,6 +132,8 @@ struct Own {
     transcoding: Arc<Transcoding>,
     streams: StreamRegistry,
     claims: Claims,
+    /// Edges read from here, and not from others that read from here.
+    is_origin: bool,
 }
 
 /// For other nodes.
@@ -322,6 +327,7 @@ impl Roles {
                 transcoding,
                 streams: streams.clone(),
                 claims,
+                is_origin: config.roles.origin,
             })),
             membership,
             doors,
@@ -346,8 +352,8 @@ impl Roles {
     ) -> anyhow::Result<Self> {
         let identity = identity.with_context(|| {
             format!(
-                "an edge needs a certificate of its cluster in {}: `tidecast cluster token` on the other machine prints \
-                 a line, `tidecast cluster join` here takes it",
+                "an edge or origin needs a certificate of its cluster in {}: `tidecast cluster token` on the other machine \
+                 prints a line, `tidecast cluster join` here takes it",
                 config.cluster_dir().display()
             )
         })?;
@@ -365,7 +371,8 @@ impl Roles {
         };
         let pulled = PullMetrics::register(&mut metrics);
         let audience = http.audience().clone();
-        let puller = Puller::new(upstreams, catalog.clone(), streams.clone(), audience, pulled);
+        let purpose = if config.roles.origin { Purpose::Nodes } else { Purpose::Viewers };
+        let puller = Puller::new(upstreams, purpose, catalog.clone(), streams.clone(), audience, pulled);
         let (port, webrtc) = bind_webrtc(config, Programmes::Pulled(puller.clone()), &http)?;
         crate::metrics::port::register(&mut metrics, port.clone());
         let transcoding = config.roles.transcode;
@@ -408,6 +415,7 @@ impl Roles {
                 upstream: config.upstream.clone(),
                 webrtc,
                 transcoding,
+                is_origin: config.roles.origin,
             })),
             membership,
             doors,
@@ -429,9 +437,15 @@ impl Roles {
             Source::Own(_) => String::new(),
             Source::Pulled(pulled) => match &pulled.upstream {
                 Some(upstream) => upstream.to_string(),
+                None if pulled.is_origin => "whoever only takes publishers".to_owned(),
                 None => "whoever has a stream".to_owned(),
             },
         }
+    }
+
+    /// Edges read from here what others take.
+    pub(crate) fn is_origin_of_others(&self) -> bool {
+        matches!(&self.source, Source::Pulled(pulled) if pulled.is_origin)
     }
 
     pub(crate) fn addresses(&self) -> anyhow::Result<Addresses> {
@@ -480,6 +494,11 @@ impl Roles {
                     let streams = own.streams;
                     let keeper = ingest::keep(gate.clone(), drain.clone());
                     let claiming = own.claims.run(&streams, &gate, drain.clone());
+                    let missing = async {
+                        if !own.is_origin {
+                            miss(&self.membership.fleet, &streams, drain.clone()).await;
+                        }
+                    };
                     let work_stop = CancellationToken::new();
                     let work =
                         transcoding.run(Some(streams.clone()), standing, drain.clone(), work_stop.clone());
@@ -498,12 +517,13 @@ impl Roles {
                         // Not before: with a job go its rungs, and viewers would be told that they are over.
                         work_stop.cancel();
                     };
-                    tokio::join!(work, claiming, others);
+                    tokio::join!(work, claiming, missing, others);
                     Some(gate)
                 }
                 // Streams go on until their viewers were answered.
                 Source::Pulled(pulled) => {
-                    let Pulled { puller, webrtc: WebRtc { driver, whep, .. }, transcoding, .. } = *pulled;
+                    let Pulled { puller, webrtc, transcoding, is_origin, .. } = *pulled;
+                    let WebRtc { driver, whep, .. } = webrtc;
                     let lending = async {
                         if let Some(transcoding) = transcoding {
                             transcoding.run(None, standing, drain.clone(), drain.clone()).await;
@@ -516,7 +536,12 @@ impl Roles {
                     let packets = driver.run(pull_stop.clone());
                     let ahead = open_ahead(&self.membership.fleet, &puller, drain.clone());
                     let pulling = puller.run(pull_stop.clone());
-                    tokio::join!(pulling, packets, goodbye, ahead, relay, http, lending);
+                    let ready = async {
+                        if is_origin {
+                            keep_ready(&self.membership.fleet, &puller, pull_stop.clone()).await;
+                        }
+                    };
+                    tokio::join!(pulling, packets, goodbye, ahead, ready, relay, http, lending);
                     None
                 }
             };

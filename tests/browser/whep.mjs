@@ -2,9 +2,9 @@
 //
 //   node whep.mjs ORIGIN STREAM SECONDS SCREENSHOT [RENDITION]
 //
-// Events: watched (after SECONDS: how soon it was there, and what getStats counted); pinned (with RENDITION: after it was
-// asked for); stood, returned (with RENDITION: once the picture stood still for a second, and once it moved again); ended (the
-// server said goodbye).
+// Events: playing (there is a picture); watched (after SECONDS: how soon it was there, and what getStats counted); pinned (with
+// RENDITION: after it was asked for); stood, returned (with RENDITION: once the picture stood still for a second, and once it
+// moved again); ended (the server said goodbye).
 
 import { run, tell, visit } from "./page.mjs";
 import { watch } from "./whep-viewer.mjs";
@@ -20,6 +20,7 @@ async function scenario(browser) {
   await goto();
   const times = await page.evaluate(watch, `${origin}/whep/${stream}?wait`);
   const before = await page.evaluate(() => window.whep.stats());
+  tell("playing", {});
   await page.waitForFunction((until) => performance.now() > until, before.now + Number(seconds) * 1000, {
     timeout: STEP_TIMEOUT,
   });
@@ -29,9 +30,11 @@ async function scenario(browser) {
     times,
     watched_s: (after.now - before.now) / 1000,
     frames: after.video.framesDecoded - before.video.framesDecoded,
-    lost: after.video.packetsLost + after.audio.packetsLost,
+    lost: after.video.packetsLost + (after.audio?.packetsLost ?? 0),
+    freezes: after.video.freezeCount - before.video.freezeCount,
+    frozen_s: after.video.totalFreezesDuration - before.video.totalFreezesDuration,
     delay_ms: (1000 * after.video.jitterBufferDelay) / after.video.jitterBufferEmittedCount,
-    energy: after.audio.totalAudioEnergy,
+    energy: after.audio?.totalAudioEnergy ?? 0,
     width: after.width,
     profile: after.profile,
   });

@@ -19,7 +19,7 @@ use crate::directory::Directory;
 use crate::event::{Journal, Kind};
 use crate::node::{Node, Phase, decode, text};
 use crate::order::{Order, Orders};
-use crate::place::{self, Judged};
+use crate::place::{self, Judged, Origin};
 use crate::presence::{SILENCE_DEAD, SILENCE_SUSPECT};
 use crate::store::{Bucket, Change, Key, Store, StoreError, Told};
 use crate::stream::{Epoch, StreamEntry};
@@ -89,7 +89,7 @@ pub struct Seen {
     pub state: State,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     Serving,
@@ -280,6 +280,12 @@ impl Fleet {
     pub fn best(&self, id: &StreamId, zone: &str, but: Option<&NodeId>) -> Option<Judged> {
         let heard = self.lock();
         place::best(heard.candidates(), id, heard.holder_of(id), zone, but)
+    }
+
+    /// The nodes that edges read `id` from, if whoever has it only takes publishers: the first of them, and the others if it is gone.
+    pub fn origins(&self, id: &StreamId) -> Vec<Origin> {
+        let heard = self.lock();
+        place::origins(heard.candidates(), id)
     }
 
     /// Nodes that were ordered to take nothing new, there or not.

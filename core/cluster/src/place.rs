@@ -1,5 +1,5 @@
 //! Which edge a viewer is sent to: near, not full, and the same one for a stream as long as that holds, so that each stream
-//! is read by few edges.
+//! is read by few edges. And which origins a stream has.
 
 use media::{NodeId, StreamId};
 use serde::Serialize;
@@ -54,6 +54,36 @@ impl Verdict {
     pub const fn has_room(self) -> bool {
         matches!(self, Self::Near | Self::Far)
     }
+}
+
+/// How many origins have a stream at the ready: the one that is read, and the one that stands by.
+pub const ORIGINS_READY: usize = 2;
+
+/// An origin of streams of nodes that only take publishers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    pub node: NodeId,
+    /// Where it is read.
+    pub relay: String,
+    pub state: State,
+}
+
+/// Whether a node has streams that are published to others, for edges to read.
+fn is_origin_of_any(node: &Node) -> bool {
+    node.has(Role::Origin) && !node.has(Role::Ingest)
+}
+
+/// All origins, in the order in which edges read `id` from them. Each of them has every stream that it is asked for, so nobody
+/// has to agree on the order: a node that knows of another origin than the next one reads the same bytes there.
+pub fn origins<'a>(nodes: impl Iterator<Item = Candidate<'a>>, id: &StreamId) -> Vec<Origin> {
+    let seed = XxHash3_64::oneshot(id.to_string().as_bytes());
+    let origins = nodes.filter(|candidate| is_origin_of_any(candidate.node)).filter_map(|candidate| {
+        let Candidate { node, state } = candidate;
+        Some(Origin { node: node.id.clone(), relay: node.relay.clone()?, state })
+    });
+    let mut origins: Vec<_> = origins.collect();
+    origins.sort_by_cached_key(|origin| (origin.state, std::cmp::Reverse(weight(&origin.node, seed))));
+    origins
 }
 
 /// Whether a node reads whatever stream its viewers ask for from others.
@@ -228,6 +258,34 @@ mod tests {
         let first = nodes.iter_mut().find(|(node, _)| node.id == ranked[0]).unwrap();
         first.1 = State::Draining;
         assert_eq!(edges(&nodes, 1), ranked[1..2]);
+    }
+
+    fn origin(name: &str) -> (Node, State) {
+        let (node, state) = edge(name, "", 0.0);
+        let relay = Some(format!("https://{name}:7400"));
+        (Node { roles: vec![Role::Origin], relay, viewers: None, ..node }, state)
+    }
+
+    #[test]
+    fn a_stream_has_an_origin_and_another_that_stands_by() {
+        let mut nodes: Vec<_> = ["a", "b", "c", "d"].map(origin).into();
+        // Of an earlier release every node that takes publishers is the origin of its own streams, and of no others.
+        nodes[0].0.roles = vec![Role::Ingest, Role::Origin];
+        nodes.push(edge("edge1", "", 0.0));
+        let order = |nodes: &[(Node, State)], stream: &str| -> Vec<_> {
+            let origins = origins(candidates(nodes), &StreamId::new("live", stream).unwrap());
+            origins.into_iter().map(|origin| origin.node.to_string()).collect()
+        };
+        let firsts = ["cam", "cam1", "cam2", "stage"].map(|stream| order(&nodes, stream).remove(0));
+        assert_eq!(firsts, ["c", "c", "c", "d"]);
+        let all = order(&nodes, "cam");
+        assert_eq!(all.len(), 3);
+        // Who leaves or is silent is read last, and the others stay in their order.
+        for state in [State::Draining, State::Suspect] {
+            let first = nodes.iter_mut().find(|(node, _)| node.id.as_str() == all[0]).unwrap();
+            first.1 = state;
+            assert_eq!(order(&nodes, "cam"), [all[1].clone(), all[2].clone(), all[0].clone()]);
+        }
     }
 
     #[test]

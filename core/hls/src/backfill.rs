@@ -34,6 +34,22 @@ pub enum FetchError {
 }
 
 impl StreamIndex {
+    /// Fetches every body that is not here, the newest first, as far as they are to be had: for a node that others will ask.
+    pub async fn fetch_bodies(&self) {
+        for rendition in &self.renditions {
+            let snapshot = rendition.snapshot();
+            for segment in snapshot.segments().iter().rev() {
+                for (number, part) in (0..).zip(&segment.parts) {
+                    let position = Position { msn: segment.msn, part: number };
+                    // What is gone meanwhile is gone elsewhere too, and the rest is asked for by whoever wants it.
+                    if self.body(rendition, position, part).await == Err(FetchError::Unreachable) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
     /// The body of `part`, fetched if it is not here. Whoever asks for the same part waits for the same fetch; if the
     /// one who began it hangs up, the next goes on.
     pub(crate) async fn body(

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -78,15 +79,37 @@ pub struct Feed {
     indexed: bool,
     over: bool,
     progress: Arc<Progress>,
-    /// What is made on demand is made for this reader.
-    _holds: Holds,
+    /// `None` if nothing is wanted for this reader.
+    _interest: Option<Interest>,
 }
 
-struct Holds(Vec<Box<dyn Send + Sync>>);
+/// Where a reader goes on: the session, and the next part of each rendition that it wants.
+pub type ResumeFrom<'a> = (SessionId, &'a [(RenditionName, Position)]);
 
-impl fmt::Debug for Holds {
+/// Of a reader behind which somebody watches: what is made on demand is made for it.
+struct Interest {
+    index: Arc<StreamIndex>,
+    holds: Vec<Box<dyn Send + Sync>>,
+}
+
+impl Interest {
+    fn new(index: Arc<StreamIndex>) -> Self {
+        index.followers.fetch_add(1, Ordering::SeqCst);
+        let wanted = index.renditions.iter().filter_map(Rendition::on_demand);
+        let holds = wanted.map(|demand| demand.hold()).collect();
+        Self { index, holds }
+    }
+}
+
+impl Drop for Interest {
+    fn drop(&mut self) {
+        self.index.followers.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl fmt::Debug for Interest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} renditions", self.0.len())
+        write!(f, "in {} renditions made on demand", self.holds.len())
     }
 }
 
@@ -110,12 +133,21 @@ struct Cursor {
 type Order = (u64, u32, usize);
 
 impl Feed {
-    /// `from`: the session and the next part of each rendition that the reader wants, if it was here before.
-    pub fn new(index: Arc<StreamIndex>, from: Option<(SessionId, &[(RenditionName, Position)])>) -> Self {
+    /// Of a reader behind which somebody watches. `from`: if it was here before, or at another node.
+    pub fn new(index: Arc<StreamIndex>, from: Option<ResumeFrom<'_>>) -> Self {
+        let interest = Interest::new(index.clone());
+        Self::open(index, from, Some(interest))
+    }
+
+    /// As [`Feed::new`], of a reader that only has to be ready for others. Whether somebody watches there,
+    /// [`StreamIndex::touch`] is told.
+    pub fn unwatched(index: Arc<StreamIndex>, from: Option<ResumeFrom<'_>>) -> Self {
+        Self::open(index, from, None)
+    }
+
+    fn open(index: Arc<StreamIndex>, from: Option<ResumeFrom<'_>>, interest: Option<Interest>) -> Self {
         let publications = index.publications.subscribe();
         let cursors = index.renditions.iter().map(|_| Cursor::default()).collect();
-        let wanted = index.renditions.iter().filter_map(Rendition::on_demand);
-        let holds = Holds(wanted.map(|demand| demand.hold()).collect());
         let progress = Arc::new(Progress { index: index.clone(), next: Mutex::default() });
         let mut feed = Self {
             index,
@@ -126,12 +158,35 @@ impl Feed {
             indexed: false,
             over: false,
             progress,
-            _holds: holds,
+            _interest: interest,
         };
         feed.tell_header();
         let resumed = from.is_some_and(|(session, places)| feed.resume(session, places));
         feed.ready.push_back(Entry::Index { resumed });
         feed
+    }
+
+    /// Waits until `index` has come as far as the reader has elsewhere: of two nodes that follow a third one is always ahead,
+    /// and no reader shall see a playlist grow shorter.
+    pub async fn caught_up(index: &StreamIndex, from: ResumeFrom<'_>) {
+        let (session, places) = from;
+        if session != index.session() {
+            return;
+        }
+        let mut publications = index.publications.subscribe();
+        let is_behind = || {
+            let mut both = index.renditions.iter().filter_map(|rendition| {
+                let (_, place) = places.iter().find(|(name, _)| *name == rendition.header.name)?;
+                Some((rendition, *place))
+            });
+            !index.is_closed() && both.any(|(rendition, place)| is_ahead(rendition, place))
+        };
+        loop {
+            publications.borrow_and_update();
+            if !is_behind() || publications.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     pub fn progress(&self) -> Arc<Progress> {
@@ -303,6 +358,15 @@ fn is_reachable(rendition: &Rendition, position: Position) -> bool {
         None => position.msn.checked_sub(1).and_then(|msn| snapshot.segment(msn)?.parts.last()),
     };
     before.is_some_and(|part| !part.gap)
+}
+
+/// Whether a part comes before `place` that is not here yet.
+fn is_ahead(rendition: &Rendition, place: Position) -> bool {
+    let snapshot = rendition.snapshot();
+    if snapshot.ended {
+        return false;
+    }
+    snapshot.edge().is_none_or(|edge| place > edge.next().unwrap_or_else(|| edge.after()))
 }
 
 fn fed(

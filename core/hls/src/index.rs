@@ -1,7 +1,7 @@
 //! One session of a stream: its writer, and what readers find in it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -76,6 +76,8 @@ pub struct StreamIndex {
     abandoned_at: OnceLock<Instant>,
     /// Counts publications of all renditions, for the feeds of other nodes.
     pub(crate) publications: watch::Sender<u64>,
+    /// Nodes that follow it for somebody who watches.
+    pub(crate) followers: AtomicUsize,
     /// Where the bodies are that this node only lists.
     pub(crate) backfill: Option<Arc<dyn Backfill>>,
 }
@@ -204,6 +206,7 @@ impl StreamIndex {
             ended_at: OnceLock::new(),
             abandoned_at: OnceLock::new(),
             publications: watch::Sender::new(0),
+            followers: AtomicUsize::new(0),
             backfill,
             header,
         }
@@ -363,9 +366,16 @@ impl StreamIndex {
         }
     }
 
-    /// Whether anybody has asked for a playlist in the last ten seconds, or another node follows.
+    /// Whether anybody has asked for a playlist in the last ten seconds, or another node follows for somebody who watches.
     pub fn is_watched(&self) -> bool {
-        self.publications.receiver_count() > 0 || self.viewers.is_any(self.age_s())
+        self.followers.load(Ordering::SeqCst) > 0 || self.viewers.is_any(self.age_s())
+    }
+
+    /// Somebody watches at a node that follows without wanting anything itself: as if a viewer had asked here for a playlist of
+    /// each rendition.
+    pub fn touch(&self) {
+        self.viewers.record(self.age_s(), 0);
+        self.renditions.iter().filter_map(Rendition::on_demand).for_each(|demand| demand.touch());
     }
 
     fn age_s(&self) -> u32 {

@@ -31,7 +31,7 @@ mod waiters;
 pub use backfill::{Backfill, Fetch, FetchError};
 pub use catalog::Catalog;
 pub use demand::{Demand, HeldByOrigin};
-pub use feed::{Entry, FedPart, Feed, Progress};
+pub use feed::{Entry, FedPart, Feed, Progress, ResumeFrom};
 pub use index::{Announcement, Bandwidth, State, Status, StreamHeader, StreamIndex, StreamWriter};
 pub use metrics::Metrics;
 pub use rendition::{Derived, NameError, PushError, RenditionHeader, RenditionName, RenditionWriter};

@@ -139,8 +139,8 @@ impl Upstream {
         &self.url
     }
 
-    /// Reads a stream from its beginning, or from where `resume` says. `path` is below the wire's prefix, and `hops` are those
-    /// who asked this node.
+    /// Reads a stream from its beginning, or from where `resume` says. `path` is below the wire's prefix, with a query or without,
+    /// and `hops` are those who asked this node.
     ///
     /// # Errors
     /// [`UpstreamError`].
@@ -150,7 +150,8 @@ impl Upstream {
         resume: Option<&str>,
         hops: Hops,
     ) -> Result<Subscription, UpstreamError> {
-        let query = resume.map(|resume| format!("?from={resume}")).unwrap_or_default();
+        let mark = if path.contains('?') { '&' } else { '?' };
+        let query = resume.map(|resume| format!("{mark}from={resume}")).unwrap_or_default();
         let body =
             self.request(Method::GET, &format!("{path}{query}"), hops, Bytes::new()).await?.into_body();
         Ok(Subscription { body, decoder: Decoder::default() })

@@ -28,8 +28,8 @@ impl Backfill for Bodies {
         Box::pin(async move {
             self.fetched.inc();
             let path = format!("{}/{}/{rendition}/{position}.m4s", self.id, self.session);
-            let fetched = async { self.upstreams.of(&self.id).await?.get(&path, Hops::default()).await };
-            fetched.await.map_err(|error| match error {
+            let fetched = self.upstreams.get(&self.id, &path, &Hops::default()).await;
+            fetched.map_err(|error| match error {
                 UpstreamError::NotFound => FetchError::Gone,
                 _ => FetchError::Unreachable,
             })

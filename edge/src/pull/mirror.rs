@@ -12,8 +12,9 @@ use hls::{
 use media::cmaf::Init;
 use media::{SessionId, StreamId};
 use prometheus_client::metrics::counter::Counter;
-use relay::wire::{self, Message, Place, Record, Resume};
+use relay::wire::{self, Message, Place, Record, Resume, UNWATCHED};
 
+use super::Purpose;
 use super::backfill::Bodies;
 use super::task::{Follow, Step};
 use super::upstreams::Upstreams;
@@ -48,6 +49,7 @@ pub(super) struct Mirror {
     id: StreamId,
     catalog: Catalog,
     upstreams: Upstreams,
+    purpose: Purpose,
     bodies: Counter,
     record: Option<Record>,
     tracks: Vec<Track>,
@@ -77,8 +79,24 @@ struct Open {
 }
 
 impl Mirror {
-    pub(super) fn new(id: StreamId, catalog: Catalog, upstreams: Upstreams, bodies: Counter) -> Self {
-        Self { id, catalog, upstreams, bodies, record: None, tracks: Vec::new(), index: None, open: None }
+    pub(super) fn new(
+        id: StreamId,
+        catalog: Catalog,
+        upstreams: Upstreams,
+        purpose: Purpose,
+        bodies: Counter,
+    ) -> Self {
+        Self {
+            id,
+            catalog,
+            upstreams,
+            purpose,
+            bodies,
+            record: None,
+            tracks: Vec::new(),
+            index: None,
+            open: None,
+        }
     }
 
     fn record(&mut self, record: Record) -> Result<Step, MirrorError> {
@@ -241,7 +259,10 @@ impl Follow for Mirror {
     type Error = MirrorError;
 
     fn path(&self) -> String {
-        self.id.to_string()
+        match self.purpose {
+            Purpose::Viewers => self.id.to_string(),
+            Purpose::Nodes => format!("{}?{UNWATCHED}", self.id),
+        }
     }
 
     fn resume(&self) -> Option<impl fmt::Display + Send + Sync> {

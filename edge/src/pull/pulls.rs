@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use media::StreamId;
 use tokio::sync::watch;
+use tokio::time::timeout_at;
 
 /// A stream is kept so long after its last request: longer than the twelve seconds between an ordinary player's.
 const LINGER: Duration = Duration::from_secs(20);
@@ -22,6 +23,10 @@ const ABSENT_MAX: usize = 4096;
 /// A playlist is served without its upstream for so many target durations: players give up on it then anyway, and
 /// had better ask another edge.
 const STALE_TARGET_DURATIONS: u32 = 3;
+
+/// An origin that has lost who publishes a stream says so to the nodes that read it from there: another may still have it. One
+/// connection that breaks is not worth it.
+const CUT_OFF_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 pub(super) struct Pulls {
@@ -42,7 +47,7 @@ pub(super) struct Pull {
     left: Mutex<Instant>,
     closed: AtomicBool,
     /// Since when the upstream does not answer.
-    lost: Mutex<Option<Instant>>,
+    lost: watch::Sender<Option<Instant>>,
     /// Zero until it is announced.
     pub(super) target_duration_s: AtomicU32,
 }
@@ -128,7 +133,7 @@ impl Pull {
             readers: AtomicUsize::new(0),
             left: Mutex::new(Instant::now()),
             closed: AtomicBool::new(false),
-            lost: Mutex::default(),
+            lost: watch::Sender::new(None),
             target_duration_s: AtomicU32::new(0),
         }
     }
@@ -156,13 +161,18 @@ impl Pull {
 
     /// The upstream does not answer. Returns since when.
     pub(super) fn set_lost(&self) -> Instant {
-        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        *lost.get_or_insert_with(Instant::now)
+        let mut since = Instant::now();
+        self.lost.send_if_modified(|lost| {
+            let is_new = lost.is_none();
+            since = *lost.get_or_insert(since);
+            is_new
+        });
+        since
     }
 
     /// The upstream answers.
     pub(super) fn set_found(&self) {
-        *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.lost.send_if_modified(|lost| lost.take().is_some());
     }
 }
 
@@ -176,9 +186,39 @@ impl Watching {
         &self.pull
     }
 
+    /// Waits until nothing more comes.
+    pub(super) async fn over(&self) {
+        let is_over = |phase: &Phase| !matches!(phase, Phase::Cold | Phase::Ready);
+        // The sender lives in the pull that this keeps.
+        let _ = self.pull.phase.subscribe().wait_for(is_over).await;
+    }
+
+    /// The upstream is lost, and who reads it from here had better ask another node.
+    pub fn is_cut_off(&self) -> bool {
+        self.pull.lost.borrow().is_some_and(|since| since.elapsed() >= CUT_OFF_AFTER)
+    }
+
+    /// Waits until it is.
+    pub async fn cut_off(&self) {
+        let mut lost = self.pull.lost.subscribe();
+        loop {
+            let since = *lost.borrow_and_update();
+            let changed = lost.changed();
+            match since {
+                Some(since) => {
+                    if timeout_at((since + CUT_OFF_AFTER).into(), changed).await.is_err() {
+                        return;
+                    }
+                }
+                // The sender lives in the pull that this keeps.
+                None => drop(changed.await),
+            }
+        }
+    }
+
     /// The upstream was lost so long ago that a playlist from here would lead nowhere.
     pub(crate) fn is_stale(&self) -> bool {
-        let lost = *self.pull.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let lost = *self.pull.lost.borrow();
         let target_duration = Duration::from_secs(self.pull.target_duration_s.load(Ordering::Relaxed).into());
         lost.is_some_and(|since| since.elapsed() > target_duration * STALE_TARGET_DURATIONS)
     }

@@ -68,11 +68,14 @@ impl States {
     async fn ask(&self, id: Option<&StreamId>, hops: Hops) -> Option<Value> {
         let _asking = self.asking.acquire().await.ok()?;
         match id {
-            Some(id) => match self.upstreams.of(id).await {
-                Ok(upstream) => self.ask_one(&upstream, &format!("state/{id}"), hops).await,
-                Err(UpstreamError::NotFound) => Some(offline(id)),
-                Err(error) => self.failed(&error),
-            },
+            Some(id) => {
+                self.metrics.states.inc();
+                match self.upstreams.get(id, &format!("state/{id}"), &hops).await {
+                    Ok(slices) => serde_json::from_slice(&slices.concat()).ok(),
+                    Err(UpstreamError::NotFound) => Some(offline(id)),
+                    Err(error) => self.failed(&error),
+                }
+            }
             None => {
                 let upstreams = self.upstreams.all();
                 let is_one = upstreams.len() == 1;

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
 use relay::wire::{Hops, Message};
-use relay::{Subscription, UpstreamError};
+use relay::{Lost, Subscription, UpstreamError};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{Instrument, info, info_span, warn};
 
 use super::Shared;
 use super::pulls::{Phase, Pull, Pulls};
+use super::upstreams::Failure;
 
 /// The first pause after a break; doubled from time to time, and each drawn between half and one and a half of it, so
 /// that the children of a node that fell do not come back all at once.
@@ -27,8 +29,12 @@ enum Ended {
     Over,
     /// Nobody watches, or the node drains.
     LetGo,
-    /// Subscribe again, with a resume or without.
-    Broken { resumable: bool },
+    /// Subscribe again where it broke off.
+    Lost(Failure),
+    /// Subscribe again, from the beginning.
+    Unusable,
+    /// Another node is to be read.
+    Elsewhere,
 }
 
 /// What is made of the messages of an upstream.
@@ -99,14 +105,12 @@ pub(super) async fn run<F: Follow>(
 async fn follow<F: Follow>(shared: &Shared, pull: &Pull, copy: &mut F, hops: Hops) -> Phase {
     let path = copy.path();
     let (mut pause, mut resumable) = (PAUSE_MIN, true);
+    // Once, before a subscription has lasted.
+    let mut may_hurry = true;
     loop {
         let resume = copy.resume().filter(|_| resumable).map(|resume| resume.to_string());
         shared.metrics.subscriptions.inc();
-        let subscribe = async {
-            let upstream = shared.upstreams.of(&pull.id).await?;
-            let subscription = upstream.subscribe(&path, resume.as_deref(), hops.clone()).await?;
-            Ok((upstream, subscription))
-        };
+        let subscribe = shared.upstreams.subscribe(&pull.id, &path, resume.as_deref(), &hops);
         let subscribed = tokio::select! {
             subscribed = subscribe => subscribed,
             () = shared.drain.cancelled() => return Phase::LetGo,
@@ -119,18 +123,26 @@ async fn follow<F: Follow>(shared: &Shared, pull: &Pull, copy: &mut F, hops: Hop
                 let ended = tokio::select! {
                     ended = reading => ended,
                     () = shared.upstreams.left(&pull.id, &upstream) => {
-                        info!("another node than {} has it now", upstream.url());
-                        Ended::Broken { resumable: true }
+                        info!("it is to be read from another node than {} now", upstream.url());
+                        Ended::Elsewhere
                     }
                 };
-                match ended {
+                // Told before it is asked for again, for all that is read from there.
+                let is_elsewhere = match ended {
                     Ended::Over => return Phase::Over,
                     Ended::LetGo => return Phase::LetGo,
-                    Ended::Broken { resumable: yes } => resumable = yes,
-                }
+                    Ended::Elsewhere => true,
+                    Ended::Lost(failure) => shared.upstreams.failed(&pull.id, &upstream, failure),
+                    Ended::Unusable => false,
+                };
+                resumable = !matches!(ended, Ended::Unusable);
                 shared.metrics.reconnects.inc();
                 if since.elapsed() > PAUSE_MAX {
-                    pause = PAUSE_MIN;
+                    (pause, may_hurry) = (PAUSE_MIN, true);
+                }
+                // For viewers nothing has happened.
+                if is_elsewhere && std::mem::replace(&mut may_hurry, false) {
+                    continue;
                 }
             }
             Err(UpstreamError::NotFound) if !copy.is_open() => return Phase::Absent,
@@ -142,7 +154,9 @@ async fn follow<F: Follow>(shared: &Shared, pull: &Pull, copy: &mut F, hops: Hop
                 if let Some(more) = shared.failures.pass(Instant::now()) {
                     warn!(more, "{error}");
                 }
-                if matches!(error, UpstreamError::Refused { .. }) && !copy.is_open() {
+                // An origin that has lost who publishes it itself may have it again in a moment.
+                let is_settled = matches!(error, UpstreamError::Refused { status, .. } if status != StatusCode::SERVICE_UNAVAILABLE);
+                if is_settled && !copy.is_open() {
                     return Phase::Absent;
                 }
                 is_absent = matches!(error, UpstreamError::NotFound);
@@ -185,7 +199,8 @@ async fn read<F: Follow>(
             Ok(message) => message,
             Err(lost) => {
                 info!("the upstream is lost: {lost}");
-                return Ended::Broken { resumable: true };
+                let is_told = matches!(lost, Lost::Closed);
+                return Ended::Lost(if is_told { Failure::OfStream } else { Failure::OfNode });
             }
         };
         if matches!(message, Message::Part { .. }) {
@@ -202,7 +217,7 @@ async fn read<F: Follow>(
             Ok(Step::Over) => return Ended::Over,
             Err(error) => {
                 warn!("the upstream's stream cannot be followed, it is read anew: {error}");
-                return Ended::Broken { resumable: false };
+                return Ended::Unusable;
             }
         }
         if let Some(target_duration_s) = copy.target_duration_s() {

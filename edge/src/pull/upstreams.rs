@@ -1,26 +1,49 @@
-//! Which node a stream is read from: always the same one, or the one that has it.
+//! Which node a stream is read from: always the same one, or one that has it. Where several have it, who does not answer is passed
+//! over for the next.
 
 use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use media::StreamId;
-use relay::{Dialer, Upstream, UpstreamError, UpstreamUrl};
+use relay::wire::Hops;
+use relay::{Dialer, Subscription, Upstream, UpstreamError, UpstreamUrl};
+use tokio::time::timeout;
+
+/// For a node to answer that another can stand in for. A viewer who comes waits no longer than for both.
+const ANSWER_MAX: Duration = Duration::from_millis(1_500);
 
 /// Where streams are, as the cluster knows. `server` plugs in the real one.
 #[async_trait]
 pub trait Route: Send + Sync {
-    /// The node that has `id`. `Ok(None)` if none has.
+    /// The node that has `id`, the first of several. `Ok(None)` if none has.
     ///
     /// # Errors
     /// In words: it is not known, or that node cannot be reached at present.
     async fn of(&self, id: &StreamId) -> Result<Option<UpstreamUrl>, String>;
 
-    /// Waits until another node than `url` has `id`.
+    /// Waits until `id` is better read from another node than `url`.
     async fn left(&self, id: &StreamId, url: &UpstreamUrl);
 
-    /// Every node that has streams.
+    /// Whether another node than `url` has `id` too, and has not failed of late.
+    fn has_other(&self, id: &StreamId, url: &UpstreamUrl) -> bool;
+
+    /// `url` does not answer, or has no more of `stream` alone: for a while it is asked last.
+    fn failed(&self, stream: Option<&StreamId>, url: &UpstreamUrl);
+
+    /// Every node that takes publishers.
     fn all(&self) -> Vec<UpstreamUrl>;
+}
+
+/// Of what an upstream that gives nothing more is believed to have no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// It does not answer: of anything.
+    OfNode,
+    /// It answers, and does not have it: of one stream.
+    OfStream,
 }
 
 /// Cloning shares it.
@@ -44,9 +67,81 @@ impl Upstreams {
         Self(Which::Routed(dialer, route))
     }
 
+    /// Subscribes at the node that has `id`, or at another one that has it. `path` and `resume` as of [`Upstream::subscribe`].
+    ///
     /// # Errors
-    /// [`UpstreamError`], if nobody has it or nobody knows who.
-    pub(super) async fn of(&self, id: &StreamId) -> Result<Upstream, UpstreamError> {
+    /// [`UpstreamError`].
+    pub(super) async fn subscribe(
+        &self,
+        id: &StreamId,
+        path: &str,
+        resume: Option<&str>,
+        hops: &Hops,
+    ) -> Result<(Upstream, Subscription), UpstreamError> {
+        loop {
+            let upstream = self.of(id).await?;
+            let asked = upstream.subscribe(path, resume, hops.clone());
+            if let Some(subscribed) = self.settled(id, &upstream, asked).await {
+                return subscribed.map(|subscription| (upstream, subscription));
+            }
+        }
+    }
+
+    /// One answer, as of [`Upstream::get`].
+    ///
+    /// # Errors
+    /// [`UpstreamError`].
+    pub(super) async fn get(
+        &self,
+        id: &StreamId,
+        path: &str,
+        hops: &Hops,
+    ) -> Result<Vec<Bytes>, UpstreamError> {
+        loop {
+            let upstream = self.of(id).await?;
+            let asked = upstream.get(path, hops.clone());
+            if let Some(answer) = self.settled(id, &upstream, asked).await {
+                return answer;
+            }
+        }
+    }
+
+    /// As [`Upstream::tell`].
+    ///
+    /// # Errors
+    /// [`UpstreamError`].
+    pub(super) async fn tell(&self, id: &StreamId, path: &str, hops: &Hops) -> Result<(), UpstreamError> {
+        loop {
+            let upstream = self.of(id).await?;
+            let asked = upstream.tell(path, hops.clone());
+            if let Some(told) = self.settled(id, &upstream, asked).await {
+                return told;
+            }
+        }
+    }
+
+    /// `None` if `upstream` did not answer, and another is to be asked: at most once each, since who failed is not asked first
+    /// any more.
+    async fn settled<T>(
+        &self,
+        id: &StreamId,
+        upstream: &Upstream,
+        asked: impl Future<Output = Result<T, UpstreamError>> + Send,
+    ) -> Option<Result<T, UpstreamError>> {
+        if !self.has_other(id, upstream) {
+            return Some(asked.await);
+        }
+        let silent = || Err(UpstreamError::TimedOut { url: upstream.url().clone() });
+        let answer = timeout(ANSWER_MAX, asked).await.unwrap_or_else(|_| silent());
+        let failure = match &answer {
+            Err(UpstreamError::Unreachable { .. } | UpstreamError::TimedOut { .. }) => Failure::OfNode,
+            Err(UpstreamError::Refused { .. }) => Failure::OfStream,
+            _ => return Some(answer),
+        };
+        if self.failed(id, upstream, failure) { None } else { Some(answer) }
+    }
+
+    async fn of(&self, id: &StreamId) -> Result<Upstream, UpstreamError> {
         let (dialer, route) = match &self.0 {
             Which::One(upstream) => return Ok(upstream.clone()),
             Which::Routed(dialer, route) => (dialer, route),
@@ -55,6 +150,24 @@ impl Upstreams {
             Ok(Some(url)) => Ok(dialer.at(url)),
             Ok(None) => Err(UpstreamError::NotFound),
             Err(why) => Err(UpstreamError::Unknown { why }),
+        }
+    }
+
+    fn has_other(&self, id: &StreamId, upstream: &Upstream) -> bool {
+        match &self.0 {
+            Which::One(_) => false,
+            Which::Routed(_, route) => route.has_other(id, upstream.url()),
+        }
+    }
+
+    /// Returns whether another has `id` too.
+    pub(super) fn failed(&self, id: &StreamId, upstream: &Upstream, failure: Failure) -> bool {
+        match &self.0 {
+            Which::One(_) => false,
+            Which::Routed(_, route) => {
+                route.failed((failure == Failure::OfStream).then_some(id), upstream.url());
+                route.has_other(id, upstream.url())
+            }
         }
     }
 

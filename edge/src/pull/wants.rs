@@ -1,4 +1,5 @@
-//! What the viewers of a copied log want, told to the upstream: keyframes, of the publisher's or of rungs, and the tracks that are made on demand only.
+//! What viewers here want, told to the upstream: keyframes, of the publisher's or of rungs, and the tracks that are made on demand
+//! only.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 use media::{StreamId, TrackId};
 use relay::wire::{Hops, WEBRTC, Wants};
 use relay::{LINGER, Stream, Wanted};
-use tokio::time::sleep;
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::debug;
 
 use super::Shared;
@@ -89,13 +90,28 @@ impl Tell<'_> {
 
     /// In vain while the upstream is lost: it is told again.
     async fn tell(&self, wants: Wants) {
-        self.shared.metrics.wants.inc();
-        let path = format!("{WEBRTC}/{}?{wants}", self.stream.id());
-        let told =
-            async { self.shared.upstreams.of(self.stream.id()).await?.tell(&path, self.hops.clone()).await };
-        if let Err(error) = told.await {
-            debug!("the upstream was not told what is wanted: {error}");
+        tell(self.shared, self.stream.id(), &wants, self.hops).await;
+    }
+}
+
+/// That somebody watches in parts what this node subscribed to without wanting anything itself. Never returns; dropped with the
+/// pull.
+pub(super) async fn forward_parts(shared: Arc<Shared>, id: StreamId, hops: Hops) {
+    let mut look = interval(PAUSE);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        look.tick().await;
+        if shared.catalog.get(&id).is_some_and(|index| index.is_watched()) {
+            tell(&shared, &id, &Wants { parts: true, ..Wants::default() }, &hops).await;
+            sleep(REPEAT_EVERY).await;
         }
+    }
+}
+
+async fn tell(shared: &Shared, id: &StreamId, wants: &Wants, hops: &Hops) {
+    shared.metrics.wants.inc();
+    if let Err(error) = shared.upstreams.tell(id, &format!("{WEBRTC}/{id}?{wants}"), hops).await {
+        debug!("the upstream was not told what is wanted: {error}");
     }
 }
 

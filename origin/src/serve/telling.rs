@@ -13,6 +13,7 @@ use relay::wire::{Derived, Init, Live, Message, Part, Record, Rendition, Slices}
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tracing::{debug, info};
 
+use super::Keep;
 use super::children::Child;
 
 /// How long a child hears nothing before it hears the clock. A child takes five missed ticks for a lost node.
@@ -25,15 +26,14 @@ pub(super) struct Telling {
     feed: Feed,
     clock: Interval,
     child: Child,
-    /// Whatever keeps the stream on this node.
-    _keep: Box<dyn Send>,
+    keep: Keep,
 }
 
 impl Telling {
-    pub(super) fn new(feed: Feed, mut child: Child, keep: Box<dyn Send>) -> Self {
+    pub(super) fn new(feed: Feed, mut child: Child, keep: Keep) -> Self {
         child.reads(feed.progress());
         debug!("subscribed");
-        Self { feed, clock: clock(), child, _keep: keep }
+        Self { feed, clock: clock(), child, keep }
     }
 
     pub(super) fn into_body(self) -> Body {
@@ -50,6 +50,7 @@ impl Telling {
         let mut told = tokio::select! {
             biased;
             entry = self.feed.next() => self.frame(entry?)?,
+            () = &mut self.keep => return None,
             _ = self.clock.tick() => Message::Clock { sent_ms: now_ms() }.encode(),
         };
         while bytes(&told) < WRITE_BYTES

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Interval;
 use tracing::debug;
 
+use super::Keep;
 use super::children::Child;
 use super::telling::{bytes, clock, now_ms};
 
@@ -26,19 +27,13 @@ pub(super) struct Units {
     record: watch::Receiver<Option<Arc<StreamRecord>>>,
     clock: Interval,
     child: Child,
-    /// Whatever keeps the stream on this node.
-    _keep: Box<dyn Send>,
+    keep: Keep,
     has_ended: bool,
 }
 
 impl Units {
     /// Of a stream whose log is open.
-    pub(super) fn new(
-        stream: Arc<Stream>,
-        from: Option<&UnitResume>,
-        child: Child,
-        keep: Box<dyn Send>,
-    ) -> Self {
+    pub(super) fn new(stream: Arc<Stream>, from: Option<&UnitResume>, child: Child, keep: Keep) -> Self {
         let mut record = stream.record();
         record.mark_changed();
         let from = from.filter(|from| from.session == stream.session());
@@ -47,7 +42,7 @@ impl Units {
         }
         debug!("subscribed to access units");
         let reading = Reading::new(&stream, from);
-        Self { reading, stream, record, clock: clock(), child, _keep: keep, has_ended: false }
+        Self { reading, stream, record, clock: clock(), child, keep, has_ended: false }
     }
 
     pub(super) fn into_body(self) -> Body {
@@ -93,6 +88,7 @@ impl Units {
             tokio::select! {
                 biased;
                 () = appended => {}
+                () = &mut self.keep => return None,
                 _ = self.record.changed() => self.record.mark_changed(),
                 _ = self.clock.tick() => {
                     let mut told = self.reading.condition(&stream);

@@ -255,13 +255,16 @@ fn roles_are_sets_of_which_some_go_together() {
         ("ingest, transcode, origin", publishers),
         ("ingest, origin", RoleSet { transcode: false, ..publishers }),
         ("ingest, origin, edge", RoleSet { transcode: false, ..RoleSet::ALL }),
-        ("transcode", RoleSet { ingest: false, transcode: true, edge: false }),
-        ("edge, transcode", RoleSet { ingest: false, ..RoleSet::ALL }),
+        ("transcode", RoleSet { ingest: false, origin: false, transcode: true, edge: false }),
+        ("edge, transcode", RoleSet { ingest: false, origin: false, ..RoleSet::ALL }),
+        ("ingest", RoleSet { ingest: true, origin: false, transcode: false, edge: false }),
+        ("origin", RoleSet { ingest: false, origin: true, transcode: false, edge: false }),
     ] {
         assert_eq!(roles(text).ok(), Some(meant), "{text}");
     }
     for (text, told) in [
-        ("ingest", "ingest and origin are one process as yet"),
+        ("ingest", "who takes publishers and is no origin needs cluster.nats"),
+        ("origin", "an origin without ingest needs cluster.nats"),
         ("transcode", "who encodes for other nodes needs cluster.nats"),
         ("viewer", "\"viewer\" is no role"),
         ("", "\"\" is no role"),
@@ -275,7 +278,7 @@ fn roles_are_sets_of_which_some_go_together() {
 fn an_edge_has_an_upstream_and_nothing_else_has() {
     let edge =
         load("roles = \"edge\"\nupstream = \"https://origin:7400\"\n[http]\nlisten = \":1935\"").unwrap();
-    assert_eq!(edge.config.roles, RoleSet { ingest: false, transcode: false, edge: true });
+    assert_eq!(edge.config.roles, RoleSet { ingest: false, origin: false, transcode: false, edge: true });
     assert_eq!(edge.config.upstream.unwrap().to_string(), "https://origin:7400");
     assert_eq!(
         problems(load("roles = \"edge\"")),

@@ -111,6 +111,8 @@ impl Profile {
 pub(crate) struct RoleSet {
     /// Takes publishers, and packages what they send.
     pub(crate) ingest: bool,
+    /// Has streams for edges: with `ingest` its own, and without those of nodes that only take publishers.
+    pub(crate) origin: bool,
     /// Encodes, for its own streams and for those of other nodes.
     pub(crate) transcode: bool,
     /// Takes viewers; without `ingest`, of the streams of other nodes.
@@ -118,7 +120,7 @@ pub(crate) struct RoleSet {
 }
 
 impl RoleSet {
-    pub(crate) const ALL: Self = Self { ingest: true, transcode: true, edge: true };
+    pub(crate) const ALL: Self = Self { ingest: true, origin: true, transcode: true, edge: true };
 
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         if text == "all" {
@@ -134,9 +136,13 @@ impl RoleSet {
         let (transcode, edge) = (take("transcode"), take("edge"));
         match names.as_slice() {
             [name, ..] => Err(format!("{name:?} is no role")),
-            [] if ingest != origin => Err("ingest and origin are one process as yet".to_owned()),
-            [] => Ok(Self { ingest, transcode, edge }),
+            [] => Ok(Self { ingest, origin, transcode, edge }),
         }
+    }
+
+    /// Its own, or others'.
+    pub(crate) fn has_streams(self) -> bool {
+        self.ingest || self.origin || self.edge
     }
 
     pub(super) fn show(self) -> String {
@@ -146,7 +152,7 @@ impl RoleSet {
         let names = [
             ("ingest", self.ingest),
             ("transcode", self.transcode),
-            ("origin", self.ingest),
+            ("origin", self.origin),
             ("edge", self.edge),
         ];
         let names: Vec<_> = names.into_iter().filter_map(|(name, has)| has.then_some(name)).collect();

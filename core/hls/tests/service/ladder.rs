@@ -187,6 +187,30 @@ async fn whoever_makes_a_rung_on_demand_learns_of_its_viewers_and_of_no_others()
     assert_eq!(watched.holds.load(Ordering::Relaxed), 0);
 }
 
+/// An origin follows what it may be asked for, and says so when somebody is there.
+#[tokio::test]
+async fn for_a_node_that_only_has_to_be_ready_nothing_is_made_until_somebody_watches_there() {
+    let (mut stream, watched) = on_demand();
+    segment(&mut stream, "v", 0, false);
+    segment(&mut stream, SMALL, 0, true);
+    let index = stream.catalog.get(&id()).unwrap();
+    let ready = Feed::unwatched(index.clone(), None);
+    assert_eq!((watched.holds.load(Ordering::Relaxed), index.is_watched()), (0, false));
+    index.touch();
+    assert_eq!((watched.touches.load(Ordering::Relaxed), index.is_watched()), (1, true));
+    drop(ready);
+}
+
+#[tokio::test]
+async fn a_session_is_watched_while_a_node_follows_it_for_its_viewers() {
+    let (stream, _) = on_demand();
+    let index = stream.catalog.get(&id()).unwrap();
+    let feed = Feed::new(index.clone(), None);
+    assert!(index.is_watched());
+    drop(feed);
+    assert!(!index.is_watched());
+}
+
 /// What an encoder writes is known when it runs; until then the rung has the init segment of what was announced.
 #[tokio::test]
 async fn p18_the_first_media_of_a_rung_brings_its_init_segment_and_no_later_one_does() {

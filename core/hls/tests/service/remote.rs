@@ -14,6 +14,7 @@ use hls::{
 };
 use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_TYPE, ETAG};
 use http::{Method, StatusCode};
+use media::SessionId;
 use proptest::prelude::*;
 
 use crate::fixture::{
@@ -406,6 +407,31 @@ async fn a_reader_does_not_go_on_behind_a_gap() {
         let Some(Entry::Index { resumed }) = feed.next().await else { panic!("no index") };
         assert_eq!(resumed, expected, "who wants part {next}");
     }
+}
+
+/// Of two nodes that follow a third one is always ahead: who comes from it is never shown less than it had.
+#[tokio::test]
+async fn a_reader_that_was_further_elsewhere_goes_on_when_the_index_is_as_far() {
+    let mut stream = Stream::live();
+    stream.push_both(0, 0);
+    let index = stream.catalog.get(&id()).unwrap();
+    let from = ["v", "a"].map(|rendition| (name(rendition), Position { msn: 0, part: 2 }));
+    let from = (index.session(), from.as_slice());
+    let mut caught_up = pin!(Feed::caught_up(&index, from));
+    for rendition in ["v", "a"] {
+        tokio::select! {
+            biased;
+            () = &mut caught_up => panic!("a part of {rendition} is still to come"),
+            () = std::future::ready(()) => {}
+        }
+        stream.push(rendition, part(0, 1));
+    }
+    caught_up.await;
+    let mut feed = Feed::new(index.clone(), Some(from));
+    feed.next().await;
+    assert!(matches!(feed.next().await, Some(Entry::Index { resumed: true })));
+    // Of another session nothing is waited for.
+    Feed::caught_up(&index, (SessionId::from_random(9), from.1)).await;
 }
 
 /// A child so slow gets the numbers of what it missed, and fetches what somebody wants.

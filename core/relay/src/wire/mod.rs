@@ -67,6 +67,10 @@ pub const PATH_PREFIX: &str = "/x/1/";
 /// the connection is the encoder's, and outlives a drain of the relay.
 pub const ENCODE: &str = "encode";
 
+/// In the query of a subscription to parts: nothing is wanted for the child itself, which has to be ready for others. Whether somebody
+/// watches there, it tells by [`Wants`].
+pub const UNWATCHED: &str = "unwatched";
+
 /// Before a stream's name: its access units, of the tracks that WebRTC can show.
 pub const WEBRTC: &str = "webrtc";
 

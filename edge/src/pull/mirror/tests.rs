@@ -33,7 +33,7 @@ fn upstreams() -> Upstreams {
 
 fn mirror() -> (Mirror, Catalog) {
     let catalog = Catalog::new(hls::Metrics::default());
-    (Mirror::new(id(), catalog.clone(), upstreams(), Counter::default()), catalog)
+    (Mirror::new(id(), catalog.clone(), upstreams(), Purpose::Viewers, Counter::default()), catalog)
 }
 
 fn record(session: u64, live: bool) -> Message {
@@ -130,7 +130,7 @@ async fn another_session_takes_over_at_once_and_the_old_one_claims_no_end() {
     mirror.let_go();
     assert!(catalog.get(&id()).is_some(), "what ended can be watched to its end");
     // Asked again, nothing has to be read twice.
-    let mut again = Mirror::new(id(), catalog, upstreams(), Counter::default());
+    let mut again = Mirror::new(id(), catalog, upstreams(), Purpose::Viewers, Counter::default());
     assert_eq!(again.apply(record(8, true)).unwrap(), Step::Over);
 }
 

@@ -86,7 +86,7 @@ impl Scene {
 
     fn units(&self, from: Option<&UnitResume>) -> Units {
         let child = RelayMetrics::default().child(&"edge1".parse().unwrap());
-        Units::new(self.stream.clone(), from, child, Box::new(()))
+        Units::new(self.stream.clone(), from, child, Box::pin(std::future::pending()))
     }
 }
 
