@@ -284,7 +284,7 @@ mod tests {
     use bytes::Bytes;
     use hls::State;
     use media::codec::aac;
-    use media::{CodecConfig, StreamId, TrackId};
+    use media::{Captions, CodecConfig, StreamId, TrackId};
     use relay::{Boundary, Live};
 
     use super::*;
@@ -327,6 +327,7 @@ mod tests {
             target_duration_s: 3,
             window_ms: 21_000,
             bandwidth: vec![relay::Bandwidth::default()],
+            captions: Captions::default(),
         });
 
         let catalog = Catalog::new(hls::Metrics::default());

@@ -235,6 +235,8 @@ mod tests {
     use edge::Route;
     use tokio_util::sync::CancellationToken;
 
+    use std::collections::BTreeMap;
+
     use super::*;
 
     const EDGE: RoleSet = RoleSet { ingest: false, origin: false, transcode: false, edge: true };
@@ -266,6 +268,7 @@ mod tests {
                 load: Load::default(),
                 room: None,
                 certificate_ends_ms: None,
+                settings: BTreeMap::new(),
             };
             let value = serde_json::to_vec(&node).unwrap().into();
             store.put(Bucket::Nodes, &Key::from(&node.id), value).await.unwrap();
