@@ -420,11 +420,15 @@ impl Site {
     fn page(&self, page: Page, headers: &HeaderMap) -> Response<Bytes> {
         let mut response = asset(player_demo::page(page), headers);
         let policy = player_demo::content_security_policy(page);
-        let policy = match (self.alternates.origins(), &self.neighbours) {
-            // A page stays open for longer than nodes do: it turns to such as come after it.
-            ([], Some(_)) => HeaderValue::try_from(widened(policy, ANY_SERVER)),
-            ([], None) => Ok(HeaderValue::from_static(policy)),
-            (origins, _) => HeaderValue::try_from(widened(policy, &origins.join(" "))),
+        let outlives_nodes =
+            matches!(page, Page::Watch | Page::Embed) && self.alternates.origins().is_empty();
+        let policy = match self.alternates().origins() {
+            // A page that plays is open for longer than nodes are there: it turns to such as come after it.
+            _ if outlives_nodes && self.neighbours.is_some() => {
+                HeaderValue::try_from(widened(policy, ANY_SERVER))
+            }
+            [] => Ok(HeaderValue::from_static(policy)),
+            origins => HeaderValue::try_from(widened(policy, &origins.join(" "))),
         };
         let policy = policy.expect("origins are of characters that a header may have");
         response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);

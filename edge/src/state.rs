@@ -104,7 +104,8 @@ impl List {
     ) -> Self {
         let published = registry.streams();
         let listed = published.values().map(|stream| stream.id()).filter(|id| !unlisted.holds(id));
-        let mut streams: Vec<_> = listed.map(|id| Entry::of(id, registry, catalog, audience)).collect();
+        let entries = listed.map(|id| Entry::of(id, registry, catalog, audience));
+        let mut streams: Vec<_> = entries.filter(|entry| entry.state != Phase::Ended).collect();
         streams.sort_by(|a, b| (&a.app, &a.stream).cmp(&(&b.app, &b.stream)));
         Self { streams, ports }
     }

@@ -287,7 +287,7 @@ impl Cutter {
         let cut = self.decide(&unit, broken || config.is_some());
         self.open_group(&unit, cut, out);
         if let Some(codec) = config {
-            self.counts.reconfigured += u64::from(!broken);
+            self.counts.reconfigured += u64::from(!broken && cut == Cut::Segment { broken: true });
             out.push(Entry::Config { codec, dts: unit.dts });
         }
         self.cut(cut, unit.dts, unit.key, false, out);

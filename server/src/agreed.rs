@@ -37,10 +37,12 @@ const COMPARE_EVERY: Duration = Duration::from_secs(60);
 /// How long something in the store that nobody vouches for is left alone. This node may be the one that has not heard yet whom to
 /// trust.
 const DOUBT: Duration = Duration::from_secs(30);
+/// How far ahead of this node's a clock may be. A number from further on would hold for ever.
+const AHEAD_MAX_MS: i64 = 3_600_000;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Agreed {
-    /// Counts what was proposed: the greatest holds.
+    /// The greatest holds: the time it was proposed, or one more than that of what was agreed upon before.
     pub(crate) number: u64,
     /// When, in milliseconds since the Unix epoch, and by which node.
     pub(crate) at_ms: i64,
@@ -136,8 +138,11 @@ impl Agreement {
                     warn!("what the cluster's store has as its {} is not taken: {error:#}", self.key);
                     Instant::now()
                 });
-                if let Some(ours) = self.agreed.clone().filter(|_| since.elapsed() >= DOUBT) {
-                    self.put(&ours, there.as_ref()).await?;
+                match self.agreed.clone() {
+                    _ if since.elapsed() < DOUBT => {}
+                    Some(ours) => self.put(&ours, there.as_ref()).await?,
+                    // What is proposed then is written over it.
+                    None => return Ok(Compared::Nothing),
                 }
                 return Ok(Compared::Settled);
             }
@@ -183,9 +188,10 @@ impl Agreement {
         let there = self.get().await?;
         let theirs = there.as_ref().and_then(|entry| self.read(&entry.value).ok());
         let known = theirs.iter().chain(&self.agreed).map(|agreed| agreed.number).max();
+        let at_ms = now_ms();
         let agreed = Agreed {
-            number: known.unwrap_or(0).saturating_add(1),
-            at_ms: now_ms(),
+            number: known.map_or(0, |known| known.saturating_add(1)).max(at_ms.unsigned_abs()),
+            at_ms,
             by: self.node().to_string(),
             value,
         };
@@ -273,6 +279,12 @@ impl Agreement {
         let Named { what, agreed } =
             serde_json::from_str(&text).context("a node of another release wrote it")?;
         ensure!(what == self.key, "it is a {what}");
+        let latest = now_ms().saturating_add(AHEAD_MAX_MS).unsigned_abs();
+        ensure!(
+            agreed.number <= latest,
+            "it is of the future: is the clock of {} right, and this one?",
+            agreed.by
+        );
         Ok(agreed)
     }
 }
@@ -360,7 +372,7 @@ mod tests {
         assert!(b.propose(json!("two")).await.unwrap());
         assert_eq!(heard(&mut a).await, Compared::Adopted);
         assert_eq!((value(&a), value(&nodes.node(1))), (Some(&json!("two")), Some(&json!("two"))));
-        assert_eq!(a.agreed().map(|agreed| (agreed.number, agreed.by.as_str())), Some((2, "b")));
+        assert_eq!(a.agreed().map(|agreed| agreed.by.as_str()), Some("b"));
         assert_eq!(heard(&mut a).await, Compared::Settled);
     }
 
@@ -409,6 +421,32 @@ mod tests {
         assert_eq!(heard(&mut b).await, Compared::Settled);
         assert_eq!(value(&b), Some(&json!("two")));
         assert_eq!(b.read(&nodes.stored().await.value).unwrap().value, json!("two"), "brought back");
+    }
+
+    /// Threat: a node that is about to be put out leaves a value that nothing is greater than.
+    #[tokio::test]
+    async fn what_is_of_the_future_is_not_taken() {
+        let nodes = Nodes::new(&["a", "b"]);
+        let (mut a, mut b) = (nodes.node(0), nodes.node(1));
+        let last = Agreed { number: u64::MAX, at_ms: i64::MAX, by: "b".to_owned(), value: json!("mine") };
+        nodes.overwrite(b.write(&last).unwrap()).await;
+        assert_eq!(heard(&mut a).await, Compared::Settled);
+        assert!(a.propose(json!("one")).await.unwrap());
+        assert_eq!(heard(&mut b).await, Compared::Adopted);
+        assert_eq!(value(&b), Some(&json!("one")));
+    }
+
+    /// A cluster whose only node with a value is gone for good, and was put out.
+    #[tokio::test(start_paused = true)]
+    async fn where_nobody_has_any_what_is_worth_nothing_is_no_obstacle() {
+        let nodes = Nodes::new(&["a"]);
+        nodes.overwrite(Bytes::from_static(b"{}")).await;
+        let mut a = nodes.node(0);
+        assert_eq!(heard(&mut a).await, Compared::Settled);
+        tokio::time::advance(DOUBT).await;
+        assert_eq!(heard(&mut a).await, Compared::Nothing);
+        assert!(a.propose(json!("one")).await.unwrap());
+        assert_eq!(a.read(&nodes.stored().await.value).unwrap().value, json!("one"));
     }
 
     /// A node takes a value while it is vouched for, and vouches for it itself when who did was put out.

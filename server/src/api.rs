@@ -302,9 +302,13 @@ pub(crate) fn now_ms() -> i64 {
 /// What nobody does any more once `id` takes nothing new; `None` if all of its roles are others' as well, or it is not there.
 fn needed(id: &NodeId, nodes: &[Seen]) -> Option<String> {
     let node = &nodes.iter().find(|seen| seen.node.id == *id && seen.state != State::Draining)?.node;
-    let is_alone = |role: Role| {
-        let mut others = nodes.iter().filter(|seen| seen.node.id != *id && seen.state == State::Serving);
-        node.has(role) && !others.any(|other| other.node.has(role))
+    let others = || nodes.iter().filter(|seen| seen.node.id != *id && seen.state == State::Serving);
+    // An origin that takes publishers itself gives nothing of what others take.
+    let is_apart = |node: &Node| node.has(Role::Origin) && !node.has(Role::Ingest);
+    let takes_alone = others().any(|other| other.node.has(Role::Ingest) && !other.node.has(Role::Origin));
+    let is_alone = |role: Role| match role {
+        Role::Origin if takes_alone && is_apart(node) => !others().any(|other| is_apart(&other.node)),
+        _ => node.has(role) && !others().any(|other| other.node.has(role)),
     };
     let does = [
         (Role::Ingest, "takes publishers"),
@@ -312,7 +316,7 @@ fn needed(id: &NodeId, nodes: &[Seen]) -> Option<String> {
         (Role::Origin, "gives streams to other nodes"),
         (Role::Edge, "takes viewers"),
     ];
-    // Whoever takes publishers is an origin, too, and one word for both is enough.
+    // Of one that does both, one word is enough.
     let is_said = |role| role != Role::Origin || !is_alone(Role::Ingest);
     let alone: Vec<_> = does
         .into_iter()

@@ -14,7 +14,7 @@ use crate::authority::{ClusterFiles, TOKEN_PREFIX, Token};
 use crate::certificates;
 use crate::cli::Cli;
 use crate::config::{self, Effective, Environment, Origin};
-use crate::keeper::made_elsewhere;
+use crate::keeper::{Wish, made_elsewhere};
 use crate::keys::KeyFile;
 
 /// A bundle is two certificates and a key, a few kilobytes.
@@ -46,7 +46,7 @@ pub(crate) fn keys_show(loaded: &Effective) -> anyhow::Result<()> {
     let file = KeyFile::new(&loaded.config.data_dir);
     let own = file.read()?;
     if !loaded.config.cluster.nats.is_empty()
-        && let Some(node) = made_elsewhere(&loaded.config.data_dir, own.as_ref())?
+        && let Some(node) = made_elsewhere(&loaded.config, own.as_ref())?
     {
         bail!(
             "the cluster's publish key was made on {node}, and `tidecast keys show` shows it there alone; other nodes can only \
@@ -68,17 +68,22 @@ pub(crate) fn keys_new(loaded: &Effective) -> anyhow::Result<()> {
             "auth.publish_key is configured ({origin}) and wins over a kept key: change it there, or remove it first"
         );
     }
+    let in_cluster = !loaded.config.cluster.nats.is_empty();
+    if in_cluster && !loaded.config.roles.ingest {
+        bail!("this node takes no publishers: make the key on one that does; `tidecast nodes` lists them");
+    }
     let file = KeyFile::new(&loaded.config.data_dir);
     let key = file.replace()?;
+    Wish::make(&loaded.config.data_dir, &key)?;
     print(&format!("{}\n", key.expose()))?;
     let path = file.path().display();
-    match loaded.config.cluster.nats.is_empty() {
-        true => eprintln!(
+    match in_cluster {
+        false => eprintln!(
             "kept in {path}; a running tidecast uses it within seconds. Who publishes already goes on"
         ),
-        false => eprintln!(
-            "kept in {path}; while a tidecast runs here, all nodes of the cluster use it within seconds. Who publishes already \
-             goes on"
+        true => eprintln!(
+            "kept in {path}; while a tidecast that takes publishers runs here, all nodes of the cluster use it within seconds. \
+             Who publishes already goes on"
         ),
     }
     Ok(())

@@ -367,7 +367,7 @@ pub(crate) const KEYS: &[Key] = &[
     },
     Key {
         name: "roles",
-        allowed: "\"all\", or some of \"ingest, origin\" (together), \"transcode\" and \"edge\"",
+        allowed: "\"all\", or some of \"ingest\", \"origin\", \"transcode\" and \"edge\"",
         set: |config, text| RoleSet::parse(text).map(|roles| config.roles = roles),
         show: |config| Some(config.roles.show()),
     },

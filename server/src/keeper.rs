@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use cluster::{Bucket, Journal, Kind, Store, Told};
+use cluster::{Bucket, Journal, Kind, Store, StoreError, Told};
 use futures_util::StreamExt;
 use relay::Identity;
 use serde::Deserialize;
@@ -29,7 +29,7 @@ use tracing::{debug, info, warn};
 use hashed::HashedKey;
 
 use crate::agreed::{Agreed, Agreement, Compared, kept};
-use crate::config::Effective;
+use crate::config::{Config, Effective};
 use crate::files::{PRIVATE, write_whole};
 use crate::keys::{KeyFile, PublishKey};
 use crate::membership::Membership;
@@ -39,10 +39,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Of the one value, in the store.
 const KEY: &str = "publish-key";
-/// In `data_dir`: the cluster's, hashed.
-const CLUSTER_FILE: &str = "publish_key.cluster";
-/// In `data_dir`: [`Known`].
-const KNOWN_FILE: &str = "publish_key.known";
+/// Beside the certificate, since another cluster has another: the cluster's, hashed.
+const CLUSTER_FILE: &str = "publish_key.agreed";
+/// In `data_dir`: [`Wish`].
+const WISH_FILE: &str = "publish_key.new";
 
 /// One key for every stream, which may be replaced while publishers come and go; those that are there stay. Cloning shares it.
 #[derive(Clone)]
@@ -97,38 +97,42 @@ struct InCluster {
     agreement: Agreement,
     store: Arc<dyn Store>,
     journal: Journal,
-    known: Known,
+    wish: Wish,
     /// Whose key is not the configured one, which is told once.
     told: Option<Agreed>,
+    /// What went wrong last, which is told once.
+    trouble: Option<String>,
 }
 
-/// The key in this node's file, as it was when it was last looked at. Written before another one is taken, so that after a crash at any
-/// point only a key that `keys new` has made since is a new one.
-struct Known {
+/// What `keys new` has made, hashed, until the cluster has agreed upon it. One that is lost costs a second `keys new`, and no other key
+/// that a node still has, from whenever that is, is ever everybody's.
+pub(crate) struct Wish {
     path: PathBuf,
-    key: Option<HashedKey>,
 }
 
-impl Known {
-    /// One that is lost or damaged costs a proposal too many.
-    fn read(path: PathBuf) -> Self {
-        let key = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        Self { path, key }
+impl Wish {
+    fn of(data_dir: &Path) -> Self {
+        Self { path: data_dir.join(WISH_FILE) }
+    }
+
+    /// `key` is to be that of the whole cluster.
+    ///
+    /// # Errors
+    /// If it cannot be kept.
+    pub(crate) fn make(data_dir: &Path, key: &PublishKey) -> anyhow::Result<()> {
+        let Self { path } = Self::of(data_dir);
+        let text = serde_json::to_string(&HashedKey::of(key)?)?;
+        write_whole(&path, PRIVATE, &text).with_context(|| format!("cannot write {}", path.display()))
     }
 
     fn is(&self, key: &PublishKey) -> bool {
-        self.key.as_ref().is_some_and(|known| known.is_of(key))
+        let wished = std::fs::read(&self.path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        wished.is_some_and(|wished: HashedKey| wished.is_of(key))
     }
 
-    fn note(&mut self, key: &PublishKey) -> anyhow::Result<()> {
-        if self.is(key) {
-            return Ok(());
-        }
-        let hashed = HashedKey::of(key)?;
-        write_whole(&self.path, PRIVATE, &serde_json::to_string(&hashed)?)
-            .with_context(|| format!("cannot write {}", self.path.display()))?;
-        self.key = Some(hashed);
-        Ok(())
+    fn is_settled(&self) {
+        // Mostly there is none.
+        let _ = std::fs::remove_file(&self.path);
     }
 }
 
@@ -147,13 +151,14 @@ impl KeyKeeper {
         let identity = identity.filter(|_| !config.cluster.nats.is_empty());
         let in_cluster = |identity: &Identity| {
             let store = membership.fleet.store().clone();
-            let at = |name| config.data_dir.join(name);
+            let path = config.cluster_dir().join(CLUSTER_FILE);
             anyhow::Ok(InCluster {
-                agreement: Agreement::new(KEY, at(CLUSTER_FILE), identity.clone(), store.clone())?,
+                agreement: Agreement::new(KEY, path, identity.clone(), store.clone())?,
                 store,
                 journal: membership.journal.clone(),
-                known: Known::read(at(KNOWN_FILE)),
+                wish: Wish::of(&config.data_dir),
                 told: None,
+                trouble: None,
             })
         };
         let cluster = identity.map(in_cluster).transpose()?;
@@ -219,17 +224,15 @@ impl KeyKeeper {
     async fn look(&mut self) {
         let file = self.file.clone();
         let own = match spawn_blocking(move || file.read()).await.context("a thread ended").flatten() {
-            Ok(own) => own,
+            Ok(own) => {
+                self.told = None;
+                own
+            }
             Err(error) => {
-                let error = format!("{error:#}");
-                if self.told.as_ref() != Some(&error) {
-                    warn!("the publish key of before stays in force: {error}");
-                    self.told = Some(error);
-                }
-                return;
+                tell_once(&mut self.told, format!("this node's own publish key is passed over: {error:#}"));
+                None
             }
         };
-        self.told = None;
         match (&mut self.cluster, &self.configured) {
             (Some(cluster), Some(configured)) => cluster.compare_configured(configured).await,
             (Some(cluster), None) => cluster.look(own, &self.file, &self.key).await,
@@ -250,10 +253,10 @@ impl InCluster {
         Some((agreed, hashed(&agreed.value)?))
     }
 
-    /// Whether `own` was made since the cluster agreed upon a key.
+    /// Whether `own` is to be the cluster's, and is not yet.
     fn is_new(&self, own: &PublishKey) -> bool {
         let is_agreed = self.agreed().is_some_and(|(_, agreed)| agreed.is_of(own));
-        !is_agreed && !self.known.is(own)
+        !is_agreed && self.wish.is(own)
     }
 
     /// Without the store this node goes on with what it has, and is heard later.
@@ -268,8 +271,11 @@ impl InCluster {
             Some(own) if is_agreed && is_new => self.propose(&own).await,
             own => self.compare(own, file, key).await,
         };
-        if let Err(error) = looked {
-            debug!("the cluster's publish key: {error:#}");
+        match looked {
+            Ok(()) => self.trouble = None,
+            // Whoever keeps the node's place in the cluster has told of that.
+            Err(error) if error.is::<StoreError>() => debug!("the cluster's publish key: {error:#}"),
+            Err(error) => tell_once(&mut self.trouble, format!("the cluster's publish key: {error:#}")),
         }
     }
 
@@ -280,9 +286,6 @@ impl InCluster {
         key: &OneKey,
     ) -> anyhow::Result<()> {
         let is_first = self.agreement.agreed().is_none();
-        if let Some(own) = &own {
-            self.known.note(own)?;
-        }
         match (self.agreement.compare().await?, own) {
             (Compared::Settled, _) => {}
             (Compared::Adopted, own) => self.adopted(own.as_ref(), is_first, file, key),
@@ -296,6 +299,7 @@ impl InCluster {
     async fn propose(&mut self, own: &PublishKey) -> anyhow::Result<()> {
         let value = serde_json::to_value(HashedKey::of(own)?)?;
         if self.agreement.propose(value).await? {
+            self.wish.is_settled();
             let node = self.agreement.node().to_string();
             let words = format!(
                 "the cluster's publish key is the one that {node} has; who publishes already goes on"
@@ -313,6 +317,9 @@ impl InCluster {
             return;
         };
         let by = agreed.by.clone();
+        if is_first {
+            self.wish.is_settled();
+        }
         match own.filter(|own| is_first && !theirs.is_of(own)) {
             Some(_) => {
                 warn!(
@@ -343,6 +350,13 @@ impl InCluster {
     }
 }
 
+fn tell_once(told: &mut Option<String>, words: String) {
+    if told.as_ref() != Some(&words) {
+        warn!("{words}");
+        *told = Some(words);
+    }
+}
+
 async fn make(file: Arc<KeyFile>) -> anyhow::Result<()> {
     spawn_blocking(move || file.read_or_make()).await.context("a thread ended")?.map(drop)
 }
@@ -355,13 +369,13 @@ fn hashed(value: &Value) -> Option<HashedKey> {
 ///
 /// # Errors
 /// If what is kept cannot be read.
-pub(crate) fn made_elsewhere(data_dir: &Path, own: Option<&PublishKey>) -> anyhow::Result<Option<String>> {
-    let Some(agreed) = kept(&data_dir.join(CLUSTER_FILE))? else { return Ok(None) };
-    let known = Known::read(data_dir.join(KNOWN_FILE));
+pub(crate) fn made_elsewhere(config: &Config, own: Option<&PublishKey>) -> anyhow::Result<Option<String>> {
+    let Some(agreed) = kept(&config.cluster_dir().join(CLUSTER_FILE))? else { return Ok(None) };
+    let wish = Wish::of(&config.data_dir);
     let is_in_force = own.is_some_and(|own| {
         let is_agreed = hashed(&agreed.value).is_some_and(|key| key.is_of(own));
         // Made while no tidecast ran.
-        is_agreed || !known.is(own)
+        is_agreed || wish.is(own)
     });
     Ok((!is_in_force).then_some(agreed.by))
 }

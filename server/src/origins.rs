@@ -57,10 +57,11 @@ fn due(fleet: &Fleet, own: &NodeId) -> Vec<StreamId> {
     let streams = fleet.streams().into_iter();
     let live =
         streams.filter(|(_, entry)| matches!(entry.phase, StreamPhase::Live | StreamPhase::Interrupted));
-    let due = live.filter(|(id, _)| {
-        let holder = fleet.heard_of(id).and_then(|located| located.node);
-        let has_own = holder.is_some_and(|node| node.has(Role::Origin));
-        !has_own && fleet.origins(id).iter().take(ORIGINS_READY).any(|origin| origin.node == *own)
+    let due = live.filter(|(id, entry)| {
+        // Nobody takes back the claim of a node that is gone.
+        let holder = fleet.node(&entry.holder.node).filter(|node| node.boot == entry.holder.boot);
+        let is_apart = holder.is_some_and(|node| !node.has(Role::Origin));
+        is_apart && fleet.origins(id).iter().take(ORIGINS_READY).any(|origin| origin.node == *own)
     });
     due.map(|(id, _)| id).collect()
 }

@@ -97,12 +97,16 @@ impl FleetRoute {
     }
 
     fn has_failed(&self, id: &StreamId, url: &UpstreamUrl) -> bool {
+        self.failed_until(id, url).is_some()
+    }
+
+    /// `None` of one that is well.
+    fn failed_until(&self, id: &StreamId, url: &UpstreamUrl) -> Option<Instant> {
         let (failed, now) = (self.failed.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
-        failed.iter().any(|failed| {
-            failed.url == *url
-                && failed.stream.as_ref().is_none_or(|stream| stream == id)
-                && failed.until > now
-        })
+        let of_it = failed
+            .iter()
+            .filter(|failed| failed.url == *url && failed.stream.as_ref().is_none_or(|stream| stream == id));
+        of_it.map(|failed| failed.until).filter(|until| *until > now).max()
     }
 }
 
@@ -119,8 +123,8 @@ impl edge::Route for FleetRoute {
         match self.sources(id, &located)? {
             Sources::Holder(url) => Ok(Some(url)),
             Sources::Origins(origins) => {
-                let best =
-                    origins.iter().find(|(url, _)| !self.has_failed(id, url)).or_else(|| origins.first());
+                // Of those that have failed, the one that may be well again first.
+                let best = origins.iter().min_by_key(|(url, _)| self.failed_until(id, url));
                 Ok(best.map(|(url, _)| url.clone()))
             }
         }
@@ -169,6 +173,11 @@ impl edge::Route for FleetRoute {
             known.until > Instant::now() && (&known.url, &known.stream) != (&failure.url, &failure.stream)
         });
         failed.push(failure);
+    }
+
+    fn answered(&self, url: &UpstreamUrl) {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.retain(|known| known.url != *url || known.stream.is_some());
     }
 
     fn all(&self) -> Vec<UpstreamUrl> {

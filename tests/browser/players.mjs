@@ -90,8 +90,10 @@ await run(async (browser) => {
 
   for (let since = await now(), number = 1; ; number += 1) {
     const seen = await Promise.all(players.map(({ name, page, problems }) => saw(name, page, problems, since[name], number)));
+    const otherwise = await now();
+    // From where the last look ended: what stops meanwhile is seen, too.
+    since = Object.fromEntries(seen.map(({ name, until }) => [name, until ?? otherwise[name]]));
     tell("seen", { number, players: seen });
-    since = await now();
   }
 
   /** Waits until the stream is there and has `min` segments. */
@@ -132,7 +134,7 @@ await run(async (browser) => {
   async function saw(name, page, problems, since, number) {
     const freeze = await page.waitForFunction(([since, until, settled]) => {
       if (performance.now() < until) return null;
-      const frames = window.clock.frames.filter((frame) => frame.now > since);
+      const frames = window.clock.frames.filter((frame) => frame.now >= since);
       let longest = { ms: 0, end: 0 };
       for (let i = 1; i < frames.length; i += 1) {
         const ms = frames[i].now - frames[i - 1].now;
@@ -140,7 +142,7 @@ await run(async (browser) => {
       }
       const last = frames.at(-1);
       if (!last || performance.now() - last.now > 200 || last.now - longest.end < settled) return null;
-      return { freeze_ms: Math.round(longest.ms), latency_ms: last.latency };
+      return { freeze_ms: Math.round(longest.ms), latency_ms: last.latency, until: last.now };
     }, [since, since + 1000 * Number(seconds), SETTLED], { timeout: 1000 * Number(seconds) + PATIENCE, polling: 100 }).then((handle) => handle.jsonValue(), () => null);
     await page.screenshot({ path: `${folder}/interruption-${number}-${name}.png` });
     const { fatal = null, error = null } = await page.evaluate(describe);

@@ -33,6 +33,7 @@ export async function watch(url) {
     return { now: performance.now(), video: inbound("video"), audio: inbound("audio"), width: video.videoWidth, profile };
   };
   const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+  let longestStill = 0;
   let stood = null;
   window.whep = {
     stats,
@@ -63,6 +64,8 @@ export async function watch(url) {
         lost: after.packetsLost - before.packetsLost,
       };
     },
+    /** For how long no picture came, at most, in milliseconds; the time since the last one counts. */
+    longestStill: () => longestStill,
     /** Until the picture has stood still for a second. */
     stands: async () => {
       let [frames, moved] = [-1, performance.now()];
@@ -79,5 +82,15 @@ export async function watch(url) {
       return { stood_ms: performance.now() - stood.moved, state: peer.connectionState };
     },
   };
-  return { post_ms: answered - asked, shown_ms: (await shown) - start };
+  const times = { post_ms: answered - asked, shown_ms: (await shown) - start };
+  let [decoded, moved] = [-1, performance.now()];
+  const look = async () => {
+    const { framesDecoded } = (await stats()).video;
+    const now = performance.now();
+    longestStill = Math.max(longestStill, now - moved);
+    if (framesDecoded !== decoded) [decoded, moved] = [framesDecoded, now];
+    setTimeout(look, 50);
+  };
+  void look();
+  return times;
 }

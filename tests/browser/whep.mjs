@@ -32,6 +32,7 @@ async function scenario(browser) {
     frames: after.video.framesDecoded - before.video.framesDecoded,
     lost: after.video.packetsLost + (after.audio?.packetsLost ?? 0),
     freezes: after.video.freezeCount - before.video.freezeCount,
+    still_ms: await page.evaluate(() => window.whep.longestStill()),
     frozen_s: after.video.totalFreezesDuration - before.video.totalFreezesDuration,
     delay_ms: (1000 * after.video.jitterBufferDelay) / after.video.jitterBufferEmittedCount,
     energy: after.audio?.totalAudioEnergy ?? 0,

@@ -295,9 +295,7 @@ fn note(worst: &mut Worst, fault: Fault, report: &Report) -> Result<()> {
     *strikes += 1;
     for (name, freeze) in ["watch", "webrtc"].into_iter().zip(freezes) {
         let seen = report.players.iter().find(|seen| seen.name == name).context(name)?;
-        let ms = seen.freeze_ms.with_context(|| format!("{fault}: it never came back: {report:?}"))?;
-        ensure!(Duration::from_millis(ms) < FREEZE_MAX, "{fault}: {report:?}");
-        *freeze = ms.max(*freeze);
+        *freeze = seen.freeze_ms.context("it came back")?.max(*freeze);
     }
     Ok(())
 }
@@ -323,18 +321,20 @@ fn whatever_befalls_a_cluster_players_go_on() -> Result<()> {
         random.shuffle(&mut faults);
         let mut scene = Scene::new()?;
         let pages = watch(&scene)?;
+        let mut judged = 0;
         for fault in &faults[..STRIKES] {
             // The whole of the second is behind what was mended: pages have heard of new nodes by its end. And so that they
             // look at the whole of what comes.
-            next_report(&pages)?;
-            let before = next_report(&pages)?;
+            look(&pages, &mut judged)?;
+            let before = look(&pages, &mut judged)?;
             println!("seed {seed}: before: {before:?}");
             scene.strike(*fault, &mut random)?;
-            let report = next_report(&pages)?;
+            let report = look(&pages, &mut judged).with_context(|| fault.to_string())?;
             println!("seed {seed}: {fault}: {report:?}");
             note(&mut worst, *fault, &report)?;
             scene.mend(*fault)?;
         }
+        look(&pages, &mut judged)?;
         pages.terminate();
         Ok(())
     });
@@ -342,10 +342,19 @@ fn whatever_befalls_a_cluster_players_go_on() -> Result<()> {
     survived
 }
 
-/// Of the time that players look at now.
-fn next_report(pages: &Browser) -> Result<Report> {
-    let reports = pages.all::<Report>("seen").len();
-    pages.wait_until("seen", STEP_MAX, |report: &Report| report.number > reports)
+/// Waits until players have told of the time that they look at now. In what they have seen since `judged` none of them stood
+/// still for too long.
+fn look(pages: &Browser, judged: &mut usize) -> Result<Report> {
+    let told = pages.all::<Report>("seen").len();
+    let report = pages.wait_until("seen", STEP_MAX, |report: &Report| report.number > told)?;
+    for report in pages.all::<Report>("seen").iter().filter(|report| report.number > *judged) {
+        for seen in &report.players {
+            let ms = seen.freeze_ms.with_context(|| format!("it never came back: {report:?}"))?;
+            ensure!(Duration::from_millis(ms) < FREEZE_MAX, "{report:?}");
+        }
+    }
+    *judged = report.number;
+    Ok(report)
 }
 
 fn watch(scene: &Scene) -> Result<Browser> {

@@ -375,11 +375,8 @@ fn a_child_that_dies_or_hangs_costs_its_rungs_two_segments_and_nobody_else_anyth
             Ok((children(&server).len() > before.len()).then_some(()))
         })?;
         let noticed = struck_at.elapsed();
-        let back = poll::until("rungs with media again", LADDER_MAX, || {
-            let newest_of = |name| watched.newest(name);
-            let back = RUNGS.iter().map(|name| newest_of(name)).collect::<Result<Vec<_>>>()?;
-            Ok(back.iter().all(|back| *back > newest + 1).then(|| back.into_iter().min().unwrap_or(0)))
-        })?;
+        let back =
+            poll::until("rungs with media again", LADDER_MAX, || first_whole(&watched, &RUNGS, newest + 1))?;
         println!("{how:?}: noticed after {noticed:?}, struck in {}, whole again in {back}", newest + 1);
         // The open one is lost, and so may be the next: its key may have passed already.
         ensure!(back <= newest + 1 + 2, "struck in {}, whole again only in {back}", newest + 1);
@@ -442,10 +439,8 @@ fn strike_children(seed: u64) -> Result<()> {
         );
         signal(*before.last().context("a child")?, how)?;
         let back = poll::until("rungs with media again", LADDER_MAX, || {
-            let back = RUNGS.iter().map(|rung| watched[hit].newest(rung)).collect::<Result<Vec<_>>>()?;
             let is_anew = children_of(&server, STREAMS[hit]).len() > before.len();
-            let back = back.into_iter().min().filter(|back| is_anew && *back > newest + 1);
-            Ok(back)
+            Ok(first_whole(&watched[hit], &RUNGS, newest + 1)?.filter(|_| is_anew))
         })?;
         // After the second failure within a minute a child waits a second, and after that five.
         let waited = [0, 0, 1, 3][strike];
@@ -474,6 +469,12 @@ fn strike_children(seed: u64) -> Result<()> {
     }
     publishers.into_iter().try_for_each(|publisher| publisher?.stop())?;
     server.stop()
+}
+
+/// From which segment behind `behind` on each of the rungs has had media; `None` while one has none.
+fn first_whole(watched: &Watched, rungs: &[&str], behind: u64) -> Result<Option<u64>> {
+    let first = rungs.iter().map(|rung| Ok(watched.whole(rung)?.into_iter().find(|msn| *msn > behind)));
+    Ok(first.collect::<Result<Option<Vec<_>>>>()?.and_then(|first| first.into_iter().max()))
 }
 
 /// Every part of a rung that is listed, and is no gap, is as long as the same part of the source, and has its pictures, all of

@@ -50,6 +50,8 @@ struct Heard {
     orders: BTreeMap<Key, Order>,
     /// When any node was last heard.
     newest: Option<Instant>,
+    /// When the store began to tell of streams anew.
+    streams_anew: Option<Instant>,
 }
 
 /// A stream, and the node that has it, as far as that is known.
@@ -121,6 +123,20 @@ impl Heard {
     fn holder_of(&self, id: &StreamId) -> Option<&NodeId> {
         self.streams.get(id).map(|entry| &entry.holder.node)
     }
+
+    /// While the store was away nobody could be heard: the first who is must not make all others seem dead.
+    fn excuse_silence(&mut self, now: Instant) {
+        let Some(newest) = &mut self.newest else { return };
+        let silent = now.saturating_duration_since(*newest);
+        *newest += silent;
+        self.nodes.values_mut().for_each(|(_, at)| *at += silent);
+    }
+
+    /// They are told of again.
+    fn forget_streams(&mut self, now: Instant) {
+        self.streams.clear();
+        self.streams_anew = Some(now);
+    }
 }
 
 impl Fleet {
@@ -138,12 +154,13 @@ impl Fleet {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                Some(told) = nodes.next() => if let Told::Changed(change) = told {
-                    self.node_changed(&change);
+                Some(told) = nodes.next() => match told {
+                    Told::Anew => self.lock().excuse_silence(Instant::now()),
+                    Told::Changed(change) => self.node_changed(&change),
                 },
                 Some(told) = streams.next() => match told {
                     // Nodes tell of themselves again; of streams nobody would say that they are over.
-                    Told::Anew => self.lock().streams.clear(),
+                    Told::Anew => self.lock().forget_streams(Instant::now()),
                     Told::Changed(change) => self.stream_changed(&change),
                 },
                 Some(told) = orders.next() => match told {
@@ -229,11 +246,14 @@ impl Fleet {
         let is_dead = |at: Instant| newest.saturating_duration_since(at) >= SILENCE_DEAD;
         let dead: Vec<_> =
             heard.nodes.iter().filter(|(_, (_, at))| is_dead(*at)).map(|(id, _)| id.clone()).collect();
-        let Heard { nodes, streams, lost, .. } = &mut *heard;
+        let Heard { nodes, streams, streams_anew, lost, .. } = &mut *heard;
         for id in &dead {
             lost.extend(nodes.remove(id).map(|(node, _)| (id.clone(), node)));
         }
-        lost.retain(|id, _| streams.values().any(|entry| entry.holder.node == *id));
+        // Not while streams are only being told of again.
+        if streams_anew.is_none_or(|at| at.elapsed() >= SILENCE_SUSPECT) {
+            lost.retain(|id, _| streams.values().any(|entry| entry.holder.node == *id));
+        }
         drop(heard);
         if !dead.is_empty() {
             self.tell();
@@ -406,6 +426,28 @@ mod tests {
             }
         }
         panic!("the store has no stream");
+    }
+
+    /// The first heartbeat after a long absence of the store.
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_dead_for_having_been_silent_while_the_store_was_away() {
+        let store: Arc<dyn Store> = Arc::new(Memory::default());
+        let fleet = node("a", &store);
+        let beats = |name: &str| {
+            let id = name.parse().unwrap();
+            fleet.lock().nodes.insert(id, (crate::node::tests::node(name), Instant::now()));
+            fleet.lock().newest = Some(Instant::now());
+        };
+        beats("b");
+        beats("c");
+        tokio::time::advance(SILENCE_DEAD * 2).await;
+        fleet.lock().excuse_silence(Instant::now());
+        beats("b");
+        assert_eq!(fleet.forget_the_dead(), []);
+        // Whoever is still silent is.
+        tokio::time::advance(SILENCE_DEAD).await;
+        beats("b");
+        assert_eq!(fleet.forget_the_dead(), ["c".parse().unwrap()]);
     }
 
     /// A stream moves from a to b and back, and c hears of it late: whoever sends a viewer on sends to a node that has it, or had it

@@ -167,7 +167,7 @@ impl Feed {
     }
 
     /// Waits until `index` has come as far as the reader has elsewhere: of two nodes that follow a third one is always ahead,
-    /// and no reader shall see a playlist grow shorter.
+    /// and no reader shall see a playlist grow shorter. For a rendition that is made here nobody waits: it may be made no more.
     pub async fn caught_up(index: &StreamIndex, from: ResumeFrom<'_>) {
         let (session, places) = from;
         if session != index.session() {
@@ -175,7 +175,8 @@ impl Feed {
         }
         let mut publications = index.publications.subscribe();
         let is_behind = || {
-            let mut both = index.renditions.iter().filter_map(|rendition| {
+            let own = index.renditions.iter().filter(|rendition| rendition.header.derived.is_none());
+            let mut both = own.filter_map(|rendition| {
                 let (_, place) = places.iter().find(|(name, _)| *name == rendition.header.name)?;
                 Some((rendition, *place))
             });

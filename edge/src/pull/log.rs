@@ -17,6 +17,10 @@ use super::task::{Follow, Step};
 /// upstream that restarts goes on with sessions that are not older.
 const LOST_MAX: Duration = Duration::from_secs(60);
 
+/// A node that has just taken a stream over, or has just begun, does not know it yet. The end of one is told, and not found out like
+/// this.
+const ABSENT_MAX: Duration = Duration::from_secs(2);
+
 /// Why messages make no log. The other node is broken; the stream ends here, and is read anew.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LogError {
@@ -152,7 +156,7 @@ impl Follow for LogCopy {
 
     /// Viewers by WebRTC do not go away by themselves.
     fn is_given_up(&self, lost_for: Duration, is_absent: bool) -> bool {
-        is_absent || lost_for > LOST_MAX
+        is_absent && lost_for > ABSENT_MAX || lost_for > LOST_MAX
     }
 
     fn let_go(&mut self) {

@@ -33,6 +33,9 @@ pub trait Route: Send + Sync {
     /// `url` does not answer, or has no more of `stream` alone: for a while it is asked last.
     fn failed(&self, stream: Option<&StreamId>, url: &UpstreamUrl);
 
+    /// `url` answers: what is said against all of it is no more true.
+    fn answered(&self, url: &UpstreamUrl);
+
     /// Every node that takes publishers.
     fn all(&self) -> Vec<UpstreamUrl>;
 }
@@ -134,9 +137,13 @@ impl Upstreams {
         let silent = || Err(UpstreamError::TimedOut { url: upstream.url().clone() });
         let answer = timeout(ANSWER_MAX, asked).await.unwrap_or_else(|_| silent());
         let failure = match &answer {
-            Err(UpstreamError::Unreachable { .. } | UpstreamError::TimedOut { .. }) => Failure::OfNode,
-            Err(UpstreamError::Refused { .. }) => Failure::OfStream,
-            _ => return Some(answer),
+            Err(UpstreamError::Unreachable { .. }) => Failure::OfNode,
+            // It may itself wait for who publishes it.
+            Err(UpstreamError::Refused { .. } | UpstreamError::TimedOut { .. }) => Failure::OfStream,
+            _ => {
+                self.answered(upstream);
+                return Some(answer);
+            }
         };
         if self.failed(id, upstream, failure) { None } else { Some(answer) }
     }
@@ -168,6 +175,12 @@ impl Upstreams {
                 route.failed((failure == Failure::OfStream).then_some(id), upstream.url());
                 route.has_other(id, upstream.url())
             }
+        }
+    }
+
+    fn answered(&self, upstream: &Upstream) {
+        if let Which::Routed(_, route) = &self.0 {
+            route.answered(upstream.url());
         }
     }
 

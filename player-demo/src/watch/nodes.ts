@@ -6,6 +6,9 @@ import { NODES_ADDRESS, type Nodes } from "../api.ts";
 /** A server that does not answer by then is not waited for, in milliseconds. */
 const TOLD_WITHIN = 1500;
 
+/** More than a server tells of. Those that were known for longest are forgotten first. */
+const ORIGINS_MAX = 18;
+
 /** Asked for again after that: servers come and go while a stream is watched. */
 const TOLD_FOR = 15_000;
 
@@ -20,8 +23,11 @@ export class NodeList {
   /** By the server this page came from. */
   prefer: "hls" | "webrtc" | null = null;
 
-  /** `own`: how others call the server this page came from. */
-  constructor(private readonly own: string) {}
+  /** `own`: how others call the server this page came from. `onPrefer`: it has said what it prefers. */
+  constructor(
+    private readonly own: string,
+    private readonly onPrefer: () => void = () => {},
+  ) {}
 
   /** To be put before a path. */
   get origin(): string {
@@ -41,7 +47,10 @@ export class NodeList {
       if (!response.ok) return this.forget();
       const { alternates, prefer } = (await response.json()) as Nodes;
       if (by === this.origin) this.learn(alternates);
-      if (by === "") this.prefer = prefer ?? null;
+      if (by === "" && this.prefer !== (prefer ?? null)) {
+        this.prefer = prefer ?? null;
+        this.onPrefer();
+      }
     } catch {
       // The server is not there; polling finds out, and tells it. Or it, or this browser, was busy.
       this.forget();
@@ -56,7 +65,8 @@ export class NodeList {
   /** From the one that is asked now. */
   learn(alternates: string[]): void {
     const others = alternates.map((origin) => (origin === this.own ? "" : origin));
-    this.origins = [...new Set([this.origin, ...others, ""])];
+    // A server that has only just begun, or is of another mind, does not know all that were told of before.
+    this.origins = [...new Set([this.origin, ...others, "", ...this.origins])].slice(0, ORIGINS_MAX);
     this.current = 0;
   }
 

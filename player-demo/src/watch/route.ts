@@ -67,11 +67,11 @@ export class Route {
     return this.wanted;
   }
 
-  /** The server's or the viewer's word: what went wrong before is no reason not to try. */
-  want(transport: Transport): void {
+  /** The server's or the viewer's word: what went wrong before is no reason not to try. `climbAt`: while HLS plays on until then. */
+  want(transport: Transport, climbAt: number | null = null): void {
     this.wanted = transport;
     this.pause = CLIMB_AFTER;
-    this.climbAt = null;
+    this.climbAt = climbAt;
     this.retried = false;
   }
 

@@ -78,7 +78,7 @@ export interface Surroundings {
 let name: StreamName = { app: "", stream: "" };
 let surroundings: Surroundings = { render: () => {}, tick: () => {} };
 let poller: Poller<Stream>;
-const nodes = new NodeList(location.origin);
+const nodes = new NodeList(location.origin, () => route.want(wish(via, kept, nodes.prefer), player === null ? null : performance.now()));
 let model: Model = initial;
 let player: Player | null = null;
 const kept = keptFor("localStorage");
@@ -418,7 +418,7 @@ export function openStage(stream: StreamName, around: Partial<Surroundings>): vo
     video,
     stats,
   };
-  const told = nodes.load().then(() => route.want(wish(via, kept, nodes.prefer)));
+  const told = nodes.load();
   poller = new Poller<Stream>(() => nodes.origin + streamAddress(name), {
     onAnswer: (answer) => {
       nodes.answered();

@@ -50,6 +50,9 @@ test("the server that the page came from is asked again at last, even if no othe
   nodes.next();
   nodes.next();
   assert.equal(nodes.origin, "");
+  // And whoever was told of before, after all others.
+  nodes.next();
+  assert.equal(nodes.origin, "https://edge2.example");
 });
 
 test("a refusal that any server would give is no reason to leave this one", () => {

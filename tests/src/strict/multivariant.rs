@@ -86,6 +86,13 @@ impl MultivariantPlaylist {
             return Err(Violation::at("the end", "EXT-X-STREAM-INF without its URI"));
         }
         let declared = !playlist.captions.is_empty();
+        let has_services = playlist.captions.iter().any(|id| id.starts_with("SERVICE"));
+        if has_services && playlist.version < Some(7) {
+            return Err(Violation {
+                place: "the playlist".into(),
+                what: "services want version 7 (§8)".into(),
+            });
+        }
         if captioned.iter().any(|(has_picture, has_captions)| *has_captions != (*has_picture && declared)) {
             return Err(Violation::at(
                 "CLOSED-CAPTIONS",

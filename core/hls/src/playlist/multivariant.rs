@@ -179,10 +179,13 @@ fn render(
         channels: channels(&audio.codec),
         ..AlternativeMedia::default()
     });
+    // rfc8216bis §8: services want 7.
+    let version = if captions.iter().any(|channel| matches!(channel, Channel::Service(_))) { 7 } else { 6 };
     let captions = captions.iter().filter(|_| !videos.is_empty()).map(caption_channel);
     let alternatives = alternatives.chain(captions).collect();
 
-    let playlist = MasterPlaylist { version: Some(6), variants, alternatives, ..MasterPlaylist::default() };
+    let playlist =
+        MasterPlaylist { version: Some(version), variants, alternatives, ..MasterPlaylist::default() };
     let mut text = Vec::with_capacity(512);
     playlist.write_to(&mut text).expect("writing to memory cannot fail");
     String::from_utf8(text).expect("made of strings")

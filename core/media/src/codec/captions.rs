@@ -40,7 +40,8 @@ impl Captions {
         let Some(&[counts, _em_data, ref triples @ ..]) = message.strip_prefix(HEADER) else {
             return channels;
         };
-        let mut packet = Vec::new();
+        // What is left of one that began with a picture before cannot be read without its beginning.
+        let mut packet: Option<Vec<u8>> = None;
         for triple in triples.chunks_exact(3).take(usize::from(counts & 0x1F)) {
             // `marker_bits`, `cc_valid`, `cc_type`.
             let (is_valid, kind, pair) = (triple[0] & 4 != 0, triple[0] & 3, [triple[1], triple[2]]);
@@ -48,13 +49,13 @@ impl Captions {
                 _ if !is_valid => {}
                 0 | 1 => channels.add_line_21(kind, pair),
                 3 => {
-                    channels.add_packet(&packet);
-                    packet = pair.to_vec();
+                    channels.add_packet(packet.as_deref().unwrap_or_default());
+                    packet = Some(pair.to_vec());
                 }
-                _ => packet.extend(pair),
+                _ => packet.iter_mut().for_each(|packet| packet.extend(pair)),
             }
         }
-        channels.add_packet(&packet);
+        channels.add_packet(packet.as_deref().unwrap_or_default());
         channels
     }
 
@@ -216,6 +217,7 @@ mod tests {
         let packet = [[0xFF, 0x04, 0x21], [0xFE, b'A', 0x42], [0xFE, b'B', b'C']];
         assert_eq!(named(&packet), [Channel::Service(1), Channel::Service(2)]);
         assert_eq!(named(&[[0xFF, 0x01, 0x00], [0xFE, 0, 0]]), [], "a null block");
+        assert_eq!(named(&[[0xFE, b'h', b'e'], [0xFE, b'l', b'o']]), [], "the rest of a packet");
         assert_eq!(named(&[packet.as_slice(), &[ROLL_UP]].concat()), [Channel::Cc(1)]);
     }
 

@@ -126,7 +126,8 @@ fn payload(record: &Record) -> Bytes {
     let derived = record.renditions.iter().map(|rendition| rendition.derived);
     derived.clone().for_each(|derived| out.put_u8(derived.map_or(0, |derived| derived.every)));
     derived.for_each(|derived| out.put_u8(derived.is_some_and(|derived| derived.on_demand).into()));
-    // Nothing follows where there are none, so that what was recorded of this version holds.
+    // Nothing follows where there are none, so that what was recorded of this version holds. A field that is added behind them
+    // has to write them always, as another version.
     if !live.captions.is_empty() {
         out.put_u16_le(live.captions.to_bits());
     }

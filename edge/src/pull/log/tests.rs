@@ -159,10 +159,11 @@ fn an_upstream_that_is_back_goes_on_with_the_same_stream() {
 }
 
 #[test]
-fn an_upstream_that_stays_away_is_given_up_and_one_that_lost_the_stream_at_once() {
+fn an_upstream_that_stays_away_is_given_up_and_one_that_has_lost_the_stream_soon() {
     let edge = Edge::new();
     assert!(edge.copy.is_given_up(LOST_MAX + Duration::from_secs(1), false));
-    assert!(edge.copy.is_given_up(Duration::ZERO, true));
+    assert!(!edge.copy.is_given_up(ABSENT_MAX, true));
+    assert!(edge.copy.is_given_up(ABSENT_MAX + Duration::from_secs(1), true));
 }
 
 #[tokio::test]

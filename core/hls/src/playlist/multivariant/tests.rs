@@ -89,6 +89,11 @@ fn golden_captions() {
     let with = captioned(&renditions, &bandwidths, captions);
     assert_eq!(with.text(""), expected);
     assert!(!with.text("only=audio").contains("CAPTIONS"));
+    let services = captioned(&renditions, &bandwidths, Captions::from_bits(1 << 4)).text("");
+    assert!(
+        services.contains("EXT-X-VERSION:7\n") && services.contains("INSTREAM-ID=\"SERVICE1\""),
+        "{services}"
+    );
     let without = multivariants(&renditions, &bandwidths);
     assert_ne!(with.ask("").plain.etag, without.ask("").plain.etag);
 }
