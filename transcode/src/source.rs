@@ -14,8 +14,9 @@ pub(crate) const LATE: Duration = Duration::from_secs(2);
 const KEY_INTERVAL_S: i64 = 2;
 
 /// A key that viewers ask for is so far behind the one before at least: each takes bits from the pictures behind it, of everybody who
-/// watches. For the same reason there are no more of these than of others, [`KEY_INTERVAL_S`] apart.
-const ASKED_SPACING_MS: i64 = 500;
+/// watches. For the same reason there are no more of these than of others, [`KEY_INTERVAL_S`] apart. Not longer: it is a keyframe that
+/// overruns a line that has become narrow, and whoever flees from it asks soon after.
+const ASKED_SPACING_MS: i64 = 200;
 
 /// Of a log of no more groups than this everything is made into rungs.
 const NEW_GROUPS_MAX: u32 = 3;

@@ -394,7 +394,7 @@ impl Fleet {
 mod tests {
     use super::*;
     use crate::memory::Memory;
-    use crate::node::Boot;
+    use crate::node::{Boot, Load};
     use crate::stream::{Holder, StreamPhase};
 
     /// A node that has not been told anything by the store yet.
@@ -434,8 +434,21 @@ mod tests {
         let store: Arc<dyn Store> = Arc::new(Memory::default());
         let fleet = node("a", &store);
         let beats = |name: &str| {
-            let id = name.parse().unwrap();
-            fleet.lock().nodes.insert(id, (crate::node::tests::node(name), Instant::now()));
+            let node = Node {
+                id: name.parse().unwrap(),
+                boot: Boot(1),
+                roles: Vec::new(),
+                zone: String::new(),
+                version: String::new(),
+                phase: Phase::Serving,
+                relay: None,
+                viewers: None,
+                load: Load::default(),
+                room: None,
+                certificate_ends_ms: None,
+                settings: BTreeMap::new(),
+            };
+            fleet.lock().nodes.insert(node.id.clone(), (node, Instant::now()));
             fleet.lock().newest = Some(Instant::now());
         };
         beats("b");

@@ -64,6 +64,11 @@ impl Course {
         self.place.want(rendition.unwrap_or_else(|| number_at(self.chooser.rung(), self.renditions)));
     }
 
+    /// What the same renditions are known to need by now: of the publisher's own the first seconds may not be typical.
+    pub(super) fn relearn(&mut self, ladder: Vec<f64>) {
+        self.chooser.set_needs(ladder);
+    }
+
     /// A frame is sent.
     pub(super) fn began(&mut self) {
         if let Some(then) = self.then.take() {

@@ -250,6 +250,7 @@ impl Viewer {
                 if let Some(told) = told {
                     self.metrics.loss.observe(told.fraction_lost);
                     self.course.estimator.reception(told, now);
+                    self.course.relearn(programme.ladder());
                     let estimate = self.course.estimator.estimate(now);
                     self.metrics.estimate.observe(estimate.bits_per_second);
                     if let Some(rtt) = estimate.rtt {
@@ -289,6 +290,10 @@ impl Viewer {
         self.metrics.changed(Change::Estimate);
         if is_flight {
             programme.want_keyframe_of(rendition);
+            // It begins with a keyframe, which what is sent again of the larger one would stand before.
+            if let Some(line) = self.video.line() {
+                line.forget_resends();
+            }
         }
     }
 

@@ -50,12 +50,11 @@ impl Chooser {
         self.ladder.get(rung).copied().unwrap_or_default()
     }
 
-    /// The ladder has changed, and the viewer now gets `rung` of it: what was in the way before may no longer be.
-    pub fn set_ladder(&mut self, ladder: Vec<f64>, rung: usize) {
-        self.rung = rung.min(ladder.len().saturating_sub(1));
-        self.ladder = ladder;
-        self.headroom_since = None;
-        self.trial = None;
+    /// What the same rungs are known to need by now.
+    pub fn set_needs(&mut self, ladder: Vec<f64>) {
+        if ladder.len() == self.ladder.len() {
+            self.ladder = ladder;
+        }
     }
 
     /// Tell it whenever there is a new estimate, some times a second. Returns the rung to switch to, if it changes.
@@ -222,15 +221,14 @@ mod tests {
     }
 
     #[test]
-    fn a_rung_that_is_gone_is_not_chosen() {
-        let mut clock = Clock::new(0.0);
-        clock.run(7, |_| 9e6);
-        clock.chooser.set_ladder(vec![600e3, 3_000e3], 7);
+    fn a_rung_is_kept_by_what_it_is_known_to_need_by_now() {
+        let mut clock = Clock::new(3_100e3);
+        clock.chooser.set_needs(vec![600e3, 1_200e3, 2_500e3]);
+        clock.run(60, |_| 2_700e3);
+        assert_eq!((clock.chooser.rung(), clock.falls.len()), (2, 0));
+        clock.chooser.set_needs(LADDER.into());
+        clock.run(1, |_| 2_700e3);
         assert_eq!(clock.chooser.rung(), 1);
-        clock.run(60, |_| 9e6);
-        assert_eq!((clock.climbs.len(), clock.falls.len()), (0, 0));
-        clock.run(1, |_| 1_500e3);
-        assert_eq!(clock.chooser.rung(), 0);
     }
 
     #[test]

@@ -169,7 +169,7 @@ impl Estimator {
         let rates = Rates {
             received: self.received.bits_per_second(),
             received_last: self.received.bits_per_second_in(OVERRUN_WINDOW),
-            sent: self.sent.bits_per_second(),
+            sent: self.sent.bits_per_second(now),
         };
         self.by_delay.update(now, self.overuse.usage(), rates.received);
         self.count_losses(lost, packets, now);
@@ -222,7 +222,7 @@ impl Estimator {
     /// The viewer's own estimate: no more than it says, where that is more than an echo.
     pub fn remb(&mut self, bits_per_second: f64, now: Instant) {
         if bits_per_second.is_finite() && bits_per_second >= 0.0 {
-            self.remb.told(bits_per_second, self.sent.bits_per_second(), now);
+            self.remb.told(bits_per_second, self.sent.bits_per_second(now), now);
         }
     }
 

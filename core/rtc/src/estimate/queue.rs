@@ -46,6 +46,8 @@ pub(super) struct StandingQueue {
     /// In bits per second; infinite until a queue stood.
     limit: f64,
     changed: Instant,
+    /// When it was lowered last; what was sent before is what a queue is of.
+    lowered: Option<Instant>,
     /// Most bits per second that were received without a queue in this and the last [`CARRIED_AGE`].
     carried: [f64; 2],
     carried_since: Instant,
@@ -60,6 +62,7 @@ impl StandingQueue {
             recent: VecDeque::new(),
             limit: f64::INFINITY,
             changed: now,
+            lowered: None,
             carried: [0.0; 2],
             carried_since: now,
         }
@@ -129,15 +132,16 @@ impl StandingQueue {
     }
 
     fn adjust(&mut self, received: f64, now: Instant) {
-        let since_change = now.saturating_duration_since(self.changed);
         let (standing, _) = self.standing(None);
         if standing <= STANDING_MAX {
+            let since_change = now.saturating_duration_since(self.changed);
             self.limit *= GROWTH.powf(since_change.as_secs_f64().min(1.0));
             self.changed = now;
             self.carries(received, now);
         } else {
             self.carried = [0.0; 2];
-            if since_change >= WINDOW && received > 0.0 {
+            let had_time = self.lowered.is_none_or(|at| now.saturating_duration_since(at) >= WINDOW);
+            if had_time && received > 0.0 {
                 self.lower_to(received, now);
             }
         }
@@ -146,7 +150,7 @@ impl StandingQueue {
     fn lower_to(&mut self, received: f64, now: Instant) {
         self.carried = [0.0; 2];
         self.limit = self.limit.min(received * DRAIN);
-        self.changed = now;
+        (self.changed, self.lowered) = (now, Some(now));
     }
 
     fn carries(&mut self, received: f64, now: Instant) {

@@ -60,7 +60,7 @@ mod tests {
                 *now += Duration::from_millis(100);
                 sent.add((bits_per_second / 80.0) as usize, *now);
             }
-            remb.told(tell(second), sent.bits_per_second(), *now);
+            remb.told(tell(second), sent.bits_per_second(*now), *now);
         }
     }
 

@@ -230,6 +230,11 @@ impl Line {
         taken
     }
 
+    /// What was asked for and not sent yet is not needed any more.
+    pub fn forget_resends(&mut self) {
+        self.resends.clear();
+    }
+
     /// Seals the next retransmissions that have one size into `scratch`, which is overwritten; `None` when there are
     /// none left.
     ///

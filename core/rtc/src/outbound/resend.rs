@@ -85,6 +85,10 @@ impl Resends {
         true
     }
 
+    pub(super) fn clear(&mut self) {
+        self.queue.clear();
+    }
+
     pub(super) fn front(&self) -> Option<&Resend> {
         self.queue.front()
     }
