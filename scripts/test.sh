@@ -63,7 +63,7 @@ if stage "build" 30 cargo build --workspace --all-targets --locked; then
     # It makes network interfaces.
     ((EUID)) && without=(-- --skip little_is_seen_of_a_bad_network) && skipped "bad networks" "only root may lay one"
     rm -rf "$OUT/scenarios" && mkdir "$OUT/scenarios"
-    stage "scenarios" 40 env RUST_TEST_THREADS=32 SCENARIO_LOGS="$OUT/scenarios" cargo test --workspace --locked --no-fail-fast --test '*' "${without[@]}"
+    stage "scenarios" 55 env RUST_TEST_THREADS=32 SCENARIO_LOGS="$OUT/scenarios" cargo test --workspace --locked --no-fail-fast --test '*' "${without[@]}"
     stage "pages in Chromium" 10 npm --prefix player-demo run --silent test:browser
 fi
 if command -v cargo-deny >/dev/null; then

@@ -215,7 +215,7 @@ impl Offer for There {
 fn kept(watching: Watching) -> Keep {
     Box::pin(async move {
         let _watching = watching;
-        pending().await
+        pending::<()>().await;
     })
 }
 

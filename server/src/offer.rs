@@ -32,7 +32,7 @@ fn keep(puller: &Puller, watching: Watching) -> Result<Keep, NotFound> {
         Purpose::Nodes => Ok(Box::pin(async move { watching.cut_off().await })),
         Purpose::Viewers => Ok(Box::pin(async move {
             let _watching = watching;
-            pending().await
+            pending::<()>().await;
         })),
     }
 }
