@@ -130,7 +130,7 @@ impl Wish {
         wished.is_some_and(|wished: HashedKey| wished.is_of(key))
     }
 
-    fn is_settled(&self) {
+    fn forget(&self) {
         // Mostly there is none.
         let _ = std::fs::remove_file(&self.path);
     }
@@ -299,7 +299,7 @@ impl InCluster {
     async fn propose(&mut self, own: &PublishKey) -> anyhow::Result<()> {
         let value = serde_json::to_value(HashedKey::of(own)?)?;
         if self.agreement.propose(value).await? {
-            self.wish.is_settled();
+            self.wish.forget();
             let node = self.agreement.node().to_string();
             let words = format!(
                 "the cluster's publish key is the one that {node} has; who publishes already goes on"
@@ -318,7 +318,7 @@ impl InCluster {
         };
         let by = agreed.by.clone();
         if is_first {
-            self.wish.is_settled();
+            self.wish.forget();
         }
         match own.filter(|own| is_first && !theirs.is_of(own)) {
             Some(_) => {
