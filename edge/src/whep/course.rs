@@ -10,7 +10,7 @@ use super::place::Place;
 /// What a path is taken to carry before it told, in bit/s: most carry more, and who is started too low sees a bad picture
 /// for eight seconds.
 const INITIAL: f64 = 5e6;
-/// Of what a rendition needs on average, for the moments when it needs more.
+/// Of what a rendition needs on average, for the moments when it needs more; not while a queue stands that it would lengthen.
 const SLACK: f64 = 2.0;
 /// No path is taken to carry less.
 const MIN: f64 = 100e3;
@@ -93,9 +93,10 @@ impl Course {
         self.place.retry(now);
         let rung = self.place.rendition().map_or(0, |number| number_at(number, self.renditions));
         let less = self.chooser.rung();
+        let slack = if told.is_queued { 1.0 } else { SLACK };
         self.pace.set(if less >= rung || self.is_pinned {
             // It is for bursts. Who gets more than the path carries, as it chose so or there is no less, gets it all the same.
-            told.burst_bits_per_second.max(self.chooser.needs(rung) * SLACK)
+            told.burst_bits_per_second.max(self.chooser.needs(rung) * slack)
         } else if self.place.is_awaiting() {
             // What is too much is not to fill the queue that the other would wait in. Pictures that are whole come more and more late,
             // until they are left out. No less than the other would need: of a path that is sent ever less nothing is seen but that it
@@ -103,7 +104,7 @@ impl Course {
             estimate.max(self.chooser.needs(less))
         } else {
             // The other does not come, and the estimate may be wrong.
-            told.burst_bits_per_second.max(self.chooser.needs(less) * SLACK)
+            told.burst_bits_per_second.max(self.chooser.needs(less) * slack)
         });
         turned
     }

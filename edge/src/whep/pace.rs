@@ -40,6 +40,11 @@ impl Pace {
         Some(self.due)
     }
 
+    /// Nothing waits; what could leave meanwhile is not made up for.
+    pub(crate) fn rest(&mut self) {
+        self.is_awaited = false;
+    }
+
     /// How many packets may leave at once.
     pub(crate) fn packets(&self) -> usize {
         let packets = self.bits_per_second * AT_ONCE.as_secs_f64() / PACKET_BITS;
@@ -110,5 +115,10 @@ mod tests {
         pace.sent(5_000, ms(250));
         pace.sent(5_000, ms(900));
         assert_eq!(pace.due(ms(900)), Some(ms(950)));
+        // The last that waited left a little late, and then there was nothing for a while.
+        pace.sent(100, ms(960));
+        pace.rest();
+        pace.sent(5_000, ms(1_800));
+        assert_eq!(pace.due(ms(1_800)), Some(ms(1_850)));
     }
 }

@@ -321,20 +321,23 @@ impl Viewer {
             )?;
         }
         let Some(line) = self.video.line() else { return Ok(None) };
-        while let Some(batch) = line.poll_resend(now, &mut self.transport, scratch)? {
-            self.metrics.resent.inc_by(batch.packets as u64);
-            self.course.pace.sent(batch.bytes.len(), now);
-            send(port, path, &batch);
-            self.course.estimator.sent(&batch, now);
-        }
         loop {
-            if !line.is_idle()
+            let repairs = line.has_resends();
+            if (repairs || !line.is_idle())
                 && let Some(due) = self.course.pace.due(now)
             {
                 return Ok(Some(due));
             }
-            let batch = line.poll_some(self.course.pace.packets(), now, &mut self.transport, scratch)?;
+            let (packets, transport) = (self.course.pace.packets(), &mut self.transport);
+            let batch = if repairs {
+                line.poll_resend(packets, now, transport, scratch)?
+            } else {
+                line.poll_some(packets, now, transport, scratch)?
+            };
             if let Some(batch) = batch {
+                if repairs {
+                    self.metrics.resent.inc_by(batch.packets as u64);
+                }
                 self.course.pace.sent(batch.bytes.len(), now);
                 send(port, path, &batch);
                 self.course.estimator.sent(&batch, now);
@@ -349,11 +352,16 @@ impl Viewer {
                 }
                 // There would be something.
                 Next::Wait(Some(until)) => {
+                    self.course.pace.rest();
                     self.silent_since = None;
                     return Ok(Some(until));
                 }
-                Next::Wait(None) => return Ok(Some(self.wait(programme, now))),
+                Next::Wait(None) => {
+                    self.course.pace.rest();
+                    return Ok(Some(self.wait(programme, now)));
+                }
                 Next::WaitForKey => {
+                    self.course.pace.rest();
                     programme.want_keyframe();
                     return Ok(Some(self.wait(programme, now)));
                 }

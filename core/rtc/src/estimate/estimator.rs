@@ -46,6 +46,8 @@ pub struct Estimate {
     pub bits_per_second: f64,
     /// What may be sent for a moment, of a keyframe.
     pub burst_bits_per_second: f64,
+    /// A queue stands at the bottleneck; what comes out of it is all that may be sent meanwhile.
+    pub is_queued: bool,
     /// `None` until the viewer has told something.
     pub rtt: Option<Duration>,
 }
@@ -251,9 +253,13 @@ impl Estimator {
         let reported = self.reported_rtt.filter(|(at, _)| is_fresh(*at, REPORTED_RTT_AGE_MAX));
         // A path that carried nothing would not have told.
         let bits_per_second = self.remb.limit(now).map_or(own, |limit| own.min(limit)).max(self.min);
+        let is_queued = self.queue.is_full();
+        let carried = self.received.bits_per_second_in(OVERRUN_WINDOW).filter(|_| is_queued);
         Estimate {
             bits_per_second,
-            burst_bits_per_second: bits_per_second * self.bursts.factor(),
+            burst_bits_per_second: carried
+                .map_or(bits_per_second * self.bursts.factor(), |carried| carried.min(bits_per_second)),
+            is_queued,
             rtt: reported.map(|(_, rtt)| rtt).or(self.feedback_rtt),
         }
     }

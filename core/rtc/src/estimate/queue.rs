@@ -72,6 +72,13 @@ impl StandingQueue {
         self.limit
     }
 
+    /// Whether packets waited behind others as the last two feedbacks tell: what arrives is all that the path carries, and what is sent
+    /// beyond it waits as well, or is lost.
+    pub(super) fn is_full(&self) -> bool {
+        let mut last = self.recent.iter().rev().map(|(_, delay)| delay - self.base() > STANDING_MAX);
+        last.next().unwrap_or_default() && last.next().unwrap_or_default()
+    }
+
     /// What the path has just carried, so that no queue stood; nothing while one does.
     pub(super) fn carried(&self) -> f64 {
         self.carried[0].max(self.carried[1])
@@ -189,6 +196,16 @@ mod tests {
         feedbacks(&mut queue, 40, 40, 250, 1e6);
         assert_eq!(queue.carried(), 0.0);
         assert!(queue.limit() < 1e6);
+    }
+
+    #[test]
+    fn two_feedbacks_tell_that_what_is_sent_waits_and_one_that_it_does_not_any_more() {
+        let mut queue = StandingQueue::new(Instant::now());
+        let is_full = [(0, 9, 60), (9, 1, 150), (10, 1, 150), (11, 1, 90)].map(|(from, count, late_ms)| {
+            feedbacks(&mut queue, from, count, late_ms, 1e6);
+            queue.is_full()
+        });
+        assert_eq!(is_full, [false, false, true, false]);
     }
 
     #[test]

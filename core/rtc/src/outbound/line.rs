@@ -85,6 +85,8 @@ pub struct Line {
     current: Option<(Arc<Frame>, usize)>,
     splices: Splices,
     resends: Resends,
+    /// No packet before is sent again.
+    repairs_from: u64,
     cushion: Cushion,
     reports: Reports,
     /// For sender reports; RTX is not counted (RFC 4588, §5).
@@ -107,6 +109,7 @@ impl Line {
             current: None,
             splices: Splices::default(),
             resends: Resends::new(),
+            repairs_from: 0,
             cushion: Cushion::new(),
             reports: Reports::new(settings.clock_rate),
             packets_sent: 0,
@@ -214,7 +217,7 @@ impl Line {
             }
             let Some(index) = sent_as(original, self.sealer.next_index()) else { continue };
             self.cushion.asked_for(index, now);
-            if !self.resends.is_due(index, rtt, now) {
+            if index < self.repairs_from || !self.resends.is_due(index, rtt, now) {
                 continue;
             }
             let Some((source, packet)) = self.splices.find(index) else { continue };
@@ -230,18 +233,25 @@ impl Line {
         taken
     }
 
-    /// What was asked for and not sent yet is not needed any more.
+    /// Nothing that was sent until now is needed any more: what comes next begins anew.
     pub fn forget_resends(&mut self) {
         self.resends.clear();
+        self.repairs_from = self.sealer.next_index();
     }
 
-    /// Seals the next retransmissions that have one size into `scratch`, which is overwritten; `None` when there are
-    /// none left.
+    /// Whether anything is to be sent again.
+    pub fn has_resends(&self) -> bool {
+        self.resends.front().is_some()
+    }
+
+    /// Seals the next retransmissions that have one size, at most `packets_max`, into `scratch`, which is overwritten; `None` when
+    /// there are none left.
     ///
     /// # Errors
     /// [`ExhaustedError`]: the session must end.
     pub fn poll_resend<'a>(
         &mut self,
+        packets_max: usize,
         now: Instant,
         transport: &mut Transport,
         scratch: &'a mut Vec<u8>,
@@ -249,7 +259,7 @@ impl Line {
         let Some((template, sealer)) = &mut self.rtx else { return Ok(None) };
         let Some(size) = self.resends.front().map(Resend::bytes) else { return Ok(None) };
         let mut writer = Writer::new(scratch, transport);
-        while writer.packets < SEGMENTS_MAX
+        while writer.packets < packets_max.clamp(1, SEGMENTS_MAX)
             && self.resends.front().is_some_and(|resend| resend.bytes() == size)
             && let Some(resend) = self.resends.pop()
         {

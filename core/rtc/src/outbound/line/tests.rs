@@ -75,7 +75,7 @@ impl Viewer {
     fn resent(&mut self) -> Vec<RtpPacket> {
         let mut packets = Vec::new();
         while let Some(batch) =
-            self.line.poll_resend(self.now, &mut self.transport, &mut self.scratch).unwrap()
+            self.line.poll_resend(SEGMENTS_MAX, self.now, &mut self.transport, &mut self.scratch).unwrap()
         {
             packets.extend(opened(&mut self.peer, &batch));
         }
@@ -333,8 +333,33 @@ fn a_large_request_is_answered_in_part_and_in_pieces() {
     let taken = viewer.nack(lost, &history);
     assert_eq!(taken, 64 * 1024 / (PAYLOAD_BYTES_MAX + 2));
     let now = viewer.now;
-    let batch = viewer.line.poll_resend(now, &mut viewer.transport, &mut viewer.scratch).unwrap().unwrap();
+    let batch = viewer
+        .line
+        .poll_resend(SEGMENTS_MAX, now, &mut viewer.transport, &mut viewer.scratch)
+        .unwrap()
+        .unwrap();
     assert_eq!(batch.packets, SEGMENTS_MAX);
+}
+
+#[test]
+fn what_a_viewer_does_not_need_any_more_is_not_sent_again() {
+    let mut viewer = Viewer::new(RTX);
+    let mut video = Video::new(Source(1));
+    let mut history = History::new(Source(1));
+    let lost = [(); 2].map(|()| {
+        let frame = video.frame(3);
+        history.push(Arc::clone(&frame), viewer.now);
+        sequences(&viewer.send(&frame).0)[1]
+    });
+    assert_eq!(viewer.nack([lost[0]], &history), 1);
+    viewer.line.forget_resends();
+    assert!(!viewer.line.has_resends());
+    viewer.now += Duration::from_secs(1);
+    assert_eq!(viewer.nack(lost, &history), 0);
+    let frame = video.frame(3);
+    history.push(Arc::clone(&frame), viewer.now);
+    let after = sequences(&viewer.send(&frame).0)[1];
+    assert_eq!(viewer.nack([lost[1], after], &history), 1);
 }
 
 #[test]
