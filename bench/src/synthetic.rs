@@ -101,6 +101,9 @@ pub(crate) fn audio_config() -> Bytes {
     [&[0xAF, 0], AUDIO_SPECIFIC_CONFIG].concat().into()
 }
 
+/// Kind of frame, kind of packet, and a composition time of zero.
+pub(crate) const TAG_HEAD_BYTES: usize = 5;
+
 /// One NAL unit behind its length.
 fn video_body(frame: u8, nal: u8) -> Vec<u8> {
     let payload = vec![0x5A; VIDEO_UNIT_BYTES - 5];

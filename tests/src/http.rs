@@ -26,7 +26,8 @@ pub struct Answer {
 }
 
 impl Http {
-    pub(crate) fn new(server: SocketAddr) -> Self {
+    #[must_use]
+    pub fn new(server: SocketAddr) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .allow_non_standard_methods(true)

@@ -2,8 +2,8 @@
 //! viewer, a crowd that comes in at once, and how long a picture is on its way through the server.
 //!
 //! ```text
-//! publisher.rs ─ RTMP ─▶ tidecast ─ SRTP ─▶ crowd.rs: viewer.rs × n, with feedback.rs
-//!                        floor.rs ─ SRTP ─▶
+//! publisher.rs ─ RTMP, whip.rs ─▶ tidecast ─ SRTP ─▶ crowd.rs: viewer.rs × n, with feedback.rs
+//!                                 floor.rs ─ SRTP ─▶
 //! ```
 //!
 //! Server and floor take turns: the publisher pauses while the floor sends what the first viewer was sent.
@@ -14,10 +14,11 @@ mod floor;
 mod offer;
 mod publisher;
 mod viewer;
+mod whip;
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use self::crowd::{Crowd, Joined};
 use self::publisher::{FRAME, Publisher, STREAM};
@@ -32,7 +33,9 @@ const CPU_S_PER_VIEWER_MINUTE_MAX: f64 = 0.045;
 const KB_PER_VIEWER_MAX: f64 = 100.0;
 const ANSWERED_MS_MAX: f64 = 20.0;
 const FIRST_PACKET_MS_MAX: f64 = 20.0;
-const THROUGH_P50_MS_MAX: f64 = 5.0;
+const RTMP_THROUGH_P50_MS_MAX: f64 = 5.0;
+const WHIP_THROUGH_P50_MS_MAX: f64 = 3.0;
+const WHIP_THROUGH_P99_MS_MAX: f64 = 10.0;
 /// A picture that stands so long is seen to stand.
 const GAP_MS_MAX: f64 = 200.0;
 
@@ -58,8 +61,12 @@ struct Stage {
 
 impl Stage {
     fn set() -> Result<Self> {
+        Self::with(|server| Publisher::start(server.rtmp(), PUBLISH_KEY))
+    }
+
+    fn with(publish: impl Fn(&Tidecast) -> Result<Publisher>) -> Result<Self> {
         let server = Tidecast::start_for_crowd()?;
-        let publisher = Publisher::start(server.rtmp(), PUBLISH_KEY)?;
+        let publisher = publish(&server)?;
         let playlist = format!("/hls/{STREAM}/index.m3u8");
         wait_for("the first playlist", LIVE_MAX, || {
             Connection::open(server.http).ok()?.get_ok(&playlist).ok()
@@ -100,11 +107,26 @@ struct Window {
     seconds: f64,
 }
 
-/// From the last byte of a picture's RTMP message to its last packet at a viewer.
+/// From a picture's first byte at the publisher to its last packet at a viewer.
 fn through() -> Result<Table> {
     const VIEWERS: usize = 100;
-    let stage = Stage::set()?;
-    stage.crowd.join(VIEWERS, Duration::from_millis(10))?;
+    let rtmp = through_of(&Stage::set()?, VIEWERS)?;
+    let whip = Stage::with(|server| Publisher::start_whip(server.http, PUBLISH_KEY))
+        .context("a publisher by WHIP")?;
+    let whip = through_of(&whip, VIEWERS)?;
+    let mut table = Table::new(format!("in to out, {VIEWERS} viewers by WebRTC, ms"), &["p50", "p99"]);
+    let row = |samples: &Samples| [samples.median(), samples.quantile(0.99)];
+    let within = |column, limit| Target { column, limit };
+    let named = |protocol, samples: &Samples| format!("{protocol}, {} pictures", samples.len());
+    table.judge(named("RTMP", &rtmp), &row(&rtmp), within(0, RTMP_THROUGH_P50_MS_MAX));
+    table.judge(named("WHIP", &whip), &row(&whip), within(0, WHIP_THROUGH_P50_MS_MAX));
+    table.judge(named("WHIP", &whip), &row(&whip), within(1, WHIP_THROUGH_P99_MS_MAX));
+    table.note("as the first viewer in this process sees it: with the loopback, and the wait for a core at both ends");
+    Ok(table)
+}
+
+fn through_of(stage: &Stage, viewers: usize) -> Result<Samples> {
+    stage.crowd.join(viewers, Duration::from_millis(10))?;
     sleep(SETTLED);
     let _before = stage.crowd.watched();
     let mut through = Samples::default();
@@ -117,11 +139,7 @@ fn through() -> Result<Table> {
         }
     }
     ensure!(through.len() > 200, "only {} pictures of 300 were seen", through.len());
-    let mut table = Table::new(format!("RTMP in to WebRTC out, {VIEWERS} viewers, ms"), &["p50", "p99"]);
-    let target = Target { column: 0, limit: THROUGH_P50_MS_MAX };
-    table.judge(format!("{} pictures", through.len()), &[through.median(), through.quantile(0.99)], target);
-    table.note("as the first viewer in this process sees it: with the loopback, and the wait for a core at both ends");
-    Ok(table)
+    Ok(through)
 }
 
 fn joins() -> Result<Table> {
@@ -189,9 +207,9 @@ fn fan_out(viewers: usize, options: &Options) -> Result<Table> {
         stage.publisher.pause(true);
         sleep(Duration::from_millis(500));
         let sent = floor::send(&groups, &addresses)?;
-        stage.publisher.pause(false);
         floor.push(micros(sent.cpu) / sent.packets as f64);
         late = late.max(sent.late);
+        stage.publisher.pause(false);
     }
     let mut table = Table::new(format!("{viewers} viewers at {mbits:.1} Mbit/s"), &["figure", "ratio"]);
     let ratio = server.median() / floor.median();

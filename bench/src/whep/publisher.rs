@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow};
 use harness::rtmp::{Rtmp, kind};
 
+use super::whip::Whip;
 use crate::measure::sleep_until;
-use crate::synthetic::{self, Messages, Track};
+use crate::synthetic::{self, Message, Messages, Track};
 
 const APP: &str = "live";
 const NAME: &str = "bench";
@@ -33,18 +34,38 @@ struct Shared {
 }
 
 impl Publisher {
+    /// By RTMP.
     pub(super) fn start(server: SocketAddr, key: &str) -> Result<Self> {
         let mut rtmp = Rtmp::publish(server, APP, &format!("{NAME}?key={key}"))?;
         rtmp.send(6, kind::VIDEO, 1, 0, &synthetic::video_config())?;
         rtmp.send(4, kind::AUDIO, 1, 0, &synthetic::audio_config())?;
+        Ok(Self::with(move |message, body| {
+            let stamp = message.time.as_millis() as u32;
+            match message.track {
+                Track::Audio => rtmp.send(4, kind::AUDIO, 1, stamp, &body),
+                Track::Video => rtmp.send(6, kind::VIDEO, 1, stamp, &body),
+            }
+        }))
+    }
+
+    /// By WHIP, pictures alone. `server`: where it answers HTTP.
+    pub(super) fn start_whip(server: SocketAddr, key: &str) -> Result<Self> {
+        let mut whip = Whip::publish(server, STREAM, key)?;
+        Ok(Self::with(move |message, body| match message.track {
+            Track::Audio => Ok(()),
+            Track::Video => whip.send(message, body),
+        }))
+    }
+
+    fn with(send: impl FnMut(&Message, Vec<u8>) -> Result<()> + Send + 'static) -> Self {
         let shared =
             Shared { pauses: AtomicBool::new(false), ends: AtomicBool::new(false), sent: Mutex::default() };
         let shared = Arc::new(shared);
         let thread = thread::spawn({
             let shared = shared.clone();
-            move || shared.publish(&mut rtmp)
+            move || shared.publish(send)
         });
-        Ok(Self { shared, thread: Some(thread) })
+        Self { shared, thread: Some(thread) }
     }
 
     /// Nothing is sent meanwhile; afterwards it goes on with a keyframe, where it would be by then.
@@ -77,7 +98,7 @@ impl Drop for Publisher {
 }
 
 impl Shared {
-    fn publish(&self, rtmp: &mut Rtmp) -> Result<()> {
+    fn publish(&self, mut send: impl FnMut(&Message, Vec<u8>) -> Result<()>) -> Result<()> {
         let (start, mut waits_for_key) = (Instant::now(), false);
         for message in Messages::new() {
             sleep_until(start + message.time);
@@ -89,21 +110,14 @@ impl Shared {
             if waits_for_key {
                 continue;
             }
-            let stamp = message.time.as_millis() as u32;
-            match message.track {
-                Track::Audio => rtmp.send(4, kind::AUDIO, 1, stamp, &message.body)?,
-                Track::Video => {
-                    let mut body = message.body.to_vec();
-                    if let Some(tail) = body.last_chunk_mut() {
-                        *tail = message.unit.to_be_bytes();
-                    }
-                    let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
-                    sent.retain(|(number, _)| number + REMEMBERED > message.unit);
-                    sent.push((message.unit, Instant::now()));
-                    drop(sent);
-                    rtmp.send(6, kind::VIDEO, 1, stamp, &body)?;
-                }
+            let mut body = message.body.to_vec();
+            if let (Track::Video, Some(tail)) = (message.track, body.last_chunk_mut()) {
+                *tail = message.unit.to_be_bytes();
+                let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+                sent.retain(|(number, _)| number + REMEMBERED > message.unit);
+                sent.push((message.unit, Instant::now()));
             }
+            send(&message, body)?;
         }
         Ok(())
     }
