@@ -131,11 +131,12 @@ impl Upstreams {
         upstream: &Upstream,
         asked: impl Future<Output = Result<T, UpstreamError>> + Send,
     ) -> Option<Result<T, UpstreamError>> {
-        if !self.has_other(id, upstream) {
-            return Some(asked.await);
-        }
-        let silent = || Err(UpstreamError::TimedOut { url: upstream.url().clone() });
-        let answer = timeout(ANSWER_MAX, asked).await.unwrap_or_else(|_| silent());
+        let silent = |_| Err(UpstreamError::TimedOut { url: upstream.url().clone() });
+        let answer = match self.has_other(id, upstream) {
+            true => timeout(ANSWER_MAX, asked).await.unwrap_or_else(silent),
+            // Its failure counts all the same: where all have failed, the next to be asked is not this one again.
+            false => asked.await,
+        };
         let failure = match &answer {
             Err(UpstreamError::Unreachable { .. }) => Failure::OfNode,
             // It may itself wait for who publishes it.
@@ -196,6 +197,87 @@ impl Upstreams {
         match &self.0 {
             Which::One(upstream) => vec![upstream.clone()],
             Which::Routed(dialer, route) => route.all().into_iter().map(|url| dialer.at(url)).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::Mutex;
+
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    use relay::{CLUSTER_NAME, Identity};
+
+    use super::*;
+
+    /// Of a node in a cluster of its own.
+    pub(in crate::pull) fn dialer() -> Dialer {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let authority = params.self_signed(&key).unwrap().pem();
+        let issuer = Issuer::new(params, key);
+        let key = KeyPair::generate().unwrap();
+        let names = ["edge1", CLUSTER_NAME].map(str::to_owned).to_vec();
+        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap().pem();
+        let key = key.serialize_pem();
+        let identity = Identity::from_pem(authority.as_bytes(), certificate.as_bytes(), key.as_bytes());
+        Dialer::new(&identity.unwrap(), 1)
+    }
+
+    /// Two nodes have everything. Those that have failed are asked last, the latest of them at the very end.
+    struct Two {
+        urls: [UpstreamUrl; 2],
+        failed: Mutex<Vec<UpstreamUrl>>,
+    }
+
+    #[async_trait]
+    impl Route for Two {
+        async fn of(&self, _: &StreamId) -> Result<Option<UpstreamUrl>, String> {
+            let failed = self.failed.lock().unwrap();
+            let since = |url: &&UpstreamUrl| failed.iter().position(|known| known == *url);
+            Ok(self.urls.iter().min_by_key(since).cloned())
+        }
+
+        async fn left(&self, _: &StreamId, _: &UpstreamUrl) {
+            pending::<()>().await;
+        }
+
+        fn has_other(&self, _: &StreamId, url: &UpstreamUrl) -> bool {
+            let failed = self.failed.lock().unwrap();
+            self.urls.iter().any(|other| other != url && !failed.contains(other))
+        }
+
+        fn failed(&self, _: Option<&StreamId>, url: &UpstreamUrl) {
+            let mut failed = self.failed.lock().unwrap();
+            failed.retain(|known| known != url);
+            failed.push(url.clone());
+        }
+
+        fn answered(&self, url: &UpstreamUrl) {
+            self.failed.lock().unwrap().retain(|known| known != url);
+        }
+
+        fn all(&self) -> Vec<UpstreamUrl> {
+            self.urls.to_vec()
+        }
+    }
+
+    /// One of them may only have been silent for a moment, and the other be gone for good.
+    #[tokio::test]
+    async fn where_all_have_failed_they_are_asked_in_turn() {
+        // Nobody listens at either.
+        let urls = ["https://127.0.0.1:1", "https://127.0.0.1:2"].map(|url| url.parse().unwrap());
+        let route = Two { urls: urls.clone(), failed: Mutex::default() };
+        let upstreams = Upstreams::routed(dialer(), Arc::new(route));
+        let [first, second] = urls;
+        for expected in [&second, &first, &second] {
+            let answer =
+                upstreams.get(&StreamId::new("live", "cam").unwrap(), "/state", &Hops::default()).await;
+            assert!(
+                matches!(&answer, Err(UpstreamError::Unreachable { url, .. }) if url == expected),
+                "{answer:?}"
+            );
         }
     }
 }

@@ -4,11 +4,10 @@ use bytes::Bytes;
 use media::codec::aac;
 use media::{Captions, CodecConfig};
 use proptest::prelude::*;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use relay::wire::{Init as WireInit, Live, Rendition};
-use relay::{CLUSTER_NAME, Dialer, Identity};
 
 use super::*;
+use crate::pull::upstreams::tests::dialer;
 
 const HASH: u64 = 0xC0FFEE;
 
@@ -18,17 +17,7 @@ fn id() -> StreamId {
 
 /// Nobody listens there, and nothing here asks.
 fn upstreams() -> Upstreams {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let key = KeyPair::generate().unwrap();
-    let authority = params.self_signed(&key).unwrap().pem();
-    let issuer = Issuer::new(params, key);
-    let key = KeyPair::generate().unwrap();
-    let names = ["edge1", CLUSTER_NAME].map(str::to_owned).to_vec();
-    let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap().pem();
-    let key = key.serialize_pem();
-    let identity = Identity::from_pem(authority.as_bytes(), certificate.as_bytes(), key.as_bytes()).unwrap();
-    Upstreams::one(Dialer::new(&identity, 1).at("https://127.0.0.1:1".parse().unwrap()))
+    Upstreams::one(dialer().at("https://127.0.0.1:1".parse().unwrap()))
 }
 
 fn mirror() -> (Mirror, Catalog) {
