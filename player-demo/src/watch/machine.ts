@@ -113,7 +113,8 @@ export function step(model: Model, event: Event): Step {
     case "reopen":
       // Nothing that is over, or on its way out, is begun again.
       if (model.phase !== "live" || !model.stream || !isOn(model.stream) || model.drained) return stay(model);
-      return start(model, model.stream);
+      // Failures of what was shown before say nothing of what was chosen now.
+      return start({ ...model, playbackFailures: 0 }, model.stream);
   }
 }
 

@@ -176,4 +176,7 @@ test("a choice that needs another playlist begins the programme again, unless it
   assert.equal(reopened.playback, "loading");
   assert.deepEqual(after(says("live"), playback("playing"), says("ended"), { type: "reopen" }).effects, []);
   assert.deepEqual(after(says("offline"), { type: "reopen" }).effects, []);
+  const failed = { type: "player-failed", detail: "" };
+  const chosen = after(says("live"), failed, { type: "retry" }, playback("playing"), { type: "reopen" });
+  assert.equal(chosen.model.playbackFailures, 0, "a choice is not given up for what failed before it");
 });
