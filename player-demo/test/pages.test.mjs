@@ -81,6 +81,8 @@ test("a browser that refuses sound plays muted and offers a tap for sound", asyn
 test("a browser that refuses to play at all is offered a tap to play", async () => {
   await publish("live/cam");
   const page = await visit("/watch/live/cam", {
+    clock: true,
+    untouched: true,
     init: () => {
       const play = HTMLMediaElement.prototype.play;
       HTMLMediaElement.prototype.play = function () {
@@ -90,6 +92,9 @@ test("a browser that refuses to play at all is offered a tap to play", async () 
   });
   await inPlayback(page, "blocked");
   await inspect(page, "watch-tap-to-play");
+  // Whoever was away for a minute has missed nothing.
+  await page.clock.fastForward(60_000);
+  assert.equal(await page.getAttribute("html", "data-state"), "live");
   await page.getByRole("button", { name: "Tap to play" }).click();
   await inPlayback(page, "playing");
 });

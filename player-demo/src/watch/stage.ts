@@ -165,7 +165,6 @@ function open(playlist: string): void {
     onFlow,
     onEnded: () => send({ type: "media-ended" }),
   });
-  watchForStall();
   video.requestVideoFrameCallback?.(() => (firstPicture = (performance.now() - openedAt) / 1000));
   void play();
 }
@@ -180,7 +179,6 @@ function close(): void {
 /** Not for a viewer who has paused: whatever plays now waits as well. */
 function onTurned(): void {
   if (!wantsLive) return;
-  watchForStall();
   send({ type: "playback", playback: "loading" });
   void play();
 }
@@ -193,6 +191,7 @@ function onFailure(detail: string): void {
 
 /** With sound if the browser lets us, else muted, else by the viewer's tap. */
 async function play(): Promise<void> {
+  watchForStall();
   for (const muted of [video.muted, true]) {
     video.muted = muted;
     try {
@@ -205,6 +204,8 @@ async function play(): Promise<void> {
     }
   }
   video.muted = mutedByViewer;
+  // Until the tap nothing is wrong, however long it takes.
+  clearTimeout(stalledTimer);
   send({ type: "playback", playback: "blocked" });
 }
 
