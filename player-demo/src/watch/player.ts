@@ -20,6 +20,8 @@ export interface PlayerEvents {
   onNoAnswer(): void;
   /** The browser has no decoder for this stream. */
   onUnsupported(): void;
+  /** What was chosen, and had to be made first, is there, and is turned to. */
+  onMade(): void;
 }
 
 export interface Player {
@@ -220,8 +222,10 @@ class HlsPlayer implements Player {
     const asking = new AbortController();
     this.asking = asking;
     const address = this.hls.levels[level]?.uri ?? "";
-    await warm((query) => textAt(address + query, asking.signal), asking.signal);
-    if (this.asking === asking) this.asking = null;
+    const isMade = await warm((query) => textAt(address + query, asking.signal), asking.signal);
+    if (this.asking !== asking) return;
+    this.asking = null;
+    if (isMade) this.events.onMade();
   }
 
   /**

@@ -161,6 +161,8 @@ function open(playlist: string): void {
     onFailure: (detail) => queueMicrotask(() => onFailure(detail)),
     onNoAnswer: () => poller.now(),
     onUnsupported: () => queueMicrotask(() => send({ type: "unsupported", codecs: codecsLacking(model.stream) })),
+    // The way to it takes seconds of its own.
+    onMade: () => patience.reset(),
     onTurned,
     onFlow,
     onEnded: () => send({ type: "media-ended" }),
