@@ -31,7 +31,7 @@ const frameOf = async (page) => (await page.waitForSelector("iframe")).contentFr
 
 test("the player runs in a frame of another site without storage, muted until it is tapped", async () => {
   await publish("live/cam");
-  const page = await visit(framing("/embed/live/cam"), { init: noStorage });
+  const page = await visit(framing("/embed/live/cam"), { init: noStorage, untouched: true });
   const frame = await frameOf(page);
   await inPlayback(frame, "playing");
   const box = await frame.evaluate(() => {

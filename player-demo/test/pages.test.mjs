@@ -67,7 +67,7 @@ test("a page that waits goes from offline to live to ended and to the next sessi
 
 test("a browser that refuses sound plays muted and offers a tap for sound", async () => {
   await publish("live/cam");
-  const page = await visit("/watch/live/cam");
+  const page = await visit("/watch/live/cam", { untouched: true });
   await inPlayback(page, "playing");
   const button = page.getByRole("button", { name: "Tap for sound" });
   await button.waitFor();
@@ -108,7 +108,7 @@ test("a stream without a picture says so, and plays", async () => {
 
 test("the keyboard does everything the buttons do", async () => {
   await publish("live/cam");
-  const page = await visit("/watch/live/cam");
+  const page = await visit("/watch/live/cam", { untouched: true });
   await inPlayback(page, "playing");
   await page.keyboard.press("m");
   await page.waitForFunction(() => !window.tidecast.video.muted);

@@ -38,8 +38,12 @@ afterEach(async () => {
   assert.deepEqual(problems, []);
 });
 
-/** Opens a page that records what a visitor must never meet: script errors, blocked resources, things that jump. */
-export async function visit(path, { init, clock, nodes } = {}) {
+/**
+ * Opens a page that records what a visitor must never meet: script errors, blocked resources, things that jump. `untouched`: a
+ * page that plays is left alone until it has begun to. A look into it from here counts as an act of the visitor, after which
+ * Chromium refuses no sound.
+ */
+export async function visit(path, { init, clock, nodes, untouched } = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 800 } });
   const page = await context.newPage();
   page.problems = [];
@@ -57,7 +61,9 @@ export async function visit(path, { init, clock, nodes } = {}) {
   });
   if (init) await page.addInitScript(init);
   if (nodes) await page.route("**/nodes", (route) => route.fulfill({ json: nodes }));
-  await page.goto(path.startsWith("http") ? path : mock.origin + path);
+  const begun = untouched ? page.waitForRequest(/\.m3u8/) : null;
+  await page.goto(path.startsWith("/") ? mock.origin + path : path);
+  await begun;
   return page;
 }
 
