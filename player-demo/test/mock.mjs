@@ -135,14 +135,18 @@ function stateBody(streams, path) {
   return JSON.stringify({ streams: shown, rtmp_port: 2935 });
 }
 
-/** One ffmpeg; each fragment of its outputs is a part. One track with sound and picture together, or with `ladder` one of each. */
+/**
+ * One ffmpeg; each fragment of its outputs is a part. One track with sound and picture together, or with `ladder` one of each.
+ * With `seconds` it is a recording of that length, made as fast as can be, and over when ffmpeg has exited.
+ */
 class Channel {
-  constructor({ part = 0.5, size = "640x360", clip = null, ladder = null } = {}) {
+  constructor({ part = 0.5, size = "640x360", clip = null, ladder = null, seconds = null } = {}) {
     this.part = part;
     this.ladder = ladder;
+    const pace = seconds === null ? ["-re"] : ["-t", `${seconds}`];
     const input = clip
-      ? ["-re", "-stream_loop", "-1", "-i", clip]
-      : ["-re", "-f", "lavfi", "-i", `testsrc2=size=${size}:rate=${FPS}`, "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000"];
+      ? [...pace, "-stream_loop", "-1", "-i", clip]
+      : [...pace, "-f", "lavfi", "-i", `testsrc2=size=${size}:rate=${FPS}`, ...pace, "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000"];
     const video = (to) => [
       "-map", "0:v", "-vf", `scale=${to.replace("x", ":")},fps=${FPS}`, "-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency",
       "-profile:v", "baseline", "-pix_fmt", "yuv420p", "-g", `${GOP_SECONDS * FPS}`, "-sc_threshold", "0",
@@ -154,7 +158,9 @@ class Channel {
     const outputs = ladder
       ? [...ladder.map((to) => [`v${heightOf(to)}`, video(to)]), ["a", audio]]
       : [["v", [...video(size), ...audio]]];
-    this.tracks = new Map(outputs.map(([name]) => [name, new Track(part)]));
+    this.tracks = new Map(outputs.map(([name]) => [name, new Track(this, part)]));
+    /** When the first picture or sound was made, in Unix milliseconds: one clock for all tracks, whichever is cut first. */
+    this.began = null;
     /** Names of tracks that the server does not have any more. */
     this.gone = new Set();
     this.ready = Promise.all([...this.tracks.values()].map(({ ready }) => ready));

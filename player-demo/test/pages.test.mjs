@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { liveStream } from "./mock.mjs";
-import { SHOTS, assertStill, framesAfter, inPlayback, inState, inspect, mock, publish, stats, visit } from "./visitor.mjs";
+import { SHOTS, assertStill, framesAfter, inPlayback, inState, inspect, mock, publish, stats, visit, visitRecording } from "./visitor.mjs";
 
 test("an empty server tells how to go live, and lists a stream as soon as there is one", async () => {
   const page = await visit("/");
@@ -150,9 +150,7 @@ test("Tab goes from the links of the page through every control of the player", 
 });
 
 test("the browser's own HLS plays when it is asked for", async () => {
-  await publish("live/cam");
-  const page = await visit("/watch/live/cam?player=native");
-  await inPlayback(page, "playing");
+  const page = await visitRecording("/watch/live/cam?player=native");
   await framesAfter(page, 30);
   const { player } = await stats(page);
   assert.equal(player, "native");

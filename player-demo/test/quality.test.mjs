@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { SHOTS, framesAfter, inPlayback, inspect, mock, publish, stats, visit } from "./visitor.mjs";
+import { SHOTS, framesAfter, inPlayback, inspect, mock, publish, stats, visit, visitRecording } from "./visitor.mjs";
 
 const LADDER = { ladder: ["640x360", "320x180"] };
 
@@ -219,9 +219,7 @@ test("with Auto nobody is told of a rendition that is gone", async () => {
 });
 
 test("the browser's own player is opened anew with a filter", async () => {
-  const { page } = await watching("/watch/live/cam?player=native");
-  // Chromium's own player cannot parse every live playlist of less than three segments.
-  await page.waitForFunction(() => window.tidecast.video.currentTime > 5);
+  const page = await visitRecording("/watch/live/cam?player=native", LADDER);
   const asked = [];
   page.on("request", (request) => asked.push(request.url().slice(mock.origin.length)));
   await choose(page, /^180p/);

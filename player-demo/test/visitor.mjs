@@ -79,6 +79,19 @@ export const inPlayback = (page, playback) => page.waitForSelector(`html[data-pl
 export const stats = (page) => page.evaluate(() => window.tidecast.stats());
 export const framesAfter = (page, frames) => page.waitForFunction((n) => window.tidecast.stats().frames > n, frames, { timeout: 20_000 });
 
+/**
+ * For Chromium's own player, which takes the start of a live stream for the end of a pause: if it has loaded the last three
+ * segments before it plays, it asks for newer ones, and gives up if there are none yet (hls_rendition_impl.cc,
+ * ManifestUpdateForLiveResume).
+ */
+export async function visitRecording(path, options) {
+  const recording = await publish("live/cam", {}, { ...options, seconds: 16 });
+  await recording.exited;
+  const page = await visit(path);
+  await inPlayback(page, "playing");
+  return page;
+}
+
 /** Looks at the page as it is, wide and narrow: a picture for people, axe for the rest. */
 export async function inspect(page, name) {
   for (const width of WIDTHS) {
