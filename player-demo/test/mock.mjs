@@ -183,6 +183,16 @@ class Channel {
     this.end();
   }
 
+  /**
+   * The publisher leaves with the next segment that no track has begun. Resolves with the first part of the one that is there
+   * after `segments`.
+   */
+  async interrupt(segments) {
+    const tracks = [...this.tracks.values()];
+    const from = Math.max(...tracks.map((track) => Math.ceil(track.parts.length / track.partsPerSegment)));
+    await Promise.all(tracks.map((track) => track.interrupt(from, from + segments)));
+  }
+
   async serve(path, query, reply) {
     const playlist = (text) => reply(200, "application/vnd.apple.mpegurl", text);
     if (path === "index.m3u8") return playlist(this.multivariant(query));
@@ -221,7 +231,8 @@ function heightOf(size) {
 }
 
 class Track {
-  constructor(part) {
+  constructor(channel, part) {
+    this.channel = channel;
     this.part = part;
     this.partsPerSegment = Math.round(GOP_SECONDS / part);
     this.parts = [];
@@ -253,7 +264,7 @@ class Track {
   }
 
   addPart(bytes) {
-    this.clock ??= Date.now() - this.part * 1000;
+    this.channel.began ??= Date.now() - this.part * 1000;
     const { from, to } = this.away;
     const lost = this.losing || (this.parts.length >= from && this.parts.length < to);
     this.parts.push(lost ? null : bytes);
@@ -266,11 +277,10 @@ class Track {
     this.wake();
   }
 
-  /** The publisher leaves with the next segment. Resolves with the first part of the one that is there after `segments`. */
-  async interrupt(segments) {
-    const from = Math.ceil(this.parts.length / this.partsPerSegment);
-    this.away = { from: from * this.partsPerSegment, to: (from + segments) * this.partsPerSegment };
-    await this.reached(from + segments, 0);
+  /** Segments `from` to before `to` are gaps. Resolves with the first part behind them. */
+  async interrupt(from, to) {
+    this.away = { from: from * this.partsPerSegment, to: to * this.partsPerSegment };
+    await this.reached(to, 0);
   }
 
   wake() {
@@ -313,7 +323,7 @@ class Track {
     ];
     for (let msn = first; msn < segments; msn += 1) {
       if (msn > 0 && msn * partsPerSegment === this.away.to) lines.push("#EXT-X-DISCONTINUITY");
-      lines.push(`#EXT-X-PROGRAM-DATE-TIME:${new Date(this.clock + msn * GOP_SECONDS * 1000).toISOString()}`);
+      lines.push(`#EXT-X-PROGRAM-DATE-TIME:${new Date(this.channel.began + msn * GOP_SECONDS * 1000).toISOString()}`);
       const here = Math.min(partsPerSegment, parts.length - msn * partsPerSegment);
       for (let i = 0; i < here; i += 1) {
         const gap = parts[msn * partsPerSegment + i] === null ? ",GAP=YES" : "";

@@ -189,10 +189,10 @@ test("who comes right after an interruption does not wait for the rest of the fi
   const channel = await publish("live/cam", interrupted, { ladder: ["640x360"] });
   const page = await visit("/watch/live/cam");
   await inState(page, "interrupted");
-  await Promise.all([...channel.tracks.values()].map((track) => track.interrupt(2)));
+  await channel.interrupt(2);
   mock.set("live/cam", liveStream());
   await page.evaluate(() => window.dispatchEvent(new Event("online")));
-  await page.waitForFunction(() => window.tidecast?.stats().frames > 30, null, { timeout: 8000 });
+  await framesAfter(page, 30);
 });
 
 test("a hidden tab does not poll, and catches up when it is shown", async () => {
