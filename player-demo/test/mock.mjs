@@ -18,7 +18,7 @@ export async function startMock({ port = 0 } = {}) {
   const policy = (await readFile(join(ROOT, "csp.txt"), "utf8")).trim();
   const streams = new Map();
   const channels = new Map();
-  const mock = { broken: false, stateRequests: 0, reportRequests: [], reports: new Map(), gate: null };
+  const mock = { broken: false, reportRequests: [], reports: new Map(), gate: null };
 
   const server = createServer(async (request, response) => {
     const url = new URL(request.url, "http://mock");
@@ -28,7 +28,6 @@ export async function startMock({ port = 0 } = {}) {
     };
     if (mock.broken) return void request.socket.destroy();
     if (url.pathname.startsWith("/state")) {
-      mock.stateRequests += 1;
       const body = stateBody(streams, url.pathname);
       const etag = `"${createHash("sha256").update(body).digest("hex").slice(0, 16)}"`;
       if (request.headers["if-none-match"] === etag) return reply(304, "application/json", "", { ETag: etag });

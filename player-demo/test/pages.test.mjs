@@ -43,9 +43,10 @@ test("a page that waits goes from offline to live to ended and to the next sessi
   const playing = await stats(page);
   assert.equal(playing.player, "hls.js");
   assert.ok(playing.lowLatency, "parts are loaded and the playlist is held");
-  assert.ok(playing.latency < 3, `latency ${playing.latency}`);
   assert.equal(playing.width, 640);
   assert.ok(playing.bitrate !== 2_640_000, "the bitrate is measured, not copied");
+  // Who begins late because the machine is busy catches up.
+  await page.waitForFunction(() => window.tidecast.stats().latency < 3);
   await assertStill(page);
   await page.keyboard.press("s");
   await page.waitForSelector("#stats:not([hidden])");
@@ -161,7 +162,8 @@ test("a stream that cannot be played says so and recovers by itself", async () =
   mock.set("live/broken", liveStream());
   const page = await visit("/watch/live/broken");
   await inState(page, "error");
-  assert.match(await page.textContent("#notice-text"), /HTTP 404/);
+  // In between it tries again.
+  await page.locator("#notice-text", { hasText: "HTTP 404" }).waitFor();
   await page.waitForFunction(() => /Trying again/.test(document.querySelector("#notice-next").textContent));
   await inspect(page, "watch-error");
   await mock.publish("live/broken");
@@ -178,8 +180,9 @@ test("a server that goes away is told, and the page goes on when it is back", as
   await inState(home, "error");
   await inspect(watch, "watch-unreachable");
   await inspect(home, "home-unreachable");
-  mock.broken = false;
+  // While the server is still away: a page that is back by itself has no such button any more.
   await watch.getByRole("button", { name: "Try again now" }).click();
+  mock.broken = false;
   await inState(watch, "offline");
   await inState(home, "empty");
 });
@@ -198,15 +201,18 @@ test("who comes right after an interruption does not wait for the rest of the fi
 test("a hidden tab does not poll, and catches up when it is shown", async () => {
   const page = await visit("/watch/live/cam", { clock: true });
   await inState(page, "offline");
+  let asked = 0;
+  page.on("request", (request) => (asked += Number(request.url().includes("/state/"))));
   const hide = (hidden) =>
     page.evaluate((value) => {
       Object.defineProperty(document, "hidden", { value, configurable: true });
       document.dispatchEvent(new Event("visibilitychange"));
     }, hidden);
   await hide(true);
-  const before = mock.stateRequests;
+  // As the page counts them: one that was asked before may still be on its way to the server.
+  const before = asked;
   await page.clock.runFor(60_000);
-  assert.equal(mock.stateRequests, before);
+  assert.equal(asked, before);
   mock.set("live/cam", { state: "starting" });
   await hide(false);
   await inState(page, "starting");
