@@ -98,11 +98,14 @@ async function live() {
   await turnOn(other.page);
   await other.page.getByRole("button", { name: "Go live" }).click();
   await other.page.locator("#air-fault", { hasText: "Somebody else is live under this name." }).waitFor({ timeout: STEP_TIMEOUT });
-  tell("taken", await inspect(other.page, "studio-taken"));
+  const looked = await inspect(other.page, "studio-taken");
   await other.page.context().close();
 
+  // From before the server ends: it may be back within a second.
   const sessions = studio.posts();
-  await page.waitForFunction(() => document.documentElement.dataset.phase === "waiting", null, { timeout: STEP_TIMEOUT, polling: 50 });
+  const waits = page.waitForFunction(() => document.documentElement.dataset.phase === "waiting", null, { timeout: STEP_TIMEOUT, polling: 50 });
+  tell("taken", looked);
+  await waits;
   await page.screenshot({ path: `${folder}/studio-reconnecting.png`, fullPage: true });
   await inPhase(page, "live");
   await framesGoOn(viewer.page);
