@@ -247,8 +247,9 @@ fn the_studio_says_in_words_why_it_cannot_go_live() -> Result<()> {
         let said: Said = browser.wait_for(event, STEP_MAX)?;
         ensure!(said.axe.is_empty(), "{event}: {:?}", said.axe);
         ensure!(said.words.starts_with(begin), "{event}: {}", said.words);
-        // The name is free at once, and does not wait for a session that never was.
-        ensure!(event != "no_udp" || said.deleted == 200, "ending the session: {}", said.deleted);
+        // The name is free at once, and does not wait for a session that never was. Where the page is slow the server, which waits
+        // for a second more, has given it up first.
+        ensure!(event != "no_udp" || [200, 404].contains(&said.deleted), "its end: {}", said.deleted);
     }
     server.stop()
 }
