@@ -51,6 +51,9 @@ struct Returned {
 }
 
 #[derive(Deserialize)]
+struct Playing {}
+
+#[derive(Deserialize)]
 struct Ended {}
 
 /// For who reads the log: nothing here is promised on a busy machine.
@@ -83,14 +86,18 @@ fn an_rtmp_stream_is_watched_by_webrtc() -> Result<()> {
     let screenshot = output_dir()?.join("whep.png");
     let (origin, screenshot) = (server.page_url(""), screenshot.to_string_lossy().into_owned());
     let browser = Browser::run("whep.mjs", &[&origin, "live/cam", "6", &screenshot, "v180"])?;
+    // Six seconds before it asks for another rendition.
+    let Playing {} = browser.wait_for("playing", STEP_MAX)?;
+    ensure!(server.metric("whep_viewers")? == 1.0);
+    poll::until("the publisher's own to be sent", STEP_MAX, || {
+        Ok((server.metric("whep_rendition_viewers{rendition=\"v\"}")? == 1.0).then_some(()))
+    })?;
     let seen: Seen = browser.wait_for("watched", STEP_MAX)?;
     looks_right(&seen, 640, 30.0)?;
-    ensure!(server.metric("whep_viewers")? == 1.0);
     let state: serde_json::Value =
         serde_json::from_slice(&server.viewer_http().get_ok("/state/live/cam")?.body)?;
     // Who asked for the ladder is taken for a viewer or more.
     ensure!(state["viewers"].as_u64() >= Some(1), "{state}");
-    ensure!(server.metric("whep_rendition_viewers{rendition=\"v\"}")? == 1.0);
     let pinned: Pinned = browser.wait_for("pinned", STEP_MAX)?;
     ensure!(server.metric("whep_rendition_viewers{rendition=\"v180\"}")? == 1.0);
     let Pinned { status, width, switched_ms, freezes, lost } = pinned;
