@@ -148,6 +148,7 @@ test("Tab goes from the links of the page through every control of the player", 
   for (const control of ["a", "media-play-button", "media-mute-button", "stats-button", "help-button"]) {
     assert.ok(visited.has(control), `${control} is not among ${[...visited]}`);
   }
+  assert.ok(!visited.has("media-captions-button"), "there are no captions to switch on");
 });
 
 test("the browser's own HLS plays when it is asked for", async () => {

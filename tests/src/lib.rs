@@ -5,6 +5,7 @@
 //!   [`nats`]        the servers by which nodes find each other, and [`line`], a way to them that can be cut
 //!   [`peer`]        who knocks at the relay of a node
 //!   [`publisher`]   ffmpeg, as a broadcaster runs it
+//!   [`captions`]    those of television, in a clip to publish
 //!   [`rtmp`]        a publisher that is as rude as it is told to be, and [`crowd`], many strangers
 //!   [`viewer`]      follows a stream by blocking reloads, as a player does, and keeps every playlist and byte
 //!   [`strict`]      an independent reader of playlists that forgives nothing
@@ -19,6 +20,7 @@
 
 pub mod aiortc;
 pub mod browser;
+pub mod captions;
 pub mod chaos;
 pub mod cluster;
 pub mod crowd;

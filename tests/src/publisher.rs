@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use rustix::process::Signal;
 
+use crate::captions::captioned;
 use crate::media::{clip, recent_ffmpeg, root};
 use crate::poll;
 use crate::process::Process;
@@ -30,6 +31,14 @@ impl Publisher {
     /// If the clip cannot be made or ffmpeg not be started.
     pub fn of_clip(name: &str, url: &str) -> Result<Self> {
         Self::ffmpeg(&["-re", "-stream_loop", "-1"], name, url)
+    }
+
+    /// The same with captions.
+    ///
+    /// # Errors
+    /// As [`Publisher::of_clip`].
+    pub fn of_captioned(name: &str, url: &str) -> Result<Self> {
+        Self::of_path(Path::new("ffmpeg"), &["-re", "-stream_loop", "-1"], &captioned(name)?, &[], url)
     }
 
     /// Publishes a clip once, as fast as the server takes it: what people do who forget `-re`.
@@ -113,9 +122,13 @@ impl Publisher {
     }
 
     fn start(ffmpeg: &Path, input: &[&str], name: &str, output: &[&str], url: &str) -> Result<Self> {
+        Self::of_path(ffmpeg, input, &clip(name)?, output, url)
+    }
+
+    fn of_path(ffmpeg: &Path, input: &[&str], clip: &Path, output: &[&str], url: &str) -> Result<Self> {
         let mut command = Command::new(ffmpeg);
         command.args(["-nostdin", "-hide_banner", "-loglevel", "info", "-nostats"]).args(input).arg("-i");
-        command.arg(clip(name)?).args(["-c", "copy"]).args(output);
+        command.arg(clip).args(["-c", "copy"]).args(output);
         command.args(["-flush_packets", "1", "-f", "flv", url]);
         Ok(Self { process: Process::spawn("ffmpeg", &mut command)? })
     }

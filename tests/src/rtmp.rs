@@ -4,12 +4,14 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::io::Errno;
 
 use crate::crowd;
+use crate::media::clip;
 
 /// The message types of §7.1 that a publisher sends.
 pub mod kind {
@@ -222,11 +224,23 @@ pub struct Tag {
     pub body: Vec<u8>,
 }
 
+/// The tags of a clip that FLV has a place for.
+///
+/// # Errors
+/// If there is no such clip.
+pub fn clip_tags(name: &str) -> Result<Vec<Tag>> {
+    let mut command = Command::new("ffmpeg");
+    command.args(["-nostdin", "-loglevel", "error", "-i"]).arg(clip(name)?);
+    let output = command.args(["-c", "copy", "-f", "flv", "-"]).output().context("ffmpeg")?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    tags(&output.stdout)
+}
+
 /// The audio and video tags of an FLV file (Adobe Flash Video File Format 10.1, annex E).
 ///
 /// # Errors
 /// If it is none.
-pub fn tags(mut flv: &[u8]) -> Result<Vec<Tag>> {
+fn tags(mut flv: &[u8]) -> Result<Vec<Tag>> {
     let mut take = |bytes: usize| -> Result<&[u8]> {
         let (taken, rest) = flv.split_at_checked(bytes).context("the file ends in the middle of a tag")?;
         flv = rest;

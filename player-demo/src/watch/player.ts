@@ -4,6 +4,7 @@ import Hls, { type ErrorData, ErrorDetails, ErrorTypes, Events, type FragLoadedD
 import workerAddress from "hls.js/dist/hls.worker.js";
 import type { Stream } from "../api.ts";
 import { codecName } from "../format.ts";
+import { CAPTIONS_NAMES, LiveCaptions } from "./captions.ts";
 import { textAt, warm } from "./cold.ts";
 import type { Link } from "./link.ts";
 import { nextMove } from "./live-edge.ts";
@@ -140,6 +141,8 @@ class HlsPlayer implements Player {
       preserveManualLevelOnError: true,
       errorPenaltyExpireMs: AVOIDED_FOR,
       workerPath: workerAddress,
+      timelineController: LiveCaptions,
+      ...CAPTIONS_NAMES,
       // Live only: what is behind the picture is of no use, and what is ahead cannot be much.
       backBufferLength: 10,
       maxBufferLength: 10,

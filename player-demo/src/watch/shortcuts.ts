@@ -1,6 +1,6 @@
 // The keyboard, in one table: what the keys do and what the help says are the same lines.
 
-export type Command = "play" | "mute" | "louder" | "quieter" | "fullscreen" | "pip" | "live" | "quality" | "stats" | "help";
+export type Command = "play" | "mute" | "louder" | "quieter" | "fullscreen" | "pip" | "live" | "quality" | "captions" | "stats" | "help";
 
 export const SHORTCUTS: { command: Command; keys: string[]; shown: string[]; label: string }[] = [
   { command: "play", keys: ["k", " "], shown: ["K", "Space"], label: "Play or pause" },
@@ -9,6 +9,7 @@ export const SHORTCUTS: { command: Command; keys: string[]; shown: string[]; lab
   { command: "quieter", keys: ["arrowdown"], shown: ["↓"], label: "Quieter (in the player)" },
   { command: "live", keys: ["l"], shown: ["L"], label: "Go to live" },
   { command: "quality", keys: ["q"], shown: ["Q"], label: "Quality" },
+  { command: "captions", keys: ["c"], shown: ["C"], label: "Captions on or off" },
   { command: "fullscreen", keys: ["f"], shown: ["F"], label: "Full screen" },
   { command: "pip", keys: ["p"], shown: ["P"], label: "Picture in picture" },
   { command: "stats", keys: ["s"], shown: ["S"], label: "Statistics" },

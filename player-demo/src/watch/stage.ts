@@ -1,6 +1,7 @@
 // The stage: the player and the words in its place, on the watch page and, alone, on other people's pages. Performs what
 // the machine decides. There is one on a page.
 
+import "media-chrome/media-captions-button";
 import "media-chrome/media-control-bar";
 import "media-chrome/media-controller";
 import "media-chrome/media-fullscreen-button";
@@ -288,6 +289,20 @@ controller.addEventListener("mediamuterequest", () => (mutedByViewer = true), { 
 controller.addEventListener("mediaunmuterequest", () => (mutedByViewer = false), { capture: true });
 // media-chrome reads this property to tell live from behind.
 Object.defineProperty(video, "liveEdgeStart", { get: () => (isAtLiveEdge() ? 0 : Number.POSITIVE_INFINITY) });
+
+// Captions: who switched them on wants them with the next stream, too, which has them a moment after its picture.
+
+const CAPTIONS_KEPT = "tidecast-captions";
+
+function captionsShow(): boolean {
+  return [...video.textTracks].some(({ mode }) => mode === "showing");
+}
+
+video.textTracks.addEventListener("addtrack", ({ track }) => {
+  if (track && kept.get(CAPTIONS_KEPT) !== null && !captionsShow()) track.mode = "showing";
+});
+// The controller has done it by now.
+controller.addEventListener("mediatogglesubtitlesrequest", () => kept.set(CAPTIONS_KEPT, captionsShow() ? "on" : null));
 
 function secondsBehind(): number {
   const latency = player?.edgeLatency() ?? null;

@@ -112,6 +112,7 @@ const COMMANDS: Record<Command, () => void> = {
   pip: () => request(document.pictureInPictureElement ? "mediaexitpiprequest" : "mediaenterpiprequest"),
   live: goLive,
   quality: toggleQuality,
+  captions: () => request("mediatogglesubtitlesrequest"),
   stats: toggleStats,
   help: () => byId("help", HTMLDialogElement).showModal(),
 };

@@ -2,14 +2,12 @@
 
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use harness::crowd::stranger;
-use harness::media::clip;
 use harness::poll;
-use harness::rtmp::{self, Rtmp, Tag, kind};
+use harness::rtmp::{self, Rtmp, Tag, clip_tags, kind};
 use harness::server::{PUBLISH_KEY, Profile, Tidecast};
 
 use crate::scene::Scene;
@@ -126,15 +124,6 @@ fn threat_3_nested_and_counted_values_are_refused() -> Result<()> {
     let rise = scene.server.resident_bytes()?.saturating_sub(before);
     ensure!(rise <= 32 * MIB, "{} MiB", rise / MIB);
     Ok(())
-}
-
-/// The tags of the first seconds of a clip.
-pub(crate) fn clip_tags(name: &str) -> Result<Vec<Tag>> {
-    let mut command = Command::new("ffmpeg");
-    command.args(["-nostdin", "-loglevel", "error", "-i"]).arg(clip(name)?);
-    let output = command.args(["-c", "copy", "-f", "flv", "-"]).output().context("ffmpeg")?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    rtmp::tags(&output.stdout)
 }
 
 /// Codec configurations that a parser could divide by, index with, or allocate from.

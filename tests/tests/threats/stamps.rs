@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use harness::http::Http;
 use harness::poll;
-use harness::rtmp::{Rtmp, Tag, kind};
+use harness::rtmp::{Rtmp, Tag, clip_tags, kind};
 use harness::server::{PUBLISH_KEY, Profile, Tidecast};
 use harness::strict::MediaPlaylist;
 
-use crate::parsers::clip_tags;
 use crate::scene::video_playlist;
 
 /// What becomes of a tag's stamp, and of its body.
