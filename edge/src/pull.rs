@@ -44,6 +44,7 @@ use self::log::LogCopy;
 use self::mirror::Mirror;
 use self::pulls::{Phase, Pulls};
 use self::states::States;
+use self::upstreams::Source;
 use crate::audience::Audience;
 
 pub use self::others::Others;
@@ -186,14 +187,13 @@ impl Puller {
     pub async fn join(&self, id: &StreamId, hops: Hops) -> Result<Watching, JoinError> {
         let shared = &self.shared;
         let begin = |watching: &Watching| {
-            let bodies = shared.metrics.bodies.clone();
-            let (catalog, upstreams) = (shared.catalog.clone(), shared.upstreams.clone());
-            let mirror = Mirror::new(id.clone(), catalog, upstreams, shared.purpose, bodies);
             let pull = watching.pull().clone();
+            let (source, bodies) = (pull.source.clone(), shared.metrics.bodies.clone());
+            let mirror = Mirror::new(source.clone(), shared.catalog.clone(), shared.purpose, bodies);
             let follow = task::run(shared.clone(), |shared| &shared.parts, pull, mirror, hops.clone());
             let wants = match shared.purpose {
                 Purpose::Viewers => Either::Left(pending()),
-                Purpose::Nodes => Either::Right(wants::forward_parts(shared.clone(), id.clone(), hops)),
+                Purpose::Nodes => Either::Right(wants::forward_parts(shared.clone(), source, hops)),
             };
             shared.tasks.spawn(async move {
                 tokio::select! {
@@ -214,8 +214,8 @@ impl Puller {
         let begin = |watching: &Watching| {
             let copy = LogCopy::new(id.clone(), shared.streams.clone(), shared.metrics.units.clone());
             let pull = watching.pull().clone();
-            let follow = task::run(shared.clone(), |shared| &shared.logs, pull, copy, hops.clone());
-            let wants = wants::forward(shared.clone(), id.clone(), hops);
+            let wants = wants::forward(shared.clone(), pull.source.clone(), hops.clone());
+            let follow = task::run(shared.clone(), |shared| &shared.logs, pull, copy, hops);
             shared.tasks.spawn(async move {
                 tokio::select! {
                     () = follow => {}
@@ -257,7 +257,8 @@ impl Puller {
 
     /// The state of a stream or of all, as the upstream tells it, with the viewers of this edge. `None` if nobody knows.
     pub(crate) async fn state(&self, id: Option<&StreamId>, hops: Hops) -> Option<serde_json::Value> {
-        let mut state = self.shared.states.get(id, hops).await?;
+        let source = id.map(|id| self.shared.source(id));
+        let mut state = self.shared.states.get(source.as_ref(), hops).await?;
         states::localize(&mut state, &self.shared.catalog, &self.shared.audience);
         Some(state)
     }
@@ -277,6 +278,12 @@ impl Puller {
 }
 
 impl Shared {
+    /// Where `id` is read, if anybody watches it here.
+    fn source(&self, id: &StreamId) -> Source {
+        let read = [&self.parts, &self.logs].into_iter().find_map(|pulls| pulls.source(id));
+        read.unwrap_or_else(|| Source::new(self.upstreams.clone(), id.clone()))
+    }
+
     /// The pull of `id`, begun if there is none.
     fn watch(
         &self,
@@ -298,7 +305,8 @@ impl Shared {
         if self.drain.is_cancelled() {
             return Err(JoinError::Unreachable);
         }
-        let (watching, is_new) = pulls.find_or_open(id, may_open).ok_or(JoinError::Unreachable)?;
+        let (watching, is_new) =
+            pulls.find_or_open(id, &self.upstreams, may_open).ok_or(JoinError::Unreachable)?;
         if is_new {
             self.metrics.pulls.inc();
             begin(&watching);

@@ -155,13 +155,13 @@ impl edge::Route for FleetRoute {
         }
     }
 
-    fn has_other(&self, id: &StreamId, url: &UpstreamUrl) -> bool {
-        match self.heard_sources(id) {
-            Some(Sources::Origins(origins)) => {
-                origins.iter().any(|(origin, _)| origin != url && !self.has_failed(id, origin))
+    fn other(&self, id: &StreamId, url: &UpstreamUrl) -> Option<UpstreamUrl> {
+        match self.heard_sources(id)? {
+            Sources::Origins(origins) => {
+                let mut origins = origins.into_iter().map(|(origin, _)| origin);
+                origins.find(|origin| origin != url && !self.has_failed(id, origin))
             }
-            Some(Sources::Holder(holder)) => holder != *url,
-            None => false,
+            Sources::Holder(holder) => (holder != *url).then_some(holder),
         }
     }
 
@@ -306,15 +306,15 @@ mod tests {
         let route = route(nodes, EDGE).await;
         let first = of(&route, "cam").await.unwrap();
         let failed = first.parse().unwrap();
-        assert!(first.starts_with("https://o") && route.has_other(&id("cam"), &failed));
+        assert!(first.starts_with("https://o") && route.other(&id("cam"), &failed).is_some());
         route.failed(Some(&id("cam")), &failed);
         let second = of(&route, "cam").await.unwrap();
         assert!(second.starts_with("https://o") && second != first);
         // Of one stream alone: of others it may have more.
-        assert!(route.has_other(&id("cam1"), &second.parse().unwrap()));
-        assert!(!route.has_other(&id("cam"), &second.parse().unwrap()));
+        assert!(route.other(&id("cam1"), &second.parse().unwrap()).is_some());
+        assert!(route.other(&id("cam"), &second.parse().unwrap()).is_none());
         route.failed(None, &failed);
-        assert!(!route.has_other(&id("cam1"), &second.parse().unwrap()));
+        assert!(route.other(&id("cam1"), &second.parse().unwrap()).is_none());
         assert_eq!(of(&route, "cam1").await.unwrap(), second);
         route.failed(None, &second.parse().unwrap());
         assert_eq!(of(&route, "cam").await.unwrap(), first);
@@ -327,7 +327,7 @@ mod tests {
         assert_eq!(of(&route(nodes, origin).await, "cam").await.unwrap(), "https://in1:7400");
         let edge = route(nodes, EDGE).await;
         assert_eq!(of(&edge, "cam").await.unwrap(), "https://o1:7400");
-        assert!(!edge.has_other(&id("cam"), &"https://o1:7400".parse().unwrap()));
+        assert!(edge.other(&id("cam"), &"https://o1:7400".parse().unwrap()).is_none());
         let told = of(&route(&nodes[..1], EDGE).await, "cam").await.unwrap_err();
         assert_eq!(told, format!("in1 only takes publishers, and {NO_ORIGIN}"));
         // Who is both is read itself, whoever else is an origin.

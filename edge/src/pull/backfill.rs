@@ -3,23 +3,22 @@
 use std::fmt;
 
 use hls::{Backfill, Fetch, FetchError, Position, RenditionName};
-use media::{SessionId, StreamId};
+use media::SessionId;
 use prometheus_client::metrics::counter::Counter;
 use relay::UpstreamError;
 use relay::wire::Hops;
 
-use super::upstreams::Upstreams;
+use super::upstreams::Source;
 
 pub(super) struct Bodies {
-    pub(super) upstreams: Upstreams,
-    pub(super) id: StreamId,
+    pub(super) source: Source,
     pub(super) session: SessionId,
     pub(super) fetched: Counter,
 }
 
 impl fmt::Debug for Bodies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "bodies of {} {}", self.id, self.session)
+        write!(f, "bodies of {} {}", self.source.id(), self.session)
     }
 }
 
@@ -27,8 +26,8 @@ impl Backfill for Bodies {
     fn part<'a>(&'a self, rendition: &'a RenditionName, position: Position) -> Fetch<'a> {
         Box::pin(async move {
             self.fetched.inc();
-            let path = format!("{}/{}/{rendition}/{position}.m4s", self.id, self.session);
-            let fetched = self.upstreams.get(&self.id, &path, &Hops::default()).await;
+            let path = format!("{}/{}/{rendition}/{position}.m4s", self.source.id(), self.session);
+            let fetched = self.source.get(&path, &Hops::default()).await;
             fetched.map_err(|error| match error {
                 UpstreamError::NotFound => FetchError::Gone,
                 _ => FetchError::Unreachable,

@@ -17,7 +17,7 @@ use relay::wire::{self, Message, Place, Record, Resume, UNWATCHED};
 use super::Purpose;
 use super::backfill::Bodies;
 use super::task::{Follow, Step};
-use super::upstreams::Upstreams;
+use super::upstreams::Source;
 
 /// Init segments of one rendition that are remembered. Each change of the encoder's settings makes one, and a window
 /// holds few.
@@ -46,9 +46,8 @@ pub(super) enum MirrorError {
 }
 
 pub(super) struct Mirror {
-    id: StreamId,
+    source: Source,
     catalog: Catalog,
-    upstreams: Upstreams,
     purpose: Purpose,
     bodies: Counter,
     record: Option<Record>,
@@ -79,24 +78,12 @@ struct Open {
 }
 
 impl Mirror {
-    pub(super) fn new(
-        id: StreamId,
-        catalog: Catalog,
-        upstreams: Upstreams,
-        purpose: Purpose,
-        bodies: Counter,
-    ) -> Self {
-        Self {
-            id,
-            catalog,
-            upstreams,
-            purpose,
-            bodies,
-            record: None,
-            tracks: Vec::new(),
-            index: None,
-            open: None,
-        }
+    pub(super) fn new(source: Source, catalog: Catalog, purpose: Purpose, bodies: Counter) -> Self {
+        Self { source, catalog, purpose, bodies, record: None, tracks: Vec::new(), index: None, open: None }
+    }
+
+    fn id(&self) -> &StreamId {
+        self.source.id()
     }
 
     fn record(&mut self, record: Record) -> Result<Step, MirrorError> {
@@ -117,7 +104,7 @@ impl Mirror {
             open.writer.announce(announcement);
         }
         // An ended session that is here whole needs nothing more.
-        let known = self.catalog.get(&self.id).filter(|index| index.session() == session);
+        let known = self.catalog.get(self.id()).filter(|index| index.session() == session);
         let has_ended = self.open.is_none() && known.is_some_and(|index| index.state() == State::Ended);
         Ok(if has_ended { Step::Over } else { Step::More })
     }
@@ -185,12 +172,7 @@ impl Mirror {
             fill(&mut open.writer, announcement, &names, index)?;
             return Ok(Step::Ready);
         }
-        let bodies = Bodies {
-            upstreams: self.upstreams.clone(),
-            id: self.id.clone(),
-            session,
-            fetched: self.bodies.clone(),
-        };
+        let bodies = Bodies { source: self.source.clone(), session, fetched: self.bodies.clone() };
         let header = self.header()?;
         let (writer, filled) = self
             .catalog
@@ -219,7 +201,7 @@ impl Mirror {
                 }),
             });
         Ok(StreamHeader {
-            id: self.id.clone(),
+            id: self.id().clone(),
             session: record.session,
             part_hold_back_ms: record.part_hold_back_ms,
             // The origin bounds its store, and this one follows it: see `forget_before`.
@@ -260,8 +242,8 @@ impl Follow for Mirror {
 
     fn path(&self) -> String {
         match self.purpose {
-            Purpose::Viewers => self.id.to_string(),
-            Purpose::Nodes => format!("{}?{UNWATCHED}", self.id),
+            Purpose::Viewers => self.id().to_string(),
+            Purpose::Nodes => format!("{}?{UNWATCHED}", self.id()),
         }
     }
 

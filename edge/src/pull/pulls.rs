@@ -10,6 +10,8 @@ use media::StreamId;
 use tokio::sync::watch;
 use tokio::time::timeout_at;
 
+use super::upstreams::{Source, Upstreams};
+
 /// A stream is kept so long after its last request: longer than the twelve seconds between an ordinary player's.
 const LINGER: Duration = Duration::from_secs(20);
 
@@ -39,7 +41,7 @@ pub(super) struct Pulls {
 
 /// One stream being pulled.
 pub(super) struct Pull {
-    pub(super) id: StreamId,
+    pub(super) source: Source,
     pub(super) phase: watch::Sender<Phase>,
     /// Requests being answered from it, or sessions of viewers.
     readers: AtomicUsize,
@@ -75,10 +77,16 @@ impl Pulls {
         self.open.load().get(id)?.watch()
     }
 
+    /// Where `id` is read, if it is being pulled.
+    pub(super) fn source(&self, id: &StreamId) -> Option<Source> {
+        self.open.load().get(id).map(|pull| pull.source.clone())
+    }
+
     /// And whether it was just opened; `None` if it is not there and may not be.
     pub(super) fn find_or_open(
         &self,
         id: &StreamId,
+        upstreams: &Upstreams,
         may_open: impl FnOnce() -> bool,
     ) -> Option<(Watching, bool)> {
         let _changing = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -89,7 +97,7 @@ impl Pulls {
         if !may_open() {
             return None;
         }
-        let pull = Arc::new(Pull::new(id.clone()));
+        let pull = Arc::new(Pull::new(Source::new(upstreams.clone(), id.clone())));
         let watching = pull.watch().expect("a new pull is open");
         let mut pulls = HashMap::clone(&self.open.load());
         pulls.insert(id.clone(), pull);
@@ -102,8 +110,8 @@ impl Pulls {
         let _changing = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         pull.closed.store(true, Ordering::SeqCst);
         let mut pulls = HashMap::clone(&self.open.load());
-        if pulls.get(&pull.id).is_some_and(|listed| Arc::ptr_eq(listed, pull)) {
-            pulls.remove(&pull.id);
+        if pulls.get(pull.id()).is_some_and(|listed| Arc::ptr_eq(listed, pull)) {
+            pulls.remove(pull.id());
             self.open.store(Arc::new(pulls));
         }
     }
@@ -126,9 +134,9 @@ impl Pulls {
 }
 
 impl Pull {
-    fn new(id: StreamId) -> Self {
+    fn new(source: Source) -> Self {
         Self {
-            id,
+            source,
             phase: watch::Sender::new(Phase::Cold),
             readers: AtomicUsize::new(0),
             left: Mutex::new(Instant::now()),
@@ -136,6 +144,10 @@ impl Pull {
             lost: watch::Sender::new(None),
             target_duration_s: AtomicU32::new(0),
         }
+    }
+
+    pub(super) fn id(&self) -> &StreamId {
+        self.source.id()
     }
 
     fn watch(self: &Arc<Self>) -> Option<Watching> {

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::PullMetrics;
-use super::upstreams::Upstreams;
+use super::upstreams::{Source, Upstreams};
 use crate::audience::Audience;
 use crate::state::Entry;
 
@@ -52,27 +52,28 @@ impl States {
         Self { upstreams, known: Mutex::default(), asking, failures: Throttle::sparse(), metrics }
     }
 
-    pub(super) async fn get(&self, id: Option<&StreamId>, hops: Hops) -> Option<Value> {
-        let cell = self.cell(id);
+    /// Of one stream, or of all.
+    pub(super) async fn get(&self, source: Option<&Source>, hops: Hops) -> Option<Value> {
+        let cell = self.cell(source.map(Source::id));
         let mut known = cell.lock().await;
         let fresh = known.as_ref().filter(|(at, _)| at.elapsed() < FRESH_FOR);
         if let Some((_, state)) = fresh {
             return Some(state.clone());
         }
-        if let Some(state) = self.ask(id, hops).await {
+        if let Some(state) = self.ask(source, hops).await {
             *known = Some((Instant::now(), state));
         }
         known.as_ref().filter(|(at, _)| at.elapsed() < STALE_MAX).map(|(_, state)| state.clone())
     }
 
-    async fn ask(&self, id: Option<&StreamId>, hops: Hops) -> Option<Value> {
+    async fn ask(&self, source: Option<&Source>, hops: Hops) -> Option<Value> {
         let _asking = self.asking.acquire().await.ok()?;
-        match id {
-            Some(id) => {
+        match source {
+            Some(source) => {
                 self.metrics.states.inc();
-                match self.upstreams.get(id, &format!("state/{id}"), &hops).await {
+                match source.get(&format!("state/{}", source.id()), &hops).await {
                     Ok(slices) => serde_json::from_slice(&slices.concat()).ok(),
-                    Err(UpstreamError::NotFound) => Some(offline(id)),
+                    Err(UpstreamError::NotFound) => Some(offline(source.id())),
                     Err(error) => self.failed(&error),
                 }
             }

@@ -87,10 +87,10 @@ pub(super) async fn run<F: Follow>(
     mut copy: F,
     hops: Hops,
 ) {
-    let span = info_span!("pull", stream.id = %pull.id);
+    let span = info_span!("pull", stream.id = %pull.id());
     let phase = follow(&shared, &pull, &mut copy, hops).instrument(span).await;
     if phase != Phase::LetGo {
-        pulls(&shared).remember_absent(&pull.id);
+        pulls(&shared).remember_absent(pull.id());
     }
     copy.let_go();
     pulls(&shared).remove(&pull);
@@ -110,7 +110,7 @@ async fn follow<F: Follow>(shared: &Shared, pull: &Pull, copy: &mut F, hops: Hop
     loop {
         let resume = copy.resume().filter(|_| resumable).map(|resume| resume.to_string());
         shared.metrics.subscriptions.inc();
-        let subscribe = shared.upstreams.subscribe(&pull.id, &path, resume.as_deref(), &hops);
+        let subscribe = pull.source.subscribe(&path, resume.as_deref(), &hops);
         let subscribed = tokio::select! {
             subscribed = subscribe => subscribed,
             () = shared.drain.cancelled() => return Phase::LetGo,
@@ -122,17 +122,18 @@ async fn follow<F: Follow>(shared: &Shared, pull: &Pull, copy: &mut F, hops: Hop
                 let reading = read(shared, pull, copy, subscription);
                 let ended = tokio::select! {
                     ended = reading => ended,
-                    () = shared.upstreams.left(&pull.id, &upstream) => {
+                    () = pull.source.left(&upstream) => {
                         info!("it is to be read from another node than {} now", upstream.url());
                         Ended::Elsewhere
                     }
                 };
+                pull.source.unsubscribed();
                 // Told before it is asked for again, for all that is read from there.
                 let is_elsewhere = match ended {
                     Ended::Over => return Phase::Over,
                     Ended::LetGo => return Phase::LetGo,
                     Ended::Elsewhere => true,
-                    Ended::Lost(failure) => shared.upstreams.failed(&pull.id, &upstream, failure),
+                    Ended::Lost(failure) => pull.source.failed(&upstream, failure),
                     Ended::Unusable => false,
                 };
                 resumable = !matches!(ended, Ended::Unusable);

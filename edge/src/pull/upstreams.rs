@@ -1,10 +1,11 @@
 //! Which node a stream is read from: always the same one, or one that has it. Where several have it, who does not answer is passed
-//! over for the next.
+//! over for the next; and what is asked of a stream is asked of the one that is read, since another may be behind it.
 
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use bytes::Bytes;
 use media::StreamId;
@@ -27,8 +28,8 @@ pub trait Route: Send + Sync {
     /// Waits until `id` is better read from another node than `url`.
     async fn left(&self, id: &StreamId, url: &UpstreamUrl);
 
-    /// Whether another node than `url` has `id` too, and has not failed of late.
-    fn has_other(&self, id: &StreamId, url: &UpstreamUrl) -> bool;
+    /// Another node than `url` that has `id` too, and has not failed of late.
+    fn other(&self, id: &StreamId, url: &UpstreamUrl) -> Option<UpstreamUrl>;
 
     /// `url` does not answer, or has no more of `stream` alone: for a while it is asked last.
     fn failed(&self, stream: Option<&StreamId>, url: &UpstreamUrl);
@@ -70,55 +71,15 @@ impl Upstreams {
         Self(Which::Routed(dialer, route))
     }
 
-    /// Subscribes at the node that has `id`, or at another one that has it. `path` and `resume` as of [`Upstream::subscribe`].
-    ///
-    /// # Errors
-    /// [`UpstreamError`].
-    pub(super) async fn subscribe(
-        &self,
-        id: &StreamId,
-        path: &str,
-        resume: Option<&str>,
-        hops: &Hops,
-    ) -> Result<(Upstream, Subscription), UpstreamError> {
+    /// What the node says that has `id`, or another one that has it.
+    async fn ask<T, F>(&self, id: &StreamId, ask: impl Fn(Upstream) -> F) -> Result<T, UpstreamError>
+    where
+        F: Future<Output = Result<T, UpstreamError>> + Send,
+    {
         loop {
             let upstream = self.of(id).await?;
-            let asked = upstream.subscribe(path, resume, hops.clone());
-            if let Some(subscribed) = self.settled(id, &upstream, asked).await {
-                return subscribed.map(|subscription| (upstream, subscription));
-            }
-        }
-    }
-
-    /// One answer, as of [`Upstream::get`].
-    ///
-    /// # Errors
-    /// [`UpstreamError`].
-    pub(super) async fn get(
-        &self,
-        id: &StreamId,
-        path: &str,
-        hops: &Hops,
-    ) -> Result<Vec<Bytes>, UpstreamError> {
-        loop {
-            let upstream = self.of(id).await?;
-            let asked = upstream.get(path, hops.clone());
-            if let Some(answer) = self.settled(id, &upstream, asked).await {
+            if let Some(answer) = self.settled(id, &upstream, ask(upstream.clone())).await {
                 return answer;
-            }
-        }
-    }
-
-    /// As [`Upstream::tell`].
-    ///
-    /// # Errors
-    /// [`UpstreamError`].
-    pub(super) async fn tell(&self, id: &StreamId, path: &str, hops: &Hops) -> Result<(), UpstreamError> {
-        loop {
-            let upstream = self.of(id).await?;
-            let asked = upstream.tell(path, hops.clone());
-            if let Some(told) = self.settled(id, &upstream, asked).await {
-                return told;
             }
         }
     }
@@ -132,10 +93,10 @@ impl Upstreams {
         asked: impl Future<Output = Result<T, UpstreamError>> + Send,
     ) -> Option<Result<T, UpstreamError>> {
         let silent = |_| Err(UpstreamError::TimedOut { url: upstream.url().clone() });
-        let answer = match self.has_other(id, upstream) {
-            true => timeout(ANSWER_MAX, asked).await.unwrap_or_else(silent),
+        let answer = match self.other(id, upstream) {
+            Some(_) => timeout(ANSWER_MAX, asked).await.unwrap_or_else(silent),
             // Its failure counts all the same: where all have failed, the next to be asked is not this one again.
-            false => asked.await,
+            None => asked.await,
         };
         let failure = match &answer {
             Err(UpstreamError::Unreachable { .. }) => Failure::OfNode,
@@ -161,20 +122,20 @@ impl Upstreams {
         }
     }
 
-    fn has_other(&self, id: &StreamId, upstream: &Upstream) -> bool {
+    fn other(&self, id: &StreamId, upstream: &Upstream) -> Option<Upstream> {
         match &self.0 {
-            Which::One(_) => false,
-            Which::Routed(_, route) => route.has_other(id, upstream.url()),
+            Which::One(_) => None,
+            Which::Routed(dialer, route) => route.other(id, upstream.url()).map(|url| dialer.at(url)),
         }
     }
 
     /// Returns whether another has `id` too.
-    pub(super) fn failed(&self, id: &StreamId, upstream: &Upstream, failure: Failure) -> bool {
+    fn failed(&self, id: &StreamId, upstream: &Upstream, failure: Failure) -> bool {
         match &self.0 {
             Which::One(_) => false,
             Which::Routed(_, route) => {
                 route.failed((failure == Failure::OfStream).then_some(id), upstream.url());
-                route.has_other(id, upstream.url())
+                route.other(id, upstream.url()).is_some()
             }
         }
     }
@@ -186,7 +147,7 @@ impl Upstreams {
     }
 
     /// Waits until `id` is not to be read from `upstream` any more.
-    pub(super) async fn left(&self, id: &StreamId, upstream: &Upstream) {
+    async fn left(&self, id: &StreamId, upstream: &Upstream) {
         match &self.0 {
             Which::One(_) => pending().await,
             Which::Routed(_, route) => route.left(id, upstream.url()).await,
@@ -201,83 +162,93 @@ impl Upstreams {
     }
 }
 
-#[cfg(test)]
-pub(super) mod tests {
-    use std::sync::Mutex;
+/// Where one stream is read. Cloning shares it.
+#[derive(Clone)]
+pub(super) struct Source {
+    upstreams: Upstreams,
+    id: StreamId,
+    /// The node that is subscribed to.
+    read: Arc<ArcSwapOption<Upstream>>,
+}
 
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-    use relay::{CLUSTER_NAME, Identity};
-
-    use super::*;
-
-    /// Of a node in a cluster of its own.
-    pub(in crate::pull) fn dialer() -> Dialer {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let authority = params.self_signed(&key).unwrap().pem();
-        let issuer = Issuer::new(params, key);
-        let key = KeyPair::generate().unwrap();
-        let names = ["edge1", CLUSTER_NAME].map(str::to_owned).to_vec();
-        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap().pem();
-        let key = key.serialize_pem();
-        let identity = Identity::from_pem(authority.as_bytes(), certificate.as_bytes(), key.as_bytes());
-        Dialer::new(&identity.unwrap(), 1)
+impl Source {
+    pub(super) fn new(upstreams: Upstreams, id: StreamId) -> Self {
+        Self { upstreams, id, read: Arc::default() }
     }
 
-    /// Two nodes have everything. Those that have failed are asked last, the latest of them at the very end.
-    struct Two {
-        urls: [UpstreamUrl; 2],
-        failed: Mutex<Vec<UpstreamUrl>>,
+    pub(super) fn id(&self) -> &StreamId {
+        &self.id
     }
 
-    #[async_trait]
-    impl Route for Two {
-        async fn of(&self, _: &StreamId) -> Result<Option<UpstreamUrl>, String> {
-            let failed = self.failed.lock().unwrap();
-            let since = |url: &&UpstreamUrl| failed.iter().position(|known| known == *url);
-            Ok(self.urls.iter().min_by_key(since).cloned())
-        }
-
-        async fn left(&self, _: &StreamId, _: &UpstreamUrl) {
-            pending::<()>().await;
-        }
-
-        fn has_other(&self, _: &StreamId, url: &UpstreamUrl) -> bool {
-            let failed = self.failed.lock().unwrap();
-            self.urls.iter().any(|other| other != url && !failed.contains(other))
-        }
-
-        fn failed(&self, _: Option<&StreamId>, url: &UpstreamUrl) {
-            let mut failed = self.failed.lock().unwrap();
-            failed.retain(|known| known != url);
-            failed.push(url.clone());
-        }
-
-        fn answered(&self, url: &UpstreamUrl) {
-            self.failed.lock().unwrap().retain(|known| known != url);
-        }
-
-        fn all(&self) -> Vec<UpstreamUrl> {
-            self.urls.to_vec()
-        }
+    /// Subscribes at the node that has it, or at another one that has it. `path` and `resume` as of [`Upstream::subscribe`].
+    ///
+    /// # Errors
+    /// [`UpstreamError`].
+    pub(super) async fn subscribe(
+        &self,
+        path: &str,
+        resume: Option<&str>,
+        hops: &Hops,
+    ) -> Result<(Upstream, Subscription), UpstreamError> {
+        let subscribe = |upstream: Upstream| async move {
+            let subscription = upstream.subscribe(path, resume, hops.clone()).await?;
+            Ok((upstream, subscription))
+        };
+        let (upstream, subscription) = self.upstreams.ask(&self.id, subscribe).await?;
+        self.read.store(Some(Arc::new(upstream.clone())));
+        Ok((upstream, subscription))
     }
 
-    /// One of them may only have been silent for a moment, and the other be gone for good.
-    #[tokio::test]
-    async fn where_all_have_failed_they_are_asked_in_turn() {
-        // Nobody listens at either.
-        let urls = ["https://127.0.0.1:1", "https://127.0.0.1:2"].map(|url| url.parse().unwrap());
-        let route = Two { urls: urls.clone(), failed: Mutex::default() };
-        let upstreams = Upstreams::routed(dialer(), Arc::new(route));
-        let [first, second] = urls;
-        for expected in [&second, &first, &second] {
-            let answer =
-                upstreams.get(&StreamId::new("live", "cam").unwrap(), "/state", &Hops::default()).await;
-            assert!(
-                matches!(&answer, Err(UpstreamError::Unreachable { url, .. }) if url == expected),
-                "{answer:?}"
-            );
+    /// The subscription is over.
+    pub(super) fn unsubscribed(&self) {
+        self.read.store(None);
+    }
+
+    /// One answer, as of [`Upstream::get`].
+    ///
+    /// # Errors
+    /// [`UpstreamError`].
+    pub(super) async fn get(&self, path: &str, hops: &Hops) -> Result<Vec<Bytes>, UpstreamError> {
+        self.ask(|upstream| async move { upstream.get(path, hops.clone()).await }).await
+    }
+
+    /// As [`Upstream::tell`].
+    ///
+    /// # Errors
+    /// [`UpstreamError`].
+    pub(super) async fn tell(&self, path: &str, hops: &Hops) -> Result<(), UpstreamError> {
+        self.ask(|upstream| async move { upstream.tell(path, hops.clone()).await }).await
+    }
+
+    /// Of who is read first: another may have yet to read it itself.
+    async fn ask<T, F>(&self, ask: impl Fn(Upstream) -> F) -> Result<T, UpstreamError>
+    where
+        F: Future<Output = Result<T, UpstreamError>> + Send,
+    {
+        let (upstreams, id) = (&self.upstreams, &self.id);
+        if let Some(read) = self.read.load_full() {
+            match upstreams.settled(id, &read, ask(Upstream::clone(&read))).await {
+                Some(Err(UpstreamError::NotFound)) => {
+                    let other = upstreams.other(id, &read).ok_or(UpstreamError::NotFound)?;
+                    return ask(other).await;
+                }
+                Some(answer) => return answer,
+                None => {}
+            }
         }
+        upstreams.ask(id, ask).await
+    }
+
+    /// Returns whether another has it too.
+    pub(super) fn failed(&self, upstream: &Upstream, failure: Failure) -> bool {
+        self.upstreams.failed(&self.id, upstream, failure)
+    }
+
+    /// Waits until it is not to be read from `upstream` any more.
+    pub(super) async fn left(&self, upstream: &Upstream) {
+        self.upstreams.left(&self.id, upstream).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use media::{StreamId, TrackId};
+use media::TrackId;
 use relay::wire::{Hops, WEBRTC, Wants};
 use relay::{LINGER, Stream, Wanted};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::debug;
 
 use super::Shared;
+use super::upstreams::Source;
 
 /// However many viewers want a keyframe, the upstream hears of it once in a second: no publisher is asked for more.
 const KEYFRAME_EVERY: Duration = Duration::from_secs(1);
@@ -22,17 +23,17 @@ const REPEAT_EVERY: Duration = Duration::from_secs(2);
 /// Viewers who come and go make no more requests than that.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Of whatever is copied under this name. Never returns; dropped with the pull.
-pub(super) async fn forward(shared: Arc<Shared>, id: StreamId, hops: Hops) {
-    let mut streams = shared.streams.watch();
+/// Of whatever is copied of `source`. Never returns; dropped with the pull.
+pub(super) async fn forward(shared: Arc<Shared>, source: Source, hops: Hops) {
+    let (mut streams, id) = (shared.streams.watch(), source.id());
     loop {
-        let found = streams.wait_for(|streams| streams.contains_key(&id)).await;
-        let Some(stream) = found.ok().and_then(|streams| streams.get(&id).cloned()) else {
+        let found = streams.wait_for(|streams| streams.contains_key(id)).await;
+        let Some(stream) = found.ok().and_then(|streams| streams.get(id).cloned()) else {
             return std::future::pending().await;
         };
         let mut record = stream.record();
         let ended = async { while record.changed().await.is_ok() {} };
-        let tell = Tell { shared: &shared, stream: &stream, hops: &hops };
+        let tell = Tell { shared: &shared, source: &source, stream: &stream, hops: &hops };
         tokio::select! {
             () = ended => {}
             () = tell.keyframes() => {}
@@ -44,6 +45,7 @@ pub(super) async fn forward(shared: Arc<Shared>, id: StreamId, hops: Hops) {
 
 struct Tell<'a> {
     shared: &'a Shared,
+    source: &'a Source,
     stream: &'a Stream,
     hops: &'a Hops,
 }
@@ -90,27 +92,27 @@ impl Tell<'_> {
 
     /// In vain while the upstream is lost: it is told again.
     async fn tell(&self, wants: Wants) {
-        tell(self.shared, self.stream.id(), &wants, self.hops).await;
+        tell(self.shared, self.source, &wants, self.hops).await;
     }
 }
 
 /// That somebody watches in parts what this node subscribed to without wanting anything itself. Never returns; dropped with the
 /// pull.
-pub(super) async fn forward_parts(shared: Arc<Shared>, id: StreamId, hops: Hops) {
+pub(super) async fn forward_parts(shared: Arc<Shared>, source: Source, hops: Hops) {
     let mut look = interval(PAUSE);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         look.tick().await;
-        if shared.catalog.get(&id).is_some_and(|index| index.is_watched()) {
-            tell(&shared, &id, &Wants { parts: true, ..Wants::default() }, &hops).await;
+        if shared.catalog.get(source.id()).is_some_and(|index| index.is_watched()) {
+            tell(&shared, &source, &Wants { parts: true, ..Wants::default() }, &hops).await;
             sleep(REPEAT_EVERY).await;
         }
     }
 }
 
-async fn tell(shared: &Shared, id: &StreamId, wants: &Wants, hops: &Hops) {
+async fn tell(shared: &Shared, source: &Source, wants: &Wants, hops: &Hops) {
     shared.metrics.wants.inc();
-    if let Err(error) = shared.upstreams.tell(id, &format!("{WEBRTC}/{id}?{wants}"), hops).await {
+    if let Err(error) = source.tell(&format!("{WEBRTC}/{}?{wants}", source.id()), hops).await {
         debug!("the upstream was not told what is wanted: {error}");
     }
 }

@@ -4,10 +4,12 @@ use bytes::Bytes;
 use media::codec::aac;
 use media::{Captions, CodecConfig};
 use proptest::prelude::*;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use relay::wire::{Init as WireInit, Live, Rendition};
+use relay::{CLUSTER_NAME, Dialer, Identity};
 
+use super::super::upstreams::Upstreams;
 use super::*;
-use crate::pull::upstreams::tests::dialer;
 
 const HASH: u64 = 0xC0FFEE;
 
@@ -16,13 +18,24 @@ fn id() -> StreamId {
 }
 
 /// Nobody listens there, and nothing here asks.
-fn upstreams() -> Upstreams {
-    Upstreams::one(dialer().at("https://127.0.0.1:1".parse().unwrap()))
+fn source() -> Source {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let authority = params.self_signed(&key).unwrap().pem();
+    let issuer = Issuer::new(params, key);
+    let key = KeyPair::generate().unwrap();
+    let names = ["edge1", CLUSTER_NAME].map(str::to_owned).to_vec();
+    let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap().pem();
+    let key = key.serialize_pem();
+    let identity = Identity::from_pem(authority.as_bytes(), certificate.as_bytes(), key.as_bytes()).unwrap();
+    let upstreams = Upstreams::one(Dialer::new(&identity, 1).at("https://127.0.0.1:1".parse().unwrap()));
+    Source::new(upstreams, id())
 }
 
 fn mirror() -> (Mirror, Catalog) {
     let catalog = Catalog::new(hls::Metrics::default());
-    (Mirror::new(id(), catalog.clone(), upstreams(), Purpose::Viewers, Counter::default()), catalog)
+    (Mirror::new(source(), catalog.clone(), Purpose::Viewers, Counter::default()), catalog)
 }
 
 fn record(session: u64, live: bool) -> Message {
@@ -119,7 +132,7 @@ async fn another_session_takes_over_at_once_and_the_old_one_claims_no_end() {
     mirror.let_go();
     assert!(catalog.get(&id()).is_some(), "what ended can be watched to its end");
     // Asked again, nothing has to be read twice.
-    let mut again = Mirror::new(id(), catalog, upstreams(), Purpose::Viewers, Counter::default());
+    let mut again = Mirror::new(source(), catalog, Purpose::Viewers, Counter::default());
     assert_eq!(again.apply(record(8, true)).unwrap(), Step::Over);
 }
 
