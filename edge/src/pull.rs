@@ -36,6 +36,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use relay::wire::Hops;
 use relay::{Stream, StreamRegistry};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -57,7 +58,7 @@ const JOIN_MAX: Duration = Duration::from_secs(5);
 /// Streams waited for at once. Beyond it viewers are told to come back.
 const COLD_MAX: usize = 64;
 
-/// How often a stream that is to be here, and is not, is asked for. Not less than an unknown name is remembered.
+/// How often what is to be here, and is not, is asked for. Not less than an unknown name is remembered.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// How often ended sessions are looked at for forgetting.
@@ -236,10 +237,10 @@ impl Puller {
         let parts = async {
             loop {
                 if let Ok(watching) = self.join(id, Hops::default()).await {
-                    if let Some(index) = self.shared.catalog.get(id) {
-                        index.fetch_bodies().await;
+                    tokio::select! {
+                        () = self.keep_whole(id, watching.listed()) => {}
+                        () = watching.over() => {}
                     }
-                    watching.over().await;
                 }
                 sleep(KEEP_EVERY).await;
             }
@@ -253,6 +254,22 @@ impl Puller {
             }
         };
         tokio::join!(parts, log);
+    }
+
+    /// Fetches the bytes of parts that came without: before this node subscribed, or while it was slow.
+    async fn keep_whole(&self, id: &StreamId, mut listed: watch::Receiver<u64>) {
+        loop {
+            listed.borrow_and_update();
+            let fetched = match self.shared.catalog.get(id) {
+                Some(index) => index.fetch_bodies().await,
+                None => Ok(()),
+            };
+            if fetched.is_err() {
+                sleep(KEEP_EVERY).await;
+            } else if listed.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// The state of a stream or of all, as the upstream tells it, with the viewers of this edge. `None` if nobody knows.

@@ -8,6 +8,7 @@
 //!   [`captions`]    those of television, in a clip to publish
 //!   [`rtmp`]        a publisher that is as rude as it is told to be, and [`crowd`], many strangers
 //!   [`viewer`]      follows a stream by blocking reloads, as a player does, and keeps every playlist and byte
+//!   [`player`]      another, who comes back for as long as it is told to, and misses nothing
 //!   [`strict`]      an independent reader of playlists that forgives nothing
 //!   [`ffprobe`]     what a foreign demuxer sees in what was kept, and [`fmp4`] what is written there
 //!   [`browser`]     Chromium on the watch page, [`aiortc`], WebRTC that is no browser's; both told of by a [`script`]
@@ -34,6 +35,7 @@ pub mod nats;
 pub mod network;
 pub mod pebble;
 pub mod peer;
+pub mod player;
 pub mod poll;
 mod process;
 pub mod publisher;

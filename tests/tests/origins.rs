@@ -1,14 +1,15 @@
 //! Origins apart from the node that takes publishers: both have the same, and viewers do not notice that one is gone.
 
-use std::thread::{self, JoinHandle};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use harness::browser::Browser;
 use harness::cluster::Cluster;
 use harness::http::{Answer, Http, resolve};
 use harness::media::output_dir;
 use harness::nats::Nats;
+use harness::player::Viewers;
 use harness::poll;
 use harness::publisher::Publisher;
 use harness::server::{Setup, Tidecast};
@@ -31,10 +32,7 @@ const WATCHED: Duration = Duration::from_secs(28);
 /// Each of both origins reads parts and access units.
 const READ_BY_BOTH: f64 = 4.0;
 
-/// A player that is told to come back for longer than this has nothing more to show, also on a busy machine.
-const TURNED_AWAY_MAX: Duration = Duration::from_secs(8);
-
-/// The same of a picture.
+/// A picture that stands still for longer than this is gone, also on a busy machine.
 const STILL_MAX: Duration = Duration::from_secs(8);
 
 struct Scene {
@@ -115,13 +113,9 @@ impl Scene {
         Ok(self.origins.remove(primary))
     }
 
-    /// Players at both edges, from now on, of the picture and of the sound.
+    /// Players at both edges, from now on.
     fn watch(&self, path: &str) -> Viewers {
-        let paths = [path.to_owned(), path.replace("/v/", "/a/")];
-        let all = self.edges.iter().flat_map(|edge| paths.clone().map(|path| (edge.viewer_http(), path)));
-        let watch =
-            |(http, path): (Http, String)| thread::spawn(move || Player::default().watch(&http, &path));
-        Viewers(all.map(watch).collect())
+        Viewers::of(&self.edges, path, |played| played >= WATCHED)
     }
 
     /// Waits until viewers at both edges have so many segments more.
@@ -149,7 +143,14 @@ fn newest(http: &Http, path: &str) -> Result<u64> {
 
 /// Of every rendition the playlist, init segment and parts are the same wherever they are asked for. Returns how many parts.
 fn same_everywhere(nodes: &[&Tidecast], path: &str) -> Result<usize> {
-    let mut compared = 0;
+    let bodies = same_playlists(nodes, path)?;
+    same_bodies(nodes, &bodies)?;
+    Ok(bodies.len())
+}
+
+/// Paths of all that the playlists list, which are the same everywhere.
+fn same_playlists(nodes: &[&Tidecast], path: &str) -> Result<BTreeSet<String>> {
+    let mut listed = BTreeSet::new();
     for rendition in ["/v/", "/a/"] {
         let path = path.replace("/v/", rendition);
         let playlists = poll::until("the same moment everywhere", LIVE_MAX, || {
@@ -166,104 +167,23 @@ fn same_everywhere(nodes: &[&Tidecast], path: &str) -> Result<usize> {
         );
         let playlist = MediaPlaylist::parse(&text)?;
         let init = playlist.segments.iter().filter_map(|segment| segment.map.clone());
-        let parts = playlist.segments.iter().flat_map(|segment| &segment.parts);
-        let whole = playlist.segments.iter().filter_map(|segment| Some(segment.finished.clone()?.1));
+        // A gap of the publisher is answered with 404.
+        let parts = playlist.segments.iter().flat_map(|segment| &segment.parts).filter(|part| !part.gap);
+        let whole = playlist.segments.iter().filter(|segment| !segment.gap);
+        let whole = whole.filter_map(|segment| Some(segment.finished.clone()?.1));
         let uris = init.chain(parts.map(|part| part.uri.clone())).chain(whole);
-        for uri in uris.collect::<std::collections::BTreeSet<_>>() {
-            let uri = resolve(&path, &uri);
-            let bodies = nodes.iter().map(|node| Ok(node.viewer_http().get_ok(&uri)?.body));
-            let bodies = bodies.collect::<Result<Vec<_>>>()?;
-            ensure!(bodies.iter().all(|body| *body == bodies[0] && !body.is_empty()), "{uri}");
-            compared += 1;
-        }
+        listed.extend(uris.map(|uri| resolve(&path, &uri)));
     }
-    Ok(compared)
+    Ok(listed)
 }
 
-/// Follows a playlist by blocking reloads, and fetches each part that is new in it.
-#[derive(Default)]
-struct Player {
-    newest: Option<(u64, usize)>,
-    parts: usize,
-    /// Of the publisher, which has no time now and then on a busy machine.
-    gaps: usize,
-    /// Told to come back.
-    turned_away: usize,
-}
-
-impl Player {
-    /// Every part comes after the one before, and none is missing where there is one.
-    fn watch(mut self, http: &Http, path: &str) -> Result<Self> {
-        let mut played = Duration::ZERO;
-        let mut request = path.to_owned();
-        while played < WATCHED {
-            let text = self.told(http, &request)?;
-            let playlist = MediaPlaylist::parse(&String::from_utf8(text)?)?;
-            ensure!(!playlist.ended, "{path}: viewers were told that it is over");
-            let newest = playlist
-                .segments
-                .iter()
-                .rev()
-                .find_map(|segment| Some((segment.msn, segment.parts.len().checked_sub(1)?)));
-            ensure!(newest >= self.newest, "{path}: {newest:?} comes after {:?}", self.newest);
-            let all = playlist.segments.iter().flat_map(|segment| {
-                segment.parts.iter().enumerate().map(|(number, part)| ((segment.msn, number), part))
-            });
-            let before = self.newest;
-            for (place, part) in all.filter(|(place, _)| before.is_none_or(|before| *place > before)) {
-                let follows =
-                    |(msn, number): (u64, usize)| place == (msn, number + 1) || place == (msn + 1, 0);
-                ensure!(self.newest.is_none_or(follows), "{path}: {place:?} comes after {:?}", self.newest);
-                if part.gap {
-                    self.gaps += 1;
-                } else {
-                    self.told(http, &resolve(path, &part.uri))?;
-                    self.parts += 1;
-                }
-                (self.newest, played) = (Some(place), played + part.duration);
-            }
-            let last = playlist.segments.last().context("a playlist appears with its first segment")?;
-            let next = match &last.finished {
-                Some(_) => (last.msn + 1, 0),
-                None => (last.msn, last.parts.len()),
-            };
-            request = format!("{path}?_HLS_msn={}&_HLS_part={}", next.0, next.1);
-        }
-        Ok(self)
+fn same_bodies(nodes: &[&Tidecast], paths: &BTreeSet<String>) -> Result<()> {
+    for path in paths {
+        let bodies = nodes.iter().map(|node| Ok(node.viewer_http().get_ok(path)?.body));
+        let bodies = bodies.collect::<Result<Vec<_>>>()?;
+        ensure!(bodies.iter().all(|body| *body == bodies[0] && !body.is_empty()), "{path}");
     }
-
-    /// Comes back for as long as it is told to, as players do.
-    fn told(&mut self, http: &Http, path: &str) -> Result<Vec<u8>> {
-        poll::until("an answer", TURNED_AWAY_MAX, || self.ask(http, path))
-    }
-
-    fn ask(&mut self, http: &Http, path: &str) -> Result<Option<Vec<u8>>> {
-        let answer = http.get(path)?;
-        match answer.status {
-            200 => Ok(Some(answer.body)),
-            503 => {
-                self.turned_away += 1;
-                Ok(None)
-            }
-            status => bail!("GET {path}: status {status}: {}", answer.text()),
-        }
-    }
-}
-
-struct Viewers(Vec<JoinHandle<Result<Player>>>);
-
-impl Viewers {
-    fn missed_nothing(self) -> Result<()> {
-        for viewer in self.0 {
-            let player = viewer.join().expect("a viewer does not panic")?;
-            let Player { parts, gaps, turned_away, .. } = player;
-            println!(
-                "{parts} parts, none missing; {gaps} gaps of the publisher; told {turned_away} times to come back"
-            );
-            ensure!(parts > gaps, "{parts} parts and {gaps} gaps");
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 #[derive(Debug, Deserialize)]
@@ -424,6 +344,46 @@ fn an_origin_that_comes_late_has_the_whole_window() -> Result<()> {
     scene.plays_on(&path, 2)?;
     let nodes: Vec<_> = scene.origins().chain(&scene.edges).collect();
     same_everywhere(&nodes, &path)?;
+    Ok(())
+}
+
+/// What was published while it stood still it is only told of, when it goes on. It has to have it before somebody asks: then it may
+/// be too late.
+#[test]
+fn an_origin_that_stood_still_has_the_whole_window_again_before_it_is_asked() -> Result<()> {
+    let mut scene = Scene::new(&["o1", "o2"])?;
+    let _publisher = scene.publish()?;
+    let path = scene.live(READ_BY_BOTH)?;
+    let (_, still) = scene.take_primary()?;
+    let had = still.metric("pull_bodies_total")?;
+    still.freeze()?;
+    poll::until("the node of the publisher to cut it off", STEP_MAX, || {
+        Ok((scene.ingest.metric("relay_subscriptions")? == READ_BY_BOTH / 2.0).then_some(()))
+    })
+    .with_context(|| scene.told())?;
+    still.thaw()?;
+    let (http, mut looked) = (still.viewer_http(), None);
+    poll::until("it to have fetched what it lacks", STEP_MAX, || {
+        let fetched = still.metric("pull_bodies_total")?;
+        let answer = http.get(&path)?;
+        // What it lists is too old at first.
+        if answer.status != 200 {
+            return Ok(None);
+        }
+        let (msn, _) = MediaPlaylist::parse(&answer.text())?.edge().context("an empty playlist")?;
+        let (since, before) = *looked.get_or_insert((msn, fetched));
+        if fetched > before {
+            looked = Some((msn, fetched));
+        }
+        Ok((fetched > had && fetched == before && msn >= since + 2).then_some(()))
+    })
+    .with_context(|| still.log().join("\n"))?;
+    let nodes = [&still, &scene.origins[0].1];
+    let listed = same_playlists(&nodes, &path)?;
+    // There is nobody to ask any more.
+    scene.ingest.kill()?;
+    same_bodies(&nodes, &listed)?;
+    println!("{} bodies are the same", listed.len());
     Ok(())
 }
 

@@ -35,19 +35,24 @@ pub enum FetchError {
 
 impl StreamIndex {
     /// Fetches every body that is not here, the newest first, as far as they are to be had: for a node that others will ask.
-    pub async fn fetch_bodies(&self) {
+    ///
+    /// # Errors
+    /// [`FetchError::Unreachable`]: some are still not here, and may be had later.
+    pub async fn fetch_bodies(&self) -> Result<(), FetchError> {
         for rendition in &self.renditions {
             let snapshot = rendition.snapshot();
             for segment in snapshot.segments().iter().rev() {
                 for (number, part) in (0..).zip(&segment.parts) {
                     let position = Position { msn: segment.msn, part: number };
                     // What is gone meanwhile is gone elsewhere too, and the rest is asked for by whoever wants it.
-                    if self.body(rendition, position, part).await == Err(FetchError::Unreachable) {
-                        return;
+                    match self.body(rendition, position, part).await {
+                        Ok(_) | Err(FetchError::Gone) => {}
+                        Err(unreachable @ FetchError::Unreachable) => return Err(unreachable),
                     }
                 }
             }
         }
+        Ok(())
     }
 
     /// The body of `part`, fetched if it is not here. Whoever asks for the same part waits for the same fetch; if the

@@ -296,16 +296,25 @@ impl RenditionWriter {
     }
 
     /// Puts the index of another node, each part with the length of its body, in place of what is here, and publishes
-    /// it at once.
+    /// it at once. Bodies that are here stay.
     ///
     /// # Errors
     /// As [`RenditionWriter::push`]; then only what came before is here.
     pub fn restore(&mut self, parts: impl IntoIterator<Item = (Part, u64)>) -> Result<(), PushError> {
+        let before = self.rendition().snapshot();
         while !self.segments.is_empty() {
             self.drop_oldest();
         }
         self.listed_from = 0;
-        let restored = parts.into_iter().try_for_each(|(part, bytes)| self.add_listed(part, bytes));
+        let restored = parts.into_iter().try_for_each(|(mut part, bytes)| {
+            // Within a session a name is never given to other bytes.
+            let known = before.part(Position { msn: part.msn, part: part.part });
+            let known = known.filter(|known| part.body.is_empty() && known.bytes == bytes);
+            if let Some(body) = known.and_then(|known| known.body.get()) {
+                part.body.clone_from(body);
+            }
+            self.add_listed(part, bytes)
+        });
         self.publish(false);
         restored
     }

@@ -50,6 +50,8 @@ pub(super) struct Pull {
     closed: AtomicBool,
     /// Since when the upstream does not answer.
     lost: watch::Sender<Option<Instant>>,
+    /// Counts how often parts have come that may be without their bytes.
+    listed: watch::Sender<u64>,
     /// Zero until it is announced.
     pub(super) target_duration_s: AtomicU32,
 }
@@ -142,6 +144,7 @@ impl Pull {
             left: Mutex::new(Instant::now()),
             closed: AtomicBool::new(false),
             lost: watch::Sender::new(None),
+            listed: watch::Sender::new(0),
             target_duration_s: AtomicU32::new(0),
         }
     }
@@ -171,6 +174,11 @@ impl Pull {
         true
     }
 
+    /// Parts have come without their bytes, or may have.
+    pub(super) fn set_listed(&self) {
+        self.listed.send_modify(|count| *count += 1);
+    }
+
     /// The upstream does not answer. Returns since when.
     pub(super) fn set_lost(&self) -> Instant {
         let mut since = Instant::now();
@@ -196,6 +204,11 @@ impl Watching {
 
     pub(super) fn pull(&self) -> &Arc<Pull> {
         &self.pull
+    }
+
+    /// Changes when parts have come that may be without their bytes.
+    pub(super) fn listed(&self) -> watch::Receiver<u64> {
+        self.pull.listed.subscribe()
     }
 
     /// Waits until nothing more comes.

@@ -185,6 +185,8 @@ async fn read<F: Follow>(
     copy: &mut F,
     mut subscription: Subscription,
 ) -> Ended {
+    // What an index lists can be found only when it is complete.
+    let mut is_indexed = false;
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -204,12 +206,17 @@ async fn read<F: Follow>(
                 return Ended::Lost(if is_told { Failure::OfStream } else { Failure::OfNode });
             }
         };
-        if matches!(message, Message::Part { .. }) {
+        let mut is_bodiless = false;
+        if let Message::Part { part, .. } = &message {
             shared.metrics.received.inc();
+            is_bodiless = part.body.is_none();
         }
         match copy.apply(message) {
+            Ok(Step::More) if is_indexed && is_bodiless => pull.set_listed(),
             Ok(Step::More) => {}
             Ok(Step::Ready) => {
+                is_indexed = true;
+                pull.set_listed();
                 pull.set_found();
                 if pull.phase.send_replace(Phase::Ready) == Phase::Cold {
                     shared.cold.fetch_sub(1, Ordering::AcqRel);

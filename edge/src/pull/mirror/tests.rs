@@ -149,6 +149,26 @@ async fn an_index_from_scratch_takes_the_place_of_what_was_here() {
     assert_eq!(index.status().last, Some(Position { msn: 5, part: 0 }));
 }
 
+/// Or all of it would be fetched again after each break that nobody can go on behind.
+#[tokio::test]
+async fn an_index_from_scratch_leaves_the_bytes_that_are_here() {
+    let listed = |msn| match part(msn, 0) {
+        Message::Part { track, part } => Message::Part { track, part: wire::Part { body: None, ..part } },
+        other => other,
+    };
+    let (mut mirror, catalog) = mirror();
+    let anew = |parts: Vec<Message>| {
+        let begin = [record(7, true), Message::Index { resumed: false }, init()];
+        begin.into_iter().chain(parts).chain([Message::IndexComplete]).collect()
+    };
+    apply(&mut mirror, anew(vec![part(5, 0)]));
+    let index = catalog.get(&id()).unwrap();
+    apply(&mut mirror, anew(vec![listed(5)]));
+    assert_eq!(index.fetch_bodies().await, Ok(()));
+    apply(&mut mirror, anew(vec![listed(6)]));
+    assert_eq!(index.fetch_bodies().await, Err(hls::FetchError::Unreachable));
+}
+
 /// Or the parts of one session would be listed in another.
 #[tokio::test]
 async fn a_part_of_another_session_waits_for_its_index() {
