@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use crate::nats::Nats;
+use crate::router::Host;
 use crate::server::{Ports, Setup, Tidecast, bare, binary};
 
 /// A cluster: the files of its authority. Outlives its nodes.
@@ -84,6 +85,24 @@ impl Cluster {
         let setup = setup.set("http.connections_per_address", "10000");
         let setup = setup.set("roles", roles).set("cluster.nats", nats);
         Tidecast::run(Command::new(binary()?), setup, self.join(name)?, Ports::any())
+    }
+
+    /// As [`Cluster::node_at`], on a host of its own.
+    ///
+    /// # Errors
+    /// As [`Cluster::origin`].
+    pub fn node_on(
+        &self,
+        host: &Host,
+        name: &str,
+        roles: &str,
+        nats: &str,
+        setup: Setup,
+    ) -> Result<Tidecast> {
+        let listen = format!("{}:0", host.address());
+        let listeners = ["http", "rtmp", "webrtc", "relay"].map(|listener| format!("{listener}.listen"));
+        let setup = listeners.iter().fold(setup, |setup, key| setup.set(key, &listen));
+        host.within(|| self.node_at(name, roles, nats, setup))
     }
 
     fn edge_of(&self, name: &str, upstream: SocketAddr, setup: Setup, ports: Ports) -> Result<Tidecast> {

@@ -15,6 +15,7 @@
 //!   [`chaos`]       what befalls nodes and children, by number
 //!   [`lanes`]       for tests that need a machine's time, some at once
 //!   [`network`]     a bad one, for a browser to be in, and [`turn`], a relay around a firewall
+//!   [`router`]      hosts of their own for nodes, whose ways to each other can be cut
 //!   [`tls`]         certificates, and viewers that look at them; [`pebble`], an authority that signs them
 //!
 //! A black box: nothing here knows the crates under test.
@@ -31,6 +32,7 @@ pub mod http;
 pub mod lanes;
 pub mod line;
 pub mod media;
+mod namespace;
 pub mod nats;
 pub mod network;
 pub mod pebble;
@@ -39,6 +41,7 @@ pub mod player;
 pub mod poll;
 mod process;
 pub mod publisher;
+pub mod router;
 pub mod rtmp;
 pub mod script;
 pub mod server;

@@ -12,6 +12,7 @@ use crate::http::Http;
 use crate::media::root;
 use crate::poll;
 use crate::process::Process;
+use crate::router::Host;
 
 const READY_MAX: Duration = Duration::from_secs(30);
 
@@ -32,6 +33,17 @@ impl Nats {
         drop(sockets);
         let dir = TempDir::new()?;
         Ok(Self { process: spawn(address, monitor, &dir)?, address, monitor, dir })
+    }
+
+    /// On a host of its own.
+    ///
+    /// # Errors
+    /// As [`Nats::start`].
+    pub fn start_on(host: &Host) -> Result<Self> {
+        let [address, monitor] = [4222, 8222].map(|port| SocketAddr::from((host.address(), port)));
+        let dir = TempDir::new()?;
+        let process = host.within(|| spawn(address, monitor, &dir))?;
+        Ok(Self { process, address, monitor, dir })
     }
 
     #[must_use]

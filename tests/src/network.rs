@@ -8,9 +8,7 @@
 
 mod link;
 
-use std::fs::File;
 use std::net::Ipv4Addr;
-use std::os::fd::AsFd;
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -18,20 +16,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use fastrand::Rng;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
 pub use self::link::Link;
 
 use self::link::Direction;
-use crate::process::Process;
+use crate::namespace::{Namespace, run};
 
-const NAMESPACE_MAX: Duration = Duration::from_secs(10);
-/// Longer than any scenario, for a namespace whose scenario was killed.
-const NAMESPACE_AGE_MAX_S: &str = "3600";
 /// Packets under way; more are dropped, as nothing of ours sends so many.
 const UNDER_WAY_MAX: usize = 16 * 1024;
 /// Between two looks at whether the network is gone.
@@ -43,8 +37,7 @@ static NETWORKS: AtomicU32 = AtomicU32::new(0);
 
 /// Ends with its value.
 pub struct Network {
-    /// The namespace lives as long as this process.
-    namespace: Process,
+    namespace: Namespace,
     server: Ipv4Addr,
     directions: [Arc<Mutex<Direction>>; 2],
     is_over: Arc<AtomicBool>,
@@ -59,7 +52,7 @@ impl Network {
         println!("seed {seed}");
         let number = NETWORKS.fetch_add(1, Ordering::Relaxed);
         let (server, player) = addresses(number);
-        let namespace = namespace()?;
+        let namespace = Namespace::new()?;
         // Names of interfaces are at most 15 characters.
         let name = format!("bad{}n{number}", process::id());
         let here = device(&name)?;
@@ -68,12 +61,13 @@ impl Network {
         {
             run(Command::new("ip").args(arguments))?;
         }
-        let there = device_in(&namespace, "bad")?;
+        // A device stays where it was made.
+        let there = namespace.within(|| device("bad"))?;
         for arguments in [
             vec!["ip", "addr", "add", &format!("{player}/30"), "dev", "bad"],
             vec!["ip", "link", "set", "bad", "up"],
         ] {
-            run(enter(&namespace).args(arguments))?;
+            run(namespace.enter().args(arguments))?;
         }
 
         let is_over = Arc::new(AtomicBool::new(false));
@@ -110,7 +104,7 @@ impl Network {
 
     /// `program` within the namespace.
     pub(crate) fn command(&self, program: &str) -> Command {
-        let mut command = enter(&self.namespace);
+        let mut command = self.namespace.enter();
         command.arg(program);
         command
     }
@@ -139,47 +133,11 @@ fn addresses(number: u32) -> (Ipv4Addr, Ipv4Addr) {
     (Ipv4Addr::from(base + 1), Ipv4Addr::from(base + 2))
 }
 
-fn namespace() -> Result<Process> {
-    let mut command = Command::new("unshare");
-    let script = format!("ip link set lo up && echo made && exec sleep {NAMESPACE_AGE_MAX_S}");
-    command.args(["--net", "sh", "-c", &script]);
-    let namespace = Process::spawn("unshare", &mut command)?;
-    let made = namespace.wait_for("network namespace", NAMESPACE_MAX, |line| (line == "made").then_some(()));
-    made.context("run this as root, or within `unshare --user --map-root-user --net`")?;
-    Ok(namespace)
-}
-
-fn enter(namespace: &Process) -> Command {
-    let mut command = Command::new("nsenter");
-    command.arg(format!("--net={}", path_of(namespace)));
-    command
-}
-
-fn path_of(namespace: &Process) -> String {
-    format!("/proc/{}/ns/net", namespace.id())
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("{:?}", command.get_program()))?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
-}
-
 fn device(name: &str) -> Result<SyncDevice> {
     let device = DeviceBuilder::new().name(name).mtu(MTU as u16).enable(false).build_sync();
     let device = device.with_context(|| format!("TUN device {name}"))?;
     device.set_nonblocking(true)?;
     Ok(device)
-}
-
-/// A thread goes into the namespace and makes it: a device stays where it was made.
-fn device_in(namespace: &Process, name: &'static str) -> Result<SyncDevice> {
-    let file = File::open(path_of(namespace))?;
-    let made = thread::spawn(move || {
-        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
-        device(name)
-    });
-    made.join().expect("it returns its errors")
 }
 
 /// Takes what one end sends, and decides when it arrives.
