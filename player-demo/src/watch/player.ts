@@ -9,7 +9,6 @@ import { textAt, warm } from "./cold.ts";
 import type { Link } from "./link.ts";
 import { nextMove } from "./live-edge.ts";
 import { type Choice, NOTHING, type Offer, type Rendition, filtered, nearest, ofHeight, offerOf, readMultivariant } from "./quality.ts";
-import { Seam } from "./seam.ts";
 import { Standstill } from "./standstill.ts";
 
 export type PlayerKind = HlsKind | "webrtc";
@@ -104,9 +103,6 @@ const AVOIDED_FOR = 10_000;
 /** One that had nothing but gaps is asked for so many parts, which is 8 s, and tried again as soon as it has media. */
 const QUESTIONS_MAX = 16;
 
-/** Of what was shown, in seconds; twice as much before it is cut. */
-const SHOWN_KEPT = 10;
-
 const LACKS_A_DECODER = [
   ErrorDetails.MANIFEST_INCOMPATIBLE_CODECS_ERROR,
   ErrorDetails.BUFFER_INCOMPATIBLE_CODECS_ERROR,
@@ -130,7 +126,6 @@ class HlsPlayer implements Player {
   /** Where a gap ends that playing would begin in; null once something behind it is there. */
   private gapAtBegin: number | null = null;
   private readonly standstill = new Standstill();
-  private readonly seam = new Seam();
   /** Aborted when the player is. */
   private readonly gone = new AbortController();
 
@@ -146,12 +141,10 @@ class HlsPlayer implements Player {
       preserveManualLevelOnError: true,
       errorPenaltyExpireMs: AVOIDED_FOR,
       workerPath: workerAddress,
-      pLoader: this.seam.loader,
-      abrController: this.seam.abr,
       timelineController: LiveCaptions,
       ...CAPTIONS_NAMES,
-      // Live only: what is behind the picture is of no use (`trim`), and what is ahead cannot be much.
-      backBufferLength: Number.POSITIVE_INFINITY,
+      // Live only: what is behind the picture is of no use, and what is ahead cannot be much.
+      backBufferLength: 10,
       maxBufferLength: 10,
       maxMaxBufferLength: 20,
       liveDurationInfinity: true,
@@ -173,11 +166,6 @@ class HlsPlayer implements Player {
     });
     this.hls.on(Events.ERROR, (_, error) => this.onError(error));
     this.hls.on(Events.FRAG_LOADED, (_, loaded) => this.onLoaded(loaded));
-    this.hls.on(Events.BUFFER_APPENDED, (_, appended) => {
-      if (!this.seam.appended(appended, this.hls.latestLevelDetails)) return;
-      this.trim();
-      this.turn();
-    });
     this.hls.on(Events.LEVEL_UPDATED, () => this.beginBehindGap());
     if (choice === "audio") void offerAt(playlist).then((offer) => (this.offer = offer));
     else {
@@ -244,17 +232,10 @@ class HlsPlayer implements Player {
   }
 
   /**
-   * Lets go of what was shown, where nothing is on its way: hls.js 1.7.4 does it whenever a segment begins to be shown, and takes a
-   * part that is just being loaded for one without media, and its segment for a gap.
+   * To the wanted level. Within a segment that would load it again from its beginning, over what the decoder is about to
+   * show, and the picture stands still until the next keyframe: so this waits until a segment is complete. A level that is
+   * made on demand has to be asked for first.
    */
-  private trim(): void {
-    const { buffered, currentTime } = this.video;
-    const endOffset = Math.floor(currentTime - SHOWN_KEPT);
-    if (buffered.length === 0 || buffered.start(0) > endOffset - SHOWN_KEPT) return;
-    this.hls.trigger(Events.BUFFER_FLUSHING, { startOffset: 0, endOffset, type: null });
-  }
-
-  /** To the wanted level, unless it is made on demand and has no media yet. */
   private turn(): void {
     if (this.asking === null && this.wanted !== this.hls.manualLevel) this.hls.loadLevel = this.wanted;
   }
@@ -345,6 +326,9 @@ class HlsPlayer implements Player {
 
   private onLoaded({ frag, part }: FragLoadedData): void {
     if (part) this.partsLoaded += 1;
+    const complete = this.hls.latestLevelDetails?.endSN ?? Number.POSITIVE_INFINITY;
+    const ends = part === null || (Number(frag.sn) <= complete && part.end >= frag.end - 0.01);
+    if (frag.type === "main" && ends) this.turn();
     const { stats, duration } = part ?? frag;
     this.meter.add(frag.type, stats.loaded, duration);
   }
