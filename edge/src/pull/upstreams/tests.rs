@@ -187,6 +187,9 @@ async fn where_all_have_failed_they_are_asked_in_turn() {
     let [first, second] = urls;
     for expected in [&second, &first, &second] {
         let answer = source.get("state/live/cam", &Hops::default()).await;
-        assert!(matches!(&answer, Err(UpstreamError::Unreachable { url, .. }) if url == expected), "{answer:?}");
+        assert!(
+            matches!(&answer, Err(UpstreamError::Unreachable { url, .. }) if url == expected),
+            "{answer:?}"
+        );
     }
 }
