@@ -130,7 +130,7 @@ impl PullMetrics {
             metrics.subscriptions.clone(),
         );
         pull.register("breaks", "Subscriptions that broke off", metrics.reconnects.clone());
-        pull.register("bodies", "Bodies fetched because a viewer asked", metrics.bodies.clone());
+        pull.register("bodies", "Bodies fetched of parts that were listed without", metrics.bodies.clone());
         pull.register("parts", "Parts received, with their bytes or without", metrics.received.clone());
         pull.register("units", "Access units received", metrics.units.clone());
         pull.register("wants", "Times that the upstream was told what viewers want", metrics.wants.clone());

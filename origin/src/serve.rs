@@ -167,7 +167,7 @@ impl<O: Offer> Relay<O> {
                 let path = format!("/hls/{rest}");
                 // All children count as one viewer: they ask for what is there, and are not held.
                 let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-                let head = Head::new(&Method::GET, &path, None, request.headers());
+                let head = Head::new(&Method::GET, &path, None, request.headers()).by_node();
                 let answer = respond(&self.catalog, nobody, &head).await;
                 Ok(answer
                     .map(|body| UnsyncBoxBody::new(body.map_frame(|frame| frame.map_data(Slices::from)))))

@@ -43,6 +43,11 @@ test("the player runs in a frame of another site without storage, muted until it
   await page.screenshot({ path: `${SHOTS}embed-framed-1280.png` });
   await frame.getByRole("button", { name: "Tap for sound" }).click();
   await frame.waitForFunction(() => !window.tidecast.video.muted);
+  await frame.evaluate(() => {
+    window.tidecast.video.addTextTrack("captions", "Captions", "und").mode = "disabled";
+  });
+  await frame.locator("media-captions-button").click();
+  await frame.waitForFunction(() => [...window.tidecast.video.textTracks].some(({ mode }) => mode === "showing"));
 });
 
 test("an embedded stream that is not on the air says so in its frame, and comes by itself", async () => {

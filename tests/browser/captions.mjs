@@ -21,6 +21,9 @@ const NARROW = { width: 320, height: 640 };
 await run(async (browser) => {
   const { page, problems, goto } = await visit(browser, `${base}/watch/${stream}`);
   page.setDefaultTimeout(PATIENCE);
+  page.on("console", (message) => {
+    if (message.text().includes("Content Security Policy")) problems.push(message.text());
+  });
   await goto();
   await page.waitForFunction((frames) => window.clock.frames.length > frames, SETTLED_FRAMES);
   await page.evaluate(() => { window.clock.every = Number.POSITIVE_INFINITY; });

@@ -135,7 +135,7 @@ impl Scene {
     /// Waits until viewers at both edges have so many segments more, with media.
     fn plays_on(&self, path: &str, segments: u64) -> Result<()> {
         for edge in &self.edges {
-            let from = newest(&edge.http(), path)?.context("no playlist")?.0;
+            let (from, _) = poll::until("a playlist", STEP_MAX, || newest(&edge.http(), path))?;
             poll::until("the stream to go on", STEP_MAX, || {
                 let newest = newest(&edge.http(), path)?;
                 Ok(newest.is_some_and(|(msn, _)| msn >= from + segments).then_some(()))

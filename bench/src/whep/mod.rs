@@ -207,9 +207,9 @@ fn fan_out(viewers: usize, options: &Options) -> Result<Table> {
         stage.publisher.pause(true);
         sleep(Duration::from_millis(500));
         let sent = floor::send(&groups, &addresses)?;
+        stage.publisher.pause(false);
         floor.push(micros(sent.cpu) / sent.packets as f64);
         late = late.max(sent.late);
-        stage.publisher.pause(false);
     }
     let mut table = Table::new(format!("{viewers} viewers at {mbits:.1} Mbit/s"), &["figure", "ratio"]);
     let ratio = server.median() / floor.median();

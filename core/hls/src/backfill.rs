@@ -1,4 +1,5 @@
-//! Bodies of parts that this node lists and another node has: fetched when the first viewer asks, once, and then kept.
+//! Bodies of parts that this node lists and another node has: fetched when the first viewer asks, or
+//! [all](StreamIndex::fetch_bodies) of them unasked, once, and then kept.
 
 use std::fmt;
 use std::pin::Pin;
@@ -44,7 +45,7 @@ impl StreamIndex {
             for segment in snapshot.segments().iter().rev() {
                 for (number, part) in (0..).zip(&segment.parts) {
                     let position = Position { msn: segment.msn, part: number };
-                    // What is gone meanwhile is gone elsewhere too, and the rest is asked for by whoever wants it.
+                    // What is gone meanwhile is gone elsewhere too.
                     match self.body(rendition, position, part).await {
                         Ok(_) | Err(FetchError::Gone) => {}
                         Err(unreachable @ FetchError::Unreachable) => return Err(unreachable),

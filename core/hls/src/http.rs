@@ -106,7 +106,7 @@ impl Request<'_> {
         };
         let index = self.catalog.session(target.stream, session).ok_or(Refusal::NotFound)?;
         let rendition = index.rendition(name).ok_or(Refusal::NotFound)?;
-        if let Some(demand) = rendition.on_demand() {
+        if let Some(demand) = rendition.on_demand().filter(|_| !self.head.by_node) {
             demand.touch();
         }
         let announced = visible(&index)?;

@@ -230,7 +230,8 @@ impl Source {
             match upstreams.settled(id, &read, ask(Upstream::clone(&read))).await {
                 Some(Err(UpstreamError::NotFound)) => {
                     let other = upstreams.other(id, &read).ok_or(UpstreamError::NotFound)?;
-                    return ask(other).await;
+                    let answer = upstreams.settled(id, &other, ask(other.clone())).await;
+                    return answer.unwrap_or(Err(UpstreamError::NotFound));
                 }
                 Some(answer) => return answer,
                 None => {}
@@ -251,4 +252,4 @@ impl Source {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

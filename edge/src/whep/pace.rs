@@ -1,4 +1,4 @@
-//! When one viewer is sent what waits for it: a keyframe, or all since the newest one to who joins. Pure.
+//! When one viewer is sent what waits for it: a keyframe, all since the newest one to who joins, and what is sent again. Pure.
 
 use std::time::{Duration, Instant};
 

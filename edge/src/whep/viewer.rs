@@ -53,6 +53,8 @@ pub(super) struct Viewer {
     /// Number of the next frame of sound; `None` before the first.
     next_sound: Option<u64>,
     transport: Transport,
+    /// The rendition that its path does not carry, until it is sent another.
+    flees_from: Option<usize>,
     /// Since it stood still.
     silent_since: Option<Instant>,
     /// Datagrams of the second that began then.
@@ -98,6 +100,7 @@ impl Viewer {
             course: Course::new(programme.ladder(), begin, now),
             next_sound: None,
             transport: Transport::new(now),
+            flees_from: None,
             silent_since: None,
             heard: (now, 0),
             is_pressing: false,
@@ -262,7 +265,9 @@ impl Viewer {
             Report::Nack(nack) => {
                 self.is_pressing = true;
                 let rtt = self.course.estimator.estimate(now).rtt;
-                for line in [&mut self.video, &mut self.audio].into_iter().filter_map(Media::line) {
+                // What it flees from is not to stand before what it flees to.
+                let video = Some(&mut self.video).filter(|_| !self.course.place.is_awaiting());
+                for line in video.into_iter().chain([&mut self.audio]).filter_map(Media::line) {
                     if line.ssrc() == nack.media_ssrc {
                         let lost = nack.packets().inspect(|_| {
                             self.metrics.nacked.inc();
@@ -288,6 +293,7 @@ impl Viewer {
         debug!(rendition, estimate = estimate as u64, "another rendition");
         self.is_pressing = true;
         self.metrics.changed(Change::Estimate);
+        self.flees_from = self.course.place.rendition().filter(|_| is_flight);
         if is_flight {
             programme.want_keyframe_of(rendition);
             // It begins with a keyframe, which what is sent again of the larger one would stand before.
@@ -345,6 +351,10 @@ impl Viewer {
             }
             match self.course.place.next(programme.rings(), now) {
                 Next::Send(entry) => {
+                    if self.flees_from.is_some() && self.flees_from != self.course.place.rendition() {
+                        self.flees_from = None;
+                        line.forget_sent();
+                    }
                     // It is idle: all before was sent. Whether this one may be is seen above.
                     let _busy = line.begin(entry.packets.clone());
                     self.silent_since = None;

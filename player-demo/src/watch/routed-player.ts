@@ -1,6 +1,7 @@
 // One player for the stage, whatever plays: WebRTC where that is wanted and works, else HLS.
 
 import type { Layer } from "../api.ts";
+import { captionsShow } from "./captions.ts";
 import type { Link } from "./link.ts";
 import { type HlsKind, type Player, type PlayerEvents, type PlayerKind, openPlayer } from "./player.ts";
 import type { Choice, Offer, Rendition } from "./quality.ts";
@@ -149,7 +150,9 @@ export class RoutedPlayer implements Player {
   keepUp(broadcasting: boolean): void {
     const playsByHls = this.inner.kind !== "webrtc" && this.choice !== "audio" && this.climbing === null;
     const isWatched = broadcasting && !this.video.paused && !document.hidden && "RTCPeerConnection" in window;
-    if (playsByHls && isWatched && this.route.isTimeToClimb(this.source.whep, performance.now())) this.climb();
+    // Which a session does not have.
+    const reads = captionsShow(this.video);
+    if (playsByHls && isWatched && !reads && this.route.isTimeToClimb(this.source.whep, performance.now())) this.climb();
     this.inner.keepUp(broadcasting);
   }
 

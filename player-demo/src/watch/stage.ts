@@ -16,6 +16,7 @@ import { type Stream, type StreamName, streamAddress, whepAddress } from "../api
 import { byId, setText } from "../dom.ts";
 import { keptFor } from "../kept.ts";
 import { Poller, backoff } from "../poll.ts";
+import { captionsShow, isCaptions } from "./captions.ts";
 import { LIVE_WITHIN } from "./live-edge.ts";
 import { type Effect, type Event, type Model, initial, isSettled, step } from "./machine.ts";
 import { NodeList, isNodeTrouble } from "./nodes.ts";
@@ -294,15 +295,13 @@ Object.defineProperty(video, "liveEdgeStart", { get: () => (isAtLiveEdge() ? 0 :
 
 const CAPTIONS_KEPT = "tidecast-captions";
 
-function captionsShow(): boolean {
-  return [...video.textTracks].some(({ mode }) => mode === "showing");
-}
-
 video.textTracks.addEventListener("addtrack", ({ track }) => {
-  if (track && kept.get(CAPTIONS_KEPT) !== null && !captionsShow()) track.mode = "showing";
+  if (track && isCaptions(track) && kept.get(CAPTIONS_KEPT) !== null && !captionsShow(video)) track.mode = "showing";
 });
-// The controller has done it by now.
-controller.addEventListener("mediatogglesubtitlesrequest", () => kept.set(CAPTIONS_KEPT, captionsShow() ? "on" : null));
+// The controller has done it by now, if there was anything to do.
+controller.addEventListener("mediatogglesubtitlesrequest", () => {
+  if ([...video.textTracks].some(isCaptions)) kept.set(CAPTIONS_KEPT, captionsShow(video) ? "on" : null);
+});
 
 function secondsBehind(): number {
   const latency = player?.edgeLatency() ?? null;

@@ -15,6 +15,7 @@ pub struct Head {
     path_bytes: usize,
     pub(super) gzip: bool,
     pub(super) lower_only: bool,
+    pub(super) by_node: bool,
     /// What makes an answer partial, or empty. Seldom any.
     pub(super) conditions: HeaderMap,
 }
@@ -39,6 +40,7 @@ impl Head {
             path_bytes: path.len(),
             gzip: accepts_gzip(headers),
             lower_only: false,
+            by_node: false,
             conditions,
         }
     }
@@ -47,6 +49,12 @@ impl Head {
     #[must_use]
     pub fn with_lower_only(self) -> Self {
         Self { lower_only: true, ..self }
+    }
+
+    /// A node asks, for whoever may want it: that is no sign of a viewer.
+    #[must_use]
+    pub fn by_node(self) -> Self {
+        Self { by_node: true, ..self }
     }
 
     pub fn path(&self) -> &str {

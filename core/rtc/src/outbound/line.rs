@@ -198,8 +198,9 @@ impl Line {
     }
 
     /// The viewer misses `packets` of this line (RFC 4585, §6.2.1). They are looked up in what `history` gives for
-    /// their source, and left for [`Line::poll_resend`]. Returns how many were taken: not taken is what is unknown or
-    /// too old, was sent again less than `rtt` ago, or goes beyond the share of the bandwidth that losses may have.
+    /// their source, and left for [`Line::poll_resend`]. Returns how many were taken: not taken is what is unknown, too
+    /// old or [not needed](Line::forget_sent), waits to be sent again or was less than `rtt` ago, or goes beyond the share of the
+    /// bandwidth that losses may have.
     pub fn nack<'h>(
         &mut self,
         packets: impl IntoIterator<Item = u16>,
@@ -227,14 +228,19 @@ impl Line {
             if self.settings.payload_types(frame.format()).is_none_or(|types| types.rtx.is_none()) {
                 continue;
             }
-            let resend = Resend { frame: Arc::clone(frame), at, original };
-            taken += usize::from(self.resends.push(index, resend, now));
+            let resend = Resend { index, frame: Arc::clone(frame), at, original };
+            taken += usize::from(self.resends.push(resend));
         }
         taken
     }
 
-    /// Nothing that was sent until now is needed any more: what comes next begins anew.
+    /// What waits to be sent again is not needed for now.
     pub fn forget_resends(&mut self) {
+        self.resends.clear();
+    }
+
+    /// Nothing that was sent until now is needed any more: what comes next begins anew.
+    pub fn forget_sent(&mut self) {
         self.resends.clear();
         self.repairs_from = self.sealer.next_index();
     }
@@ -261,9 +267,9 @@ impl Line {
         let mut writer = Writer::new(scratch, transport);
         while writer.packets < packets_max.clamp(1, SEGMENTS_MAX)
             && self.resends.front().is_some_and(|resend| resend.bytes() == size)
-            && let Some(resend) = self.resends.pop()
+            && let Some(resend) = self.resends.pop(now)
         {
-            let Resend { frame, at, original } = &resend;
+            let Resend { frame, at, original, .. } = &resend;
             if let Some(rtx) = self.settings.payload_types(frame.format()).and_then(|types| types.rtx) {
                 template.set_payload_type(rtx);
             }

@@ -23,6 +23,8 @@ const INTERVAL_MIN: Duration = Duration::from_millis(10);
 /// A payload to be sent again.
 #[derive(Debug)]
 pub(super) struct Resend {
+    /// Of the packet, on its line.
+    pub(super) index: u64,
     pub(super) frame: Arc<Frame>,
     pub(super) at: usize,
     /// Sequence number under which the viewer misses it.
@@ -43,8 +45,8 @@ impl Resend {
 #[derive(Debug)]
 pub(super) struct Resends {
     queue: VecDeque<Resend>,
-    /// When a packet, by its index, was last queued.
-    last: BTreeMap<u64, Instant>,
+    /// When a packet, by its index, was last sent again; `None` while it waits for that.
+    last: BTreeMap<u64, Option<Instant>>,
     allowance_bytes: usize,
 }
 
@@ -64,20 +66,22 @@ impl Resends {
         self.queue.len() < QUEUE_PACKETS_MAX && self.allowance_bytes >= OSN_BYTES + PAYLOAD_BYTES_MAX
     }
 
-    /// Whether the packet at `index` may be sent again at all: an answer to an earlier request may be on its way.
+    /// Whether the packet at `index` may be sent again at all: an answer to an earlier request may wait here, or be on its way.
     pub(super) fn is_due(&self, index: u64, rtt: Option<Duration>, now: Instant) -> bool {
         let interval = rtt.unwrap_or(INTERVAL_MIN).max(INTERVAL_MIN);
-        self.last.get(&index).is_none_or(|&last| now.saturating_duration_since(last) >= interval)
+        self.last
+            .get(&index)
+            .is_none_or(|last| last.is_some_and(|last| now.saturating_duration_since(last) >= interval))
     }
 
     /// `false` if the allowance or the queue has no room for it.
-    pub(super) fn push(&mut self, index: u64, resend: Resend, now: Instant) -> bool {
+    pub(super) fn push(&mut self, resend: Resend) -> bool {
         let bytes = resend.bytes();
         if !self.has_room() || bytes > self.allowance_bytes {
             return false;
         }
         self.allowance_bytes -= bytes;
-        self.last.insert(index, now);
+        self.last.insert(resend.index, None);
         if self.last.len() > REMEMBERED_PACKETS_MAX {
             self.last.pop_first();
         }
@@ -86,14 +90,21 @@ impl Resends {
     }
 
     pub(super) fn clear(&mut self) {
-        self.queue.clear();
+        for resend in self.queue.drain(..) {
+            self.last.remove(&resend.index);
+        }
     }
 
     pub(super) fn front(&self) -> Option<&Resend> {
         self.queue.front()
     }
 
-    pub(super) fn pop(&mut self) -> Option<Resend> {
-        self.queue.pop_front()
+    /// It is sent now.
+    pub(super) fn pop(&mut self, now: Instant) -> Option<Resend> {
+        let resend = self.queue.pop_front()?;
+        if let Some(last) = self.last.get_mut(&resend.index) {
+            *last = Some(now);
+        }
+        Some(resend)
     }
 }

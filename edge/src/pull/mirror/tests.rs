@@ -4,11 +4,11 @@ use bytes::Bytes;
 use media::codec::aac;
 use media::{Captions, CodecConfig};
 use proptest::prelude::*;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use relay::Dialer;
 use relay::wire::{Init as WireInit, Live, Rendition};
-use relay::{CLUSTER_NAME, Dialer, Identity};
 
 use super::super::upstreams::Upstreams;
+use super::super::upstreams::tests::Authority;
 use super::*;
 
 const HASH: u64 = 0xC0FFEE;
@@ -19,17 +19,8 @@ fn id() -> StreamId {
 
 /// Nobody listens there, and nothing here asks.
 fn source() -> Source {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let key = KeyPair::generate().unwrap();
-    let authority = params.self_signed(&key).unwrap().pem();
-    let issuer = Issuer::new(params, key);
-    let key = KeyPair::generate().unwrap();
-    let names = ["edge1", CLUSTER_NAME].map(str::to_owned).to_vec();
-    let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap().pem();
-    let key = key.serialize_pem();
-    let identity = Identity::from_pem(authority.as_bytes(), certificate.as_bytes(), key.as_bytes()).unwrap();
-    let upstreams = Upstreams::one(Dialer::new(&identity, 1).at("https://127.0.0.1:1".parse().unwrap()));
+    let dialer = Dialer::new(&Authority::new().node("edge1"), 1);
+    let upstreams = Upstreams::one(dialer.at("https://127.0.0.1:1".parse().unwrap()));
     Source::new(upstreams, id())
 }
 

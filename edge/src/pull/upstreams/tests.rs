@@ -9,7 +9,8 @@ use media::NodeId;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use relay::server::{Body, Listener, SOCKET, Service, full};
 use relay::{CLUSTER_NAME, Identity, WireMetrics};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 
@@ -33,7 +34,15 @@ impl Service for Named {
 struct Origin {
     url: UpstreamUrl,
     has_it: Arc<AtomicBool>,
-    _running: DropGuard,
+    stop: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+impl Origin {
+    async fn stop(self) {
+        self.stop.cancel();
+        self.running.await.unwrap();
+    }
 }
 
 /// The first of them is asked first. Those that have failed are asked last, the latest of them at the very end.
@@ -86,13 +95,13 @@ impl Route for Ranked {
 }
 
 /// Who lets nodes in.
-struct Authority {
+pub(in crate::pull) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(in crate::pull) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
@@ -100,7 +109,7 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
-    fn node(&self, name: &str) -> Identity {
+    pub(in crate::pull) fn node(&self, name: &str) -> Identity {
         let key = KeyPair::generate().unwrap();
         let names = [name, CLUSTER_NAME].map(str::to_owned).to_vec();
         let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap().pem();
@@ -113,8 +122,8 @@ impl Authority {
         let listener = Listener::new(socket, &self.node(name), WireMetrics::default());
         let url = format!("https://{}", listener.local_addr().unwrap()).parse().unwrap();
         let (has_it, stop) = (Arc::new(AtomicBool::new(true)), CancellationToken::new());
-        tokio::spawn(listener.run(Named { name, has_it: has_it.clone() }, stop.clone()));
-        Origin { url, has_it, _running: stop.drop_guard() }
+        let running = tokio::spawn(listener.run(Named { name, has_it: has_it.clone() }, stop.clone()));
+        Origin { url, has_it, stop, running }
     }
 }
 
@@ -132,7 +141,7 @@ async fn what_is_asked_of_a_stream_is_asked_where_it_is_read_and_then_of_another
     route.urls.lock().unwrap().extend([a.url.clone(), b.url.clone()]);
     let dialer = Dialer::new(&authority.node("edge"), 1);
     let source = Source::new(Upstreams::routed(dialer, route.clone()), StreamId::new("live", "cam").unwrap());
-    let (upstream, _subscription) = source.subscribe("live/cam", None, &Hops::default()).await.unwrap();
+    let (upstream, subscription) = source.subscribe("live/cam", None, &Hops::default()).await.unwrap();
     assert_eq!(*upstream.url(), a.url);
     route.turn();
     assert_eq!(told(&source).await, "a");
@@ -151,8 +160,10 @@ async fn what_is_asked_of_a_stream_is_asked_where_it_is_read_and_then_of_another
     assert!(matches!(absent, Err(UpstreamError::NotFound)), "{absent:?}");
 
     // It is gone.
+    a.has_it.store(true, Ordering::Relaxed);
     b.has_it.store(true, Ordering::Relaxed);
-    drop(a);
+    drop(subscription);
+    a.stop().await;
     assert_eq!(told(&source).await, "b");
 }
 

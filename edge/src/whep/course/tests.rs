@@ -193,7 +193,10 @@ impl Scene {
                     self.course.began();
                 }
                 Next::Lost => {}
-                Next::Wait(_) | Next::WaitForKey => return,
+                Next::Wait(_) | Next::WaitForKey => {
+                    self.course.pace.rest();
+                    return;
+                }
             }
         }
     }
@@ -294,6 +297,33 @@ fn a_path_that_shrinks_has_the_rung_on_the_screen_within_three_seconds() {
         }
     }
     println!("the slowest after {slowest:?}");
+}
+
+/// Keyframes and repairs would only wait there, or be lost, and what the viewer flees to behind them.
+#[test]
+fn a_queue_that_stands_is_sent_at_a_pace_without_slack() {
+    let setting = Setting {
+        seed: 1,
+        delay: ms(40),
+        queue: ms(300),
+        rung_late: ms(100),
+        encoder_listens: true,
+        stalls: Duration::ZERO,
+    };
+    let mut scene = Scene::new(setting);
+    scene.run(Duration::from_secs(20), WIDE);
+    let mut seen = [0; 2];
+    for _ in 0..300 {
+        scene.run(ms(10), NARROW);
+        if scene.course.estimator.estimate(scene.now).is_queued {
+            let rendition = scene.course.place.rendition().expect("it is sent one");
+            // Of what each needs on average, in 50 ms.
+            let most = [15, 4][rendition];
+            assert!(scene.course.pace.packets() <= most, "rendition {rendition}: {:?}", scene.course.pace);
+            seen[rendition] += 1;
+        }
+    }
+    assert!(seen.iter().all(|moments| *moments > 0), "{seen:?}");
 }
 
 /// The thread is kept from its viewers, rungs are made late, and nobody answers: it takes longer, and not for ever.

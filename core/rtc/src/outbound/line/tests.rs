@@ -233,11 +233,12 @@ fn a_packet_comes_again_once_a_round_trip() {
     history.push(Arc::clone(&frame), viewer.now);
     let missed = sequences(&viewer.send(&frame).0)[0];
     assert_eq!(viewer.nack([missed, missed], &history), 1);
+    assert_eq!(viewer.resent().len(), 1);
     viewer.now += Duration::from_millis(49);
     assert_eq!(viewer.nack([missed], &history), 0);
     viewer.now += Duration::from_millis(1);
     assert_eq!(viewer.nack([missed], &history), 1);
-    assert_eq!(viewer.resent().len(), 2);
+    assert_eq!(viewer.resent().len(), 1);
 }
 
 /// What the publisher sends, and what is made of it, are not coded alike.
@@ -341,6 +342,23 @@ fn a_large_request_is_answered_in_part_and_in_pieces() {
     assert_eq!(batch.packets, SEGMENTS_MAX);
 }
 
+/// As they wait for their turn on a narrow path.
+#[test]
+fn what_waits_to_be_sent_again_is_not_taken_twice() {
+    let mut viewer = Viewer::new(RTX);
+    let frame = Video::new(Source(1)).frame(3);
+    let mut history = History::new(Source(1));
+    history.push(Arc::clone(&frame), viewer.now);
+    let lost = sequences(&viewer.send(&frame).0)[1];
+    assert_eq!(viewer.nack([lost], &history), 1);
+    viewer.now += Duration::from_secs(1);
+    assert_eq!(viewer.nack([lost], &history), 0);
+    assert_eq!(viewer.resent().len(), 1);
+    assert_eq!(viewer.nack([lost], &history), 0, "it is on its way");
+    viewer.now += Duration::from_secs(1);
+    assert_eq!(viewer.nack([lost], &history), 1);
+}
+
 #[test]
 fn what_a_viewer_does_not_need_any_more_is_not_sent_again() {
     let mut viewer = Viewer::new(RTX);
@@ -353,6 +371,9 @@ fn what_a_viewer_does_not_need_any_more_is_not_sent_again() {
     });
     assert_eq!(viewer.nack([lost[0]], &history), 1);
     viewer.line.forget_resends();
+    assert!(!viewer.line.has_resends());
+    assert_eq!(viewer.nack([lost[0]], &history), 1, "it was not sent");
+    viewer.line.forget_sent();
     assert!(!viewer.line.has_resends());
     viewer.now += Duration::from_secs(1);
     assert_eq!(viewer.nack(lost, &history), 0);
