@@ -8,6 +8,8 @@ use anyhow::{Context, Result, ensure};
 use crate::media::output_dir;
 use crate::rtmp::{Tag, clip_tags, kind};
 
+/// Of the clips.
+const PICTURES_PER_SECOND: i64 = 30;
 /// Of pictures, from one caption to the next. It begins and ends between the boundaries of parts and segments.
 const PERIOD: usize = 90;
 const FIRST_PAIR: usize = 10;
@@ -28,15 +30,13 @@ const IDENTIFIER: &[u8] = b"GA94\x03";
 /// The clip of H.264, as FLV, with captions "TIDE 00", "TIDE 01"… of three seconds each.
 ///
 /// # Errors
-/// If there is no such clip, or it is none of H.264 without B-frames.
+/// If there is no such clip, or it is none of H.264.
 pub fn captioned(name: &str) -> Result<PathBuf> {
     let path = output_dir()?.join(format!("captioned-{name}.flv"));
     let mut captioned = b"FLV\x01\x05\0\0\0\x09\0\0\0\0".to_vec();
-    let mut picture = 0;
     for tag in clip_tags(name)? {
         let is_picture = tag.kind == kind::VIDEO && tag.body.get(1) == Some(&1);
-        let tag = if is_picture { with_captions(&tag, picture)? } else { tag };
-        picture += usize::from(is_picture);
+        let tag = if is_picture { with_captions(&tag)? } else { tag };
         append(&mut captioned, &tag);
     }
     fs::write(&path, captioned)?;
@@ -53,11 +53,12 @@ pub fn captions_in(sample: &[u8]) -> Result<Vec<&[u8]>> {
 }
 
 /// Before its first slice. A picture of RTMP is `VIDEODATA` (Adobe Flash Video File Format 10.1, §E.4.3).
-fn with_captions(tag: &Tag, picture: usize) -> Result<Tag> {
+fn with_captions(tag: &Tag) -> Result<Tag> {
     let (head, nals) = (tag.body.get(..5).context("a picture of H.264")?, nals(&tag.body[5..])?);
-    ensure!(head[2..] == [0, 0, 0], "a picture that is shown later than decoded");
     let slice = nals.iter().position(|nal| matches!(nal[0] & 0x1F, 1 | 5)).context("a slice")?;
-    let sei = sei(pair(picture));
+    // Captions come in the order in which pictures are shown.
+    let shown_ms = i64::from(tag.stamp) + i64::from(u32::from_be_bytes([0, head[2], head[3], head[4]]));
+    let sei = sei(pair(((shown_ms * PICTURES_PER_SECOND + 500) / 1_000) as usize));
     let mut body = head.to_vec();
     for nal in [&nals[..slice], &[sei.as_slice()], &nals[slice..]].concat() {
         body.extend((nal.len() as u32).to_be_bytes());

@@ -7,11 +7,15 @@ use harness::browser::Browser;
 use harness::captions::{ERASED, SHOWN, captions_in};
 use harness::fmp4;
 use harness::media::output_dir;
+use harness::poll;
 use harness::publisher::Publisher;
-use harness::server::Setup;
+use harness::server::{Setup, Tidecast};
 use harness::viewer::{RecordedPart, Recording, follow_variants};
+use harness::watched::Watched as Playlists;
 use serde::Deserialize;
 
+const STREAM: &str = "live/told";
+const LIVE_MAX: Duration = Duration::from_secs(90);
 const RUNG: &str = "v180";
 /// Of media that is compared; renditions are followed from where each is found.
 const MEDIA: Duration = Duration::from_secs(12);
@@ -46,17 +50,40 @@ struct Caption {
 
 #[test]
 fn captions_are_declared_are_in_every_rung_and_are_shown_when_they_are_switched_on() -> Result<()> {
-    let server = Setup::default().set("transcode.ladder", "180:150k").start()?;
-    let publisher = Publisher::of_captioned("gop-2", &server.publish_url("live/told"))?;
-    let recording = follow_variants(&server.viewer_http(), "live/told", MEDIA, 2, 0)?;
+    let (server, publisher) = publish("gop-2")?;
+    let recording = follow_variants(&server.viewer_http(), STREAM, MEDIA, 2, 0)?;
     let told: Vec<String> = recording.violations.iter().map(ToString::to_string).collect();
     ensure!(told.is_empty(), "{}", told.join("\n"));
     ensure!(recording.multivariant.captions == ["CC1"], "{:?}", recording.multivariant.captions);
     are_the_same(&recording)?;
+    are_shown(&server)?;
+    publisher.stop()?;
+    server.stop()
+}
 
+/// Pictures come in another order than they are shown, also beyond the ends of parts.
+#[test]
+fn captions_beside_b_frames_are_read_in_the_order_of_what_is_shown() -> Result<()> {
+    let (server, publisher) = publish("b-frames")?;
+    are_shown(&server)?;
+    publisher.stop()?;
+    server.stop()
+}
+
+fn publish(clip: &str) -> Result<(Tidecast, Publisher)> {
+    let server = Setup::default().set("transcode.ladder", "180:150k").start()?;
+    let publisher = Publisher::of_captioned(clip, &server.publish_url(STREAM))?;
+    let found = |name: &str| Playlists::of(&server, STREAM).whole(name);
+    poll::until("renditions", LIVE_MAX, || {
+        Ok((!found("v")?.is_empty() && !found(RUNG)?.is_empty()).then_some(()))
+    })?;
+    Ok((server, publisher))
+}
+
+fn are_shown(server: &Tidecast) -> Result<()> {
     let origin = format!("http://{}", server.http_address());
     let folder = output_dir()?;
-    let arguments = [&origin, "live/told", folder.to_str().context("a folder's name")?];
+    let arguments = [&origin, STREAM, folder.to_str().context("a folder's name")?];
     let browser = Browser::run("captions.mjs", &arguments)?;
     for height in [360, 180] {
         let watched: Watched =
@@ -69,8 +96,7 @@ fn captions_are_declared_are_in_every_rung_and_are_shown_when_they_are_switched_
     // And on again at the next visit.
     let Ended { problems } = browser.wait_for("done", Duration::from_secs(120))?;
     ensure!(problems.is_empty(), "{problems:?}");
-    publisher.stop()?;
-    server.stop()
+    Ok(())
 }
 
 /// Part by part, with one message for each picture.
