@@ -1,7 +1,7 @@
 //! Several servers in a cluster, each with a certificate that its operator made and carried.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use crate::nats::Nats;
+use crate::ports;
 use crate::router::Host;
 use crate::server::{Ports, Setup, Tidecast, bare, binary};
 
@@ -65,7 +66,7 @@ impl Cluster {
     /// As [`Cluster::origin`].
     pub fn circle(&self, name: &str) -> Result<Tidecast> {
         // The port is free for as long as nobody else asks for one.
-        let relay = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let relay = ports::free();
         self.edge_of(name, relay, Setup::default(), Ports { relay, ..Ports::any() })
     }
 

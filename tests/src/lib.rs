@@ -1,6 +1,6 @@
 //! What the scenarios in `tests/` are written with: the real binary, real publishers, and viewers that check everything.
 //!
-//!   [`server`]      one `tidecast` process of one's own, on free ports
+//!   [`server`]      one `tidecast` process of one's own, on free [`ports`]
 //!   [`cluster`]     several of them that read streams from each other
 //!   [`nats`]        the servers by which nodes find each other, and [`line`], a way to them that can be cut
 //!   [`peer`]        who knocks at the relay of a node
@@ -39,6 +39,7 @@ pub mod pebble;
 pub mod peer;
 pub mod player;
 pub mod poll;
+pub mod ports;
 mod process;
 pub mod publisher;
 pub mod router;

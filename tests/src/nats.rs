@@ -1,6 +1,6 @@
 //! A real nats-server, on a port and in a folder of its own, or three of them.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use crate::http::Http;
 use crate::media::root;
 use crate::poll;
+use crate::ports;
 use crate::process::Process;
 use crate::router::Host;
 
@@ -27,10 +28,7 @@ impl Nats {
     /// # Errors
     /// If `scripts/setup.sh test` has not installed it, or it does not start.
     pub fn start() -> Result<Self> {
-        // The ports are free for as long as nobody else asks for one.
-        let sockets = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
-        let [address, monitor] = [sockets[0].local_addr()?, sockets[1].local_addr()?];
-        drop(sockets);
+        let [address, monitor] = [(); 2].map(|()| ports::free());
         let dir = TempDir::new()?;
         Ok(Self { process: spawn(address, monitor, &dir)?, address, monitor, dir })
     }
@@ -110,12 +108,7 @@ impl NatsCluster {
     /// # Errors
     /// If they do not start, or do not find each other.
     pub fn start() -> Result<Self> {
-        // The ports are free for as long as nobody else asks for one.
-        let sockets: Vec<_> =
-            (0..9).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<_>>()?;
-        let addresses: Vec<_> =
-            sockets.iter().map(TcpListener::local_addr).collect::<std::io::Result<_>>()?;
-        drop(sockets);
+        let addresses = [(); 9].map(|()| ports::free());
         let [clients, routes, monitors] = [0, 3, 6].map(|from| &addresses[from..from + 3]);
         let urls: Vec<_> = routes.iter().map(|route| format!("nats://{route}")).collect();
         let mut servers = Vec::new();

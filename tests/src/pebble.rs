@@ -2,7 +2,7 @@
 //! is this machine.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use crate::media::root;
 use crate::poll;
+use crate::ports;
 use crate::process::Process;
 
 const START_MAX: Duration = Duration::from_secs(20);
@@ -32,7 +33,8 @@ impl Pebble {
     /// If `scripts/setup.sh test` has not installed it.
     pub fn start(server: SocketAddr) -> Result<Self> {
         let folder = TempDir::new()?;
-        let [address, management, dns, dns_management] = [free()?, free()?, free()?, free()?];
+        let [address, management, dns, dns_management] =
+            [ports::free(), ports::free(), ports::free(), ports::free()];
         let mut names = Command::new(binary("pebble-challtestsrv")?);
         names.args(["-defaultIPv6", "", "-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", ""]);
         names.args(["-dnsserver", &dns.to_string(), "-management", &dns_management.to_string()]);
@@ -73,10 +75,6 @@ impl Pebble {
     pub fn authority(&self) -> PathBuf {
         self.folder.path().join("authority.pem")
     }
-}
-
-fn free() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
 fn binary(name: &str) -> Result<PathBuf> {

@@ -13,6 +13,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::http::Http;
+use crate::ports;
 use crate::process::Process;
 
 /// What every server of the tests is told to take. It must never appear in a log.
@@ -54,7 +55,8 @@ pub(crate) struct Ports {
 
 impl Ports {
     pub(crate) fn any() -> Self {
-        Self { rtmp: ANY, http: ANY, admin: ANY, relay: ANY }
+        let [rtmp, http, admin, relay] = [(); 4].map(|()| ports::free());
+        Self { rtmp, http, admin, relay }
     }
 }
 

@@ -11,6 +11,7 @@ use harness::http::resolve;
 use harness::media::output_dir;
 use harness::pebble::Pebble;
 use harness::poll;
+use harness::ports;
 use harness::publisher::Publisher;
 use harness::server::{End, PUBLISH_KEY, Setup, Tidecast};
 use harness::tls::{Files, Pair, curl, handshake};
@@ -245,7 +246,7 @@ fn pem(der: &[u8]) -> String {
 #[test]
 fn a_certificate_is_ordered_kept_and_ordered_anew_when_it_must_be() -> Result<()> {
     // Its port must be known before the server has one.
-    let https = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let https = ports::free();
     let pebble = Pebble::start(https)?;
     let setup = Setup::default()
         .set("acme.domain", "live.tidecast.test, www.tidecast.test")
@@ -288,7 +289,7 @@ fn a_certificate_is_ordered_kept_and_ordered_anew_when_it_must_be() -> Result<()
 /// Threat: the authority is asked again and again, and locks the name out.
 #[test]
 fn an_order_that_fails_says_why_and_waits() -> Result<()> {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let nobody = ports::free();
     let pebble = Pebble::start(nobody)?;
     let setup = Setup::default()
         .set("acme.domain", "live.tidecast.test")
