@@ -103,9 +103,11 @@ fn shown(ladder: &str, codec: &str, viewer: Option<&str>, expected: &str) -> Res
     ensure!(watched.moved >= 20 && (watched.width, watched.height) == (640, 360), "{watched:?}");
     ensure!(watched.codec == expected, "by WebRTC comes {}", watched.codec);
     let played: Seen = browser.wait_for("played", STEP_MAX)?;
-    ensure!(played.moved >= 20 && (played.width, played.height) == (640, 360), "{played:?}");
-    ensure!(played.problems.is_empty(), "script errors: {:?}", played.problems);
     let multivariant = server.viewer_http().get_ok(&format!("/hls/{stream}/index.m3u8"))?.text();
+    // Auto begins with a smaller one where the machine is slow.
+    let size = format!("RESOLUTION={}x{}", played.width, played.height);
+    ensure!(played.moved >= 20 && multivariant.contains(&size), "{played:?}: {multivariant}");
+    ensure!(played.problems.is_empty(), "script errors: {:?}", played.problems);
     let ended: Ended = browser.wait_for("ended", STEP_MAX)?;
     ensure!(ended.status == 200);
     ensure!(server.metric("whip_packets_lost_total")? == 0.0);
