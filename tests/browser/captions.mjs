@@ -3,7 +3,7 @@
 //
 //   node captions.mjs BASE STREAM SCREENSHOT_FOLDER
 //
-// STREAM is "live/name", of 360 lines. One line of JSON for each rendition, `captions`: its height, what the track is called, and the
+// STREAM is "live/name", of 360 lines. One line of JSON for each rendition, `captions`: its height and name, what the track is called, and the
 // captions that were seen, with their beginning and end and where the picture was when each was seen first, in seconds of media.
 
 import { run, tell, visit } from "./page.mjs";
@@ -36,7 +36,11 @@ await run(async (browser) => {
     await page.waitForFunction((height) => window.tidecast.video.videoHeight === height, height);
     const seen = await page.evaluate(watch, CAPTIONS);
     await page.screenshot({ path: `${folder}/captions-${height}.png` });
-    tell("captions", { height, ...seen, problems });
+    const rendition = await page.evaluate(() => {
+      const { hls } = window.tidecast;
+      return new URL(hls.levels[hls.currentLevel].uri).pathname.split("/").at(-2);
+    });
+    tell("captions", { height, rendition, ...seen, problems });
   }
   // What was switched on is on at the next visit, on the smallest phone, too.
   await page.setViewportSize(NARROW);

@@ -27,6 +27,7 @@ const LATE_MAX_S: f64 = 0.5;
 struct Watched {
     /// Of the picture.
     height: u64,
+    rendition: String,
     /// In the order in which they were seen.
     captions: Vec<Caption>,
     label: String,
@@ -85,12 +86,13 @@ fn are_shown(server: &Tidecast) -> Result<()> {
     let folder = output_dir()?;
     let arguments = [&origin, STREAM, folder.to_str().context("a folder's name")?];
     let browser = Browser::run("captions.mjs", &arguments)?;
-    for height in [360, 180] {
+    for (height, rendition) in [(360, "v"), (180, RUNG)] {
         let watched: Watched =
             browser.wait_until("captions", Duration::from_secs(120), |watched: &Watched| {
                 watched.height == height
             })?;
         println!("{watched:?}");
+        ensure!(watched.rendition == rendition, "{watched:?}");
         watched.check()?;
     }
     // And on again at the next visit.
