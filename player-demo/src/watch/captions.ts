@@ -25,7 +25,7 @@ interface Channel {
 const TEXT = "MODE_TEXT";
 /** So many pictures may come before one that is shown earlier: encoders make up to three B-frames in a row. */
 const REORDERED_MAX = 4;
-/** Longer than between two pictures of any live stream, in seconds. */
+/** Longer than between two pictures of a film or a camera, in seconds. */
 const HOLE = 1;
 
 /** Whether any are on the screen, or would be. */

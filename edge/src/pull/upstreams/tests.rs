@@ -127,6 +127,16 @@ impl Authority {
     }
 }
 
+impl Authority {
+    /// Of a stream that these nodes have.
+    fn reader(&self, urls: [UpstreamUrl; 2]) -> (Arc<Ranked>, Source) {
+        let route = Arc::new(Ranked::default());
+        route.urls.lock().unwrap().extend(urls);
+        let upstreams = Upstreams::routed(Dialer::new(&self.node("edge"), 1), route.clone());
+        (route, Source::new(upstreams, StreamId::new("live", "cam").unwrap()))
+    }
+}
+
 /// Who answers.
 async fn told(source: &Source) -> String {
     String::from_utf8(source.get("state/live/cam", &Hops::default()).await.unwrap().concat()).unwrap()
@@ -137,10 +147,7 @@ async fn told(source: &Source) -> String {
 async fn what_is_asked_of_a_stream_is_asked_where_it_is_read_and_then_of_another() {
     let authority = Authority::new();
     let (a, b) = (authority.origin("a"), authority.origin("b"));
-    let route = Arc::new(Ranked::default());
-    route.urls.lock().unwrap().extend([a.url.clone(), b.url.clone()]);
-    let dialer = Dialer::new(&authority.node("edge"), 1);
-    let source = Source::new(Upstreams::routed(dialer, route.clone()), StreamId::new("live", "cam").unwrap());
+    let (route, source) = authority.reader([a.url.clone(), b.url.clone()]);
     let (upstream, subscription) = source.subscribe("live/cam", None, &Hops::default()).await.unwrap();
     assert_eq!(*upstream.url(), a.url);
     route.turn();
@@ -171,10 +178,7 @@ async fn what_is_asked_of_a_stream_is_asked_where_it_is_read_and_then_of_another
 async fn what_is_not_read_is_asked_of_who_is_first() {
     let authority = Authority::new();
     let (a, b) = (authority.origin("a"), authority.origin("b"));
-    let route = Arc::new(Ranked::default());
-    route.urls.lock().unwrap().extend([a.url.clone(), b.url.clone()]);
-    let dialer = Dialer::new(&authority.node("edge"), 1);
-    let source = Source::new(Upstreams::routed(dialer, route.clone()), StreamId::new("live", "cam").unwrap());
+    let (route, source) = authority.reader([a.url.clone(), b.url.clone()]);
     assert_eq!(told(&source).await, "a");
     let (_, _subscription) = source.subscribe("live/cam", None, &Hops::default()).await.unwrap();
     source.unsubscribed();
@@ -191,10 +195,7 @@ async fn what_is_not_read_is_asked_of_who_is_first() {
 async fn where_all_have_failed_they_are_asked_in_turn() {
     // Nobody listens at either.
     let urls = ["https://127.0.0.1:1", "https://127.0.0.1:2"].map(|url| url.parse().unwrap());
-    let route = Arc::new(Ranked::default());
-    route.urls.lock().unwrap().extend(urls.clone());
-    let dialer = Dialer::new(&Authority::new().node("edge"), 1);
-    let source = Source::new(Upstreams::routed(dialer, route), StreamId::new("live", "cam").unwrap());
+    let (_, source) = Authority::new().reader(urls.clone());
     let [first, second] = urls;
     for expected in [&second, &first, &second] {
         let answer = source.get("state/live/cam", &Hops::default()).await;
