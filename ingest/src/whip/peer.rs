@@ -313,6 +313,9 @@ impl Peer {
         if self.fallback.is_some() {
             let _ = self.connection.handle_timeout(now);
         }
+        // Only by its events `rtc` gets the keys of the handshake to where packets are opened. What comes right behind the
+        // last flight of a client that sends it would be lost: the first keyframe.
+        while !self.is_connected && self.advance() {}
     }
 
     fn hand_over(&mut self, path: Path, bytes: BytesMut, now: Instant) {
@@ -359,16 +362,24 @@ impl Peer {
             if let Some(output) = self.pending.pop_front() {
                 return output;
             }
-            if let Some(message) = self.connection.poll_write() {
-                self.written(message);
-            } else if let Some(event) = self.connection.poll_event() {
-                self.happened(event);
-            } else if let Some(message) = self.connection.poll_read() {
-                self.read(message);
-            } else {
+            if !self.advance() {
                 return Output::Wait { until: self.connection.poll_timeout() };
             }
         }
+    }
+
+    /// Whether there was something to do.
+    fn advance(&mut self) -> bool {
+        if let Some(message) = self.connection.poll_write() {
+            self.written(message);
+        } else if let Some(event) = self.connection.poll_event() {
+            self.happened(event);
+        } else if let Some(message) = self.connection.poll_read() {
+            self.read(message);
+        } else {
+            return false;
+        }
+        true
     }
 
     fn written(&mut self, message: TaggedBytesMut) {

@@ -49,6 +49,8 @@ struct Scene {
     sent: u64,
     sequence: u16,
     pictures: u32,
+    /// How many pictures are sent as soon as there is a connection.
+    ready: u32,
     events: Vec<Event>,
     /// Packets whose arrival we reported to the publisher.
     arrivals: u32,
@@ -87,6 +89,11 @@ impl Scene {
 
     /// That offers these SRTP profiles, in this order.
     fn with_profiles(seed: u64, profiles: &[SrtpProtectionProfile]) -> Self {
+        Self::with_setup(seed, profiles, "actpass")
+    }
+
+    /// That offers this part in the handshake (RFC 8842, §5.1), too.
+    fn with_setup(seed: u64, profiles: &[SrtpProtectionProfile], setup: &str) -> Self {
         println!("seed {seed}");
         let now = Instant::now();
         let codec = RTCRtpCodec {
@@ -138,7 +145,8 @@ impl Scene {
         let offer = publisher.create_offer(None).unwrap();
         publisher.set_local_description(now, offer.clone()).unwrap();
         publisher.add_local_candidate(RTCIceCandidateInit { candidate, ..Default::default() }).unwrap();
-        let offer = Offer::parse(offer.sdp.as_bytes(), true).unwrap();
+        let offered = offer.sdp.replace("a=setup:actpass", &format!("a=setup:{setup}"));
+        let offer = Offer::parse(offered.as_bytes(), true).unwrap();
         let (peer, answer) = Peer::accept(&offer, ours(), certificate(), now).unwrap();
         let told = (answer.ufrag.clone(), answer.password.clone());
         let answer = RTCSessionDescription::answer(offer.complete(&answer.sdp, &[our_candidate()])).unwrap();
@@ -154,6 +162,7 @@ impl Scene {
             sent: 0,
             sequence: 65_000,
             pictures: 0,
+            ready: 0,
             events: Vec::new(),
             arrivals: 0,
             proven: Vec::new(),
@@ -193,10 +202,7 @@ impl Scene {
     fn run(&mut self, span: Duration) {
         let end = self.now + span;
         loop {
-            while let Some(message) = self.publisher.poll_write() {
-                self.put(true, message.message);
-            }
-            while self.publisher.poll_event().is_some() {}
+            self.publish();
             while let Some(message) = self.publisher.poll_read() {
                 self.heard(message);
             }
@@ -229,6 +235,21 @@ impl Scene {
         self.now = end;
     }
 
+    /// What the publisher has to send now.
+    fn publish(&mut self) {
+        loop {
+            while let Some(message) = self.publisher.poll_write() {
+                self.put(true, message.message);
+            }
+            let Some(event) = self.publisher.poll_event() else { break };
+            if let RTCPeerConnectionEvent::OnConnectionStateChangeEvent(RTCPeerConnectionState::Connected) =
+                event
+            {
+                (0..self.ready).for_each(|_| self.send_picture());
+            }
+        }
+    }
+
     /// What the publisher is told.
     fn heard(&mut self, message: TaggedRTCMessage) {
         let RTCMessage::RtcpPacket(_, packets) = message.message else { return };
@@ -239,8 +260,13 @@ impl Scene {
         }
     }
 
-    /// Sends one picture of a few packets; the first of every 60 is a keyframe.
     fn picture(&mut self) {
+        self.send_picture();
+        self.run(FRAME);
+    }
+
+    /// Of a few packets; the first of every 60 is a keyframe.
+    fn send_picture(&mut self) {
         let key = self.pictures.is_multiple_of(60);
         let sps_end = 8 + usize::from(AVCC[7]);
         let start = &[0, 0, 0, 1][..];
@@ -266,7 +292,6 @@ impl Scene {
             self.publisher.rtp_sender(self.sender).unwrap().write_rtp(self.now, packet).unwrap();
         }
         self.pictures += 1;
-        self.run(FRAME);
     }
 
     fn is_connected(&self) -> bool {
@@ -313,6 +338,16 @@ fn a_publisher_connects_and_its_pictures_come_through() {
     // Of all packets but the last few: without this a browser does not know what its line carries.
     assert!(scene.arrivals > 250, "{} arrivals reported", scene.arrivals);
     assert_eq!(scene.watched(), (90, 0));
+}
+
+/// As ffmpeg does: its handshake ends with its own flight, and what it has kept meanwhile comes right behind it.
+#[test]
+fn what_comes_with_the_end_of_the_handshake_is_not_lost() {
+    let mut scene = Scene::with_setup(29, &PROFILES, "passive");
+    scene.ready = 16;
+    scene.run(Duration::from_secs(3));
+    assert!(scene.is_connected());
+    assert_eq!(scene.watched(), (16, 0));
 }
 
 /// What is lost is asked for and sent again, on its own stream (RFC 4588), before we give it up.
