@@ -2,7 +2,8 @@
 //!
 //! Every track counts from a random number, at its own rate. Until more is known, a track's first packet is when it
 //! arrived. Sender reports then tell one time of both (RFC 3550, §6.4.1): the sound is moved to where it belongs beside
-//! the picture. The picture is never moved, so that its frames stay as even as they were taken.
+//! the picture, and left out for as long as that is before what has been heard. The picture is never moved, so that its frames
+//! stay as even as they were taken.
 //!
 //! Layers of the picture are encoded of the same frames, and each counts from a random number of its own. The first of them
 //! that comes is the picture of above; another is put beside it by sender reports, too, and is of no use before. Reports of browsers
@@ -53,6 +54,8 @@ struct Track {
     anchor: Option<Anchor>,
     /// The newest sender reports: RTP time, unwrapped, and the sender's seconds.
     reports: VecDeque<(i64, f64)>,
+    /// In milliseconds, since it began to count.
+    stamped: f64,
     /// Stands where it belongs beside the picture.
     is_aligned: bool,
 }
@@ -73,7 +76,8 @@ impl Clock {
     }
 
     /// The stamp of what was taken at RTP time `timestamp` and arrived `now`, as a publisher that counts in milliseconds
-    /// would have written it; it wraps at 32 bits. `None` of a layer that nobody has said yet when it was taken.
+    /// would have written it; it wraps at 32 bits. `None` of a layer that nobody has said yet when it was taken, and of sound that
+    /// has been moved back to before what was stamped already.
     pub(super) fn stamp(&mut self, flow: Flow, timestamp: u32, arrived: Instant) -> Option<u32> {
         let arrived_ms = arrived.saturating_duration_since(self.start).as_secs_f64() * 1000.0;
         let is_first = match flow {
@@ -83,6 +87,10 @@ impl Clock {
         let track = self.track(flow);
         let millis = track.millis(timestamp, arrived_ms);
         track.is_aligned |= is_first;
+        if flow == Flow::Audio && millis < track.stamped {
+            return None;
+        }
+        track.stamped = millis;
         track.is_aligned.then_some(millis.round() as i64 as u32)
     }
 
@@ -122,7 +130,7 @@ impl Clock {
 
 impl Track {
     fn new(rate: f64) -> Self {
-        Self { rate, anchor: None, reports: VecDeque::new(), is_aligned: false }
+        Self { rate, anchor: None, reports: VecDeque::new(), stamped: f64::NEG_INFINITY, is_aligned: false }
     }
 
     fn millis(&mut self, timestamp: u32, arrived_ms: f64) -> f64 {
@@ -134,7 +142,7 @@ impl Track {
             }
             _ => {
                 self.reports.clear();
-                self.is_aligned = false;
+                (self.stamped, self.is_aligned) = (f64::NEG_INFINITY, false);
                 let ticks = i64::from(timestamp);
                 Anchor { ticks, millis: arrived_ms, newest: ticks }
             }
@@ -243,6 +251,24 @@ mod tests {
         // Once is enough: what is left is below what can be seen.
         clock.report(Flow::Audio, ntp(2.01), 1_000 + 96_000);
         assert_eq!(clock.stamp(Flow::Audio, 1_000 + 96_000, at(start, 2_020)), Some(2_200));
+    }
+
+    /// As ffmpeg does when the handshake has taken half a second: all of that comes at once, and the picture begins later.
+    #[test]
+    fn sound_that_is_moved_back_is_left_out_until_it_is_new() {
+        let start = Instant::now();
+        let mut clock = Clock::new(start);
+        assert_eq!(clock.stamp(Flow::Audio, 0, at(start, 600)), Some(600));
+        assert_eq!(clock.stamp(Flow::Video(0), 180_000, at(start, 2_067)), Some(2_067));
+        assert_eq!(clock.stamp(Flow::Audio, 240_000, at(start, 5_067)), Some(5_600));
+        clock.report(Flow::Video(0), ntp(5.0), 450_000);
+        clock.report(Flow::Audio, ntp(5.0), 240_000);
+        assert_eq!(clock.stamp(Flow::Audio, 240_960, at(start, 5_087)), None);
+        assert_eq!(clock.stamp(Flow::Audio, 265_536, at(start, 5_599)), None);
+        assert_eq!(clock.stamp(Flow::Audio, 266_496, at(start, 5_619)), Some(5_619));
+        assert_eq!(clock.stamp(Flow::Video(0), 499_500, at(start, 5_620)), Some(5_617));
+        // Another clock is no sound of before.
+        assert_eq!(clock.stamp(Flow::Audio, 4_000_000_000, at(start, 5_600)), Some(5_600));
     }
 
     /// As aiortc does on a busy machine: each report is late, now by this much and now by that.
