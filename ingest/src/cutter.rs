@@ -34,10 +34,6 @@ const PATIENCE_S: i64 = 1;
 /// A silence of the lead beyond this many of its usual intervals is a hole in the timeline.
 const HOLE_INTERVALS: f64 = 1.5;
 
-/// A part may end this share of PART-TARGET early, for fear of a long frame: a part within a segment must not be
-/// shorter than 85 % of it.
-const STRETCH_PERCENT: i64 = 15;
-
 /// Whole segments that are listed again after a restart: a player that reloads once in a target duration knows one.
 const SEGMENTS_HEARD: u64 = 3;
 
@@ -402,7 +398,7 @@ impl Cutter {
         let age = unit.dts - open.part_start;
         // A frame may last as long as the longest lately; but parts are not made shorter for it than they may be.
         let target = i64::from(self.grid.part_target_ms) * second / 1000;
-        let lasts = open.interval.get().min(target * STRETCH_PERCENT / 100).max(self.grid.frame);
+        let lasts = open.interval.get().min(target - self.grid.part_min()).max(self.grid.frame);
         let full = age > self.grid.part - self.grid.frame / 2 || age + lasts > target;
         if full { Cut::Part } else { Cut::No }
     }

@@ -134,6 +134,19 @@ impl Grid {
         }
     }
 
+    /// The shortest part within a segment, also of the audio that is cut where it ends.
+    pub(crate) fn part_min(&self) -> i64 {
+        let shortest_s = |target_ms: u32| f64::from(target_ms) / 1000.0 * PART_SHARE_MIN;
+        let audio_s = self.follower.map_or(0.0, |follower| {
+            let frame_s = follower.scale.seconds(follower.frame);
+            let frames = (shortest_s(follower.part_target_ms) / frame_s - 1e-9).ceil();
+            // As in `audio_share`.
+            frames * frame_s + 0.001
+        });
+        let part_s = shortest_s(self.part_target_ms).max(audio_s);
+        (part_s * f64::from(self.scale.hertz())).ceil() as i64
+    }
+
     pub(crate) fn segment(&self) -> i64 {
         (SEGMENT_TARGET.as_secs_f64() * f64::from(self.scale.hertz())) as i64
     }
@@ -230,6 +243,8 @@ mod tests {
                     let grid = Grid::video(cadence, Some((hertz(rate), 1024)), target);
                     let share = audio_share(grid.part as f64 / 90_000.0, 1024.0 / f64::from(rate));
                     assert!(share >= PART_SHARE_MIN, "{rate} Hz, {fps} fps, {target:?}: {share}");
+                    let (part_min, part) = (grid.part_min(), grid.part);
+                    assert!(part_min <= part, "{rate} Hz, {fps} fps, {target:?}: {part_min} of {part}");
                 }
             }
         }
