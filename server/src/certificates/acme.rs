@@ -234,6 +234,10 @@ async fn refusal(order: &mut Order, status: &Result<OrderStatus, instant_acme::E
         let told = state.challenges.iter().filter_map(|challenge| challenge.error.as_ref()?.detail.clone());
         words.extend(told);
     }
+    if words.is_empty() {
+        // An authority may say it of the order first, and of the name a moment later.
+        words.extend(order.state().error.as_ref().and_then(|problem| problem.detail.clone()));
+    }
     if !words.is_empty() {
         return format!(
             "the authority could not check that the name leads here, to port 443: {}",
