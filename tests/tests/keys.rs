@@ -24,8 +24,6 @@ const HEARD_MAX: Duration = Duration::from_secs(30);
 const STEP_MAX: Duration = Duration::from_secs(90);
 /// A viewer's freeze beyond the time without a publisher.
 const RECOVERY_MAX: Duration = Duration::from_secs(10);
-/// hls.js 1.7.4 without our page around it stood still for 19 s, once in ten runs.
-const BARE_RECOVERY_MAX: Duration = Duration::from_secs(30);
 
 fn publish(node: &Tidecast, stream: &str, key: &str) -> Result<Publisher> {
     Publisher::of_clip("gop-0.5", &node.publish_url_with_key(stream, key))
@@ -123,13 +121,11 @@ fn a_node_whose_key_is_configured_says_that_it_is_not_the_clusters() -> Result<(
     })?;
     refuses(&configured, &shown(&a)?)?;
     // Of other settings that should be equal the list of nodes tells.
-    let told = poll::until("a to hear of b", HEARD_MAX, || {
-        let told = a.asked_for_people("nodes")?;
-        Ok(told.contains("\nb ").then_some(told))
-    })?;
     let expected =
         r#"publish.linger should be equal on all nodes that take publishers: it is "20s" on a; "7s" on b"#;
-    ensure!(told.lines().last() == Some(expected), "{told}");
+    poll::until("a to tell of itself and b", HEARD_MAX, || {
+        Ok((a.asked_for_people("nodes")?.lines().last() == Some(expected)).then_some(()))
+    })?;
     // One that brings its own file is told so, and takes the cluster's.
     let alone = Setup::default().with_kept_key().start()?;
     let own = shown(&alone)?;
@@ -155,10 +151,8 @@ struct Report {
 
 #[derive(Debug, Deserialize)]
 struct Seen {
-    name: String,
     /// `None`: the picture never came back.
     freeze_ms: Option<u64>,
-    fatal: Option<String>,
 }
 
 /// As the README says it: `cluster init` while it runs, then a restart with NATS. Viewers keep their page, the broadcaster the key.
@@ -172,7 +166,7 @@ fn a_node_on_its_own_becomes_one_of_many_and_drops_nobody() -> Result<()> {
     let http = alone.viewer_http();
     let path = video_path(&http, STREAM, LIVE_MAX)?;
     let folder = output_dir()?.to_string_lossy().into_owned();
-    let viewers = Browser::run("players.mjs", &[&alone.page_url(""), STREAM, "watch,hls.js", &folder, "25"])?;
+    let viewers = Browser::run("players.mjs", &[&alone.page_url(""), STREAM, "watch", &folder, "25"])?;
     let Told {} = viewers.wait_for("playing", STEP_MAX)?;
     let before = playlist(&http, &path)?;
 
@@ -191,8 +185,7 @@ fn a_node_on_its_own_becomes_one_of_many_and_drops_nobody() -> Result<()> {
     println!("without a broadcaster for {away:?}: {report:?}");
     for player in &report.players {
         let freeze = player.freeze_ms.with_context(|| format!("it never came back: {player:?}"))?;
-        let recovery = if player.name == "watch" { RECOVERY_MAX } else { BARE_RECOVERY_MAX };
-        ensure!(player.fatal.is_none() && Duration::from_millis(freeze) < away + recovery, "{player:?}");
+        ensure!(Duration::from_millis(freeze) < away + RECOVERY_MAX, "{player:?}");
     }
     let after = playlist(&http, &path)?;
     ensure!(after.edge() > before.edge(), "the same session goes on");
