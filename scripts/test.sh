@@ -12,13 +12,19 @@ export CARGO_TERM_PROGRESS_WHEN=never RUST_LIB_BACKTRACE=0
 MAKE=${MAKE:-make}
 
 passed=0 failed=0 running=''
-summary=()
+summary=() red=()
 trap '[[ $running ]] && kill -TERM "$running" 2>/dev/null; exit 130' INT TERM HUP
 
 # sum_of FILE WORD: adds up what test runners say: cargo "3 passed; 0 failed", node "# pass 3", "ℹ fail 0".
 sum_of() {
     sed -n -e "s/^test result: .* \([0-9]\+\) ${2}ed;.*/\1/p" -e "s/^[#ℹ] $2 \([0-9]\+\)\$/\1/p" "$1" |
         awk '{ n += $1 } END { print n + 0 }'
+}
+
+# reasons_of FILE: what the tests that failed said, of cargo and of node; the last lines where no test failed.
+reasons_of() {
+    awk '/^---- .* stdout ----$/ || /^not ok / { told = 1 } /^failures:$/ { told = 0 } told; /^  \.\.\.$/ { told = 0 }' "$1" |
+        grep . || tail -n 30 "$1"
 }
 
 # stage NAME MINUTES COMMAND...: runs it, shows it, counts it. A stage that ran no tests counts as one check.
@@ -37,6 +43,7 @@ stage() {
         verdict=FAILED
         ((status == 124 || status == 137)) && verdict="STUCK, killed after $minutes min"
         ((bad)) || bad=1
+        red+=("$name" "$log")
     elif ((ok + bad == 0)); then
         ok=1
     fi
@@ -81,6 +88,11 @@ else
 fi
 
 echo
+# Again, and last: above, they are lost among thousands of lines, of which CI shows but the last.
+((${#red[@]})) && printf '%s\n' "${red[@]}" | while read -r name && read -r log; do
+    echo "==> why it failed: $name"
+    reasons_of "$log" | cut -c 1-1000 | head -n 200
+done
 echo "==> summary (logs, screenshots and streams are in ${OUT#"$ROOT"/})"
 printf '    %s\n' "${summary[@]}"
 echo "$passed passed, $failed failed"
