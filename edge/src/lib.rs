@@ -16,6 +16,7 @@ mod redirect;
 mod remote;
 mod site;
 mod state;
+mod steering;
 mod trust;
 mod unlisted;
 mod whep;

@@ -40,6 +40,10 @@ pub struct Neighbour {
     pub origin: String,
     pub verdict: &'static str,
     pub takes_viewers: bool,
+    #[serde(skip)]
+    pub is_this: bool,
+    #[serde(skip)]
+    pub is_draining: bool,
 }
 
 /// In the query of who was sent here for want of room elsewhere: is not sent on for that again, since two nodes that have

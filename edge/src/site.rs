@@ -32,6 +32,7 @@ use crate::neighbours::{self, Neighbours};
 use crate::prefer::Transport;
 use crate::pull::{JoinError, Others, Puller, others};
 use crate::state::PublishPorts;
+use crate::steering::Manifest;
 use crate::trust::Trust;
 use crate::unlisted::Unlisted;
 use crate::{redirect, remote, state};
@@ -227,6 +228,14 @@ impl Site {
         }
     }
 
+    /// `GET /where/{app}/{stream}/steering.json`
+    fn steering(&self, id: &StreamId, headers: &HeaderMap) -> Response<Bytes> {
+        // Whoever reads in plain what is known as encrypted would find the others encrypted too.
+        let neighbours = self.neighbours.as_ref().filter(|_| self.redirect.is_none());
+        let nodes = neighbours.map(|neighbours| neighbours.ranked(id)).unwrap_or_default();
+        json(&Manifest::new(&nodes), headers)
+    }
+
     /// Tells pages that there are two ways to play, and which one to try first.
     #[must_use]
     pub fn with_prefer(mut self, prefer: Transport) -> Self {
@@ -366,6 +375,10 @@ impl Site {
             },
             ["where", app, stream] => match StreamId::new(app, stream) {
                 Ok(id) => self.whereabouts(&id, headers),
+                Err(error) => no_name(error),
+            },
+            ["where", app, stream, "steering.json"] => match StreamId::new(app, stream) {
+                Ok(id) => self.steering(&id, headers),
                 Err(error) => no_name(error),
             },
             ["nodes"] => {

@@ -211,7 +211,11 @@ fn gate(
 fn catalog(config: &Config, metrics: &mut Registry) -> (Catalog, hls::Metrics) {
     let per_address = config.http.connections_per_address;
     let metrics = hls::Metrics::register(metrics);
-    (Catalog::with_held_per_address(metrics.clone(), per_address - per_address / 4), metrics)
+    let settings = hls::Settings {
+        held_per_address: per_address - per_address / 4,
+        has_steering: !config.cluster.nats.is_empty(),
+    };
+    (Catalog::with_settings(metrics.clone(), settings), metrics)
 }
 
 impl Roles {

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use cluster::place;
+use cluster::place::{self, Verdict};
 use cluster::{Fleet, Located, Role, State};
 use media::{NodeId, StreamId};
 use relay::UpstreamUrl;
@@ -198,6 +198,8 @@ impl edge::Neighbours for FleetRoute {
                 origin: judged.viewers,
                 verdict: judged.verdict.as_str(),
                 takes_viewers: judged.verdict.may_take(),
+                is_this: judged.node == self.own,
+                is_draining: judged.verdict == Verdict::Draining,
             })
             .collect()
     }

@@ -44,23 +44,40 @@ struct Shared {
     held: Places,
     /// No request is held any more.
     draining: AtomicBool,
+    has_steering: bool,
     metrics: Metrics,
 }
 
+/// What depends on the node.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Requests that one address may have waiting at once. Each waits on a connection of its own in HTTP/1.1, so this is
+    /// worth something below the bound on connections of an address.
+    pub held_per_address: usize,
+    /// Whether other nodes may have the same streams, so that players are told where to hear of them.
+    pub has_steering: bool,
+}
+
+/// Holds requests up to the node's bound, whoever asks.
+impl Default for Settings {
+    fn default() -> Self {
+        Self { held_per_address: HELD_REQUESTS_MAX, has_steering: false }
+    }
+}
+
 impl Catalog {
-    /// Holds requests up to the node's bound, whoever asks.
     pub fn new(metrics: Metrics) -> Self {
-        Self::with_held_per_address(metrics, HELD_REQUESTS_MAX)
+        Self::with_settings(metrics, Settings::default())
     }
 
-    /// `held_per_address`: requests that one address may have waiting at once. Each waits on a connection of its own
-    /// in HTTP/1.1, so this is worth something below the bound on connections of an address.
-    pub fn with_held_per_address(metrics: Metrics, held_per_address: usize) -> Self {
+    pub fn with_settings(metrics: Metrics, settings: Settings) -> Self {
+        let Settings { held_per_address, has_steering } = settings;
         let shared = Shared {
             streams: ArcSwap::default(),
             changes: Mutex::default(),
             held: Places::new(Limits { total: HELD_REQUESTS_MAX, per_address: held_per_address }),
             draining: AtomicBool::new(false),
+            has_steering,
             metrics,
         };
         Self { shared: Arc::new(shared) }
@@ -96,7 +113,8 @@ impl Catalog {
         fill: impl FnOnce(&mut StreamWriter) -> T,
     ) -> (StreamWriter, T) {
         let key: Arc<str> = header.id.to_string().into();
-        let index = Arc::new(StreamIndex::new(header, self.shared.metrics.clone(), backfill));
+        let Shared { metrics, has_steering, .. } = &*self.shared;
+        let index = Arc::new(StreamIndex::new(header, metrics.clone(), *has_steering, backfill));
         for number in 0..index.renditions.len() {
             let index = Arc::clone(&index);
             tokio::spawn(async move { index.renditions[number].run_waker(&index.publications).await });

@@ -80,6 +80,8 @@ pub struct StreamIndex {
     pub(crate) followers: AtomicUsize,
     /// Where the bodies are that this node only lists.
     pub(crate) backfill: Option<Arc<dyn Backfill>>,
+    /// Whether players are told where to hear of other nodes.
+    has_steering: bool,
 }
 
 #[derive(Debug)]
@@ -190,7 +192,12 @@ impl Drop for StreamWriter {
 }
 
 impl StreamIndex {
-    pub(crate) fn new(header: StreamHeader, metrics: Metrics, backfill: Option<Arc<dyn Backfill>>) -> Self {
+    pub(crate) fn new(
+        header: StreamHeader,
+        metrics: Metrics,
+        has_steering: bool,
+        backfill: Option<Arc<dyn Backfill>>,
+    ) -> Self {
         let renditions = header.renditions.iter().map(|rendition| {
             let others = header.renditions.iter().filter(|other| other.name != rendition.name);
             Rendition::new(rendition.clone(), others.map(|other| other.name.clone()).collect())
@@ -208,6 +215,7 @@ impl StreamIndex {
             publications: watch::Sender::new(0),
             followers: AtomicUsize::new(0),
             backfill,
+            has_steering,
             header,
         }
     }
@@ -350,7 +358,8 @@ impl StreamIndex {
     ) -> Multivariants {
         let renditions = self.header.renditions.iter().cloned().zip(bandwidths.iter().copied());
         let renditions: Vec<_> = renditions.collect();
-        Multivariants::new(self.session(), offered, &renditions, frame_rate, captions)
+        let steering = self.has_steering.then(|| self.id());
+        Multivariants::new(self.session(), steering, offered, &renditions, frame_rate, captions)
     }
 
     pub(crate) fn rendition(&self, name: &str) -> Option<&Rendition> {

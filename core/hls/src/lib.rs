@@ -29,7 +29,7 @@ mod viewers;
 mod waiters;
 
 pub use backfill::{Backfill, Fetch, FetchError};
-pub use catalog::Catalog;
+pub use catalog::{Catalog, Settings};
 pub use demand::{Demand, HeldByOrigin};
 pub use feed::{Entry, FedPart, Feed, Progress, ResumeFrom};
 pub use index::{Announcement, Bandwidth, State, Status, StreamHeader, StreamIndex, StreamWriter};

@@ -1,6 +1,8 @@
 // The ways to play a stream behind one face, and two of them: hls.js on Media Source Extensions, and the browser's own HLS.
 
-import Hls, { type ErrorData, ErrorDetails, ErrorTypes, Events, type FragLoadedData, type Level, type RetryConfig } from "hls.js";
+import Hls, {
+  type ErrorData, ErrorDetails, ErrorTypes, Events, type FragLoadedData, type HlsConfig, type Level, type RetryConfig,
+} from "hls.js";
 import workerAddress from "hls.js/dist/hls.worker.js";
 import type { Stream } from "../api.ts";
 import { codecName } from "../format.ts";
@@ -93,6 +95,12 @@ async function offerAt(playlist: string): Promise<Offer> {
   }
 }
 
+/**
+ * The page asks other nodes by itself, of any port, and knows from the state of the stream when to. `undefined` is what hls.js
+ * takes for none, and its types do not.
+ */
+const NO_STEERING = { contentSteeringController: undefined } as unknown as Partial<HlsConfig>;
+
 /** When these are used up the page says so and starts over, with pauses that grow. */
 const A_FEW: RetryConfig = { maxNumRetry: 4, retryDelayMs: 250, maxRetryDelayMs: 2000, backoff: "exponential" };
 const FOREVER: RetryConfig = { ...A_FEW, maxNumRetry: Number.POSITIVE_INFINITY };
@@ -142,6 +150,7 @@ class HlsPlayer implements Player {
       errorPenaltyExpireMs: AVOIDED_FOR,
       workerPath: workerAddress,
       timelineController: LiveCaptions,
+      ...NO_STEERING,
       ...CAPTIONS_NAMES,
       // Live only: what is behind the picture is of no use, and what is ahead cannot be much.
       backBufferLength: 10,

@@ -10,6 +10,8 @@ pub struct MultivariantPlaylist {
     pub renditions: Vec<Rendition>,
     /// INSTREAM-ID of the captions that are declared.
     pub captions: Vec<String>,
+    /// Where a steering manifest is, in a cluster.
+    pub steering: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -40,8 +42,13 @@ impl MultivariantPlaylist {
     /// # Errors
     /// The first thing that is not as §4.4.6 wants it, or that this server has no reason to write.
     pub fn parse(text: &str) -> Result<Self, Violation> {
-        let mut playlist =
-            Self { version: None, variants: Vec::new(), renditions: Vec::new(), captions: Vec::new() };
+        let mut playlist = Self {
+            version: None,
+            variants: Vec::new(),
+            renditions: Vec::new(),
+            captions: Vec::new(),
+            steering: None,
+        };
         let mut captioned = Vec::new();
         let mut announced: Option<Variant> = None;
         for (line, text) in lines(text)? {
@@ -66,6 +73,14 @@ impl MultivariantPlaylist {
                 }
                 Some(("#EXT-X-MEDIA", value)) if value.starts_with("TYPE=CLOSED-CAPTIONS,") => {
                     playlist.captions.push(captions(line, value)?);
+                }
+                Some(("#EXT-X-CONTENT-STEERING", value)) => {
+                    if playlist.steering.replace(steering(line, value)?).is_some() {
+                        return Err(Violation::at_line(
+                            line,
+                            "EXT-X-CONTENT-STEERING appears twice (§4.4.6.6)",
+                        ));
+                    }
                 }
                 Some(("#EXT-X-MEDIA", value)) => playlist.renditions.push(rendition(line, value)?),
                 Some(("#EXT-X-STREAM-INF", value)) => {
@@ -219,6 +234,18 @@ fn variant(line: usize, value: &str) -> Result<(Variant, bool), Violation> {
 
 /// Of the only group that we make.
 const CAPTIONS_GROUP: &str = "captions";
+
+/// The SERVER-URI (§4.4.6.6). It is outside of what a viewing token is for.
+fn steering(line: usize, value: &str) -> Result<String, Violation> {
+    let mut attributes = Attributes::parse(line, value)?;
+    let uri = attributes.quoted("SERVER-URI")?;
+    let uri = attributes.required("SERVER-URI", uri)?.to_owned();
+    attributes.finish()?;
+    if !uri.starts_with("/where/") {
+        return Err(Violation::at_line(line, format!("{uri:?} is not where steering manifests are")));
+    }
+    Ok(uri)
+}
 
 /// The INSTREAM-ID of captions (§4.4.6.1).
 fn captions(line: usize, value: &str) -> Result<String, Violation> {

@@ -220,6 +220,21 @@ fn a_multivariant_playlist_is_read_as_strictly() {
 }
 
 #[test]
+fn steering_is_told_of_once_and_by_its_address_alone() {
+    let told = |tag: &str| MultivariantPlaylist::parse(&format!("{MULTIVARIANT}{tag}"));
+    let tag = "#EXT-X-CONTENT-STEERING:SERVER-URI=\"/where/live/cam/steering.json\"\n";
+    assert_eq!(told("").unwrap().steering, None);
+    assert_eq!(told(tag).unwrap().steering.as_deref(), Some("/where/live/cam/steering.json"));
+    for (wrong, words) in [
+        (tag.repeat(2), "twice"),
+        (tag.replace("/where/", "https://elsewhere/"), "not where"),
+        (tag.replace("SERVER-URI", "PATHWAY-ID"), "is missing"),
+    ] {
+        assert_found(&[told(&wrong).expect_err(&wrong)], words);
+    }
+}
+
+#[test]
 fn a_filtered_playlist_leaves_out_and_changes_nothing() {
     let whole = MultivariantPlaylist::parse(MULTIVARIANT).unwrap();
     let text = |rendition, codecs: &str| {

@@ -5,11 +5,11 @@ use std::fmt;
 use std::sync::OnceLock;
 
 use m3u8_rs::{
-    AlternativeMedia, AlternativeMediaType, ClosedCaptionGroupId, InstreamId, MasterPlaylist,
+    AlternativeMedia, AlternativeMediaType, ClosedCaptionGroupId, ExtTag, InstreamId, MasterPlaylist,
     QuotedOrUnquoted, Resolution, VariantStream,
 };
 use media::codec::captions::Channel;
-use media::{Captions, CodecConfig, SessionId, TrackKind};
+use media::{Captions, CodecConfig, SessionId, StreamId, TrackKind};
 
 use super::Rendered;
 use super::filter::{Filter, Selection};
@@ -24,6 +24,11 @@ const AUDIO_GROUP: &str = "audio";
 /// Name of the group of captions.
 const CAPTIONS_GROUP: &str = "captions";
 
+/// Where players hear which other nodes have the stream (rfc8216bis, §7).
+fn steering_path(id: &StreamId) -> String {
+    format!("/where/{id}/steering.json")
+}
+
 /// The multivariant playlist of a stream, whole and filtered, each rendered for the first who asks.
 ///
 /// Kept by what is left, not by what was asked for: there is one slot for each outcome a filter can have, so a stranger
@@ -31,6 +36,8 @@ const CAPTIONS_GROUP: &str = "captions";
 #[derive(Debug)]
 pub(crate) struct Multivariants {
     session: SessionId,
+    /// Whose steering is told of, if it is.
+    steering: Option<StreamId>,
     offered: Offered,
     renditions: Vec<(RenditionHeader, Bandwidth)>,
     frame_rate: Option<f64>,
@@ -44,6 +51,7 @@ pub(crate) struct Multivariants {
 impl Multivariants {
     pub(crate) fn new(
         session: SessionId,
+        steering: Option<&StreamId>,
         offered: Offered,
         all: &[(RenditionHeader, Bandwidth)],
         frame_rate: Option<f64>,
@@ -57,7 +65,8 @@ impl Multivariants {
         let has_audio = renditions.iter().any(|(rendition, _)| rendition.codec.kind() == TrackKind::Audio);
         // Audio, and each height with it and without it.
         let slots = (0..1 + 2 * heights.len()).map(|_| OnceLock::new()).collect();
-        Self { session, offered, renditions, frame_rate, captions, heights, has_audio, slots }
+        let steering = steering.cloned();
+        Self { session, steering, offered, renditions, frame_rate, captions, heights, has_audio, slots }
     }
 
     pub(crate) fn get(&self, filter: Filter) -> &Rendered {
@@ -81,12 +90,15 @@ impl Multivariants {
         let renditions: Vec<_> = renditions.map(|(rendition, bandwidth)| (rendition, *bandwidth)).collect();
         let Bandwidth { peak, average } =
             Bandwidth::total(renditions.iter().map(|(_, bandwidth)| *bandwidth));
-        let text = render(self.session, &renditions, self.frame_rate, self.captions);
+        let steering = self.steering.as_ref();
+        let text = render(self.session, steering, &renditions, self.frame_rate, self.captions);
         Rendered::uncompressed(text, |encoding| {
             // Within a session only what is offered ever changes, and bandwidths and captions, which only grow.
             let (Self { session, offered, .. }, captions) = (self, self.captions.to_bits());
+            // Not all nodes that have a session need be of one cluster.
+            let steered = if steering.is_some() { "s" } else { "" };
             header_value(format!(
-                "\"{session}.{offered}.{peak}.{average}.{captions}.{selection}.{encoding}.{FORMAT_VERSION}\""
+                "\"{session}.{offered}.{peak}.{average}.{captions}.{selection}{steered}.{encoding}.{FORMAT_VERSION}\""
             ))
         })
     }
@@ -116,6 +128,7 @@ fn height(rendition: &RenditionHeader) -> Option<u32> {
 /// NONE nothing is ever said, as they may come yet.
 fn render(
     session: SessionId,
+    steering: Option<&StreamId>,
     renditions: &[(&RenditionHeader, Bandwidth)],
     frame_rate: Option<f64>,
     captions: Captions,
@@ -184,8 +197,17 @@ fn render(
     let captions = captions.iter().filter(|_| !videos.is_empty()).map(caption_channel);
     let alternatives = alternatives.chain(captions).collect();
 
-    let playlist =
-        MasterPlaylist { version: Some(version), variants, alternatives, ..MasterPlaylist::default() };
+    let steering = steering.map(|id| ExtTag {
+        tag: "X-CONTENT-STEERING".into(),
+        rest: Some(format!("SERVER-URI=\"{}\"", steering_path(id))),
+    });
+    let playlist = MasterPlaylist {
+        version: Some(version),
+        variants,
+        alternatives,
+        unknown_tags: steering.into_iter().collect(),
+        ..MasterPlaylist::default()
+    };
     let mut text = Vec::with_capacity(512);
     playlist.write_to(&mut text).expect("writing to memory cannot fail");
     String::from_utf8(text).expect("made of strings")

@@ -427,7 +427,8 @@ async fn a_drain_answers_who_waits_for_a_session_that_its_writer_has_left() {
 #[tokio::test(start_paused = true)]
 async fn an_address_holds_its_share_of_requests_and_others_theirs() {
     let mut registry = prometheus_client::registry::Registry::default();
-    let catalog = hls::Catalog::with_held_per_address(hls::Metrics::register(&mut registry), 2);
+    let settings = hls::Settings { held_per_address: 2, ..hls::Settings::default() };
+    let catalog = hls::Catalog::with_settings(hls::Metrics::register(&mut registry), settings);
     let mut stream = Stream::on(catalog, header(vec![video(), audio()]));
     stream.writer().announce(announcement());
     stream.push_through(3, 1);

@@ -33,7 +33,14 @@ fn multivariants(renditions: &[RenditionHeader], bandwidths: &[Bandwidth]) -> Mu
 fn captioned(renditions: &[RenditionHeader], bandwidths: &[Bandwidth], captions: Captions) -> Multivariants {
     let renditions: Vec<_> = renditions.iter().cloned().zip(bandwidths.iter().copied()).collect();
     let frame_rate = Some(30_000.0 / 1001.0);
-    Multivariants::new(SessionId::from_random(0xAB), Offered(u64::MAX), &renditions, frame_rate, captions)
+    Multivariants::new(
+        SessionId::from_random(0xAB),
+        None,
+        Offered(u64::MAX),
+        &renditions,
+        frame_rate,
+        captions,
+    )
 }
 
 impl Multivariants {
@@ -70,6 +77,28 @@ fn golden_video_only() {
 00000000000000ab/v/index.m3u8
 ";
     assert_eq!(rendered(&[video("v")], &[VIDEO]), expected);
+}
+
+/// In a cluster, the whole and the filtered, under other ETags than elsewhere.
+#[test]
+fn golden_steering() {
+    let id = StreamId::new("live", "cam").unwrap();
+    let steered = |steering| {
+        let (session, captions) = (SessionId::from_random(0xAB), Captions::default());
+        Multivariants::new(session, steering, Offered(u64::MAX), &[(audio(), AUDIO)], None, captions)
+    };
+    let (with, without) = (steered(Some(&id)), steered(None));
+    let expected = "\
+#EXTM3U
+#EXT-X-VERSION:6
+#EXT-X-STREAM-INF:BANDWIDTH=200000,AVERAGE-BANDWIDTH=128000,CODECS=\"mp4a.40.2\"
+00000000000000ab/a/index.m3u8
+#EXT-X-CONTENT-STEERING:SERVER-URI=\"/where/live/cam/steering.json\"
+";
+    assert_eq!(with.text(""), expected);
+    assert_eq!(with.text("only=audio"), expected);
+    assert!(expected.starts_with(&without.text("")));
+    assert_ne!(with.ask("").plain.etag, without.ask("").plain.etag);
 }
 
 /// CC1 and CC3. Sound alone has none, and a player that has kept the playlist without them is told of another.
