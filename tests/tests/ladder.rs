@@ -307,10 +307,12 @@ struct Switch {
     height: Option<u64>,
     shown_ms: Option<f64>,
     stalls: u64,
+    /// Parts that were loaded though the player had them.
+    again: Vec<String>,
 }
 
-/// In real Chromium, by our page's menu. Beside other tests a picture may be late for reasons of theirs, so half of the
-/// switches may be; switching within a segment froze two of five on a machine with nothing else to do.
+/// In real Chromium, by our page's menu. What makes the picture stand still is a segment that is loaded again, over what the decoder is
+/// about to show. hls.js does that at every change by itself; of six, two may go wrong on a machine that has no time for it.
 #[test]
 fn a_viewer_changes_the_rendition_and_goes_on_watching() -> Result<()> {
     let _turn = LANES.turn();
@@ -330,8 +332,9 @@ fn a_viewer_changes_the_rendition_and_goes_on_watching() -> Result<()> {
     let heights: Vec<_> = seen.switches.iter().map(|switch| switch.height).collect();
     ensure!(heights == [Some(360), Some(180), Some(90), Some(180), Some(360), None], "{heights:?}");
     ensure!(seen.switches.iter().all(|switch| switch.shown_ms.is_some()), "one was never shown: {seen:?}");
-    let late = seen.switches.iter().filter(|switch| switch.stalls > 0).count();
-    ensure!(late <= 3, "{late} switches with a picture that stood still: {seen:?}");
+    let went_wrong = |switch: &&Switch| switch.stalls > 0 || !switch.again.is_empty();
+    let wrong = seen.switches.iter().filter(went_wrong).count();
+    ensure!(wrong <= 2, "{wrong} switches stood still or loaded something twice: {seen:?}");
     publisher.stop()
 }
 

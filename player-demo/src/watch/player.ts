@@ -11,6 +11,7 @@ import { textAt, warm } from "./cold.ts";
 import type { Link } from "./link.ts";
 import { nextMove } from "./live-edge.ts";
 import { type Choice, NOTHING, type Offer, type Rendition, filtered, nearest, ofHeight, offerOf, readMultivariant } from "./quality.ts";
+import { Seam } from "./seam.ts";
 import { Standstill } from "./standstill.ts";
 
 export type PlayerKind = HlsKind | "webrtc";
@@ -134,6 +135,7 @@ class HlsPlayer implements Player {
   /** Where a gap ends that playing would begin in; null once something behind it is there. */
   private gapAtBegin: number | null = null;
   private readonly standstill = new Standstill();
+  private readonly seam = new Seam();
   /** Aborted when the player is. */
   private readonly gone = new AbortController();
 
@@ -149,6 +151,8 @@ class HlsPlayer implements Player {
       preserveManualLevelOnError: true,
       errorPenaltyExpireMs: AVOIDED_FOR,
       workerPath: workerAddress,
+      pLoader: this.seam.loader,
+      abrController: this.seam.abr,
       timelineController: LiveCaptions,
       ...NO_STEERING,
       ...CAPTIONS_NAMES,
@@ -175,6 +179,9 @@ class HlsPlayer implements Player {
     });
     this.hls.on(Events.ERROR, (_, error) => this.onError(error));
     this.hls.on(Events.FRAG_LOADED, (_, loaded) => this.onLoaded(loaded));
+    this.hls.on(Events.BUFFER_APPENDED, (_, appended) => {
+      if (this.seam.appended(appended, this.hls.latestLevelDetails)) this.turn();
+    });
     this.hls.on(Events.LEVEL_UPDATED, () => this.beginBehindGap());
     if (choice === "audio") void offerAt(playlist).then((offer) => (this.offer = offer));
     else {
@@ -240,11 +247,7 @@ class HlsPlayer implements Player {
     if (isMade) this.events.onMade();
   }
 
-  /**
-   * To the wanted level. Within a segment that would load it again from its beginning, over what the decoder is about to
-   * show, and the picture stands still until the next keyframe: so this waits until a segment is complete. A level that is
-   * made on demand has to be asked for first.
-   */
+  /** To the wanted level, unless it is made on demand and has no media yet. */
   private turn(): void {
     if (this.asking === null && this.wanted !== this.hls.manualLevel) this.hls.loadLevel = this.wanted;
   }
@@ -335,9 +338,6 @@ class HlsPlayer implements Player {
 
   private onLoaded({ frag, part }: FragLoadedData): void {
     if (part) this.partsLoaded += 1;
-    const complete = this.hls.latestLevelDetails?.endSN ?? Number.POSITIVE_INFINITY;
-    const ends = part === null || (Number(frag.sn) <= complete && part.end >= frag.end - 0.01);
-    if (frag.type === "main" && ends) this.turn();
     const { stats, duration } = part ?? frag;
     this.meter.add(frag.type, stats.loaded, duration);
   }

@@ -1,0 +1,65 @@
+// Where hls.js goes from one rendition to another: between two segments, and when the other has the second of them.
+//
+// Anywhere else hls.js 1.7.4 loads a segment again from its beginning, over what the decoder is about to show, and the picture
+// may stand still until the next keyframe, or for seconds.
+
+import Hls, {
+  AbrController, type BufferAppendedData, type HlsConfig, type LevelDetails, type LoaderCallbacks, type LoaderContext, LoaderContextType,
+} from "hls.js";
+
+type PlaylistLoader = InstanceType<NonNullable<HlsConfig["pLoader"]>>;
+type Request = Parameters<PlaylistLoader["load"]>;
+
+export class Seam {
+  /** MSN of the segment to go on with; null while one is in the buffer in part only. */
+  private next: number | null = null;
+  /** Of the level whose playlist was asked for last. */
+  private asked: number | null = null;
+
+  /** Of everything that is in the buffer now. Whether a segment of the picture is complete with it. */
+  appended({ frag, part }: BufferAppendedData, details: LevelDetails | null): boolean {
+    if (frag.type !== "main" || typeof frag.sn !== "number") return false;
+    const complete = details?.endSN ?? Number.POSITIVE_INFINITY;
+    const ends = part === null || (frag.sn <= complete && part.end >= frag.end - 0.01);
+    this.next = ends ? frag.sn + 1 : null;
+    return ends;
+  }
+
+  /** For hls.js: the playlist of another level is answered when it has that segment, as if it were reloaded. */
+  get loader(): NonNullable<HlsConfig["pLoader"]> {
+    const seam = this;
+    return class extends Hls.DefaultConfig.loader {
+      override load(...[context, config, callbacks]: Request): void {
+        if (context.type === LoaderContextType.LEVEL) context.url = seam.address(context.url, context.level);
+        super.load(context, config, callbacks as LoaderCallbacks<LoaderContext>);
+      }
+    } as NonNullable<HlsConfig["pLoader"]>;
+  }
+
+  /** Where the playlist of `level` is asked for. */
+  address(url: string, level: number | null): string {
+    const isOther = this.asked !== null && level !== this.asked;
+    this.asked = level;
+    if (!isOther || this.next === null) return url;
+    const address = new URL(url);
+    // rfc8216bis §6.2.5.2.
+    address.searchParams.set("_HLS_msn", String(this.next));
+    address.searchParams.set("_HLS_part", "0");
+    return address.href;
+  }
+
+  /** For hls.js: nothing is lost if Auto climbs a second later. */
+  get abr(): typeof AbrController {
+    const seam = this;
+    return class extends AbrController {
+      override get nextAutoLevel(): number {
+        const [next, now] = [super.nextAutoLevel, this.hls.loadLevel];
+        const isWish = this.forcedAutoLevel === -1;
+        return isWish && seam.next === null && now >= 0 && next > now ? now : next;
+      }
+      override set nextAutoLevel(level: number) {
+        super.nextAutoLevel = level;
+      }
+    };
+  }
+}
