@@ -19,8 +19,10 @@ export class Seam {
   /** Of everything that is in the buffer now. Whether a segment of the picture is complete with it. */
   appended({ frag, part }: BufferAppendedData, details: LevelDetails | null): boolean {
     if (frag.type !== "main" || typeof frag.sn !== "number") return false;
-    const complete = details?.endSN ?? Number.POSITIVE_INFINITY;
-    const ends = part === null || (frag.sn <= complete && part.end >= frag.end - 0.01);
+    // Times are no way to tell: hls.js moves those of parts and segments apart, by what it measures.
+    const last = details?.partList?.filter(({ fragment }) => fragment.sn === frag.sn).at(-1);
+    const isComplete = details !== null && frag.sn <= details.endSN;
+    const ends = part === null || (isComplete && part.index === last?.index);
     this.next = ends ? frag.sn + 1 : null;
     return ends;
   }
