@@ -41,6 +41,8 @@ pub struct Neighbour {
     pub verdict: &'static str,
     pub takes_viewers: bool,
     #[serde(skip)]
+    pub has_room: bool,
+    #[serde(skip)]
     pub is_this: bool,
     #[serde(skip)]
     pub is_draining: bool,

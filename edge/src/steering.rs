@@ -2,7 +2,8 @@
 //! is drained.
 //!
 //! The playlist is the same text at all nodes, so it names no node: only that there is a manifest to ask for. Each node
-//! answers that with what it knows of the others.
+//! answers that with what it knows of the others. hls.js 1.7.4 leaves a node for five minutes when it has stalled for seconds,
+//! also where all nodes have; so each node names the ones behind it, in a ring, and takes over the players of one other.
 
 use http::Uri;
 use serde::Serialize;
@@ -43,10 +44,13 @@ impl Manifest {
     /// `nodes`: that can show the stream, the best first. A pathway differs from this node's in its host alone, so a
     /// node with another scheme or port is none.
     pub(crate) fn new(nodes: &[Neighbour]) -> Self {
-        let own = nodes.iter().find(|node| node.is_this);
+        let (before, behind) = nodes.split_at(nodes.iter().position(|node| node.is_this).unwrap_or(0));
+        let own = behind.first().filter(|node| node.is_this);
         let own_origin = own.and_then(|own| own.origin.parse().ok());
-        let others = nodes.iter().filter(|node| !node.is_this && node.takes_viewers);
-        let clones = others.filter_map(|node| {
+        let others = behind.iter().chain(before).filter(|node| !node.is_this && node.takes_viewers);
+        let mut others: Vec<_> = others.collect();
+        others.sort_by_key(|node| !node.has_room);
+        let clones = others.into_iter().filter_map(|node| {
             let host = host_beside(own_origin.as_ref()?, &node.origin.parse().ok()?)?;
             Some(PathwayClone {
                 base_id: HERE,
@@ -78,6 +82,7 @@ mod tests {
             origin: origin.into(),
             verdict: "near",
             takes_viewers: true,
+            has_room: true,
             is_this: name == "here",
             is_draining: false,
         }
@@ -97,6 +102,16 @@ mod tests {
             "PATHWAY-CLONES": [{ "BASE-ID": ".", "ID": "b", "URI-REPLACEMENT": { "HOST": "b.example" } }],
         });
         assert_eq!(told(&nodes), expected);
+    }
+
+    #[test]
+    fn each_node_names_the_ones_behind_it_and_those_without_room_last() {
+        let full = Neighbour { has_room: false, ..node("b", "https://b.example") };
+        let nodes = ["c", "here", "d"].map(|name| node(name, &format!("https://{name}.example")));
+        let [first, here, last] = nodes.clone();
+        assert_eq!(told(&nodes)["PATHWAY-PRIORITY"], serde_json::json!([".", "d", "c"]));
+        let nodes = [first, here, full, last];
+        assert_eq!(told(&nodes)["PATHWAY-PRIORITY"], serde_json::json!([".", "d", "c", "b"]));
     }
 
     #[test]

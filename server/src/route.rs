@@ -198,6 +198,7 @@ impl edge::Neighbours for FleetRoute {
                 origin: judged.viewers,
                 verdict: judged.verdict.as_str(),
                 takes_viewers: judged.verdict.may_take(),
+                has_room: judged.verdict.has_room(),
                 is_this: judged.node == self.own,
                 is_draining: judged.verdict == Verdict::Draining,
             })

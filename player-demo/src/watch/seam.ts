@@ -10,6 +10,9 @@ import Hls, {
 type PlaylistLoader = InstanceType<NonNullable<HlsConfig["pLoader"]>>;
 type Request = Parameters<PlaylistLoader["load"]>;
 
+/** Longer than a part of half a second is awaited, in milliseconds. */
+const HELD_MAX = 1000;
+
 export class Seam {
   /** MSN of the segment to go on with; null while one is in the buffer in part only. */
   private next: number | null = null;
@@ -32,19 +35,24 @@ export class Seam {
     const seam = this;
     return class extends Hls.DefaultConfig.loader {
       override load(...[context, config, callbacks]: Request): void {
-        if (context.type === LoaderContextType.LEVEL) context.url = seam.address(context.url, context.level);
-        super.load(context, config, callbacks as LoaderCallbacks<LoaderContext>);
+        const url = context.type === LoaderContextType.LEVEL ? seam.address(context.url, context.level) : context.url;
+        // One that is made on demand, and by nobody yet, is asked for as ever after this, and found to have nothing.
+        const policy = url === context.url ? config.loadPolicy : { ...config.loadPolicy, maxTimeToFirstByteMs: HELD_MAX };
+        context.url = url;
+        super.load(context, { ...config, loadPolicy: policy }, callbacks as LoaderCallbacks<LoaderContext>);
       }
     } as NonNullable<HlsConfig["pLoader"]>;
   }
 
-  /** Where the playlist of `level` is asked for. */
+  /** Where the playlist of `level` is asked for. `url`: with what hls.js knows of it from the report of the level before. */
   address(url: string, level: number | null): string {
     const isOther = this.asked !== null && level !== this.asked;
     this.asked = level;
     if (!isOther || this.next === null) return url;
     const address = new URL(url);
-    // rfc8216bis §6.2.5.2.
+    // rfc8216bis §6.2.5.2: further ahead of its last segment it is refused.
+    const known = address.searchParams.get("_HLS_msn");
+    if (known === null || Number(known) < this.next - 1) return url;
     address.searchParams.set("_HLS_msn", String(this.next));
     address.searchParams.set("_HLS_part", "0");
     return address.href;
@@ -55,9 +63,11 @@ export class Seam {
     const seam = this;
     return class extends AbrController {
       override get nextAutoLevel(): number {
-        const [next, now] = [super.nextAutoLevel, this.hls.loadLevel];
-        const isWish = this.forcedAutoLevel === -1;
-        return isWish && seam.next === null && now >= 0 && next > now ? now : next;
+        const next = super.nextAutoLevel;
+        // Forced, or not to be known any more.
+        if (this.forcedAutoLevel !== -1 || next < 0) return next;
+        const now = this.hls.loadLevel;
+        return seam.next === null && now >= 0 && next > now ? now : next;
       }
       override set nextAutoLevel(level: number) {
         super.nextAutoLevel = level;

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { Seam } from "../../src/watch/seam.ts";
 
-const url = (level) => `http://edge.example/hls/live/cam/00000000000000ab/v${level}/index.m3u8?_HLS_msn=3&_HLS_part=1`;
+const url = (level, msn = 7) => `http://edge.example/hls/live/cam/00000000000000ab/v${level}/index.m3u8?_HLS_msn=${msn}&_HLS_part=3`;
 
 /** A part of a segment of the picture that is in the buffer; `part` of four. */
 function appended(sn, part, type = "main") {
@@ -25,6 +25,15 @@ test("another rendition is asked for where the one in the buffer ends, and no ot
   const { searchParams, pathname } = new URL(seam.address(url(0), 0));
   assert.deepEqual([searchParams.get("_HLS_msn"), searchParams.get("_HLS_part")], ["8", "0"]);
   assert.equal(pathname, new URL(url(0)).pathname);
+});
+
+test("one that is more than a segment behind, or of which nothing is known, is asked for as ever", () => {
+  for (const other of [url(1, 6), url(1).split("?")[0]]) {
+    const seam = new Seam();
+    seam.address(url(0), 0);
+    seam.appended(appended(7, 3), details(7));
+    assert.equal(seam.address(other, 1), other);
+  }
 });
 
 test("a segment is complete when its playlist says so, or when it came whole", () => {
