@@ -10,7 +10,7 @@ import Hls, {
 type PlaylistLoader = InstanceType<NonNullable<HlsConfig["pLoader"]>>;
 type Request = Parameters<PlaylistLoader["load"]>;
 
-/** Longer than a part of half a second is awaited, in milliseconds. */
+/** In milliseconds: a part of half a second has come before that, and the picture in the buffer is not used up yet. */
 const HELD_MAX = 1000;
 
 export class Seam {

@@ -125,9 +125,7 @@ impl Authority {
         let running = tokio::spawn(listener.run(Named { name, has_it: has_it.clone() }, stop.clone()));
         Origin { url, has_it, stop, running }
     }
-}
 
-impl Authority {
     /// Of a stream that these nodes have.
     fn reader(&self, urls: [UpstreamUrl; 2]) -> (Arc<Ranked>, Source) {
         let route = Arc::new(Ranked::default());
