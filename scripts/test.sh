@@ -60,6 +60,9 @@ stage "browser scripts: types" 5 npm --prefix tests/browser run --silent check
 stage "pages: unit tests" 5 npm --prefix player-demo run --silent test
 stage "format" 2 cargo fmt --all --check
 stage "clippy" 30 cargo clippy --workspace --all-targets --locked -- -D warnings
+# `make fuzz` takes half an hour, and builds files of others by their paths: whether it still would is all that is seen here.
+stage "fuzz targets" 15 env RUSTFLAGS="--cfg fuzzing -D warnings" CARGO_TARGET_DIR=target/fuzz-check \
+    cargo check --locked --no-default-features --manifest-path fuzz/Cargo.toml
 # One build for everything below: the same packages, features and profile, so that nothing is compiled twice.
 if stage "build" 30 cargo build --workspace --all-targets --locked; then
     stage "unit tests" 10 cargo test --workspace --locked --no-fail-fast --lib --bins

@@ -2,7 +2,7 @@
 //! than made a library of their own for this one reader.
 
 #![no_main]
-#![allow(dead_code, reason = "the binary's other modules use what the target does not")]
+#![allow(dead_code, unused_imports, reason = "the binary's other modules use what the target does not")]
 
 #[path = "../../server/src"]
 mod server {
