@@ -157,6 +157,9 @@ struct Options {
     /// Plays a soak again; without it, another one each time
     #[arg(long)]
     seed: Option<u64>,
+    /// Be the process that benchmark `whep` compares with
+    #[arg(long, hide = true)]
+    serve_broadcast: bool,
     /// Print the names of the benchmarks, and end
     #[arg(long)]
     list: bool,
@@ -164,6 +167,15 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    if options.serve_broadcast {
+        return match whep::serve_broadcast() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     if options.list {
         for Benchmark { name, about, .. } in BENCHMARKS {
             println!("{name:15} {about}");

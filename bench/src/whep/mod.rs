@@ -4,15 +4,19 @@
 //! ```text
 //! publisher.rs ─ RTMP, whip.rs ─▶ tidecast ─ SRTP ─▶ crowd.rs: viewer.rs × n, with feedback.rs
 //!                                 floor.rs ─ SRTP ─▶
+//!                             broadcast.rs ─ SRTP ─▶ another crowd.rs
 //! ```
 //!
 //! Server and floor take turns: the publisher pauses while the floor sends what the first viewer was sent.
 
+mod broadcast;
 mod crowd;
+mod fan_out;
 mod feedback;
 mod floor;
 mod offer;
 mod publisher;
+mod sender;
 mod viewer;
 mod whip;
 
@@ -20,17 +24,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+pub(crate) use self::broadcast::serve as serve_broadcast;
 use self::crowd::{Crowd, Joined};
+use self::fan_out::{Sends, Stage};
 use self::publisher::{FRAME, Publisher, STREAM};
 use crate::Options;
 use crate::http::Connection;
-use crate::measure::{Samples, micros, sleep};
-use crate::process::{PUBLISH_KEY, Tidecast, raise_open_files, wait_for};
+use crate::measure::{Samples, sleep};
+use crate::process::{PUBLISH_KEY, Tidecast, Usage, raise_open_files, wait_for};
 use crate::table::{Table, Target};
 
-const RATIO_MAX: f64 = 1.3;
-const CPU_S_PER_VIEWER_MINUTE_MAX: f64 = 0.045;
-const KB_PER_VIEWER_MAX: f64 = 100.0;
 const ANSWERED_MS_MAX: f64 = 20.0;
 const FIRST_PACKET_MS_MAX: f64 = 20.0;
 const RTMP_THROUGH_P50_MS_MAX: f64 = 5.0;
@@ -50,16 +53,32 @@ const JOINED_WITHIN: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(options: &Options) -> Result<Vec<Table>> {
     raise_open_files();
-    Ok(vec![through()?, joins()?, fan_out(200, options)?, fan_out(500, options)?])
+    let ours = |viewers| fan_out::ours(&mut Stage::set()?, viewers, options);
+    Ok(vec![through()?, joins()?, ours(200)?, ours(500)?, fan_out::others(200, options)?])
 }
 
-struct Stage {
+/// Our server, and who publishes to it.
+struct Ours {
     server: Tidecast,
     publisher: Publisher,
-    crowd: Crowd,
 }
 
-impl Stage {
+impl Sends for Ours {
+    fn usage(&self) -> Result<Usage> {
+        self.server.process.usage()
+    }
+
+    fn check(&mut self) -> Result<()> {
+        self.publisher.check()
+    }
+
+    fn pause(&self, pauses: bool) -> Result<()> {
+        self.publisher.pause(pauses);
+        Ok(())
+    }
+}
+
+impl Stage<Ours> {
     fn set() -> Result<Self> {
         Self::with(|server| Publisher::start(server.rtmp(), PUBLISH_KEY))
     }
@@ -72,39 +91,8 @@ impl Stage {
             Connection::open(server.http).ok()?.get_ok(&playlist).ok()
         })?;
         let crowd = Crowd::new(server.http, format!("/whep/{STREAM}"));
-        Ok(Self { server, publisher, crowd })
+        Ok(Self { sender: Ours { server, publisher }, crowd })
     }
-
-    /// CPU seconds of the server while it lasts, and what the viewers were sent meanwhile.
-    fn window(&mut self, window: Duration) -> Result<Window> {
-        let before = (self.server.process.usage()?, self.crowd.look(true)?);
-        let _before_that = self.crowd.watched();
-        sleep(window);
-        let after = (self.server.process.usage()?, self.crowd.look(true)?);
-        self.publisher.check()?;
-        let sum = |of: fn(&viewer::Seen) -> u64| {
-            let sum = |seen: &[viewer::Seen]| seen.iter().map(of).sum::<u64>();
-            (sum(&after.1) - sum(&before.1)) as f64
-        };
-        let longest_gap = after.1.iter().map(|seen| seen.longest_gap).max().unwrap_or_default();
-        Ok(Window {
-            cpu_s: after.0.cpu_s - before.0.cpu_s,
-            sent: sum(|seen| seen.sent),
-            received: sum(|seen| seen.packets),
-            bytes: sum(|seen| seen.bytes),
-            longest_gap,
-            seconds: window.as_secs_f64(),
-        })
-    }
-}
-
-struct Window {
-    cpu_s: f64,
-    sent: f64,
-    received: f64,
-    bytes: f64,
-    longest_gap: Duration,
-    seconds: f64,
 }
 
 /// From a picture's first byte at the publisher to its last packet at a viewer.
@@ -125,7 +113,7 @@ fn through() -> Result<Table> {
     Ok(table)
 }
 
-fn through_of(stage: &Stage, viewers: usize) -> Result<Samples> {
+fn through_of(stage: &Stage<Ours>, viewers: usize) -> Result<Samples> {
     stage.crowd.join(viewers, Duration::from_millis(10))?;
     sleep(SETTLED);
     let _before = stage.crowd.watched();
@@ -133,7 +121,7 @@ fn through_of(stage: &Stage, viewers: usize) -> Result<Samples> {
     for _ in 0..10 {
         sleep(Duration::from_secs(1));
         for packet in stage.crowd.watched().into_iter().filter(|packet| packet.marker) {
-            if let Some(sent) = stage.publisher.sent(u64::from_be_bytes(packet.tail)) {
+            if let Some(sent) = stage.sender.publisher.sent(u64::from_be_bytes(packet.tail)) {
                 through.push((packet.at - sent).as_secs_f64() * 1e3);
             }
         }
@@ -146,9 +134,9 @@ fn joins() -> Result<Table> {
     let stage = Stage::set()?;
     stage.crowd.join(OLD, Duration::from_millis(20))?;
     sleep(SETTLED);
-    let (before, _) = (stage.server.process.usage()?, stage.crowd.look(true)?);
+    let (before, _) = (stage.sender.usage()?, stage.crowd.look(true)?);
     let joined = stage.crowd.join(JOINS, JOINED_WITHIN / JOINS as u32)?;
-    let after = stage.server.process.usage()?;
+    let after = stage.sender.usage()?;
     let seen = stage.crowd.look(true)?;
     let old = seen.iter().take(OLD).map(|seen| seen.longest_gap).max().unwrap_or_default();
     let (mut answered, mut first) = (Samples::default(), Samples::default());
@@ -173,68 +161,6 @@ fn joins() -> Result<Table> {
         "{:.2} CPU ms per join, with the {:.1} s of pictures that each is sent at once and all that was sent meanwhile",
         (after.cpu_s - before.cpu_s) * 1e3 / JOINS as f64,
         FRAME.as_secs_f64() * 60.0,
-    ));
-    Ok(table)
-}
-
-fn fan_out(viewers: usize, options: &Options) -> Result<Table> {
-    let (rounds, window) =
-        if options.quick { (1, Duration::from_secs(5)) } else { (4, Duration::from_secs(6)) };
-    let mut stage = Stage::set()?;
-    sleep(SETTLED);
-    let alone = stage.window(window)?;
-    let memory_before = stage.server.process.usage()?.resident_mb;
-    let addresses = stage.crowd.join(viewers, Duration::from_millis(10))?;
-    let addresses: Vec<_> = addresses.iter().map(|joined| joined.address).collect();
-    let (mut server, mut floor, mut minute, mut gaps) =
-        (Samples::default(), Samples::default(), Samples::default(), Samples::default());
-    let (mut lost, mut mbits, mut late) = (0.0, 0.0, Duration::ZERO);
-    let mut memory = 0.0;
-    for round in 0..rounds {
-        sleep(SETTLED);
-        let seen = stage.window(window)?;
-        let cpu_s = seen.cpu_s - alone.cpu_s;
-        server.push(cpu_s * 1e6 / seen.sent);
-        minute.push(cpu_s * 60.0 / seen.seconds / viewers as f64);
-        gaps.push(micros(seen.longest_gap) / 1e3);
-        lost += seen.sent - seen.received;
-        mbits = seen.bytes * 8.0 / 1e6 / seen.seconds / viewers as f64;
-        if round == 0 {
-            memory = stage.server.process.usage()?.resident_mb - memory_before;
-        }
-        let groups = floor::groups(&stage.crowd.watched());
-        ensure!(!groups.is_empty(), "the first viewer saw no picture");
-        stage.publisher.pause(true);
-        sleep(Duration::from_millis(500));
-        let sent = floor::send(&groups, &addresses)?;
-        stage.publisher.pause(false);
-        floor.push(micros(sent.cpu) / sent.packets as f64);
-        late = late.max(sent.late);
-    }
-    let mut table = Table::new(format!("{viewers} viewers at {mbits:.1} Mbit/s"), &["figure", "ratio"]);
-    let ratio = server.median() / floor.median();
-    table.tell("floor: seal and send, CPU us per packet", &[floor.median()]);
-    table.judge(
-        "server, CPU us per packet",
-        &[server.median(), ratio],
-        Target { column: 1, limit: RATIO_MAX },
-    );
-    let figure = |limit| Target { column: 0, limit };
-    table.judge(
-        "server, CPU s per viewer and minute",
-        &[minute.median()],
-        figure(CPU_S_PER_VIEWER_MINUTE_MAX),
-    );
-    table.judge(
-        "server, resident KB per viewer",
-        &[memory * 1e3 / viewers as f64],
-        figure(KB_PER_VIEWER_MAX),
-    );
-    table.tell("longest without a picture, ms", &[gaps.max()]);
-    table.note(format!(
-        "{rounds} rounds of {window:?}, taking turns; {lost:.0} packets lost on the way; the floor was {late:?} late at worst; \
-         without viewers the server takes {:.3} CPU s in that time, which is taken off",
-        alone.cpu_s
     ));
     Ok(table)
 }

@@ -51,10 +51,17 @@ impl Publisher {
     /// By WHIP, pictures alone. `server`: where it answers HTTP.
     pub(super) fn start_whip(server: SocketAddr, key: &str) -> Result<Self> {
         let mut whip = Whip::publish(server, STREAM, key)?;
-        Ok(Self::with(move |message, body| match message.track {
+        Ok(Self::of_pictures(move |message, tag| whip.send(message, tag)))
+    }
+
+    /// To whoever takes them, as FLV tags.
+    pub(super) fn of_pictures(
+        mut send: impl FnMut(&Message, Vec<u8>) -> Result<()> + Send + 'static,
+    ) -> Self {
+        Self::with(move |message, tag| match message.track {
             Track::Audio => Ok(()),
-            Track::Video => whip.send(message, body),
-        }))
+            Track::Video => send(message, tag),
+        })
     }
 
     fn with(send: impl FnMut(&Message, Vec<u8>) -> Result<()> + Send + 'static) -> Self {

@@ -23,11 +23,14 @@ use rtc_rtcp::receiver_report::ReceiverReport;
 use rtc_rtcp::reception_report::ReceptionReport;
 use rtc_srtp::context::Context;
 use rtc_srtp::protection_profile::ProtectionProfile;
-use rtc_stun::attributes::{ATTR_USE_CANDIDATE, ATTR_USERNAME};
+use rtc_stun::attributes::{
+    ATTR_ICE_CONTROLLING, ATTR_PRIORITY, ATTR_USE_CANDIDATE, ATTR_USERNAME, AttrType,
+};
 use rtc_stun::fingerprint::FINGERPRINT;
 use rtc_stun::integrity::MessageIntegrity;
-use rtc_stun::message::{BINDING_REQUEST, Message, Setter, TransactionId};
+use rtc_stun::message::{BINDING_REQUEST, BINDING_SUCCESS, Message, Setter, TransactionId};
 use rtc_stun::textattrs::TextAttribute;
+use rtc_stun::xoraddr::XorMappedAddress;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::time::{interval, sleep_until};
@@ -95,6 +98,8 @@ pub(super) struct Viewer {
     peer: Peer,
     /// Ours to the server, and the one that our peer takes for the server's.
     checks: [Vec<u8>; 2],
+    /// Under which others' are answered.
+    password: String,
     arrivals: Arrivals,
     first: Option<u64>,
     newest: Option<(u16, u32)>,
@@ -144,6 +149,7 @@ impl Offered {
             check(&format!("{}:{ufrag}", theirs.ufrag), &theirs.password)?,
             check(&format!("{ufrag}:{}", theirs.ufrag), password)?,
         ];
+        let password = password.clone();
         let path = Path { local: self.local()?, remote: server, transport: Transport::Udp };
         let settings = PeerSettings {
             identity: self.identity,
@@ -159,6 +165,7 @@ impl Offered {
             path,
             peer: Peer::new(settings, now)?,
             checks,
+            password,
             arrivals: Arrivals::new(now),
             first: None,
             newest: None,
@@ -269,6 +276,13 @@ impl Viewer {
     }
 
     fn datagram(&mut self, datagram: &[u8], now: Instant) {
+        if datagram.starts_with(&BINDING_REQUEST_TYPE) {
+            // Of a full agent, which wants them answered; by our peer they would be refused, as both would be controlled.
+            if let Ok(answer) = answer(datagram, self.path.remote, &self.password) {
+                let _lost = self.socket.try_send_to(&answer, self.path.remote);
+            }
+            return;
+        }
         if is_stun(datagram) {
             // The server has answered ours, so it takes what follows.
             if self.connected.is_none() {
@@ -284,7 +298,17 @@ impl Viewer {
     }
 
     fn media(&mut self, header: &Header, datagram: &[u8], now: Instant) {
-        let number = self.arrivals.push(header.transport_sequence, now);
+        let is_video = header.payload_type == PAYLOAD_TYPE;
+        let (newest, turns) = self.newest.unwrap_or((header.sequence, 0));
+        if is_video && header.sequence.wrapping_sub(newest) < 0x8000 {
+            self.newest = Some((header.sequence, turns + u32::from(header.sequence < newest)));
+        }
+        let number = match (header.transport_sequence, self.newest) {
+            (Some(sequence), _) => self.arrivals.push(sequence, now),
+            // Of one that has no such numbers nothing can be told back; what it sends is one line.
+            (None, Some((newest, turns))) => u64::from(turns) << 16 | u64::from(newest),
+            (None, None) => return,
+        };
         let first = *self.first.get_or_insert(number);
         let mut seen = self.seen.borrow_mut();
         seen.sent = seen.sent.max(number - first.min(number) + 1);
@@ -293,14 +317,10 @@ impl Viewer {
         if let Some(connected) = self.connected {
             seen.first_packet.get_or_insert(now - connected);
         }
-        if header.payload_type != PAYLOAD_TYPE {
+        if !is_video {
             return;
         }
         self.media_ssrc = header.ssrc;
-        let (newest, turns) = self.newest.unwrap_or((header.sequence, 0));
-        if header.sequence.wrapping_sub(newest) < 0x8000 {
-            self.newest = Some((header.sequence, turns + u32::from(header.sequence < newest)));
-        }
         if header.marker {
             seen.frames += 1;
             let gap = self.last_frame.map_or(Duration::ZERO, |last| now - last);
@@ -339,6 +359,9 @@ impl Viewer {
     }
 }
 
+/// Method and class, in the first two bytes of a message (RFC 8489, §5).
+const BINDING_REQUEST_TYPE: [u8; 2] = [0, 1];
+
 /// First byte 0 to 3 (RFC 7983, §7).
 fn is_stun(datagram: &[u8]) -> bool {
     datagram.first().is_some_and(|first| *first < 4)
@@ -350,40 +373,44 @@ struct Header {
     payload_type: u8,
     sequence: u16,
     ssrc: u32,
-    transport_sequence: u16,
+    transport_sequence: Option<u16>,
 }
 
 impl Header {
-    /// `None` for what is no RTP, or has no transport-wide number.
+    /// `None` for what is no RTP.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let fixed: &[u8; 12] = bytes.first_chunk()?;
         // RTCP has 192 to 223 there (RFC 5761, §4).
         if !(128..192).contains(&fixed[0]) || (192..224).contains(&fixed[1]) {
             return None;
         }
-        let extensions = bytes.get(12..)?;
-        let words = u16::from_be_bytes(*extensions.get(2..)?.first_chunk()?);
-        let mut rest = extensions.get(4..4 + 4 * usize::from(words))?;
-        while let Some((&head, behind)) = rest.split_first() {
-            // Padding.
-            if head == 0 {
-                rest = behind;
-                continue;
-            }
-            let (data, behind) = behind.split_at_checked(usize::from(head & 0x0F) + 1)?;
-            if head >> 4 == TRANSPORT_CC {
-                return Some(Self {
-                    marker: fixed[1] & 0x80 != 0,
-                    payload_type: fixed[1] & 0x7F,
-                    sequence: u16::from_be_bytes([fixed[2], fixed[3]]),
-                    ssrc: u32::from_be_bytes([fixed[8], fixed[9], fixed[10], fixed[11]]),
-                    transport_sequence: u16::from_be_bytes(*data.first_chunk()?),
-                });
-            }
-            rest = behind;
-        }
-        None
+        Some(Self {
+            marker: fixed[1] & 0x80 != 0,
+            payload_type: fixed[1] & 0x7F,
+            sequence: u16::from_be_bytes([fixed[2], fixed[3]]),
+            ssrc: u32::from_be_bytes([fixed[8], fixed[9], fixed[10], fixed[11]]),
+            transport_sequence: (fixed[0] & 0x10 != 0).then(|| transport_sequence(&bytes[12..])).flatten(),
+        })
     }
+}
+
+/// In the one-byte header extensions (RFC 8285, §4.2).
+fn transport_sequence(extensions: &[u8]) -> Option<u16> {
+    let words = u16::from_be_bytes(*extensions.get(2..)?.first_chunk()?);
+    let mut rest = extensions.get(4..4 + 4 * usize::from(words))?;
+    while let Some((&head, behind)) = rest.split_first() {
+        // Padding.
+        if head == 0 {
+            rest = behind;
+            continue;
+        }
+        let (data, behind) = behind.split_at_checked(usize::from(head & 0x0F) + 1)?;
+        if head >> 4 == TRANSPORT_CC {
+            return data.first_chunk().copied().map(u16::from_be_bytes);
+        }
+        rest = behind;
+    }
+    None
 }
 
 /// Of an agent that is in control and nominates at once.
@@ -392,7 +419,9 @@ fn check(username: &str, password: &str) -> Result<Vec<u8>> {
         Box::new(BINDING_REQUEST),
         Box::new(TransactionId::new()),
         Box::new(TextAttribute::new(ATTR_USERNAME, username.to_owned())),
-        Box::new(UseCandidate),
+        Box::new(Attribute(ATTR_PRIORITY, &PRIORITY)),
+        Box::new(Attribute(ATTR_ICE_CONTROLLING, &[7; 8])),
+        Box::new(Attribute(ATTR_USE_CANDIDATE, &[])),
         Box::new(MessageIntegrity::new_raw_integrity_with_provider(password, &AwsLcRsCrypto)),
         Box::new(FINGERPRINT),
     ];
@@ -401,11 +430,30 @@ fn check(username: &str, password: &str) -> Result<Vec<u8>> {
     Ok(message.raw)
 }
 
-struct UseCandidate;
+/// Of a host candidate (RFC 8445, §5.1.2.2).
+const PRIORITY: [u8; 4] = 2_130_706_431_u32.to_be_bytes();
 
-impl Setter for UseCandidate {
+/// To a check of a full agent.
+fn answer(check: &[u8], from: SocketAddr, password: &str) -> Result<Vec<u8>> {
+    let mut request = Message::new();
+    request.unmarshal_binary(check)?;
+    let setters: Vec<Box<dyn Setter>> = vec![
+        Box::new(BINDING_SUCCESS),
+        Box::new(request.transaction_id),
+        Box::new(XorMappedAddress { ip: from.ip(), port: from.port() }),
+        Box::new(MessageIntegrity::new_raw_integrity_with_provider(password, &AwsLcRsCrypto)),
+        Box::new(FINGERPRINT),
+    ];
+    let mut message = Message::new();
+    message.build(&setters)?;
+    Ok(message.raw)
+}
+
+struct Attribute(AttrType, &'static [u8]);
+
+impl Setter for Attribute {
     fn add_to(&self, message: &mut Message) -> Result<(), rtc_shared::error::Error> {
-        message.add(ATTR_USE_CANDIDATE, &[]);
+        message.add(self.0, self.1);
         Ok(())
     }
 }
