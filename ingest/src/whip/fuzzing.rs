@@ -25,11 +25,12 @@ pub fn offer(bytes: &[u8]) -> bool {
     let again = Offer::parse(reduced.as_bytes(), true).expect("what is passed on is an offer");
     assert!(again.video == offer.video && again.audio == offer.audio && again.reduced() == reduced);
     let layers = offer.video.as_ref().map_or(0, |video| video.rids.len());
-    assert!(!reduced.contains("a=candidate:") && layers <= LAYERS_MAX);
+    let is_candidate = |line: &str| line.starts_with("a=candidate:");
+    assert!(!reduced.lines().any(is_candidate) && layers <= LAYERS_MAX);
     let restarted = offer.restarted("fuzz", "0123456789012345678901");
     assert_eq!(restarted.ufrag(), "fuzz");
     let answer = offer.complete(&reduced, &["1 1 udp 1 192.0.2.7 8189 typ host".to_owned()]);
-    assert_eq!(answer.matches("a=end-of-candidates\r\n").count(), 1);
+    assert_eq!(answer.lines().filter(|line| *line == "a=end-of-candidates").count(), 1);
     true
 }
 

@@ -160,7 +160,7 @@ impl Offer {
             }
             sends += 1;
             for needed in ["ice-ufrag", "ice-pwd", "fingerprint", "setup"] {
-                if self.attribute(section, needed).is_none() {
+                if self.attribute(section, needed).is_none_or(str::is_empty) {
                     return Err(OfferError::Lacks(needed));
                 }
             }

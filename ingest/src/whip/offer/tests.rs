@@ -129,6 +129,7 @@ fn what_cannot_be_taken_is_refused_in_words() {
         (&CHROMIUM.replace("a=rtcp-mux\r\n", ""), true, "lacks rtcp-mux"),
         (&CHROMIUM.replace("a=ice-pwd:", "a=x:"), true, "lacks ice-pwd"),
         (&CHROMIUM.replace("a=fingerprint:", "a=x:"), true, "lacks fingerprint"),
+        (&FFMPEG.replace("a=ice-ufrag:a174b", "a=ice-ufrag"), true, "lacks ice-ufrag"),
         (&CHROMIUM.replace("a=sendonly", "a=recvonly"), false, "this is where publishers send"),
         (&twice, false, "more than one video track"),
         (&alone, false, "video in X-VP8, X-H264, X-AV1, X-VP9, but only H.264"),
