@@ -51,8 +51,8 @@ const FOLLOW_TIME_MAX: Duration = Duration::from_secs(600);
 const FOLLOW_SILENCE_MAX: Duration = Duration::from_secs(15);
 /// After a failed accept (usually: no file descriptors left), so that the loop does not spin until one is free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Of an order's body: a number and a time.
-const ORDER_BYTES_MAX: usize = 1024;
+/// Of an order's body, the longest of which is a list of streams.
+const ORDER_BYTES_MAX: usize = 8 * 1024;
 /// OpenMetrics 1.0, "Protocol negotiation".
 const METRICS_TYPE: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
@@ -227,11 +227,13 @@ impl Answers {
         match ordered {
             Some(Ok(told)) => json(StatusCode::OK, &told),
             Some(Err(why @ OrderError::Body(_))) => error(StatusCode::BAD_REQUEST, &why.to_string()),
-            Some(Err(why @ OrderError::Needed(_))) => error(StatusCode::CONFLICT, &why.to_string()),
+            Some(Err(why @ (OrderError::Needed(_) | OrderError::Setting(_)))) => {
+                error(StatusCode::CONFLICT, &why.to_string())
+            }
             Some(Err(why @ OrderError::Store(_))) => error(StatusCode::SERVICE_UNAVAILABLE, &why.to_string()),
             None => {
-                let words = "only GET and HEAD are answered here, and PUT and DELETE at /api/v1/nodes/{node}/drain and \
-                             /api/v1/streams/{app}/{stream}/expected-viewers";
+                let words = "only GET and HEAD are answered here, and PUT and DELETE at /api/v1/nodes/{node}/drain, \
+                             /api/v1/streams/{app}/{stream}/expected-viewers and /api/v1/settings/{key}";
                 let mut refusal = error(StatusCode::METHOD_NOT_ALLOWED, words);
                 refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
                 refusal

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::membership::Membership;
+use crate::settings::{ChangeError, SharedSettings};
 use crate::standing::Standing;
 
 /// Of one answer.
@@ -38,6 +39,8 @@ pub(crate) enum OrderError {
     /// Whoever gave it must.
     #[error("not {0}")]
     Body(String),
+    #[error(transparent)]
+    Setting(ChangeError),
     /// Whoever gave it must mean it.
     #[error("{0}. With --force ({{\"force\": true}}) it is done all the same")]
     Needed(String),
@@ -63,9 +66,17 @@ struct Audience {
     at: Option<String>,
 }
 
+/// `PUT /api/v1/settings/{key}`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SettingValue {
+    value: String,
+}
+
 pub(crate) struct Api {
     fleet: Fleet,
     journal: Journal,
+    settings: SharedSettings,
     /// `None` on a node that nobody publishes to.
     published: Option<(Site, Catalog)>,
     standing: watch::Receiver<Standing>,
@@ -76,6 +87,7 @@ impl Api {
         Self {
             fleet: membership.fleet.clone(),
             journal: membership.journal.clone(),
+            settings: membership.settings.clone(),
             published: None,
             standing: membership.standing(),
         }
@@ -118,6 +130,7 @@ impl Api {
                 });
                 json!({ "streams": told.collect::<Vec<_>>(), "expected": self.fleet.expected() })
             }
+            "/settings" => self.settings.told(),
             "/events" => json!({ "events": self.events(query).await }),
             _ => return None,
         })
@@ -154,9 +167,25 @@ impl Api {
             (["streams", app, stream, "expected-viewers"], &Method::DELETE) => {
                 self.expect_nobody(&StreamId::new(app, stream).ok()?).await
             }
+            (["settings", key], &Method::PUT) => {
+                let read = serde_json::from_slice::<SettingValue>(body);
+                return Some(match read {
+                    Ok(SettingValue { value }) => self.set(key, Some(value)).await,
+                    Err(error) => Err(OrderError::Body(format!("{{\"value\": TEXT}}: {error}"))),
+                });
+            }
+            (["settings", key], &Method::DELETE) => return Some(self.set(key, None).await),
             _ => return None,
         };
         Some(ordered.map_err(OrderError::Store))
+    }
+
+    async fn set(&self, key: &str, value: Option<String>) -> Result<Value, OrderError> {
+        let words = self.settings.change(key, value.clone()).await.map_err(|error| match error {
+            ChangeError::Store(error) => OrderError::Store(error),
+            error => OrderError::Setting(error),
+        })?;
+        Ok(json!({ "key": key, "value": value, "words": words }))
     }
 
     async fn expect(&self, id: &StreamId, body: &[u8]) -> Result<Value, OrderError> {

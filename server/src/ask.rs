@@ -47,6 +47,11 @@ pub(crate) enum Question {
         viewers: u32,
         at: Option<Timestamp>,
     },
+    /// Of the whole cluster; without a value it is taken back.
+    Set {
+        key: String,
+        value: Option<String>,
+    },
     Top,
     Events {
         follow: bool,
@@ -91,6 +96,14 @@ pub(crate) fn run(admin: SocketAddr, question: Question, as_json: bool) -> anyho
                         let at = at.map(|at| at.to_string());
                         ask(admin, Method::PUT, &path, Some(json!({ "viewers": viewers, "at": at }))).await?
                     }
+                };
+                print(&if as_json { format!("{answer}\n") } else { format!("{}\n", text(&answer["words"])) })
+            }
+            Question::Set { key, value } => {
+                let path = format!("/api/v1/settings/{key}");
+                let answer = match value {
+                    None => ask(admin, Method::DELETE, &path, None).await?,
+                    Some(value) => ask(admin, Method::PUT, &path, Some(json!({ "value": value }))).await?,
                 };
                 print(&if as_json { format!("{answer}\n") } else { format!("{}\n", text(&answer["words"])) })
             }

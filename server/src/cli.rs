@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use media::{NodeId, StreamId};
 
 use crate::authority::BUNDLED_DAYS;
+use crate::config::SHARED;
 use crate::telemetry::LogFormat;
 
 pub(crate) const VERSION_NUMBER: &str = env!("CARGO_PKG_VERSION");
@@ -65,6 +66,7 @@ Many nodes, each with such a certificate, that find each other by NATS:
   tidecast nodes                     who is there; also streams, events, top
   tidecast nodes drain NODE          it takes nothing new, and its publishers
                                      and viewers go to others; --undo
+  tidecast config set KEY VALUE      for all nodes, from the next start of each
 
 Configuration:
   A TOML file (--config), and over it the environment: TIDECAST__ and the key
@@ -247,6 +249,25 @@ pub(crate) struct Output {
 pub(crate) enum ConfigCommand {
     /// Print the values in force, each with where it comes from; secrets are hidden
     Show,
+    /// Set a key for all nodes of the cluster: asks the tidecast that runs here
+    ///
+    /// Each node takes it at its next start, unless its own file or environment says otherwise; `tidecast nodes` tells on
+    /// which nodes another value is in force. Needs cluster.nats.
+    Set {
+        #[arg(value_parser = SHARED)]
+        key: String,
+        /// As in the file, without quotes
+        value: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Take back what `config set` has set
+    Unset {
+        #[arg(value_parser = SHARED)]
+        key: String,
+        #[command(flatten)]
+        output: Output,
+    },
 }
 
 #[derive(Subcommand)]

@@ -16,6 +16,7 @@ use crate::cli::Cli;
 use crate::config::{self, Effective, Environment, Origin};
 use crate::keeper::{Wish, made_elsewhere};
 use crate::keys::KeyFile;
+use crate::settings::Settings;
 
 /// A bundle is two certificates and a key, a few kilobytes.
 const BUNDLE_BYTES_MAX: u64 = 64 * 1024;
@@ -26,7 +27,10 @@ const TOKEN_ADDRESSES: usize = 4;
 /// The configuration that a start with these arguments would use.
 pub(crate) fn load(cli: &Cli) -> anyhow::Result<Effective> {
     let source = config::read(cli.config.as_deref())?;
-    Ok(Effective::load_with(source.as_ref(), &Environment::of_process(), &cli.settings())?)
+    let mut loaded = Effective::load_with(source.as_ref(), &Environment::of_process(), &cli.settings())?;
+    let Settings { texts, by } = Settings::kept(&loaded.config)?;
+    loaded.take_from_cluster(&by, &texts);
+    Ok(loaded)
 }
 
 pub(crate) fn check(file: &Path) -> anyhow::Result<()> {

@@ -175,6 +175,10 @@ pub(crate) struct Key {
     show: fn(&Config) -> Option<String>,
 }
 
+/// What all nodes that take publishers should have alike, since they go on with each other's sessions: a cluster may set it for all.
+pub(crate) const SHARED: [&str; 5] =
+    ["publish.linger", "publish.on_conflict", "hls.profile", "streams.unlisted", "transcode.ladder"];
+
 const LISTEN_ALLOWED: &str =
     "IP:PORT such as 127.0.0.1:8080 or [::1]:8080, or :PORT for every address of the machine";
 
@@ -503,6 +507,8 @@ pub(crate) struct Effective {
     pub(crate) config: Config,
     /// Of the keys that are not at their default.
     origins: BTreeMap<&'static str, Origin>,
+    /// What of the cluster's settings could not be taken, in words.
+    pub(crate) passed_over: Vec<String>,
 }
 
 impl Effective {
@@ -529,7 +535,8 @@ impl Effective {
             Some(Setting { key, text: text.to_owned(), origin: Origin::Option { name } })
         }));
 
-        let mut loaded = Self { config: Config::defaults(environment), origins: BTreeMap::new() };
+        let mut loaded =
+            Self { config: Config::defaults(environment), origins: BTreeMap::new(), passed_over: Vec::new() };
         for Setting { key, text, origin } in settings {
             match (key.set)(&mut loaded.config, &text) {
                 Ok(()) => _ = loaded.origins.insert(key.name, origin),
@@ -550,6 +557,23 @@ impl Effective {
             problems.extend(loaded.misplaced_turn_secret());
         }
         if problems.is_empty() { Ok(loaded) } else { Err(Problems::new(problems)) }
+    }
+
+    /// Takes from the cluster's settings what is left open here.
+    pub(crate) fn take_from_cluster(&mut self, by: &str, texts: &BTreeMap<String, String>) {
+        for (name, text) in texts {
+            let taken = match Key::named(name).filter(|key| SHARED.contains(&key.name)) {
+                Some(key) if *self.origin(key.name) != Origin::Default => Ok(()),
+                Some(key) => (key.set)(&mut self.config, text).map(|()| {
+                    self.origins.insert(key.name, Origin::Cluster { by: by.to_owned() });
+                }),
+                None => Err("is nothing that this release shares".to_owned()),
+            };
+            if let Err(what) = taken {
+                self.passed_over
+                    .push(format!("{name} of the cluster's settings, set on {by}, is passed over: {what}"));
+            }
+        }
     }
 
     pub(crate) fn origin(&self, name: &str) -> &Origin {
@@ -756,6 +780,17 @@ fn unknown_variable(variable: String) -> Problem {
         None => format!("sets no key; the keys are {}", problem::key_names()),
     };
     Problem { origin: Origin::Environment { variable }, what }
+}
+
+/// `text` as `config show` would have it, if the key of this name can be set to it.
+///
+/// # Errors
+/// What is wrong with it, and what is allowed.
+pub(crate) fn judged(name: &str, text: &str) -> Result<String, String> {
+    let key = Key::named(name).ok_or_else(|| format!("there is no key {name}"))?;
+    let mut config = Config::defaults(&Environment::empty());
+    (key.set)(&mut config, text).map_err(|what| format!("{name}: {what}; allowed: {}", key.allowed))?;
+    Ok((key.show)(&config).unwrap_or_default())
 }
 
 /// Reads the file, if one is named.

@@ -31,6 +31,7 @@ mod origins;
 mod publishing;
 mod roles;
 mod route;
+mod settings;
 mod shutdown;
 mod standing;
 mod telemetry;
@@ -60,6 +61,7 @@ use keeper::KeyKeeper;
 use listen::Handed;
 use membership::Membership;
 use roles::Roles;
+use settings::SettingsKeeper;
 use shutdown::{Outcome, Signals};
 
 /// Could not start, or the command was refused. 2 is clap's, for wrong usage.
@@ -73,6 +75,12 @@ fn main() -> ExitCode {
         Some(Command::Check { file }) => commands::check(file),
         Some(Command::Config(ConfigCommand::Show)) => {
             commands::load(&cli).and_then(|loaded| commands::config_show(&loaded))
+        }
+        Some(Command::Config(ConfigCommand::Set { key, value, output })) => {
+            ask(&cli, Question::Set { key: key.clone(), value: Some(value.clone()) }, output)
+        }
+        Some(Command::Config(ConfigCommand::Unset { key, output })) => {
+            ask(&cli, Question::Set { key: key.clone(), value: None }, output)
         }
         Some(Command::Keys(KeysCommand::Show)) => {
             commands::load(&cli).and_then(|loaded| commands::keys_show(&loaded))
@@ -159,8 +167,13 @@ async fn run(loaded: &Effective, mut handed: Handed) -> anyhow::Result<Outcome> 
     let mut registry = metrics::registry();
     let certificates = Certificates::load(&loaded.config, &mut registry)?;
     let config = &loaded.config;
-    let membership = Membership::join(config, identity.as_ref()).await?;
+    for words in &loaded.passed_over {
+        warn!("{words}");
+    }
+    let mut membership = Membership::join(config, identity.as_ref()).await?;
     let drain = CancellationToken::new();
+    let (settings, settings_keeper) = SettingsKeeper::new(loaded, &membership, identity.as_ref())?;
+    membership.settings = settings;
     // On the runtime's threads: what this one waited for itself would wake one of those first, and then this one, for
     // each tick and each datagram.
     let running = if config.roles.has_streams() {
@@ -191,6 +204,9 @@ async fn run(loaded: &Effective, mut handed: Handed) -> anyhow::Result<Outcome> 
         encoding.announce()?;
         tokio::spawn(encoding.run(node, drain.clone()))
     };
+    if let Some(keeper) = settings_keeper {
+        tokio::spawn(keeper.run(drain.clone()));
+    }
     tell_service_manager(NotifyState::Ready);
     let running = async {
         if let Err(ended) = running.await

@@ -24,8 +24,9 @@ use transcode::workers::Workers;
 
 use crate::authority::hex;
 use crate::cli;
-use crate::config::{Config, RoleSet};
+use crate::config::{Config, RoleSet, SHARED};
 use crate::listen;
+use crate::settings::SharedSettings;
 use crate::standing::Standing;
 use crate::trust::CertificateEnd;
 use crate::workers::FleetWorkers;
@@ -35,10 +36,6 @@ const READ_EVERY: Duration = Duration::from_secs(1);
 
 /// What rates are of: parts leave in bursts.
 const RATE_OVER: Duration = Duration::from_secs(3);
-
-/// Settings that should be equal on all nodes that take publishers, since they go on with each other's sessions.
-const EQUAL_ON_ALL: [&str; 5] =
-    ["publish.linger", "publish.on_conflict", "hls.profile", "streams.unlisted", "transcode.ladder"];
 
 /// Of a node that is in no cluster.
 const ALONE: &str = "this-node";
@@ -53,6 +50,7 @@ pub(crate) struct Membership {
     pub(crate) dialer: Option<Dialer>,
     standing: watch::Sender<Standing>,
     pub(crate) certificate_end: CertificateEnd,
+    pub(crate) settings: SharedSettings,
 }
 
 impl Membership {
@@ -99,6 +97,7 @@ impl Membership {
             dialer: None,
             standing: watch::Sender::default(),
             certificate_end: CertificateEnd::default(),
+            settings: SharedSettings::alone(),
         }
     }
 
@@ -275,7 +274,7 @@ impl Membership {
 
 /// As `config show` has each, but for names that are on no list, of which nobody else should hear.
 fn equal_on_all(config: &Config) -> BTreeMap<String, String> {
-    let told = EQUAL_ON_ALL.iter().filter_map(|name| {
+    let told = SHARED.iter().filter_map(|name| {
         let value = config.shown(name)?;
         let value = match *name {
             "streams.unlisted" => hex(&digest(&SHA256, value.as_bytes()).as_ref()[..4]),

@@ -30,6 +30,8 @@ pub enum Kind {
     StreamEnded,
     /// Broadcasters of the cluster need another publish key.
     KeyChanged,
+    /// Nodes that are started from now on take another value.
+    SettingChanged,
     /// Of a later release.
     #[serde(other)]
     Unknown,
@@ -50,6 +52,7 @@ impl Kind {
             Self::StreamMoved => "stream-moved",
             Self::StreamEnded => "stream-ended",
             Self::KeyChanged => "key-changed",
+            Self::SettingChanged => "setting-changed",
             Self::Unknown => "unknown",
         }
     }

@@ -9,6 +9,10 @@ use super::{KEYS, Key};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Origin {
     Default,
+    /// The settings of the whole cluster, changed last on this node.
+    Cluster {
+        by: String,
+    },
     /// Line and column count from 1, the column in characters.
     File {
         path: PathBuf,
@@ -24,10 +28,18 @@ pub(crate) enum Origin {
     },
 }
 
+impl Origin {
+    /// Nothing of this node's own says otherwise.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self, Self::Default | Self::Cluster { .. })
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
+            Self::Cluster { by } => write!(f, "cluster, set on {by}"),
             Self::File { path, line, column } => write!(f, "{}:{line}:{column}", path.display()),
             Self::Environment { variable } => write!(f, "environment {variable}"),
             // A key of no section is an option of the same name; the others have one that says more.

@@ -526,3 +526,29 @@ mod sample {
         }
     }
 }
+
+#[test]
+fn what_is_left_open_is_taken_from_the_cluster_and_nothing_else() {
+    let mut loaded = load("hls.profile = \"low\"").unwrap();
+    let of_cluster = [
+        ("hls.profile", "default"),
+        ("publish.linger", "7s"),
+        ("publish.on_conflict", "perhaps"),
+        ("rtmp.listen", ":1"),
+        ("of.tomorrow", "yes"),
+    ];
+    let texts = of_cluster.map(|(key, text)| (key.to_owned(), text.to_owned())).into();
+    loaded.take_from_cluster("a", &texts);
+    let shown = |key| (loaded.config.shown(key), loaded.origin(key).to_string());
+    assert_eq!(shown("hls.profile"), (Some("low".to_owned()), "tidecast.toml:1:15".to_owned()));
+    assert_eq!(shown("publish.linger"), (Some("7s".to_owned()), "cluster, set on a".to_owned()));
+    assert_eq!(shown("publish.on_conflict"), (Some("refuse".to_owned()), "default".to_owned()));
+    assert_eq!(shown("rtmp.listen"), (Some(":1935".to_owned()), "default".to_owned()));
+    let passed_over: Vec<_> = loaded
+        .passed_over
+        .iter()
+        .filter_map(|words| words.split_once(" of the cluster's settings"))
+        .collect();
+    let keys: Vec<_> = passed_over.iter().map(|(key, _)| *key).collect();
+    assert_eq!(keys, ["of.tomorrow", "publish.on_conflict", "rtmp.listen"]);
+}
