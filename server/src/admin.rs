@@ -357,11 +357,13 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::authority::ClusterFiles;
     use crate::membership::Membership;
 
     fn api() -> Api {
         let holder = cluster::Holder { node: "a".parse().unwrap(), boot: cluster::Boot(1) };
-        Api::new(&Membership::of(holder, Arc::new(cluster::Memory::default())))
+        let membership = Membership::of(holder, Arc::new(cluster::Memory::default()));
+        Api::new(&membership, ClusterFiles::new("/nowhere".into()))
     }
 
     fn answers() -> Answers {

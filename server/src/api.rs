@@ -14,8 +14,11 @@ use media::{NodeId, StreamId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
+use tracing::warn;
 
+use crate::authority::ClusterFiles;
 use crate::membership::Membership;
 use crate::settings::{ChangeError, SharedSettings};
 use crate::standing::Standing;
@@ -77,14 +80,17 @@ pub(crate) struct Api {
     fleet: Fleet,
     journal: Journal,
     settings: SharedSettings,
+    /// Whom the cluster trusts.
+    files: ClusterFiles,
     /// `None` on a node that nobody publishes to.
     published: Option<(Site, Catalog)>,
     standing: watch::Receiver<Standing>,
 }
 
 impl Api {
-    pub(crate) fn new(membership: &Membership) -> Self {
+    pub(crate) fn new(membership: &Membership, files: ClusterFiles) -> Self {
         Self {
+            files,
             fleet: membership.fleet.clone(),
             journal: membership.journal.clone(),
             settings: membership.settings.clone(),
@@ -131,6 +137,7 @@ impl Api {
                 json!({ "streams": told.collect::<Vec<_>>(), "expected": self.fleet.expected() })
             }
             "/settings" => self.settings.told(),
+            "/trust" => self.trust().await,
             "/events" => json!({ "events": self.events(query).await }),
             _ => return None,
         })
@@ -178,6 +185,22 @@ impl Api {
             _ => return None,
         };
         Some(ordered.map_err(OrderError::Store))
+    }
+
+    /// `null` where there is no cluster, or a file of it cannot be read.
+    async fn trust(&self) -> Value {
+        let files = self.files.clone();
+        let read = move || {
+            let list = files.trust()?.map(|signed| signed.list);
+            let waiting = files.waiting_tokens(now_ms());
+            anyhow::Ok(list.map_or(Value::Null, |list| {
+                json!({ "roots": list.roots.len(), "revoked": list.revoked, "authority": list.authority, "tokens": waiting })
+            }))
+        };
+        spawn_blocking(read).await.map_err(anyhow::Error::from).flatten().unwrap_or_else(|error| {
+            warn!("whom the cluster trusts cannot be told: {error:#}");
+            Value::Null
+        })
     }
 
     async fn set(&self, key: &str, value: Option<String>) -> Result<Value, OrderError> {

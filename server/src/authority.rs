@@ -39,7 +39,7 @@ pub(crate) use list::{LIST_BYTES_MAX, SignedList, TrustList, hex, unhex};
 pub(crate) use signing::new_key;
 use signing::{Authority, certified_by};
 use token::{Shown, Tokens};
-pub(crate) use token::{TOKEN_PREFIX, Token, TokenError};
+pub(crate) use token::{TOKEN_PREFIX, Token, TokenError, Waiting};
 
 const AUTHORITY: &str = "ca.pem";
 const AUTHORITY_KEY: &str = "ca.key";
@@ -310,6 +310,11 @@ impl ClusterFiles {
         }
         let root = CertificateDer::from_pem_slice(authority.root_pem().as_bytes())?;
         self.tokens().make(node, lasts, fingerprint(&root), addresses)
+    }
+
+    /// Tokens that wait for their machines; none where no certificates are made.
+    pub(crate) fn waiting_tokens(&self, now_ms: i64) -> Vec<Waiting> {
+        self.tokens().good(now_ms)
     }
 
     /// Whether certificates are made here.

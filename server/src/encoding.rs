@@ -15,6 +15,7 @@ use transcode::{Lender, executable};
 
 use crate::admin::Admin;
 use crate::api::Api;
+use crate::authority::ClusterFiles;
 use crate::cli;
 use crate::config::Config;
 use crate::descriptors;
@@ -52,7 +53,8 @@ impl Encoding {
             ForNodes::new(relay, Some(transcoding.clone()))
         })?;
         let relay = relay.context("who encodes for other nodes needs a certificate of their cluster")?;
-        let admin = Admin::bind(config.admin.listen, handed, metrics, Api::new(&membership))?;
+        let api = Api::new(&membership, ClusterFiles::new(config.cluster_dir()));
+        let admin = Admin::bind(config.admin.listen, handed, metrics, api)?;
         Ok(Self { relay, transcoding, membership, admin })
     }
 

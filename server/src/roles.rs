@@ -282,7 +282,8 @@ impl Roles {
                 .with_unlisted(config.streams.unlisted.clone())
                 .with_alternates(config.http.alternates.clone())
         };
-        let api = Api::new(&membership).with_published(site(), catalog.clone());
+        let api = Api::new(&membership, ClusterFiles::new(config.cluster_dir()))
+            .with_published(site(), catalog.clone());
         let offer = Offer::Own { catalog: catalog.clone(), streams: streams.clone(), site: site() };
         let relay = bind_relay(config, identity.as_ref(), handed, &mut metrics, |identity, metrics| {
             let relay = Relay::new(identity, catalog.clone(), streams.clone(), offer, metrics);
@@ -364,7 +365,7 @@ impl Roles {
         let route = route(config, &membership);
         let neighbours = neighbours(&membership, || route.clone());
         let (catalog, hls) = catalog(config, &mut metrics);
-        let api = Api::new(&membership);
+        let api = Api::new(&membership, ClusterFiles::new(config.cluster_dir()));
         let streams = StreamRegistry::new(relay::Metrics::register(&mut metrics));
         let connections = descriptors::share();
         let http = edge::Metrics::register(&mut metrics, catalog.clone());

@@ -126,9 +126,8 @@ impl SharedSettings {
         let Some(shared) = SHARED.iter().find(|shared| **shared == key) else {
             return Err(ChangeError::NotShared { key: key.to_owned() });
         };
-        if let Some(text) = &text {
-            judged(shared, text).map_err(ChangeError::Value)?;
-        }
+        // As everybody writes it.
+        let text = text.map(|text| judged(shared, &text)).transpose().map_err(ChangeError::Value)?;
         let (reply, replied) = oneshot::channel();
         let change = Change { key: shared, text, reply };
         let gone = || ChangeError::Store(StoreError::Unreachable("this node stops".to_owned()));
@@ -188,7 +187,7 @@ impl SettingsKeeper {
         let path = config.cluster_dir().join(FILE);
         let agreement =
             Agreement::new(KEY, path, identity.clone(), store.clone()).context("settings of the cluster")?;
-        let known = watch::Sender::new(agreement.agreed().map(Settings::of).unwrap_or_default());
+        let known = watch::Sender::default();
         let (to, changes) = mpsc::channel(CHANGES_MAX);
         let shared = SharedSettings { cluster: Some((to, known.subscribe())), own: own.clone() };
         let journal = membership.journal.clone();
@@ -197,6 +196,7 @@ impl SettingsKeeper {
 
     /// Runs until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
+        self.tell();
         let mut told = self.store.watch(Bucket::Config);
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -250,19 +250,11 @@ impl SettingsKeeper {
     /// What is new, and not in force here.
     fn tell(&self) {
         let settings = self.agreement.agreed().map(Settings::of).unwrap_or_default();
-        let is_new = self.known.send_if_modified(|known| {
-            let is_new = *known != settings;
-            if is_new {
-                *known = settings.clone();
-            }
-            is_new
-        });
-        if !is_new {
-            return;
-        }
+        let before = self.known.send_replace(settings.clone());
         for (key, (value, origin)) in self.own.iter() {
             let Settings { texts, by } = &settings;
             match texts.get(*key) {
+                same if same == before.texts.get(*key) => {}
                 Some(text) if judged(key, text).ok() == *value => {}
                 Some(text) if origin.is_open() => {
                     info!(

@@ -31,11 +31,13 @@ await run(async (browser) => {
   await page.waitForSelector('html[data-events="following"]', { state: "attached", timeout: STEP_TIMEOUT });
   await page.locator('.event[data-kind="stream-started"]').waitFor({ timeout: STEP_TIMEOUT });
   if (other) await page.locator(`.node[data-node="${other}"]`).waitFor({ timeout: STEP_TIMEOUT });
+  if (other) await page.locator(".cluster li").waitFor({ timeout: STEP_TIMEOUT });
   const texts = (selector) => page.locator(selector).allInnerTexts();
   const shown = async () => ({
     nodes: await texts(".node"),
     streams: await texts(".stream"),
     events: await texts(".event"),
+    cluster: await texts(".cluster li"),
     links: await page.locator(".stream-links a").evaluateAll((links) => links.map(({ href }) => href)),
     problems,
   });

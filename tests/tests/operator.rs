@@ -7,6 +7,7 @@ use harness::browser::Browser;
 use harness::cluster::Cluster;
 use harness::media::output_dir;
 use harness::nats::Nats;
+use harness::poll;
 use harness::publisher::Publisher;
 use harness::server::{Setup, Tidecast};
 use serde::Deserialize;
@@ -20,6 +21,8 @@ struct Shown {
     nodes: Vec<String>,
     streams: Vec<String>,
     events: Vec<String>,
+    /// What all nodes have alike.
+    cluster: Vec<String>,
     /// Of streams.
     links: Vec<String>,
     /// The kinds of the events that are left when "stream-started" is chosen.
@@ -90,12 +93,18 @@ fn a_node_that_is_killed_is_suspect_then_lost_and_the_event_is_red() -> Result<(
     let (cluster, nats) = (Cluster::new()?, Nats::start()?);
     let a = cluster.node("a", "all", &nats, Setup::default())?;
     let b = cluster.node("b", "edge", &nats, Setup::default())?;
+    // By way of the store, once that is there.
+    poll::until("its own start", STEP_MAX, || Ok((!a.ask("events")?.is_empty()).then_some(())))?;
+    a.asked_for_people("config set publish.linger 7s")?;
     let _publisher = published_to(&a)?;
     let browser = visit(&a, "cluster", "b")?;
     let shown: Shown = browser.wait_for("shown", STEP_MAX)?;
     ensure!(shown.axe.is_empty() && shown.problems.is_empty(), "{:?} {:?}", shown.axe, shown.problems);
     ensure!(shown.nodes.len() == 2 && shown.events.len() >= 3, "{:?} {:?}", shown.nodes, shown.events);
     ensure!(shown.nodes[0].contains("a (this node)"), "{:?}", shown.nodes);
+    let alike =
+        "publish.linger is 7s for all nodes from their next start, set on a; here it is 20s (default)";
+    ensure!(shown.cluster == [alike], "{:?}", shown.cluster);
     ensure!(shown.nodes.iter().all(|node| node.to_lowercase().contains("serving")), "{:?}", shown.nodes);
     ensure!(shown.streams.len() == 1 && shown.streams[0].contains("on a · epoch"), "{:?}", shown.streams);
     let watch = [&a, &b].map(|node| node.watch_url(STREAM));

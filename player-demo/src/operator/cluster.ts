@@ -6,6 +6,8 @@ import { type Event, newestOf } from "./events.ts";
 
 export const NODES_ADDRESS = "/api/v1/nodes";
 export const STREAMS_ADDRESS = "/api/v1/streams";
+export const SETTINGS_ADDRESS = "/api/v1/settings";
+export const TRUST_ADDRESS = "/api/v1/trust";
 
 /** `GET /api/v1/nodes`. */
 export interface NodeList {
@@ -66,6 +68,33 @@ export interface Entry {
   unlisted: boolean;
   /** What viewers' `/state` says, and the pictures' sizes, of a stream that is published to the node that answers. */
   here?: Stream & { ladder: { width: number; height: number }[] };
+}
+
+/** `GET /api/v1/settings`. */
+export interface SettingList {
+  settings: Setting[];
+  /** The node on which they were changed last. */
+  by: string;
+}
+
+export interface Setting {
+  key: string;
+  /** What all nodes have from their next start on; null if each has its own. */
+  cluster: string | null;
+  /** What is in force on the node that answers. */
+  here: string | null;
+  /** Where that comes from. */
+  origin: string;
+}
+
+/** `GET /api/v1/trust`; null in no cluster. */
+export interface Trust {
+  /** Certificates by each of them are good. */
+  roots: number;
+  /** Nodes that were put out. */
+  revoked: string[];
+  /** That nobody has taken yet; told where the authority is. */
+  tokens: { node: string | null; ends_ms: number }[];
 }
 
 /** A node that was lost is shown for so long, in milliseconds; then it is history. */

@@ -6,7 +6,7 @@ import { draw, shape } from "../connect/graph.ts";
 import { byId, part, setText, write } from "../dom.ts";
 import * as format from "../format.ts";
 import { Poller } from "../poll.ts";
-import { type Entry, type EntryList, type Expected, type Load, lost, type Lost, type Node, NODES_ADDRESS, type NodeList, STREAMS_ADDRESS, viewersOrigin, watchLinks } from "./cluster.ts";
+import { type Entry, type EntryList, type Expected, type Load, lost, type Lost, type Node, NODES_ADDRESS, type NodeList, SETTINGS_ADDRESS, type SettingList, STREAMS_ADDRESS, type Trust, TRUST_ADDRESS, viewersOrigin, watchLinks } from "./cluster.ts";
 import * as log from "./events.ts";
 import { Follower } from "./follow.ts";
 import { History, HISTORY_SPAN } from "./history.ts";
@@ -22,6 +22,8 @@ let self = "";
 let nodes: Node[] = [];
 let entries: Entry[] = [];
 let expected: Expected[] = [];
+let settings: SettingList = { settings: [], by: "" };
+let trust: Trust | null = null;
 let events: log.Event[] = [];
 let failures = 0;
 /** How far the server's clock is before this machine's, in milliseconds. */
@@ -55,6 +57,26 @@ const streamPoller = new Poller<EntryList>(STREAMS_ADDRESS, {
     // The other poll tells.
   },
   settled: () => entries.every(({ phase }) => phase === "live" || phase === "ended"),
+});
+
+/** What changes when an operator wants it, and else never. */
+function quietly<T>(address: string, take: (answer: T) => void): Poller<T> {
+  return new Poller<T>(address, {
+    onAnswer(answer) {
+      take(answer);
+      renderCluster();
+    },
+    onFailure() {
+      // A node of an earlier release has no such list; of others the poll of nodes tells.
+    },
+    settled: () => true,
+  });
+}
+const settingPoller = quietly<SettingList>(SETTINGS_ADDRESS, (answer) => {
+  settings = answer;
+});
+const trustPoller = quietly<Trust | null>(TRUST_ADDRESS, (answer) => {
+  trust = answer;
 });
 
 const follower = new Follower({
@@ -287,6 +309,13 @@ function renderLost(): void {
   lostList.show(gone.map((node) => [node.id, node]));
 }
 
+function renderCluster(): void {
+  const list = byId("cluster", HTMLElement);
+  const lines = [...words.settings(settings), ...words.trust(trust, now())];
+  list.hidden = lines.length === 0;
+  list.replaceChildren(...lines.map((line) => part("li", "", line)));
+}
+
 function renderStreams(): void {
   streamList.show(entries.map((entry) => [entry.stream, entry]));
   setText("streams-count", entries.length === 0 ? "" : words.count(entries.length, "stream"));
@@ -322,4 +351,6 @@ kindChoice.addEventListener("change", renderEvents);
 textChoice.addEventListener("input", renderEvents);
 nodePoller.now();
 streamPoller.now();
+settingPoller.now();
+trustPoller.now();
 follower.start();

@@ -1,7 +1,7 @@
 // What the page says. Pure.
 
 import * as format from "../format.ts";
-import type { Entry, Expected, Load } from "./cluster.ts";
+import type { Entry, Expected, Load, SettingList, Trust } from "./cluster.ts";
 
 /** How a node's or a stream's state looks and reads. A state of a later release reads as it is. */
 export function badge(state: string): [look: string, text: string] {
@@ -61,6 +61,25 @@ export function here({ here }: Entry): string {
 /** `live/cam: 5000 viewers are expected from 10:12:33 on, at edge1, edge2`. Times in Unix milliseconds. */
 export function expected({ stream, viewers, at_ms, edges }: Expected, now: number): string {
   return `${stream}: ${count(viewers, "viewer")} expected from ${time(at_ms, now)} on, at ${edges.join(", ") || "no edge"}`;
+}
+
+/** What all nodes have alike, a line each: `hls.profile is low for all nodes, set on a`. */
+export function settings({ settings, by }: SettingList): string[] {
+  const set = settings.filter(({ cluster }) => cluster !== null);
+  return set.map(({ key, cluster, here, origin }) => {
+    const other = here === cluster ? "" : `; here it is ${here ?? "none"} (${origin})`;
+    return `${key} is ${cluster} for all nodes from their next start, set on ${by}${other}`;
+  });
+}
+
+/** What is not as it was when the cluster was made, a line each. `now` in Unix milliseconds. */
+export function trust(trust: Trust | null, now: number): string[] {
+  if (trust === null) return [];
+  const { roots, revoked, tokens } = trust;
+  const lines = tokens.map(({ node, ends_ms }) => `A token waits for ${node ?? "any machine"} to join until ${time(ends_ms, now)}`);
+  if (roots > 1) lines.push(`${roots} roots are trusted: tidecast cluster rotate --finish drops the old one`);
+  if (revoked.length > 0) lines.push(`Put out of the cluster: ${revoked.join(", ")}`);
+  return lines;
 }
 
 /** `10:12:33`; with the day if that is another one. Both in Unix milliseconds. */

@@ -111,3 +111,25 @@ test("an expected audience is told with its time and where it will be", () => {
   assert.equal(words.expected(expected, at), "live/cam: 5000 viewers expected from 18:00:00 on, at edge1, edge2");
   assert.match(words.expected({ ...expected, viewers: 1, edges: [] }, at), /: 1 viewer expected .* at no edge$/);
 });
+
+test("what all nodes have alike is told, and where something else is in force", () => {
+  const setting = (key, cluster, here, origin) => ({ key, cluster, here, origin });
+  const settings = [setting("publish.linger", null, "20s", "default"), setting("hls.profile", "low", "low", "cluster, set on a"), setting("transcode.ladder", "off", "auto", "/etc/t.toml:3:1")];
+  assert.deepEqual(words.settings({ settings, by: "a" }), [
+    "hls.profile is low for all nodes from their next start, set on a",
+    "transcode.ladder is off for all nodes from their next start, set on a; here it is auto (/etc/t.toml:3:1)",
+  ]);
+});
+
+test("of whom a cluster trusts it is told what an operator has begun and what is not over", () => {
+  const now = new Date(2026, 10, 28, 10, 0, 0).getTime();
+  assert.deepEqual(words.trust(null, now), []);
+  assert.deepEqual(words.trust({ roots: 1, revoked: [], tokens: [] }, now), []);
+  const tokens = [{ node: null, ends_ms: now + 60_000 }, { node: "edge7", ends_ms: now + 120_000 }];
+  assert.deepEqual(words.trust({ roots: 2, revoked: ["edge2", "edge3"], tokens }, now), [
+    "A token waits for any machine to join until 10:01:00",
+    "A token waits for edge7 to join until 10:02:00",
+    "2 roots are trusted: tidecast cluster rotate --finish drops the old one",
+    "Put out of the cluster: edge2, edge3",
+  ]);
+});

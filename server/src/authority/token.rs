@@ -130,6 +130,15 @@ struct Kept {
     ends_ms: i64,
 }
 
+/// What may be told of a token that nobody has taken yet.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Waiting {
+    /// Whom it lets in; `None`: whoever has a name that is free.
+    node: Option<String>,
+    /// In milliseconds since the Unix epoch.
+    ends_ms: i64,
+}
+
 /// The folder of the tokens of a cluster.
 pub(super) struct Tokens {
     dir: PathBuf,
@@ -214,6 +223,19 @@ impl Tokens {
         Ok(Good { tokens: self, id: shown.id.clone(), node })
     }
 
+    /// Whom those let in that are good at a time in milliseconds since the Unix epoch, and when they end.
+    pub(super) fn good(&self, now_ms: i64) -> Vec<Waiting> {
+        let files = fs::read_dir(&self.dir).into_iter().flatten().flatten().map(|file| file.path());
+        let unused = files.filter(|path| path.extension().is_some_and(|ending| ending == "json"));
+        let kept = unused.filter_map(|path| {
+            serde_json::from_slice::<Kept>(&read_bounded(&path, FILE_BYTES_MAX).ok()?).ok()
+        });
+        let good = kept.filter(|kept| now_ms < kept.ends_ms);
+        let mut waiting: Vec<_> = good.map(|Kept { node, ends_ms, .. }| Waiting { node, ends_ms }).collect();
+        waiting.sort_by_key(|waiting| waiting.ends_ms);
+        waiting
+    }
+
     /// How many are left after those were removed that ended long ago.
     fn forget(&self, now_ms: i64) -> anyhow::Result<usize> {
         let mut left = 0;
@@ -253,6 +275,25 @@ mod tests {
 
     fn now_ms() -> i64 {
         jiff::Timestamp::now().as_millisecond()
+    }
+
+    #[test]
+    fn of_a_token_it_is_told_whom_it_waits_for_until_it_is_taken_or_has_ended() {
+        let (_home, tokens) = tokens();
+        assert_eq!(tokens.good(now_ms()), []);
+        let node = "edge1".parse().unwrap();
+        let make = |node, minutes: u64| {
+            let lasts = Duration::from_secs(60 * minutes);
+            tokens.make(node, lasts, ROOT, vec!["192.0.2.1:7400".to_owned()]).unwrap()
+        };
+        let (long, _short) = (make(Some(&node), 30), make(None, 10));
+        let whom = |ahead_min: i64| -> Vec<_> {
+            tokens.good(now_ms() + ahead_min * 60_000).into_iter().map(|waiting| waiting.node).collect()
+        };
+        assert_eq!(whom(0), [None, Some("edge1".to_owned())]);
+        assert_eq!(whom(15), [Some("edge1".to_owned())]);
+        tokens.check(&long.show("edge1"), "edge1", now_ms()).unwrap().take().unwrap();
+        assert_eq!(whom(15), []);
     }
 
     fn tokens() -> (tempfile::TempDir, Tokens) {
