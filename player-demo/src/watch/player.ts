@@ -319,8 +319,12 @@ class HlsPlayer implements Player {
     const { currentTime: position, buffered: ranges } = this.video;
     const buffered = Array.from({ length: ranges.length }, (_, i) => [ranges.start(i), ranges.end(i)] as const);
     const target = broadcasting ? this.hls.liveSyncPosition : null;
-    const onward = this.standstill.wayOn(performance.now(), { position, buffered, target });
-    if (onward !== null) this.video.currentTime = onward;
+    const edge = (broadcasting && this.hls.latestLevelDetails?.edge) || null;
+    const onward = this.standstill.wayOn(performance.now(), { position, buffered, target, edge });
+    if (onward === "anew") {
+      this.standstill.reset();
+      this.events.onFailure("the picture stands still, and nothing that is loaded is where it belongs");
+    } else if (onward !== null) this.video.currentTime = onward;
     return onward !== null;
   }
 
