@@ -33,6 +33,7 @@ use tracing::{debug, warn};
 use crate::api::{self, Api, OrderError};
 use crate::config::LoopbackAddr;
 use crate::listen::Handed;
+use crate::settings::ChangeError;
 
 /// What the listening socket must be: few connections, which are short.
 const SOCKET: Options = Options { backlog: 128, unsent_bytes_max: None };
@@ -227,8 +228,17 @@ impl Answers {
         match ordered {
             Some(Ok(told)) => json(StatusCode::OK, &told),
             Some(Err(why @ OrderError::Body(_))) => error(StatusCode::BAD_REQUEST, &why.to_string()),
-            Some(Err(why @ (OrderError::Needed(_) | OrderError::Setting(_)))) => {
-                error(StatusCode::CONFLICT, &why.to_string())
+            Some(Err(why @ OrderError::Needed(_))) => error(StatusCode::CONFLICT, &why.to_string()),
+            Some(Err(OrderError::Setting(why))) => {
+                let status = match &why {
+                    ChangeError::NotShared { .. } => StatusCode::NOT_FOUND,
+                    ChangeError::Value(_) => StatusCode::BAD_REQUEST,
+                    ChangeError::TooLong | ChangeError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+                    ChangeError::Alone | ChangeError::Unknown | ChangeError::Contested => {
+                        StatusCode::CONFLICT
+                    }
+                };
+                error(status, &why.to_string())
             }
             Some(Err(why @ OrderError::Store(_))) => error(StatusCode::SERVICE_UNAVAILABLE, &why.to_string()),
             None => {

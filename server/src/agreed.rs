@@ -87,6 +87,16 @@ pub(crate) enum Compared {
     Nothing,
 }
 
+/// What came of [`Agreement::amend`].
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Amended {
+    Done,
+    /// Somebody else wrote meanwhile.
+    Contested,
+    /// What is there is of nobody that is trusted here, or of another release: what it says must not be lost.
+    Unknown,
+}
+
 pub(crate) struct Agreement {
     key: &'static str,
     path: PathBuf,
@@ -188,6 +198,40 @@ impl Agreement {
         let there = self.get().await?;
         let theirs = there.as_ref().and_then(|entry| self.read(&entry.value).ok());
         let known = theirs.iter().chain(&self.agreed).map(|agreed| agreed.number).max();
+        self.put_next(known, value, there.as_ref()).await
+    }
+
+    /// Agrees with all nodes upon what `make` makes of what is agreed upon now, and over nothing else; `None` if it cannot.
+    ///
+    /// # Errors
+    /// If the store is away.
+    pub(crate) async fn amend(
+        &mut self,
+        make: impl FnOnce(Option<&Value>) -> Option<Value>,
+    ) -> Result<Amended, StoreError> {
+        let there = self.get().await?;
+        let Ok(theirs) = there.as_ref().map(|entry| self.read(&entry.value)).transpose() else {
+            return Ok(Amended::Unknown);
+        };
+        if let Some(theirs) =
+            theirs.filter(|theirs| self.agreed.as_ref().is_none_or(|ours| theirs.is_over(ours)))
+        {
+            self.take(theirs);
+        }
+        let Some(value) = make(self.agreed.as_ref().map(|agreed| &agreed.value)) else {
+            return Ok(Amended::Unknown);
+        };
+        let known = self.agreed.as_ref().map(|agreed| agreed.number);
+        let is_in = self.put_next(known, value, there.as_ref()).await?;
+        Ok(if is_in { Amended::Done } else { Amended::Contested })
+    }
+
+    async fn put_next(
+        &mut self,
+        known: Option<u64>,
+        value: Value,
+        there: Option<&Entry>,
+    ) -> Result<bool, StoreError> {
         let at_ms = now_ms();
         let agreed = Agreed {
             number: known.map_or(0, |known| known.saturating_add(1)).max(at_ms.unsigned_abs()),
@@ -195,7 +239,7 @@ impl Agreement {
             by: self.node().to_string(),
             value,
         };
-        self.put(&agreed, there.as_ref()).await?;
+        self.put(&agreed, there).await?;
         let is_in = self.compared_at.is_some();
         if is_in {
             self.take(agreed);
@@ -374,6 +418,29 @@ mod tests {
         assert_eq!((value(&a), value(&nodes.node(1))), (Some(&json!("two")), Some(&json!("two"))));
         assert_eq!(a.agreed().map(|agreed| agreed.by.as_str()), Some("b"));
         assert_eq!(heard(&mut a).await, Compared::Settled);
+    }
+
+    #[tokio::test]
+    async fn what_two_nodes_amend_at_once_is_lost_of_neither() {
+        let nodes = Nodes::new(&["a", "b"]);
+        let (mut a, mut b) = (nodes.node(0), nodes.node(1));
+        let with = |key: &'static str| {
+            move |before: Option<&Value>| {
+                let mut all = before.cloned().unwrap_or_else(|| json!({}));
+                all[key] = json!(1);
+                Some(all)
+            }
+        };
+        assert!(a.propose(json!({})).await.unwrap());
+        // Both know the same.
+        assert_eq!(heard(&mut b).await, Compared::Adopted);
+        assert_eq!(a.amend(with("one")).await.unwrap(), Amended::Done);
+        assert_eq!(b.amend(with("two")).await.unwrap(), Amended::Done);
+        assert_eq!(value(&b), Some(&json!({ "one": 1, "two": 1 })));
+        // What it does not know is left alone.
+        nodes.overwrite("of nobody").await;
+        assert_eq!(a.amend(with("three")).await.unwrap(), Amended::Unknown);
+        assert_eq!(nodes.stored().await.value, "of nobody");
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
-use tracing::warn;
+use tracing::debug;
 
 use crate::authority::ClusterFiles;
 use crate::membership::Membership;
@@ -193,22 +193,20 @@ impl Api {
         let read = move || {
             let list = files.trust()?.map(|signed| signed.list);
             let waiting = files.waiting_tokens(now_ms());
-            anyhow::Ok(list.map_or(Value::Null, |list| {
-                json!({ "roots": list.roots.len(), "revoked": list.revoked, "authority": list.authority, "tokens": waiting })
-            }))
+            anyhow::Ok(list.map_or(
+                Value::Null,
+                |list| json!({ "roots": list.roots.len(), "revoked": list.revoked, "tokens": waiting }),
+            ))
         };
         spawn_blocking(read).await.map_err(anyhow::Error::from).flatten().unwrap_or_else(|error| {
-            warn!("whom the cluster trusts cannot be told: {error:#}");
+            debug!("whom the cluster trusts cannot be told: {error:#}");
             Value::Null
         })
     }
 
     async fn set(&self, key: &str, value: Option<String>) -> Result<Value, OrderError> {
-        let words = self.settings.change(key, value.clone()).await.map_err(|error| match error {
-            ChangeError::Store(error) => OrderError::Store(error),
-            error => OrderError::Setting(error),
-        })?;
-        Ok(json!({ "key": key, "value": value, "words": words }))
+        let words = self.settings.change(key, value).await.map_err(OrderError::Setting)?;
+        Ok(json!({ "key": key, "words": words }))
     }
 
     async fn expect(&self, id: &StreamId, body: &[u8]) -> Result<Value, OrderError> {

@@ -185,9 +185,8 @@ async fn ask(admin: SocketAddr, method: Method, path: &str, order: Option<Value>
     let asked = tokio::time::timeout(ANSWER_MAX, asked).await.context("no answer in time")?;
     let (status, body) = asked
         .with_context(|| format!("no tidecast answers on {admin}: is it running, with this admin.listen?"))?;
-    if status == StatusCode::CONFLICT
-        && let Ok(refusal) = serde_json::from_slice::<Value>(&body)
-    {
+    let is_refused = [StatusCode::CONFLICT, StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST].contains(&status);
+    if is_refused && let Ok(refusal) = serde_json::from_slice::<Value>(&body) {
         bail!("{}", text(&refusal["error"]));
     }
     if status != StatusCode::OK {

@@ -16,7 +16,7 @@ use crate::cli::Cli;
 use crate::config::{self, Effective, Environment, Origin};
 use crate::keeper::{Wish, made_elsewhere};
 use crate::keys::KeyFile;
-use crate::settings::Settings;
+use crate::settings::take_kept;
 
 /// A bundle is two certificates and a key, a few kilobytes.
 const BUNDLE_BYTES_MAX: u64 = 64 * 1024;
@@ -27,10 +27,7 @@ const TOKEN_ADDRESSES: usize = 4;
 /// The configuration that a start with these arguments would use.
 pub(crate) fn load(cli: &Cli) -> anyhow::Result<Effective> {
     let source = config::read(cli.config.as_deref())?;
-    let mut loaded = Effective::load_with(source.as_ref(), &Environment::of_process(), &cli.settings())?;
-    let Settings { texts, by } = Settings::kept(&loaded.config)?;
-    loaded.take_from_cluster(&by, &texts);
-    Ok(loaded)
+    Ok(Effective::load_with(source.as_ref(), &Environment::of_process(), &cli.settings())?)
 }
 
 pub(crate) fn check(file: &Path) -> anyhow::Result<()> {
@@ -39,7 +36,11 @@ pub(crate) fn check(file: &Path) -> anyhow::Result<()> {
     print("OK\n")
 }
 
-pub(crate) fn config_show(loaded: &Effective) -> anyhow::Result<()> {
+pub(crate) fn config_show(mut loaded: Effective) -> anyhow::Result<()> {
+    take_kept(&mut loaded).context("settings of the cluster")?;
+    for words in &loaded.passed_over {
+        eprintln!("{words}");
+    }
     print(&loaded.show())
 }
 

@@ -175,9 +175,10 @@ pub(crate) struct Key {
     show: fn(&Config) -> Option<String>,
 }
 
-/// What all nodes that take publishers should have alike, since they go on with each other's sessions: a cluster may set it for all.
+/// What a cluster may set for all nodes: those that take publishers should have it alike, as they go on with each other's sessions.
 pub(crate) const SHARED: [&str; 5] =
-    ["publish.linger", "publish.on_conflict", "hls.profile", "streams.unlisted", "transcode.ladder"];
+    ["publish.linger", "publish.on_conflict", "hls.profile", UNLISTED, "transcode.ladder"];
+pub(crate) const UNLISTED: &str = "streams.unlisted";
 
 const LISTEN_ALLOWED: &str =
     "IP:PORT such as 127.0.0.1:8080 or [::1]:8080, or :PORT for every address of the machine";
@@ -559,9 +560,12 @@ impl Effective {
         if problems.is_empty() { Ok(loaded) } else { Err(Problems::new(problems)) }
     }
 
-    /// Takes from the cluster's settings what is left open here.
-    pub(crate) fn take_from_cluster(&mut self, by: &str, texts: &BTreeMap<String, String>) {
-        for (name, text) in texts {
+    /// Takes from the cluster's settings what is left open here: keys, texts, and by which nodes.
+    pub(crate) fn take_from_cluster<'a>(
+        &mut self,
+        settings: impl Iterator<Item = (&'a str, &'a str, &'a str)>,
+    ) {
+        for (name, text, by) in settings {
             let taken = match Key::named(name).filter(|key| SHARED.contains(&key.name)) {
                 Some(key) if *self.origin(key.name) != Origin::Default => Ok(()),
                 Some(key) => (key.set)(&mut self.config, text).map(|()| {

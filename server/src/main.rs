@@ -45,6 +45,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use sd_notify::NotifyState;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -73,9 +74,7 @@ fn main() -> ExitCode {
     let done = match &cli.command {
         None => return serve(&cli),
         Some(Command::Check { file }) => commands::check(file),
-        Some(Command::Config(ConfigCommand::Show)) => {
-            commands::load(&cli).and_then(|loaded| commands::config_show(&loaded))
-        }
+        Some(Command::Config(ConfigCommand::Show)) => commands::load(&cli).and_then(commands::config_show),
         Some(Command::Config(ConfigCommand::Set { key, value, output })) => {
             ask(&cli, Question::Set { key: key.clone(), value: Some(value.clone()) }, output)
         }
@@ -144,7 +143,7 @@ fn serve(cli: &Cli) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&anyhow::Error::new(error).context("cannot start the runtime")),
     };
-    let outcome = runtime.block_on(run(&loaded, handed));
+    let outcome = runtime.block_on(run(loaded, handed));
     // Does not wait: what is still open after the drain was given its time.
     runtime.shutdown_background();
     match outcome {
@@ -160,25 +159,23 @@ fn serve(cli: &Cli) -> ExitCode {
 
 /// # Errors
 /// If the process cannot start; after that every end is an [`Outcome`].
-async fn run(loaded: &Effective, mut handed: Handed) -> anyhow::Result<Outcome> {
+async fn run(mut loaded: Effective, mut handed: Handed) -> anyhow::Result<Outcome> {
     // First, so that a signal during the start is not lost.
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let identity = ClusterFiles::new(loaded.config.cluster_dir()).identity()?;
     let mut registry = metrics::registry();
     let certificates = Certificates::load(&loaded.config, &mut registry)?;
-    let config = &loaded.config;
-    for words in &loaded.passed_over {
-        warn!("{words}");
-    }
-    let mut membership = Membership::join(config, identity.as_ref()).await?;
+    let mut membership = Membership::join(&loaded.config, identity.as_ref()).await?;
     let drain = CancellationToken::new();
-    let (settings, settings_keeper) = SettingsKeeper::new(loaded, &membership, identity.as_ref())?;
+    let (settings, settings_keeper) =
+        SettingsKeeper::start(&mut loaded, &membership, identity.as_ref()).await;
     membership.settings = settings;
+    let config = &loaded.config;
     // On the runtime's threads: what this one waited for itself would wake one of those first, and then this one, for
     // each tick and each datagram.
     let running = if config.roles.has_streams() {
         let (roles, keeper) = if config.roles.ingest {
-            let keeper = KeyKeeper::new(loaded, &membership, identity.as_ref())?;
+            let keeper = KeyKeeper::new(&loaded, &membership, identity.as_ref())?;
             let key = keeper.key();
             let roles = Roles::build(config, key, membership, identity, certificates, &mut handed, registry)?;
             (roles, Some(keeper))
@@ -204,17 +201,22 @@ async fn run(loaded: &Effective, mut handed: Handed) -> anyhow::Result<Outcome> 
         encoding.announce()?;
         tokio::spawn(encoding.run(node, drain.clone()))
     };
-    if let Some(keeper) = settings_keeper {
-        tokio::spawn(keeper.run(drain.clone()));
-    }
+    let keeping = settings_keeper.map(|keeper| tokio::spawn(keeper.run(drain.clone())));
     tell_service_manager(NotifyState::Ready);
     let running = async {
-        if let Err(ended) = running.await
-            && let Ok(panic) = ended.try_into_panic()
-        {
-            // A bug of ours ends the process.
-            resume_unwind(panic);
-        }
+        let watched = |task: JoinHandle<()>| async {
+            if let Err(ended) = task.await
+                && let Ok(panic) = ended.try_into_panic()
+            {
+                // A bug of ours ends the process.
+                resume_unwind(panic);
+            }
+        };
+        tokio::join!(watched(running), async {
+            if let Some(keeping) = keeping {
+                watched(keeping).await;
+            }
+        });
     };
     Ok(shutdown::run_until_drained(running, drain, async || {
         let signal = signals.next().await;

@@ -4,25 +4,25 @@
 //!   `config set` ─▶ the node asked ─▶ agreed upon (`agreed.rs`) ─▶ kept by every node ─▶ in force there from its next start
 //! ```
 //!
-//! Of a node that runs nothing changes: an operator restarts one after the other, drained, and no stream is cut.
+//! Of a node that runs nothing changes: an operator restarts one after the other, drained, and no stream is cut. At its start a
+//! node asks the store, and takes what it kept where that does not answer.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use cluster::{Bucket, Journal, Kind, Store, StoreError, Told};
 use futures_util::StreamExt;
 use relay::Identity;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::agreed::{Agreed, Agreement, kept};
-use crate::config::{Config, Effective, Origin, SHARED, judged};
+use crate::agreed::{Agreed, Agreement, Amended, kept};
+use crate::config::{Effective, Origin, SHARED, UNLISTED, judged};
 use crate::membership::Membership;
 
 /// Of the one value, in the store.
@@ -34,37 +34,49 @@ const FILE: &str = "settings.agreed";
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Of one change, where others are made at the same moment.
 const ATTEMPTS: usize = 5;
+/// For an answer to who asked for it, who waits for no longer.
+const CHANGED_WITHIN: Duration = Duration::from_secs(4);
+/// What a start waits for the store, and how often it is asked meanwhile: the connection has just been begun.
+const HEARD_WITHIN: Duration = Duration::from_secs(3);
+const ASK_EVERY: Duration = Duration::from_millis(50);
 /// Changes that wait for the store.
 const CHANGES_MAX: usize = 8;
 
-/// By key, as a file would have them.
-type Texts = BTreeMap<String, String>;
+/// What is set for all nodes, by key.
+type Commons = BTreeMap<String, Common>;
 
-/// What all nodes of the cluster have, as this one knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub(crate) struct Settings {
-    pub(crate) texts: Texts,
-    /// The node on which they were changed last.
-    pub(crate) by: String,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Common {
+    /// As a file would have it.
+    value: String,
+    /// The node on which it was set.
+    by: String,
 }
 
-impl Settings {
-    fn of(agreed: &Agreed) -> Self {
-        // Of a later release, which has them otherwise, nothing is taken.
-        let texts = Texts::deserialize(&agreed.value).unwrap_or_default();
-        Self { texts, by: agreed.by.clone() }
-    }
+fn triples(commons: &Commons) -> impl Iterator<Item = (&str, &str, &str)> {
+    commons.iter().map(|(key, Common { value, by })| (key.as_str(), value.as_str(), by.as_str()))
+}
 
-    /// As this node kept them; none where it is in no cluster, or has never heard of any.
-    ///
-    /// # Errors
-    /// If they are there and cannot be read.
-    pub(crate) fn kept(config: &Config) -> anyhow::Result<Self> {
-        if config.cluster.nats.is_empty() {
-            return Ok(Self::default());
-        }
-        Ok(kept(&config.cluster_dir().join(FILE))?.as_ref().map(Self::of).unwrap_or_default())
+/// What this node kept, where it is in a cluster and has heard of any.
+///
+/// # Errors
+/// If that is there and cannot be read.
+pub(crate) fn take_kept(loaded: &mut Effective) -> anyhow::Result<()> {
+    if !loaded.config.cluster.nats.is_empty()
+        && let Some(agreed) = kept(&loaded.config.cluster_dir().join(FILE))?
+    {
+        loaded.take_from_cluster(triples(&read(&agreed.value).unwrap_or_default()));
     }
+    Ok(())
+}
+
+/// `None` where a later release has them otherwise.
+fn read(value: &Value) -> Option<Commons> {
+    Commons::deserialize(value).ok()
+}
+
+fn read_of(agreement: &Agreement) -> Commons {
+    agreement.agreed().and_then(|agreed: &Agreed| read(&agreed.value)).unwrap_or_default()
 }
 
 /// Why nothing was changed.
@@ -74,6 +86,12 @@ pub(crate) enum ChangeError {
         "this node is in no cluster that shares settings (cluster.nats is not set): write it in the configuration file"
     )]
     Alone,
+    #[error(
+        "this node does not know what is set: another release has set it, or a node that is not trusted here; set it there"
+    )]
+    Unknown,
+    #[error("the cluster's store takes too long; `tidecast config show` tells later whether it is set")]
+    TooLong,
     #[error("{key} is each node's own; settings of the whole cluster are {}", SHARED.join(", "))]
     NotShared { key: String },
     /// What is wrong, and what is allowed.
@@ -89,14 +107,14 @@ struct Change {
     key: &'static str,
     /// `None` takes it back.
     text: Option<String>,
-    reply: oneshot::Sender<Result<Settings, ChangeError>>,
+    reply: oneshot::Sender<Result<(), ChangeError>>,
 }
 
 /// The way to them. Cloning shares it.
 #[derive(Clone)]
 pub(crate) struct SharedSettings {
     /// `None` without NATS.
-    cluster: Option<(mpsc::Sender<Change>, watch::Receiver<Settings>)>,
+    cluster: Option<(mpsc::Sender<Change>, watch::Receiver<Commons>)>,
     own: Arc<Own>,
 }
 
@@ -110,11 +128,11 @@ impl SharedSettings {
 
     /// What `/api/v1/settings` says.
     pub(crate) fn told(&self) -> Value {
-        let settings = self.cluster.as_ref().map(|(_, known)| known.borrow().clone()).unwrap_or_default();
+        let commons = self.cluster.as_ref().map(|(_, known)| known.borrow().clone()).unwrap_or_default();
         let own = self.own.iter().map(|(key, (value, origin))| {
-            json!({ "key": key, "cluster": settings.texts.get(*key), "here": value, "origin": origin.to_string() })
+            json!({ "key": key, "cluster": commons.get(*key), "here": value, "origin": origin.to_string() })
         });
-        json!({ "settings": own.collect::<Vec<_>>(), "by": settings.by })
+        json!({ "settings": own.collect::<Vec<_>>() })
     }
 
     /// Sets `key` for all nodes, or takes that back; what is to be said of it.
@@ -129,11 +147,14 @@ impl SharedSettings {
         // As everybody writes it.
         let text = text.map(|text| judged(shared, &text)).transpose().map_err(ChangeError::Value)?;
         let (reply, replied) = oneshot::channel();
-        let change = Change { key: shared, text, reply };
+        let change = Change { key: shared, text: text.clone(), reply };
         let gone = || ChangeError::Store(StoreError::Unreachable("this node stops".to_owned()));
-        changes.send(change).await.map_err(|_| gone())?;
-        let settings = replied.await.map_err(|_| gone())??;
-        Ok(self.words(shared, settings.texts.get(*shared)))
+        let changed = async {
+            changes.send(change).await.map_err(|_| gone())?;
+            replied.await.map_err(|_| gone())?
+        };
+        timeout(CHANGED_WITHIN, changed).await.map_err(|_| ChangeError::TooLong)??;
+        Ok(self.words(shared, text.as_ref()))
     }
 
     fn words(&self, key: &str, text: Option<&String>) -> String {
@@ -144,7 +165,7 @@ impl SharedSettings {
             None => format!("{key} is each node's own again, from its next start"),
         };
         match self.own.get(key) {
-            Some((Some(value), origin)) if text.is_some() && !origin.is_open() => {
+            Some((value, origin)) if text.is_some() && text != value.as_ref() && !origin.is_open() => {
                 format!("{all}; this node keeps its own, {} ({origin})", json!(value))
             }
             _ => all,
@@ -158,40 +179,45 @@ pub(crate) struct SettingsKeeper {
     store: Arc<dyn Store>,
     journal: Journal,
     changes: mpsc::Receiver<Change>,
-    known: watch::Sender<Settings>,
+    known: watch::Sender<Commons>,
     own: Arc<Own>,
 }
 
 impl SettingsKeeper {
-    /// `None` without NATS.
-    ///
-    /// # Errors
-    /// If what is kept cannot be read.
-    pub(crate) fn new(
-        loaded: &Effective,
+    /// With what the cluster has taken into `loaded`; `None` without NATS.
+    pub(crate) async fn start(
+        loaded: &mut Effective,
         membership: &Membership,
         identity: Option<&Identity>,
-    ) -> anyhow::Result<(SharedSettings, Option<Self>)> {
-        let config = &loaded.config;
-        let own = |key: &'static str| (key, (config.shown(key), loaded.origin(key).clone()));
-        let own: Arc<Own> = Arc::new(SHARED.into_iter().map(own).collect());
-        let Some(identity) = identity.filter(|_| !config.cluster.nats.is_empty()) else {
-            return Ok((SharedSettings { cluster: None, own }, None));
-        };
-        for (key, (value, origin)) in
-            own.iter().filter(|(_, (_, origin))| matches!(origin, Origin::Cluster { .. }))
-        {
-            info!(%origin, "setting: {key} is {}", json!(value));
+    ) -> (SharedSettings, Option<Self>) {
+        let is_in_cluster = !loaded.config.cluster.nats.is_empty();
+        let mut agreement = identity.filter(|_| is_in_cluster).and_then(|identity| {
+            let path = loaded.config.cluster_dir().join(FILE);
+            let store = membership.fleet.store().clone();
+            let agreement = Agreement::new(KEY, path, identity.clone(), store);
+            // It costs what others have set, and nothing that a node cannot do without.
+            agreement.inspect_err(|error| warn!("settings of the cluster are passed over: {error:#}")).ok()
+        });
+        if let Some(agreement) = &mut agreement {
+            hear(agreement).await;
+            loaded.take_from_cluster(triples(&read_of(agreement)));
         }
-        let store = membership.fleet.store().clone();
-        let path = config.cluster_dir().join(FILE);
-        let agreement =
-            Agreement::new(KEY, path, identity.clone(), store.clone()).context("settings of the cluster")?;
+        for words in &loaded.passed_over {
+            warn!("{words}");
+        }
+        let own = |key: &'static str| (key, (loaded.config.shown(key), loaded.origin(key).clone()));
+        let own: Arc<Own> = Arc::new(SHARED.into_iter().map(own).collect());
+        for (key, (value, origin)) in own.iter() {
+            if matches!(origin, Origin::Cluster { .. }) {
+                info!(%origin, "setting: {key} is {}", json!(value));
+            }
+        }
+        let Some(agreement) = agreement else { return (SharedSettings { cluster: None, own }, None) };
         let known = watch::Sender::default();
         let (to, changes) = mpsc::channel(CHANGES_MAX);
         let shared = SharedSettings { cluster: Some((to, known.subscribe())), own: own.clone() };
-        let journal = membership.journal.clone();
-        Ok((shared, Some(Self { agreement, store, journal, changes, known, own })))
+        let (store, journal) = (membership.fleet.store().clone(), membership.journal.clone());
+        (shared, Some(Self { agreement, store, journal, changes, known, own }))
     }
 
     /// Runs until `stop`.
@@ -205,6 +231,10 @@ impl SettingsKeeper {
                 Some(Told::Anew | Told::Changed(_)) = told.next() => self.agreement.look_again(),
                 _ = look.tick() => {}
                 Some(change) = self.changes.recv() => {
+                    // Who asked was told that it took too long.
+                    if change.reply.is_closed() {
+                        continue;
+                    }
                     let changed = self.change(change.key, change.text).await;
                     // Whoever asked may have gone.
                     let _unheard = change.reply.send(changed);
@@ -220,28 +250,33 @@ impl SettingsKeeper {
         }
     }
 
-    async fn change(&mut self, key: &'static str, text: Option<String>) -> Result<Settings, ChangeError> {
+    async fn change(&mut self, key: &'static str, text: Option<String>) -> Result<(), ChangeError> {
+        let node = self.agreement.node().to_string();
         for _ in 0..ATTEMPTS {
-            self.agreement.look_again();
-            self.agreement.compare().await?;
-            let mut settings = self.agreement.agreed().map(Settings::of).unwrap_or_default();
-            let before = match &text {
-                Some(text) => settings.texts.insert(key.to_owned(), text.clone()),
-                None => settings.texts.remove(key),
-            };
-            if before == text {
-                return Ok(settings);
-            }
-            if self.agreement.propose(json!(settings.texts)).await? {
-                let words = match &text {
+            let amended = self.agreement.amend(|before| {
+                let mut commons = before.map_or_else(|| Some(Commons::new()), read)?;
+                match &text {
                     Some(text) => {
-                        format!("{key} is {} for all nodes, from the next start of each", json!(text))
+                        commons.insert(key.to_owned(), Common { value: text.clone(), by: node.clone() })
                     }
-                    None => format!("{key} is each node's own again"),
+                    None => commons.remove(key),
                 };
-                self.journal.tell(Kind::SettingChanged, self.agreement.node().to_string(), words).await;
-                self.tell();
-                return Ok(settings);
+                Some(json!(commons))
+            });
+            match amended.await? {
+                Amended::Done => {
+                    let words = match &text {
+                        Some(text) => {
+                            format!("{key} is {} for all nodes, from the next start of each", told(key, text))
+                        }
+                        None => format!("{key} is each node's own again"),
+                    };
+                    self.journal.tell(Kind::SettingChanged, node, words).await;
+                    self.tell();
+                    return Ok(());
+                }
+                Amended::Contested => {}
+                Amended::Unknown => return Err(ChangeError::Unknown),
             }
         }
         Err(ChangeError::Contested)
@@ -249,31 +284,46 @@ impl SettingsKeeper {
 
     /// What is new, and not in force here.
     fn tell(&self) {
-        let settings = self.agreement.agreed().map(Settings::of).unwrap_or_default();
-        let before = self.known.send_replace(settings.clone());
+        let commons = read_of(&self.agreement);
+        let before = self.known.send_replace(commons.clone());
         for (key, (value, origin)) in self.own.iter() {
-            let Settings { texts, by } = &settings;
-            match texts.get(*key) {
-                same if same == before.texts.get(*key) => {}
-                Some(text) if judged(key, text).ok() == *value => {}
-                Some(text) if origin.is_open() => {
-                    info!(
-                        "setting of the cluster, made on {by}: {key} is {}; in force here from the next start",
-                        json!(text)
-                    );
+            match commons.get(*key) {
+                same if same == before.get(*key) => {}
+                Some(Common { value: text, by }) => {
+                    let what = format!("setting of the cluster, made on {by}: {key} is {}", told(key, text));
+                    match judged(key, text) {
+                        Ok(text) if Some(&text) == value.as_ref() => {}
+                        Ok(_) if origin.is_open() => info!("{what}; in force here from the next start"),
+                        Ok(_) => warn!("{what}; not in force here, where {origin} says otherwise"),
+                        Err(error) => warn!("{what}; not to be in force here: {error}"),
+                    }
                 }
-                Some(text) => warn!(
-                    "setting of the cluster, made on {by}: {key} is {}; not in force here, where {origin} says otherwise",
-                    json!(text)
-                ),
                 None if matches!(origin, Origin::Cluster { .. }) => {
                     info!(
-                        "setting of the cluster, taken back on {by}: {key} is this node's own again from the next start"
+                        "setting of the cluster, taken back: {key} is this node's own again from the next start"
                     );
                 }
                 None => {}
             }
         }
+    }
+}
+
+/// Names that are on no list are on none of these either.
+fn told(key: &str, text: &str) -> String {
+    if key == UNLISTED { "another".to_owned() } else { json!(text).to_string() }
+}
+
+/// Waits a moment for what the store has.
+async fn hear(agreement: &mut Agreement) {
+    let heard = async {
+        while let Err(error) = agreement.compare().await {
+            debug!("settings of the cluster: {error}");
+            sleep(ASK_EVERY).await;
+        }
+    };
+    if timeout(HEARD_WITHIN, heard).await.is_err() {
+        info!("settings of the cluster: NATS does not answer, so this node takes what it kept of them");
     }
 }
 
@@ -289,7 +339,7 @@ mod tests {
         assert!(refused(alone).contains("cluster.nats is not set"));
 
         let (to, mut changes) = mpsc::channel(1);
-        let cluster = Some((to, watch::channel(Settings::default()).1));
+        let cluster = Some((to, watch::channel(Commons::new()).1));
         let shared = SharedSettings { cluster, own: Arc::default() };
         let own = shared.change("rtmp.listen", Some(":1".to_owned())).await;
         assert!(refused(own).starts_with("rtmp.listen is each node's own; "));
@@ -299,9 +349,20 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_a_later_release_are_none() {
-        let value = json!({ "hls.profile": { "value": "low" } });
-        let agreed = Agreed { number: 1, at_ms: 1, by: "a".to_owned(), value };
-        assert_eq!(Settings::of(&agreed).texts, Texts::new());
+    fn names_that_are_on_no_list_are_not_told() {
+        assert_eq!(told("hls.profile", "low"), "\"low\"");
+        assert_eq!(told("streams.unlisted", "live/backstage"), "another");
+    }
+
+    /// What a later release has otherwise is neither taken nor written over.
+    #[test]
+    fn settings_of_a_later_release_are_not_understood() {
+        assert_eq!(read(&json!({ "hls.profile": "low" })), None);
+        let common = json!({ "hls.profile": { "value": "low", "by": "a", "since": "tomorrow" } });
+        let [(key, Common { value, by })] = &read(&common).unwrap().into_iter().collect::<Vec<_>>()[..]
+        else {
+            panic!("it is one")
+        };
+        assert_eq!((key.as_str(), value.as_str(), by.as_str()), ("hls.profile", "low", "a"));
     }
 }

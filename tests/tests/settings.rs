@@ -62,6 +62,10 @@ fn what_is_set_on_one_node_is_in_force_on_all_from_their_next_start() -> Result<
     ensure!(shown(&b, "hls.profile")? == "hls.profile = \"low\" # cluster, set on a");
     let short = part_target(&b, "live/after")?;
     ensure!(short < long, "{short:?} and {long:?}");
+    // One that comes later has it at once.
+    let late = cluster.node("d", "all", &nats, Setup::default())?;
+    ensure!(part_target(&late, "live/late")? == short);
+    drop(late);
     // Who has not been started again is told of, like who says otherwise.
     poll::until("the difference in words", HEARD_MAX, || {
         let told = b.asked_for_people("nodes")?;
@@ -79,6 +83,7 @@ fn what_is_set_on_one_node_is_in_force_on_all_from_their_next_start() -> Result<
     let b = b.restart(End::Drained)?;
     ensure!(part_target(&b, "live/alone")? == short);
     ensure!(shown(&b, "publish.linger")? == "publish.linger = \"7s\" # cluster, set on c");
+    ensure!(shown(&b, "hls.profile")? == "hls.profile = \"low\" # cluster, set on a");
     refused(&b, "config set hls.profile default", "cannot be reached")
 }
 
@@ -90,6 +95,11 @@ fn what_cannot_be_set_for_all_is_refused_in_words_and_what_was_set_is_taken_back
     poll::until("its own start", HEARD_MAX, || Ok((!a.ask("events")?.is_empty()).then_some(())))?;
     refused(&a, "config set rtmp.listen :1", "possible values: publish.linger")?;
     refused(&a, "config set hls.profile lowest", "hls.profile: ")?;
+    let status = |key: &str, value: &str| -> Result<u16> {
+        let order = serde_json::json!({ "value": value }).to_string();
+        Ok(a.admin_http().send("PUT", &format!("/api/v1/settings/{key}"), &[], order.as_bytes())?.status)
+    };
+    ensure!(status("hls.profile", "lowest")? == 400 && status("rtmp.listen", ":1")? == 404);
     refused(&Setup::default().start()?, "config set hls.profile low", "cluster.nats is not set")?;
 
     a.asked_for_people("config set hls.profile low")?;

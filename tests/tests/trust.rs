@@ -125,6 +125,10 @@ fn a_node_that_is_put_out_is_cut_off_and_stays_out() -> Result<()> {
     outcast.wait_for_log("that it is out", HEARD_MAX, |line| {
         line.contains("was put out of the cluster").then_some(())
     })?;
+    founder.token(Some("edge9"))?;
+    let told = founder.admin_http().get_ok("/api/v1/trust")?.text();
+    let parts = [r#""revoked":["outcast"]"#, r#""roots":1"#, r#""node":"edge9""#];
+    ensure!(parts.iter().all(|part| told.contains(part)), "{told}");
     plays_on(&founder, &other, &path)?;
     undisturbed(&other)?;
     poll::until("its playlist to be too old to follow", HEARD_MAX, || {

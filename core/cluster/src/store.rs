@@ -29,7 +29,7 @@ pub enum Bucket {
     Orders,
     /// Whom the nodes trust: one value, which its authority signs.
     Trust,
-    /// What is equal on all nodes: the publish key, as nobody can read it.
+    /// What is equal on all nodes: the publish key, as nobody can read it, and settings.
     Config,
 }
 

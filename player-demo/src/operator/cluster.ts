@@ -73,14 +73,12 @@ export interface Entry {
 /** `GET /api/v1/settings`. */
 export interface SettingList {
   settings: Setting[];
-  /** The node on which they were changed last. */
-  by: string;
 }
 
 export interface Setting {
   key: string;
-  /** What all nodes have from their next start on; null if each has its own. */
-  cluster: string | null;
+  /** What all nodes have from their next start on, and the node on which that was set; null if each has its own. */
+  cluster: { value: string; by: string } | null;
   /** What is in force on the node that answers. */
   here: string | null;
   /** Where that comes from. */

@@ -22,7 +22,7 @@ let self = "";
 let nodes: Node[] = [];
 let entries: Entry[] = [];
 let expected: Expected[] = [];
-let settings: SettingList = { settings: [], by: "" };
+let settings: SettingList = { settings: [] };
 let trust: Trust | null = null;
 let events: log.Event[] = [];
 let failures = 0;
@@ -67,7 +67,7 @@ function quietly<T>(address: string, take: (answer: T) => void): Poller<T> {
       renderCluster();
     },
     onFailure() {
-      // A node of an earlier release has no such list; of others the poll of nodes tells.
+      // The poll of nodes tells.
     },
     settled: () => true,
   });

@@ -64,11 +64,12 @@ export function expected({ stream, viewers, at_ms, edges }: Expected, now: numbe
 }
 
 /** What all nodes have alike, a line each: `hls.profile is low for all nodes, set on a`. */
-export function settings({ settings, by }: SettingList): string[] {
-  const set = settings.filter(({ cluster }) => cluster !== null);
-  return set.map(({ key, cluster, here, origin }) => {
-    const other = here === cluster ? "" : `; here it is ${here ?? "none"} (${origin})`;
-    return `${key} is ${cluster} for all nodes from their next start, set on ${by}${other}`;
+export function settings({ settings }: SettingList): string[] {
+  return settings.flatMap(({ key, cluster, here, origin }) => {
+    if (cluster === null) return [];
+    const { value, by } = cluster;
+    const other = here === value ? "" : `; here it is ${here ?? "none"} (${origin})`;
+    return `${key} is ${value} for all nodes from their next start, set on ${by}${other}`;
   });
 }
 

@@ -114,10 +114,10 @@ test("an expected audience is told with its time and where it will be", () => {
 
 test("what all nodes have alike is told, and where something else is in force", () => {
   const setting = (key, cluster, here, origin) => ({ key, cluster, here, origin });
-  const settings = [setting("publish.linger", null, "20s", "default"), setting("hls.profile", "low", "low", "cluster, set on a"), setting("transcode.ladder", "off", "auto", "/etc/t.toml:3:1")];
-  assert.deepEqual(words.settings({ settings, by: "a" }), [
+  const settings = [setting("publish.linger", null, "20s", "default"), setting("hls.profile", { value: "low", by: "a" }, "low", "cluster, set on a"), setting("transcode.ladder", { value: "off", by: "b" }, "auto", "/etc/t.toml:3:1")];
+  assert.deepEqual(words.settings({ settings }), [
     "hls.profile is low for all nodes from their next start, set on a",
-    "transcode.ladder is off for all nodes from their next start, set on a; here it is auto (/etc/t.toml:3:1)",
+    "transcode.ladder is off for all nodes from their next start, set on b; here it is auto (/etc/t.toml:3:1)",
   ]);
 });
 

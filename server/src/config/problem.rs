@@ -9,7 +9,7 @@ use super::{KEYS, Key};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Origin {
     Default,
-    /// The settings of the whole cluster, changed last on this node.
+    /// The settings of the whole cluster, of which this node set it.
     Cluster {
         by: String,
     },
