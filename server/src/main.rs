@@ -212,11 +212,16 @@ async fn run(mut loaded: Effective, mut handed: Handed) -> anyhow::Result<Outcom
                 resume_unwind(panic);
             }
         };
-        tokio::join!(watched(running), async {
-            if let Some(keeping) = keeping {
-                watched(keeping).await;
-            }
-        });
+        // The process is over when the first is, whatever becomes of the second.
+        tokio::select! {
+            () = watched(running) => {}
+            () = async {
+                if let Some(keeping) = keeping {
+                    watched(keeping).await;
+                }
+                std::future::pending::<()>().await;
+            } => {}
+        }
     };
     Ok(shutdown::run_until_drained(running, drain, async || {
         let signal = signals.next().await;

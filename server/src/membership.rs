@@ -24,7 +24,7 @@ use transcode::workers::Workers;
 
 use crate::authority::hex;
 use crate::cli;
-use crate::config::{Config, RoleSet, SHARED};
+use crate::config::{Config, RoleSet, SHARED, UNLISTED};
 use crate::listen;
 use crate::settings::SharedSettings;
 use crate::standing::Standing;
@@ -277,7 +277,7 @@ fn equal_on_all(config: &Config) -> BTreeMap<String, String> {
     let told = SHARED.iter().filter_map(|name| {
         let value = config.shown(name)?;
         let value = match *name {
-            "streams.unlisted" => hex(&digest(&SHA256, value.as_bytes()).as_ref()[..4]),
+            UNLISTED => hex(&digest(&SHA256, value.as_bytes()).as_ref()[..4]),
             _ => value,
         };
         Some(((*name).to_owned(), value))

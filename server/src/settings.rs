@@ -309,7 +309,7 @@ impl SettingsKeeper {
     }
 }
 
-/// Names that are on no list are on none of these either.
+/// The value for logs and events, from which names that are on no list stay out.
 fn told(key: &str, text: &str) -> String {
     if key == UNLISTED { "another".to_owned() } else { json!(text).to_string() }
 }
