@@ -64,11 +64,17 @@ export async function startMock({ port = 0 } = {}) {
     set(name, changes) {
       streams.set(name, { ...(streams.get(name) ?? emptyStream(name)), ...changes });
     },
-    /** Starts encoding; resolves when the first playlist is there. The state is the test's to set. */
+    /**
+     * Starts encoding; resolves when the first playlist is there. The state is the test's to set. Who has published under that name
+     * before is gone with it.
+     */
     async publish(name, options) {
       const channel = new Channel(options);
-      channels.set(name, channel);
+      const before = channels.get(name);
+      if (!before) channels.set(name, channel);
       await channel.ready;
+      channels.set(name, channel);
+      before?.giveWayTo(channel);
       return channel;
     },
     names: () => [...new Set([...streams.keys(), ...channels.keys()])],
@@ -136,11 +142,15 @@ function stateBody(streams, path) {
 
 /**
  * One ffmpeg; each fragment of its outputs is a part. One track with sound and picture together, or with `ladder` one of each.
- * With `seconds` it is a recording of that length, made as fast as can be, and over when ffmpeg has exited.
+ * With `seconds` it is a recording of that length, made as fast as can be, and over when ffmpeg has exited. With `msn` it goes on
+ * with that one where another has ended, of which nothing is left.
  */
 class Channel {
-  constructor({ part = 0.5, size = "640x360", clip = null, ladder = null, seconds = null } = {}) {
+  constructor({ part = 0.5, gop = GOP_SECONDS, size = "640x360", clip = null, ladder = null, seconds = null, msn = 0 } = {}) {
     this.part = part;
+    this.gop = gop;
+    this.msn = msn;
+    this.next = null;
     this.ladder = ladder;
     const pace = seconds === null ? ["-re"] : ["-t", `${seconds}`];
     const input = clip
@@ -148,7 +158,7 @@ class Channel {
       : [...pace, "-f", "lavfi", "-i", `testsrc2=size=${size}:rate=${FPS}`, ...pace, "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000"];
     const video = (to) => [
       "-map", "0:v", "-vf", `scale=${to.replace("x", ":")},fps=${FPS}`, "-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency",
-      "-profile:v", "baseline", "-pix_fmt", "yuv420p", "-g", `${GOP_SECONDS * FPS}`, "-sc_threshold", "0",
+      "-profile:v", "baseline", "-pix_fmt", "yuv420p", "-g", `${gop * FPS}`, "-sc_threshold", "0",
     ];
     const audio = ["-map", clip ? "0:a" : "1:a", "-c:a", "aac", "-ac", "2", "-ar", "48000", "-b:a", "96k"];
     const muxer = [
@@ -182,6 +192,12 @@ class Channel {
     this.end();
   }
 
+  /** Whoever waits for a playlist gets that of `next`. */
+  giveWayTo(next) {
+    this.next = next;
+    this.stop();
+  }
+
   /**
    * The publisher leaves with the next segment that no track has begun. Resolves with the first part of the one that is there
    * after `segments`.
@@ -200,6 +216,7 @@ class Channel {
     if (!track) return reply(404, "text/plain", "no such track");
     if (file === "index.m3u8") {
       if (query.has("_HLS_msn")) await track.reached(Number(query.get("_HLS_msn")), query.get("_HLS_part"));
+      if (this.next) return this.next.serve(path, query, reply);
       return this.gone.has(name) ? reply(404, "text/plain", "gone") : playlist(track.playlist());
     }
     const body = track.media(file);
@@ -233,7 +250,7 @@ class Track {
   constructor(channel, part) {
     this.channel = channel;
     this.part = part;
-    this.partsPerSegment = Math.round(GOP_SECONDS / part);
+    this.partsPerSegment = Math.round(channel.gop / part);
     this.parts = [];
     this.init = null;
     this.ended = false;
@@ -291,14 +308,14 @@ class Track {
     if (file === "init.mp4") return this.init;
     const media = /^(\d+)(?:\.(\d+))?\.m4s$/.exec(file);
     if (!media) return null;
-    const first = Number(media[1]) * this.partsPerSegment + Number(media[2] ?? 0);
+    const first = (Number(media[1]) - this.channel.msn) * this.partsPerSegment + Number(media[2] ?? 0);
     const parts = this.parts.slice(first, first + (media[2] ? 1 : this.partsPerSegment));
     return parts.length > 0 && !parts.includes(null) ? Buffer.concat(parts) : null;
   }
 
   /** A blocking reload: resolves when the playlist holds that part. */
   reached(msn, part) {
-    const wanted = msn * this.partsPerSegment + (part === null ? this.partsPerSegment - 1 : Number(part));
+    const wanted = (msn - this.channel.msn) * this.partsPerSegment + (part === null ? this.partsPerSegment - 1 : Number(part));
     return new Promise((resolve) => {
       const check = () => {
         if (this.parts.length <= wanted && !this.ended) return;
@@ -312,28 +329,30 @@ class Track {
 
   playlist() {
     const { part, partsPerSegment, parts } = this;
+    const { began, gop, msn } = this.channel;
     const segments = Math.ceil(parts.length / partsPerSegment);
     const first = Math.max(0, segments - WINDOW_SEGMENTS);
     const lines = [
-      "#EXTM3U", "#EXT-X-VERSION:9", `#EXT-X-TARGETDURATION:${GOP_SECONDS * 2}`, `#EXT-X-MEDIA-SEQUENCE:${first}`,
+      "#EXTM3U", "#EXT-X-VERSION:9", `#EXT-X-TARGETDURATION:${GOP_SECONDS * 2}`, `#EXT-X-MEDIA-SEQUENCE:${msn + first}`,
+      `#EXT-X-DISCONTINUITY-SEQUENCE:${Number(msn > 0)}`,
       `#EXT-X-PART-INF:PART-TARGET=${part.toFixed(3)}`,
       `#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=${(part * 3).toFixed(3)}`,
       '#EXT-X-MAP:URI="init.mp4"',
     ];
-    for (let msn = first; msn < segments; msn += 1) {
-      if (msn > 0 && msn * partsPerSegment === this.away.to) lines.push("#EXT-X-DISCONTINUITY");
-      lines.push(`#EXT-X-PROGRAM-DATE-TIME:${new Date(this.channel.began + msn * GOP_SECONDS * 1000).toISOString()}`);
-      const here = Math.min(partsPerSegment, parts.length - msn * partsPerSegment);
-      for (let i = 0; i < here; i += 1) {
-        const gap = parts[msn * partsPerSegment + i] === null ? ",GAP=YES" : "";
-        lines.push(`#EXT-X-PART:DURATION=${part.toFixed(3)},URI="${msn}.${i}.m4s"${i === 0 ? ",INDEPENDENT=YES" : ""}${gap}`);
-      }
-      if (parts.slice(msn * partsPerSegment, msn * partsPerSegment + here).includes(null)) lines.push("#EXT-X-GAP");
-      if (here === partsPerSegment || this.ended) lines.push(`#EXTINF:${(here * part).toFixed(3)},`, `${msn}.m4s`);
+    for (let i = first; i < segments; i += 1) {
+      if (i > 0 && i * partsPerSegment === this.away.to) lines.push("#EXT-X-DISCONTINUITY");
+      lines.push(`#EXT-X-PROGRAM-DATE-TIME:${new Date(began + i * gop * 1000).toISOString()}`);
+      const here = parts.slice(i * partsPerSegment, (i + 1) * partsPerSegment);
+      here.forEach((bytes, k) => {
+        const gap = bytes === null ? ",GAP=YES" : "";
+        lines.push(`#EXT-X-PART:DURATION=${part.toFixed(3)},URI="${msn + i}.${k}.m4s"${k === 0 ? ",INDEPENDENT=YES" : ""}${gap}`);
+      });
+      if (here.includes(null)) lines.push("#EXT-X-GAP");
+      if (here.length === partsPerSegment || this.ended) lines.push(`#EXTINF:${(here.length * part).toFixed(3)},`, `${msn + i}.m4s`);
     }
     if (this.ended) lines.push("#EXT-X-ENDLIST");
     else {
-      const next = `${Math.floor(parts.length / partsPerSegment)}.${parts.length % partsPerSegment}`;
+      const next = `${msn + Math.floor(parts.length / partsPerSegment)}.${parts.length % partsPerSegment}`;
       lines.push(`#EXT-X-PRELOAD-HINT:TYPE=PART,URI="${next}.m4s"`);
     }
     return `${lines.join("\n")}\n`;

@@ -222,6 +222,29 @@ test("with Auto nobody is told of a rendition that is gone", async () => {
   assert.equal(await page.locator("#quality-note").isVisible(), false);
 });
 
+test("a rendition that was last seen before the broadcaster's interruption is put beside the one that plays", async () => {
+  const { page, channel } = await watching();
+  await choose(page, /^180p/);
+  await showing(page, 180);
+  await choose(page, /^360p/);
+  await showing(page, 360);
+  const known = (from) =>
+    page.waitForFunction((msn) => window.tidecast.hls.latestLevelDetails.startSN >= msn, from, { timeout: 30_000 });
+  // The window has moved on since the other one was seen.
+  await known(5);
+  const msn = Math.ceil(channel.tracks.get("v360").parts.length / 4) + 2;
+  await publish("live/cam", {}, { ...LADDER, gop: 1, msn });
+  await known(msn);
+  await choose(page, /^180p/);
+  await showing(page, 180);
+  const apart = await page.evaluate(() => {
+    const [low, high] = window.tidecast.hls.levels.map(({ details }) => details);
+    const of = new Map(low.fragments.map(({ sn, start }) => [sn, start]));
+    return high.fragments.filter(({ sn }) => of.has(sn)).map(({ sn, start }) => start - of.get(sn));
+  });
+  assert.ok(apart.length > 0 && apart.every((seconds) => Math.abs(seconds) < 0.5), `seconds apart: ${apart}`);
+});
+
 test("the browser's own player is opened anew with a filter", async () => {
   const page = await visitRecording("/watch/live/cam?player=native", LADDER);
   const asked = [];

@@ -10,6 +10,7 @@ import { CAPTIONS_NAMES, LiveCaptions } from "./captions.ts";
 import { textAt, warm } from "./cold.ts";
 import type { Link } from "./link.ts";
 import { nextMove } from "./live-edge.ts";
+import { Place } from "./place.ts";
 import { type Choice, NOTHING, type Offer, type Rendition, filtered, nearest, ofHeight, offerOf, readMultivariant } from "./quality.ts";
 import { Seam } from "./seam.ts";
 import { Standstill } from "./standstill.ts";
@@ -136,6 +137,7 @@ class HlsPlayer implements Player {
   private gapAtBegin: number | null = null;
   private readonly standstill = new Standstill();
   private readonly seam = new Seam();
+  private readonly place = new Place();
   /** Aborted when the player is. */
   private readonly gone = new AbortController();
 
@@ -182,7 +184,10 @@ class HlsPlayer implements Player {
     this.hls.on(Events.BUFFER_APPENDED, (_, appended) => {
       if (this.seam.appended(appended, this.hls.latestLevelDetails)) this.turn();
     });
-    this.hls.on(Events.LEVEL_UPDATED, () => this.beginBehindGap());
+    this.hls.on(Events.LEVEL_UPDATED, (_, { details }) => {
+      this.place.updated(details);
+      this.beginBehindGap();
+    });
     if (choice === "audio") void offerAt(playlist).then((offer) => (this.offer = offer));
     else {
       this.hls.on(Events.MANIFEST_PARSED, (_, { levels, audioTracks }) => {
@@ -319,12 +324,8 @@ class HlsPlayer implements Player {
     const { currentTime: position, buffered: ranges } = this.video;
     const buffered = Array.from({ length: ranges.length }, (_, i) => [ranges.start(i), ranges.end(i)] as const);
     const target = broadcasting ? this.hls.liveSyncPosition : null;
-    const edge = (broadcasting && this.hls.latestLevelDetails?.edge) || null;
-    const onward = this.standstill.wayOn(performance.now(), { position, buffered, target, edge });
-    if (onward === "anew") {
-      this.standstill.reset();
-      this.events.onFailure("the picture stands still, and nothing that is loaded is where it belongs");
-    } else if (onward !== null) this.video.currentTime = onward;
+    const onward = this.standstill.wayOn(performance.now(), { position, buffered, target });
+    if (onward !== null) this.video.currentTime = onward;
     return onward !== null;
   }
 

@@ -16,66 +16,32 @@ function stand(stand, ms) {
 
 test("a picture in front of a hole goes on behind it", () => {
   const buffered = [[96.08, 108.38], [111.42, 112.92]];
-  assert.deepEqual(stand({ position: 108.16, buffered, target: 112, edge: 114.5 }, 10_000), [HOLE_AFTER, 111.42]);
+  assert.deepEqual(stand({ position: 108.16, buffered, target: 112 }, 10_000), [HOLE_AFTER, 111.42]);
 });
 
 test("two frames behind a hole are not enough to go on with", () => {
   const buffered = [[96, 108.3], [111.4, 111.5]];
-  assert.equal(stand({ position: 108.3, buffered, target: null, edge: null }, 20_000), null);
+  assert.equal(stand({ position: 108.3, buffered, target: null }, 20_000), null);
 });
 
 test("a picture that was lost goes on where the stream is now", () => {
   const buffered = [[96, 108.3]];
-  assert.deepEqual(stand({ position: 108.3, buffered, target: 116, edge: 118.5 }, 10_000), [LOST_AFTER, 116]);
+  assert.deepEqual(stand({ position: 108.3, buffered, target: 116 }, 10_000), [LOST_AFTER, 116]);
 });
 
 test("while nothing is broadcast, or nothing new, the picture stays", () => {
   const buffered = [[96, 108.3]];
-  assert.equal(stand({ position: 108.3, buffered, target: null, edge: null }, 30_000), null);
-  assert.equal(stand({ position: 108.3, buffered, target: 108.9, edge: 111.4 }, 30_000), null);
+  assert.equal(stand({ position: 108.3, buffered, target: null }, 30_000), null);
+  assert.equal(stand({ position: 108.3, buffered, target: 108.9 }, 30_000), null);
 });
 
 test("a moving picture is left alone, and one jump is not followed by the next at once", () => {
   const still = new Standstill();
   for (let now = 0; now < 20_000; now += TICK) {
-    assert.equal(still.wayOn(now, { position: now / 1000, buffered: [[0, 30], [60, 90]], target: 60, edge: 62.5 }), null);
+    assert.equal(still.wayOn(now, { position: now / 1000, buffered: [[0, 30], [60, 90]], target: 60 }), null);
   }
-  const stuck = { position: 20, buffered: [[0, 20], [23, 25]], target: null, edge: null };
+  const stuck = { position: 20, buffered: [[0, 20], [23, 25]], target: null };
   const jumps = [];
   for (let now = 20_000; now < 24_000; now += TICK) if (still.wayOn(now, stuck) !== null) jumps.push(now);
   assert.deepEqual(jumps, [21_000, 22_000, 23_000]);
-});
-
-test("a picture beyond the end of the playlist is of a player that has lost its place", () => {
-  const buffered = [[64.1, 75.1]];
-  assert.deepEqual(stand({ position: 75.1, buffered, target: 68.3, edge: 70.9 }, 10_000), [HOLE_AFTER, "anew"]);
-  // What was not encoded in time is not there for anybody.
-  assert.equal(stand({ position: 75.1, buffered, target: 72.4, edge: 75.2 }, 30_000), null);
-});
-
-/** Where it is told to go, and when, while the playlist goes on; `plays`: whether what a jump leads to moves once. */
-function chase(plays) {
-  const still = new Standstill();
-  const ways = [];
-  let position = 92.7;
-  let hasMoved = !plays;
-  for (let now = 0; now <= 15_000 && ways.at(-1)?.[1] !== "anew"; now += TICK) {
-    const edge = 95 + now / 1000;
-    const way = still.wayOn(now, { position, buffered: [[82.7, 92.7]], target: edge - 2.5, edge });
-    if (way !== null) ways.push([now, way]);
-    if (typeof way === "number") position = way;
-    else if (!hasMoved && ways.length > 0) {
-      position += 0.2;
-      hasMoved = true;
-    }
-  }
-  return ways;
-}
-
-test("one jump that leads to where nothing comes is enough", () => {
-  assert.deepEqual(chase(false), [[LOST_AFTER, 97.5], [2 * LOST_AFTER + TICK, "anew"]]);
-});
-
-test("what moved after a jump is sent on once more when it stands still again", () => {
-  assert.deepEqual(chase(true).slice(0, 2).map(([, way]) => typeof way), ["number", "number"]);
 });
