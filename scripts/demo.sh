@@ -21,8 +21,8 @@ die() { echo "demo: $*" >&2; exit 1; }
 
 server_pid='' publisher_pid=''
 
-# is_running PID, for children of this shell: a zombie is not running.
-is_running() { [[ $1 ]] && [[ $(ps -o stat= -p "$1" 2>/dev/null) =~ ^[^Z] ]]; }
+# is_running PID, for children of this shell, which waits for those that have ended by itself.
+is_running() { [[ $1 ]] && kill -0 "$1" 2>/dev/null; }
 
 # stop NAME PID: asks, waits up to 10 s, then kills.
 stop() {
