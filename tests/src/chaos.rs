@@ -17,3 +17,9 @@ pub fn survive(mut strike: impl FnMut(u64) -> Result<()>) -> Result<()> {
     }
     Ok(())
 }
+
+/// Somebody asked for schedules: the machine is theirs, and has nothing else to do.
+#[must_use]
+pub fn is_asked_for() -> bool {
+    env::var_os("CHAOS_SEEDS").is_some()
+}

@@ -97,11 +97,31 @@ pub struct NatsCluster {
 
 struct Member {
     name: String,
-    /// `None` once it was killed.
+    /// `None` while it is killed.
     process: Option<Process>,
     clients: SocketAddr,
     monitor: SocketAddr,
-    _dir: TempDir,
+    dir: TempDir,
+}
+
+impl Member {
+    fn config(&self) -> PathBuf {
+        self.dir.path().join("nats.conf")
+    }
+
+    fn store(&self) -> PathBuf {
+        self.dir.path().join("jetstream")
+    }
+
+    fn start(&mut self) -> Result<()> {
+        let mut command = Command::new(program()?);
+        self.process = Some(Process::spawn(&self.name, command.arg("-c").arg(self.config()))?);
+        Ok(())
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        self.process.take().context("it is gone already")?.kill()
+    }
 }
 
 impl NatsCluster {
@@ -113,36 +133,31 @@ impl NatsCluster {
         let urls: Vec<_> = routes.iter().map(|route| format!("nats://{route}")).collect();
         let mut servers = Vec::new();
         for number in 0..3 {
-            let (dir, name) = (TempDir::new()?, format!("n{number}"));
-            let config = dir.path().join("nats.conf");
+            let (clients, monitor) = (clients[number], monitors[number]);
+            let (name, dir) = (format!("n{number}"), TempDir::new()?);
+            let mut member = Member { name, process: None, clients, monitor, dir };
             let text = format!(
-                "server_name: {name}\nlisten: \"{}\"\nhttp: \"{}\"\njetstream {{ store_dir: {:?} }}\ncluster {{ name: test, \
-                 listen: \"{}\", routes: [{}] }}\n",
-                clients[number],
-                monitors[number],
-                dir.path().join("jetstream"),
+                "server_name: {}\nlisten: \"{clients}\"\nhttp: \"{monitor}\"\njetstream {{ store_dir: {:?} }}\ncluster {{ name: \
+                 test, listen: \"{}\", routes: [{}] }}\n",
+                member.name,
+                member.store(),
                 routes[number],
                 urls.join(", "),
             );
-            std::fs::write(&config, text)?;
-            let mut command = Command::new(program()?);
-            let process = Process::spawn(&name, command.arg("-c").arg(&config))?;
-            servers.push(Member {
-                name,
-                process: Some(process),
-                clients: clients[number],
-                monitor: monitors[number],
-                _dir: dir,
-            });
+            std::fs::write(member.config(), text)?;
+            member.start()?;
+            servers.push(member);
         }
         let cluster = Self { servers };
-        poll::until("the servers to have a leader", READY_MAX * 2, || {
-            Ok(cluster
-                .jetstream(0)
-                .is_ok_and(|told| told["meta_cluster"]["leader"].is_string())
-                .then_some(()))
-        })?;
+        cluster.has_leader()?;
         Ok(cluster)
+    }
+
+    fn has_leader(&self) -> Result<()> {
+        poll::until("the servers to have a leader", READY_MAX * 2, || {
+            let told = self.jetstream(0);
+            Ok(told.is_ok_and(|told| told["meta_cluster"]["leader"].is_string()).then_some(()))
+        })
     }
 
     /// Of all, with commas between.
@@ -159,9 +174,33 @@ impl NatsCluster {
     pub fn kill_leader_of(&mut self, stream: &str) -> Result<String> {
         let leader = poll::until("a leader", READY_MAX, || Ok(self.leader_of(stream)))?;
         let server = self.servers.iter_mut().find(|server| server.name == leader);
-        let mut process = server.and_then(|server| server.process.take()).context("it is gone already")?;
-        process.kill()?;
+        server.context("no server has that name")?.kill()?;
         Ok(leader)
+    }
+
+    /// SIGKILL for all of them.
+    ///
+    /// # Errors
+    /// If one is gone already, or the system refuses.
+    pub fn kill(&mut self) -> Result<()> {
+        self.servers.iter_mut().try_for_each(Member::kill)
+    }
+
+    /// After [`NatsCluster::kill`]: all forget everything.
+    ///
+    /// # Errors
+    /// From the system.
+    pub fn empty(&self) -> Result<()> {
+        self.servers.iter().try_for_each(|server| Ok(std::fs::remove_dir_all(server.store())?))
+    }
+
+    /// Those that were killed, on what is on disk.
+    ///
+    /// # Errors
+    /// If they do not start, or do not find each other.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.servers.iter_mut().filter(|server| server.process.is_none()).try_for_each(Member::start)?;
+        self.has_leader()
     }
 
     fn leader_of(&self, stream: &str) -> Option<String> {
