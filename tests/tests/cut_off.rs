@@ -54,7 +54,7 @@ fn all_there(nodes: &[&Tidecast]) -> Result<()> {
     })
 }
 
-/// F11: whoever watches sees nothing of it, and what is written is written again within seconds.
+/// Whoever watches sees nothing of it, and what is written is written again within seconds.
 #[test]
 fn the_leader_of_nats_is_killed_while_streams_play() -> Result<()> {
     let (cluster, mut nats) = (Cluster::new()?, NatsCluster::start()?);

@@ -133,7 +133,7 @@ fn all_viewers_of_an_edge_are_one_subscription_which_ends_after_the_last() -> Re
     origin.stop()
 }
 
-/// F6 for WebRTC: pictures stand still, and go on in the same session; a rung is shown without a new offer there too.
+/// Pictures stand still, and go on in the same session; a rung is shown without a new offer there too.
 #[test]
 fn viewers_of_an_edge_outlive_the_death_of_its_origin() -> Result<()> {
     let cluster = Cluster::new()?;

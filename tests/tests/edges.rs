@@ -49,7 +49,7 @@ fn edge_of(http: &Http, path: &str) -> Result<(u64, Option<u64>)> {
     MediaPlaylist::parse(&http.get_ok(path)?.text())?.edge().context("an empty playlist")
 }
 
-/// F22: viewers who come all at once are one child of the origin.
+/// Viewers who come all at once are one child of the origin.
 #[test]
 fn two_thousand_viewers_on_a_cold_edge_are_one_subscription() -> Result<()> {
     const VIEWERS: usize = 2000;
@@ -145,7 +145,7 @@ fn the_pages_of_an_edge_know_the_streams_of_its_origin() -> Result<()> {
     Ok(())
 }
 
-/// F21, and F6: what is there is served on; a playlist too old to follow is not; and then it goes on.
+/// What is there is served on; a playlist too old to follow is not; and then it goes on.
 #[test]
 fn a_hanging_origin_is_noticed_served_without_and_resumed() -> Result<()> {
     let scene = Scene::new()?;
@@ -208,7 +208,7 @@ fn an_origin_that_restarts_is_followed_again() -> Result<()> {
     Ok(())
 }
 
-/// F10: an edge that dies leaves nothing behind, and one of the same name begins anew.
+/// An edge that dies leaves nothing behind, and one of the same name begins anew.
 #[test]
 fn an_edge_that_dies_is_forgotten_and_comes_back() -> Result<()> {
     let scene = Scene::new()?;

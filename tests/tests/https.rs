@@ -35,7 +35,6 @@ fn with_files(folder: &TempDir) -> Result<(Tidecast, Files, Pair)> {
     Ok((setup.start()?, files, pair))
 }
 
-/// F24.
 #[test]
 fn a_certificate_is_replaced_and_no_handshake_fails() -> Result<()> {
     let folder = TempDir::new()?;

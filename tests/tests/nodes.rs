@@ -307,7 +307,7 @@ fn without_nats_everything_plays_on_and_what_came_meanwhile_is_known_after() -> 
     Ok(())
 }
 
-/// F10: a node plays on, and is upgraded, with a NATS that it never sees.
+/// A node plays on, and is upgraded, with a NATS that it never sees.
 #[test]
 fn a_node_that_finds_no_nats_works_alone_and_ends_clean() -> Result<()> {
     let (cluster, mut nats) = (Cluster::new()?, Nats::start()?);
@@ -375,7 +375,7 @@ struct Seen {
     error: Option<String>,
 }
 
-/// F4, as viewers see it: our page and hls.js bare by HLS, and a page by WebRTC. None of them is loaded anew.
+/// As viewers see it: our page and hls.js bare by HLS, and a page by WebRTC. None of them is loaded anew.
 #[test]
 fn viewers_see_a_broadcaster_move_from_a_dead_node_to_another() -> Result<()> {
     let scene = Scene::with(&Setup::default().set("transcode.ladder", "180:200k"))?;

@@ -204,7 +204,7 @@ fn viewers_come_back_by_themselves_from_timestamps_that_leap() -> Result<()> {
     server.stop()
 }
 
-/// F10: the edge that the page came from dies; the page turns to the other one.
+/// The edge that the page came from dies; the page turns to the other one.
 #[test]
 fn our_page_moves_to_another_edge_when_its_own_dies() -> Result<()> {
     let _alone = alone();
@@ -217,7 +217,7 @@ fn our_page_moves_to_another_edge_when_its_own_dies() -> Result<()> {
     let browser = watch(&own, "watch", 15)?;
     own.kill()?;
     let frozen = seen(&browser)?;
-    // F10 asks for 2 s with 1 s in hand; the rest is for a loaded machine.
+    // With 1 s in hand 2 s are the aim; the rest is for a loaded machine.
     ensure!(frozen.iter().all(|(_, freeze)| *freeze < Duration::from_secs(5)), "{frozen:?}");
     poll::until("a viewer at the other edge", MEDIA_BACK_MAX, || {
         let watched = other.viewer_http().get_ok(&format!("/state/{STREAM}"))?.text();

@@ -70,7 +70,7 @@ fn discontinuities(playlist: &MediaPlaylist) -> u64 {
     playlist.segments.last().map_or(0, |segment| segment.discontinuity_sequence)
 }
 
-/// F1: killed without a word, back before the linger is over. Both renditions: gaps on the clock, one discontinuity.
+/// Killed without a word, back before the linger is over. Both renditions: gaps on the clock, one discontinuity.
 #[test]
 fn a_publisher_that_was_killed_and_comes_back_goes_on_with_the_same_playlists() -> Result<()> {
     let server = Tidecast::start(Profile::Default)?;
@@ -157,7 +157,7 @@ fn a_publisher_that_stalls_and_catches_up_is_back_at_its_next_keyframe() -> Resu
     server.stop()
 }
 
-/// F6, one process: the session, its numbers and its clock go on, and the encoder connects again by itself.
+/// The session, its numbers and its clock go on, and the encoder connects again by itself.
 fn goes_on_after_a_restart(end: End) -> Result<()> {
     let server = Tidecast::start(Profile::Default)?;
     let publisher = Publisher::of_clip("gop-2", &server.publish_url(STREAM))?;

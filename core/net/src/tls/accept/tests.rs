@@ -54,7 +54,7 @@ async fn connect(
     tokio::join!(connector.connect(name, near), tls.accept(PEER, far))
 }
 
-/// F24. A certificate is replaced a hundred times while clients come.
+/// A certificate is replaced a hundred times while clients come.
 #[tokio::test]
 async fn no_handshake_fails_while_the_certificate_changes() {
     let (one, other) = (certificate(), certificate());
