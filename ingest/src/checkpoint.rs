@@ -32,6 +32,9 @@ pub trait Checkpoints: Send + Sync {
 
     /// The session is over.
     fn remove(&self, id: &StreamId);
+
+    /// It is not, but goes on at another node, whose the checkpoint is now.
+    fn leave(&self, id: &StreamId);
 }
 
 /// For those who need none: a restart begins new sessions.
@@ -41,6 +44,8 @@ impl Checkpoints for NoCheckpoints {
     fn store(&self, _: &Checkpoint) {}
 
     fn remove(&self, _: &StreamId) {}
+
+    fn leave(&self, _: &StreamId) {}
 }
 
 /// A session as of the beginning of one of its segments.
@@ -95,6 +100,14 @@ impl Checkpoint {
 
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(&Saved::from(self)).expect("a checkpoint has only strings, numbers and lists")
+    }
+
+    /// The fields of the text, to be written with others.
+    pub fn to_fields(&self) -> serde_json::Map<String, serde_json::Value> {
+        match serde_json::to_value(Saved::from(self)) {
+            Ok(serde_json::Value::Object(fields)) => fields,
+            other => unreachable!("a checkpoint is an object of strings, numbers and lists: {other:?}"),
+        }
     }
 
     /// # Errors
@@ -418,6 +431,10 @@ mod tests {
     fn a_checkpoint_survives_its_text() {
         let checkpoint = checkpoint();
         assert_eq!(Checkpoint::from_json(&checkpoint.to_json()).unwrap(), checkpoint);
+        let mut fields = checkpoint.to_fields();
+        fields.insert("claim_epoch".to_owned(), 7.into());
+        let among_others = serde_json::to_vec(&fields).unwrap();
+        assert_eq!(Checkpoint::from_json(&among_others).unwrap(), checkpoint);
         assert_eq!(checkpoint.written_ms(), 1_800_000_040_123);
         let last = checkpoint.last();
         assert_eq!((last.msn, last.group, last.discontinuity_sequence), (20, 1_021, 1));

@@ -389,8 +389,10 @@ impl Claims {
 
     fn end(&mut self) {
         self.owner = 0;
-        if let Some(session) = self.session.take() {
-            session.end();
+        match self.session.take() {
+            Some(session) if self.handed_over => session.leave(),
+            Some(session) => session.end(),
+            None => {}
         }
     }
 }

@@ -3,8 +3,8 @@
 //! While media comes, this hands it to the log. When none comes, the clock runs on: every part is a gap, on all
 //! renditions, until the publisher is back or the session is given up (`gate.rs` decides that). Reads no clock.
 //!
-//! [`Session::end`] forgets the checkpoint; a session that is merely dropped, because the process goes, leaves it to
-//! the next one.
+//! [`Session::end`] forgets the checkpoint, and [`Session::leave`] this process's part of it; a session that is merely dropped,
+//! because the process goes, leaves it to the next one.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -217,8 +217,18 @@ impl Session {
     }
 
     /// Nobody will go on with it: viewers are told that it is over.
-    pub(crate) fn end(mut self) {
+    pub(crate) fn end(self) {
         self.checkpoints.remove(self.writer.id());
+        self.finish();
+    }
+
+    /// Another node has gone on with it, and whoever is still here is told that this was all.
+    pub(crate) fn leave(self) {
+        self.checkpoints.leave(self.writer.id());
+        self.finish();
+    }
+
+    fn finish(mut self) {
         if let Some(open) = &mut self.open {
             open.log.finish(&self.writer);
         }

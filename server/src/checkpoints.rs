@@ -13,13 +13,14 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use bytes::Bytes;
-use cluster::{Bucket, Key, Store};
+use cluster::{Epoch, Lost, Revision, Sessions};
 use ingest::{Checkpoint, Checkpoints};
 use media::StreamId;
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
+
+use crate::claims::Claims;
 
 /// A session is gone on with if its newest segment began at most this long ago: players have given up by then.
 const AGE_MAX: Duration = Duration::from_secs(60);
@@ -30,17 +31,26 @@ pub(crate) struct SharedCheckpoints {
     outbox: Option<Outbox>,
 }
 
-/// What waits to be put into the cluster's store: of each stream the newest. `None`: its session is over.
+/// What waits to be written into the cluster's store: of each stream the newest.
 #[derive(Clone)]
 struct Outbox {
-    waiting: Arc<Mutex<HashMap<StreamId, Option<Checkpoint>>>>,
+    claims: Claims,
+    waiting: Arc<Mutex<HashMap<StreamId, Unsent>>>,
     changed: Arc<Notify>,
     _writer: Arc<AbortOnDropHandle<()>>,
 }
 
+/// Of a stream that was claimed under an epoch when this was put here, whoever has it meanwhile.
+enum Unsent {
+    Keep(Epoch, Box<Checkpoint>),
+    End(Epoch),
+    /// It is another node's to write.
+    Leave,
+}
+
 impl SharedCheckpoints {
-    pub(crate) fn new(files: Arc<dyn Checkpoints>, store: Option<Arc<dyn Store>>) -> Self {
-        Self { files, outbox: store.map(Outbox::new) }
+    pub(crate) fn new(files: Arc<dyn Checkpoints>, claims: &Claims) -> Self {
+        Self { files, outbox: claims.sessions().map(|sessions| Outbox::new(claims.clone(), sessions)) }
     }
 }
 
@@ -48,47 +58,69 @@ impl Checkpoints for SharedCheckpoints {
     fn store(&self, checkpoint: &Checkpoint) {
         self.files.store(checkpoint);
         if let Some(outbox) = &self.outbox {
-            outbox.put(checkpoint.id(), Some(checkpoint.clone()));
+            outbox.put_claimed(checkpoint.id(), |epoch| Unsent::Keep(epoch, Box::new(checkpoint.clone())));
         }
     }
 
     fn remove(&self, id: &StreamId) {
         self.files.remove(id);
         if let Some(outbox) = &self.outbox {
-            outbox.put(id, None);
+            outbox.put_claimed(id, Unsent::End);
+        }
+    }
+
+    fn leave(&self, id: &StreamId) {
+        self.files.leave(id);
+        if let Some(outbox) = &self.outbox {
+            outbox.put(id, Unsent::Leave);
         }
     }
 }
 
 impl Outbox {
-    fn new(store: Arc<dyn Store>) -> Self {
+    fn new(claims: Claims, sessions: Sessions) -> Self {
         let (waiting, changed) = (Arc::default(), Arc::new(Notify::new()));
-        let writer = tokio::spawn(write_all(store, Arc::clone(&waiting), changed.clone()));
-        Self { waiting, changed, _writer: Arc::new(AbortOnDropHandle::new(writer)) }
+        let writer = tokio::spawn(write_all(sessions, Arc::clone(&waiting), changed.clone()));
+        Self { claims, waiting, changed, _writer: Arc::new(AbortOnDropHandle::new(writer)) }
     }
 
-    fn put(&self, id: &StreamId, checkpoint: Option<Checkpoint>) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), checkpoint);
+    /// A session that goes on from the last run may be another node's by now, until it is claimed: by its next checkpoint it is.
+    fn put_claimed(&self, id: &StreamId, unsent: impl FnOnce(Epoch) -> Unsent) {
+        if let Some(epoch) = self.claims.epoch(id) {
+            self.put(id, unsent(epoch));
+        }
+    }
+
+    fn put(&self, id: &StreamId, unsent: Unsent) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), unsent);
         self.changed.notify_one();
     }
 }
 
 /// A checkpoint that the store does not take is not sent again: the next one is newer.
-async fn write_all(
-    store: Arc<dyn Store>,
-    waiting: Arc<Mutex<HashMap<StreamId, Option<Checkpoint>>>>,
-    changed: Arc<Notify>,
-) {
+async fn write_all(sessions: Sessions, waiting: Arc<Mutex<HashMap<StreamId, Unsent>>>, changed: Arc<Notify>) {
+    // Of the streams whose newest checkpoint in the store is from here.
+    let mut written: HashMap<StreamId, Revision> = HashMap::new();
     loop {
         changed.notified().await;
         let now = std::mem::take(&mut *waiting.lock().unwrap_or_else(PoisonError::into_inner));
-        for (id, checkpoint) in now {
-            let key = Key::from(&id);
-            // Of a session that is over the directory tells; what is left here grows old by itself.
-            let value = checkpoint.map_or_else(Bytes::new, |checkpoint| checkpoint.to_json().into());
-            let written = store.put(Bucket::Sessions, &key, value).await;
-            if let Err(error) = written {
-                debug!(stream.id = %id, "other nodes cannot go on with this session: {error}");
+        for (id, unsent) in now {
+            let last = written.remove(&id);
+            let sent = match unsent {
+                Unsent::Keep(epoch, checkpoint) => {
+                    sessions.keep(&id, epoch, checkpoint.to_fields(), last).await.map(|revision| {
+                        written.insert(id.clone(), revision);
+                    })
+                }
+                Unsent::End(epoch) => sessions.end(&id, epoch).await,
+                Unsent::Leave => Ok(()),
+            };
+            match sent {
+                Ok(()) => {}
+                Err(Lost::To(owner)) => {
+                    debug!(stream.id = %id, "not written: node {} has the session now", owner.holder.node);
+                }
+                Err(error) => debug!(stream.id = %id, "other nodes cannot go on with this session: {error}"),
             }
         }
     }
@@ -174,6 +206,10 @@ impl Checkpoints for FileCheckpoints {
     fn remove(&self, id: &StreamId) {
         self.shared.lock().newest.insert(id.clone(), None);
         self.shared.changed.notify_one();
+    }
+
+    fn leave(&self, id: &StreamId) {
+        self.remove(id);
     }
 }
 

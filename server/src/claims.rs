@@ -14,8 +14,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use cluster::{
-    Bucket, ClaimError, Directory, Epoch, Fleet, Journal, Key, Kind, Lost, Store, StoreError, StreamEntry,
-    StreamPhase,
+    ClaimError, Directory, Epoch, Fleet, Journal, Kind, Lost, Sessions, StoreError, StreamEntry, StreamPhase,
 };
 use edge::Unlisted;
 use ingest::{Checkpoint, Elsewhere, Gate, OnConflict};
@@ -45,6 +44,7 @@ const SEEN_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Claims {
     fleet: Fleet,
     journal: Journal,
+    sessions: Sessions,
     on_conflict: OnConflict,
     unlisted: Unlisted,
     held: Arc<Mutex<HashMap<StreamId, Held>>>,
@@ -79,12 +79,18 @@ struct Told {
 impl Claims {
     pub(crate) fn new(membership: &Membership, on_conflict: OnConflict, unlisted: Unlisted) -> Self {
         let Membership { fleet, journal, dialer, .. } = membership.clone();
-        Self { fleet, journal, on_conflict, unlisted, held: Arc::default(), dialer }
+        let sessions = Sessions::new(fleet.store().clone(), fleet.directory().clone());
+        Self { fleet, journal, sessions, on_conflict, unlisted, held: Arc::default(), dialer }
     }
 
     /// Where other nodes find what they need to go on with a session; `None` if there are none.
-    pub(crate) fn store(&self) -> Option<Arc<dyn Store>> {
-        self.dialer.as_ref().map(|_| self.fleet.store().clone())
+    pub(crate) fn sessions(&self) -> Option<Sessions> {
+        self.dialer.as_ref().map(|_| self.sessions.clone())
+    }
+
+    /// Under which this process has claimed a stream, as far as it knows.
+    pub(crate) fn epoch(&self, id: &StreamId) -> Option<Epoch> {
+        self.lock().get(id).map(|held| held.epoch)
     }
 
     fn directory(&self) -> &Directory {
@@ -315,9 +321,15 @@ impl ingest::Claims for Claims {
         let node = &previous.holder.node;
         let words = format!("{id} is published to {own} now, and was to {node}");
         self.journal.tell(Kind::StreamMoved, id.to_string(), words).await;
-        let saved = self.fleet.store().get(Bucket::Sessions, &Key::from(id)).await;
-        let Some(saved) = saved.ok().flatten() else { return Ok(None) };
-        match Checkpoint::from_json(&saved.value) {
+        let saved = match self.sessions.take(id, claim.epoch).await {
+            Ok(Some(saved)) => saved,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                warn!(stream.id = %id, "the session of {node} cannot go on here: {error}");
+                return Ok(None);
+            }
+        };
+        match Checkpoint::from_json(&saved) {
             Ok(checkpoint) if Some(checkpoint.session().to_string()) == previous.session => {
                 info!(stream.id = %id, "the session of {node} goes on here");
                 Ok(Some(checkpoint))

@@ -198,7 +198,7 @@ fn gate(
             (Arc::new(NoCheckpoints), Vec::new())
         }
     };
-    let checkpoints = Arc::new(SharedCheckpoints::new(checkpoints, claims.store()));
+    let checkpoints = Arc::new(SharedCheckpoints::new(checkpoints, &claims));
     let gate = Gate::new(streams, Arc::new(key), policy, checkpoints, ladder, metrics);
     let gate = gate.with_claims(Arc::new(claims));
     for checkpoint in &left {

@@ -26,6 +26,9 @@ const HEARD_MAX: Duration = Duration::from_secs(30);
 /// Until there is new media behind an interruption.
 const MEDIA_BACK_MAX: Duration = Duration::from_secs(25);
 
+/// A node has noticed that it has lost a stream, and a linger is over; also on a busy machine.
+const GIVEN_UP_MAX: Duration = Duration::from_secs(60);
+
 /// What a page does until it tells something, also on a busy machine.
 const STEP_MAX: Duration = Duration::from_secs(90);
 /// A viewer's freeze beyond the time without a publisher, of two browsers on two cores.
@@ -261,6 +264,47 @@ fn a_node_that_stood_still_gives_way_and_reaches_no_viewer() -> Result<()> {
     media_behind(&http, &path, msn + 1)?;
     ensure!(live(&edge2.viewer_http())? == path);
     ensure!(Scene::wait_for_holder(&edge2, "b").is_ok());
+    Ok(())
+}
+
+/// A machine that hangs, whose broadcaster goes on at a second node. What it writes when it goes on, and that its own session is
+/// over, must not be what a third node finds when the second one dies as well.
+#[test]
+fn a_session_goes_on_at_a_third_node_after_the_first_stood_still_and_the_second_died() -> Result<()> {
+    let (cluster, nats) = (Cluster::new()?, Nats::start()?);
+    let node = |name: &str, roles: &str| cluster.node(name, roles, &nats, Setup::default());
+    let (a, b, c, edge) = (node("a", "all")?, node("b", "all")?, node("c", "all")?, node("edge", "edge")?);
+    let _first = publisher(&a)?;
+    let http = edge.viewer_http();
+    let path = live(&http)?;
+    let first_epoch = Scene::wait_for_holder(&b, "a")?;
+    let msn = newest_msn(&http, &path)?;
+    a.freeze()?;
+    let second = publisher(&b)?;
+    media_behind(&http, &path, msn)?;
+    let second_epoch = Scene::wait_for_holder(&c, "b")?;
+    let before = playlist(&http, &path)?;
+    let newest = before.segments.last().context("an empty playlist")?;
+    // It writes no more, so that nothing of it comes after the last words of the first.
+    b.freeze()?;
+    a.thaw()?;
+    a.wait_for_log("the end of what it had", GIVEN_UP_MAX, |line| {
+        line.contains("publication ended").then_some(())
+    })?;
+    b.kill()?;
+    second.refused(LIVE_MAX)?;
+    let _third = publisher(&c)?;
+    let behind = media_behind(&http, &path, newest.msn)?;
+    let after = behind.segments.last().context("an empty playlist")?;
+    ensure!(
+        after.discontinuity_sequence > newest.discontinuity_sequence,
+        "discontinuity {} behind {}",
+        after.discontinuity_sequence,
+        newest.discontinuity_sequence
+    );
+    ensure!(live(&http)? == path, "it is another session");
+    let third_epoch = Scene::wait_for_holder(&edge, "c")?;
+    ensure!(first_epoch < second_epoch && second_epoch < third_epoch);
     Ok(())
 }
 

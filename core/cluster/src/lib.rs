@@ -3,7 +3,8 @@
 //! ```text
 //!   Presence ─▶ nodes ───┐                        ┌─▶ Fleet: the view that everybody asks
 //!   Directory ─▶ streams ├─▶ Store (memory, NATS) ─┤
-//!   Orders ─▶ orders ────┤                        └─▶ Journal::follow
+//!   Sessions ─▶ sessions ┤                        └─▶ Journal::follow
+//!   Orders ─▶ orders ────┤
 //!   Journal ─▶ events ───┘
 //! ```
 //!
@@ -22,6 +23,7 @@ mod order;
 pub mod place;
 mod presence;
 mod room;
+mod session;
 mod store;
 mod stream;
 
@@ -34,6 +36,7 @@ pub use node::{Boot, Load, Node, Phase, Role};
 pub use order::{Order, Orders};
 pub use presence::{HEARTBEAT, Presence, SILENCE_DEAD, SILENCE_SUSPECT};
 pub use room::Room;
+pub use session::Sessions;
 pub use store::{Bucket, Change, Entry, Key, Revision, Sequence, Store, StoreError, Told, WriteError};
 pub use stream::{Epoch, Holder, Named, StreamEntry, StreamPhase};
 

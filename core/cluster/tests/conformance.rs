@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use cluster::{
-    Boot, Bucket, Change, ClaimError, Directory, Event, Holder, Journal, Key, Kind, Lost, Memory, Nats,
-    NatsSettings, Revision, Sequence, Store, StreamEntry, StreamPhase, Told, WriteError,
+    Boot, Bucket, Change, ClaimError, Directory, Epoch, Event, Holder, Journal, Key, Kind, Lost, Memory,
+    Nats, NatsSettings, Revision, Sequence, Sessions, Store, StreamEntry, StreamPhase, Told, WriteError,
 };
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
@@ -127,6 +127,9 @@ conformance! {
     between_a_claim_and_the_first_word_of_the_new_owner_the_old_one_has_no_say,
     a_claim_whose_answer_was_lost_is_made_again_by_the_same_process,
     of_many_who_take_over_at_once_each_later_one_has_a_greater_epoch,
+    a_session_is_written_by_the_owner_of_its_stream_and_by_none_before_it,
+    a_session_of_an_earlier_release_is_gone_on_with,
+    a_session_outlives_a_directory_that_was_lost_without_it,
 }
 
 fn changes(store: &Arc<dyn Store>, bucket: Bucket) -> BoxStream<'static, Change> {
@@ -390,6 +393,98 @@ async fn of_many_who_take_over_at_once_each_later_one_has_a_greater_epoch(
         let said = directory(&store, node.as_str()).tell(&id, *epoch, entry(&first, StreamPhase::Live)).await;
         ensure!(matches!(said, Err(Lost::To(_))), "{node} is heard after it was overtaken");
     }
+    Ok(())
+}
+
+/// What a node has of a session, as far as this suite cares.
+fn session(msn: u64) -> serde_json::Map<String, serde_json::Value> {
+    [("msn".to_owned(), msn.into())].into_iter().collect()
+}
+
+/// The number of a session that was taken.
+fn msn(taken: Option<Bytes>) -> Result<Option<u64>> {
+    let fields = taken.map(|taken| serde_json::from_slice::<serde_json::Value>(&taken)).transpose()?;
+    fields.map(|fields| fields["msn"].as_u64().context("no number")).transpose()
+}
+
+/// A process that stood still goes on with what it was at: numbers of its own, or the end.
+async fn a_session_is_written_by_the_owner_of_its_stream_and_by_none_before_it(
+    store: Arc<dyn Store>,
+) -> Result<()> {
+    let id = StreamId::new("live", "cam")?;
+    let node = |name: &str| {
+        let directory = directory(&store, name);
+        (directory.clone(), Sessions::new(store.clone(), directory))
+    };
+    let ((old, olds), (new, news), (third, thirds)) = (node("old"), node("new"), node("third"));
+    let before = old.claim(&id, entry(&old, StreamPhase::Live), |_| false).await?.epoch;
+    let written = olds.keep(&id, before, session(6), None).await?;
+    let written = olds.keep(&id, before, session(7), Some(written)).await?;
+    let claim = new.claim(&id, entry(&new, StreamPhase::Live), |_| true).await?.epoch;
+    ensure!(msn(news.take(&id, claim).await?)? == Some(7));
+    // The new owner has written nothing yet.
+    let refused = |late: Result<(), Lost>, by: &str| {
+        let is_refused = matches!(&late, Err(Lost::To(owner)) if owner.holder.node.as_str() == by);
+        ensure!(is_refused, "{late:?}");
+        Ok(())
+    };
+    refused(olds.keep(&id, before, session(8), Some(written)).await.map(drop), "new")?;
+    refused(olds.keep(&id, before, session(8), None).await.map(drop), "new")?;
+    refused(olds.end(&id, before).await, "new")?;
+    let written = news.keep(&id, claim, session(20), None).await?;
+    let written = news.keep(&id, claim, session(21), Some(written)).await?;
+    refused(olds.end(&id, before).await, "new")?;
+    let last = third.claim(&id, entry(&third, StreamPhase::Live), |_| true).await?.epoch;
+    ensure!(msn(thirds.take(&id, last).await?)? == Some(21));
+    refused(news.keep(&id, claim, session(22), Some(written)).await.map(drop), "third")?;
+    refused(news.take(&id, claim).await.map(drop), "third")?;
+    // That it is over stands there as well, and is nothing to go on with.
+    thirds.end(&id, last).await?;
+    refused(olds.keep(&id, before, session(9), None).await.map(drop), "third")?;
+    let anew = new.claim(&id, entry(&new, StreamPhase::Live), |_| true).await?.epoch;
+    ensure!(msn(news.take(&id, anew).await?)?.is_none());
+    news.keep(&id, anew, session(0), None).await?;
+    let again = old.claim(&id, entry(&old, StreamPhase::Live), |_| true).await?.epoch;
+    ensure!(msn(olds.take(&id, again).await?)? == Some(0));
+    Ok(())
+}
+
+/// Which had no epochs, wrote over whatever was there, and nothing at all of one that was over.
+async fn a_session_of_an_earlier_release_is_gone_on_with(store: Arc<dyn Store>) -> Result<()> {
+    let id = StreamId::new("live", "cam")?;
+    let directory = directory(&store, "node");
+    let sessions = Sessions::new(store.clone(), directory.clone());
+    let epoch = directory.claim(&id, entry(&directory, StreamPhase::Live), |_| false).await?.epoch;
+    ensure!(sessions.take(&id, epoch).await?.is_none(), "there is none");
+    store.put(Bucket::Sessions, &Key::from(&id), r#"{"msn":5}"#.into()).await?;
+    ensure!(msn(sessions.take(&id, epoch).await?)? == Some(5));
+    // It reads ours, too: a field more.
+    let there = store.get(Bucket::Sessions, &Key::from(&id)).await?.context("marked")?;
+    ensure!(msn(Some(there.value))? == Some(5));
+    for earlier in [r#"{"msn":6}"#, "", "no session"] {
+        let written = sessions.keep(&id, epoch, session(7), None).await?;
+        store.put(Bucket::Sessions, &Key::from(&id), earlier.into()).await?;
+        sessions.keep(&id, epoch, session(8), Some(written)).await?;
+    }
+    store.put(Bucket::Sessions, &Key::from(&id), Bytes::new()).await?;
+    ensure!(sessions.take(&id, epoch).await?.is_none(), "it is over");
+    store.put(Bucket::Sessions, &Key::from(&id), "no session".into()).await?;
+    ensure!(matches!(sessions.take(&id, epoch).await, Err(Lost::Store(_))), "read, whatever it is");
+    Ok(())
+}
+
+/// Its revisions begin again at the first, so that its owners' epochs are earlier than what stands there.
+async fn a_session_outlives_a_directory_that_was_lost_without_it(store: Arc<dyn Store>) -> Result<()> {
+    let id = StreamId::new("live", "cam")?;
+    let (old, new) = (directory(&store, "old"), directory(&store, "new"));
+    let [olds, news] = [&old, &new].map(|directory| Sessions::new(store.clone(), directory.clone()));
+    olds.keep(&id, Epoch(1_000), session(7), None).await?;
+    ensure!(matches!(olds.keep(&id, Epoch(1), session(8), None).await, Err(Lost::Forgotten)));
+    let before = old.claim(&id, entry(&old, StreamPhase::Live), |_| false).await?.epoch;
+    olds.keep(&id, before, session(8), None).await?;
+    let claim = new.claim(&id, entry(&new, StreamPhase::Live), |_| true).await?.epoch;
+    ensure!(msn(news.take(&id, claim).await?)? == Some(8));
+    ensure!(matches!(olds.end(&id, before).await, Err(Lost::To(_))));
     Ok(())
 }
 

@@ -38,6 +38,9 @@ impl Checkpoints for Disk {
     fn remove(&self, _: &StreamId) {
         *self.0.lock().unwrap() = None;
     }
+
+    /// As if other nodes had this disk, too.
+    fn leave(&self, _: &StreamId) {}
 }
 
 /// A node, and its clock: `started` is both its time zero and 1,800,000,000 s after the Unix epoch.
@@ -830,6 +833,7 @@ fn a_session_that_was_handed_over_stands_still_and_its_publisher_is_sent_away() 
     assert!(server.session().is_some(), "its viewers are still being sent on");
     server.tick(25.9..26.1);
     assert_eq!(server.session(), None);
+    assert!(server.disk.0.lock().unwrap().is_some(), "it is over here alone");
 }
 
 /// The cluster, as far as a gate asks it.
