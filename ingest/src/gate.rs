@@ -157,11 +157,13 @@ impl Gate {
         if self.has(id) {
             return Ok(());
         }
+        // What there is of it here is older than what the other node has made of it, and must not be found by those who come
+        // here as soon as it is claimed.
+        self.end_handed_over(id);
         let claimed = self.shared.others.claim(id).await;
         let checkpoint =
             claimed.map_err(|elsewhere| Refusal::TakenElsewhere { id: id.clone(), node: elsewhere.node })?;
         if let Some(checkpoint) = checkpoint.filter(|_| !self.has(id)) {
-            self.end_handed_over(id);
             self.restore(&checkpoint, Instant::now(), SystemTime::now());
         }
         Ok(())
@@ -212,7 +214,9 @@ impl Gate {
 
     fn end_handed_over(&self, id: &StreamId) {
         let mut slots = self.lock();
-        if let Some(slot) = slots.remove(id) {
+        if slots.get(id).is_some_and(|slot| slot.lock().handed_over)
+            && let Some(slot) = slots.remove(id)
+        {
             slot.lock().end();
         }
     }

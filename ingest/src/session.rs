@@ -222,8 +222,9 @@ impl Session {
         self.finish();
     }
 
-    /// Another node has gone on with it, and whoever is still here is told that this was all.
+    /// Another node has gone on with it: it is over here, and viewers are not told so.
     pub(crate) fn leave(self) {
+        self.writer.set_moved();
         self.checkpoints.leave(self.writer.id());
         self.finish();
     }

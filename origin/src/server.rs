@@ -61,16 +61,19 @@ impl Origin {
     pub async fn run(mut self, stop: CancellationToken) {
         let tasks = TaskTracker::new();
         let mut streams = self.registry.watch();
-        let mut known: Vec<SessionId> = Vec::new();
+        let mut known = relay::Streams::default();
         let mut expire = tokio::time::interval(EXPIRE_EVERY);
         loop {
             let now = streams.borrow_and_update().clone();
-            for stream in now.values().filter(|stream| !known.contains(&stream.session())) {
+            // A session that was away at another node comes back as another stream.
+            let is_known =
+                |stream: &Arc<Stream>| known.get(stream.id()).is_some_and(|known| Arc::ptr_eq(known, stream));
+            for stream in now.values().filter(|stream| !is_known(stream)) {
                 let restored = self.restored.remove(&stream.session());
                 let running = run(stream.clone(), restored, self.catalog.clone(), stop.clone());
                 tasks.spawn(running.instrument(span_of(stream)));
             }
-            known = now.values().map(|stream| stream.session()).collect();
+            known = now;
             tokio::select! {
                 changed = streams.changed() => if changed.is_err() { break },
                 _ = expire.tick() => self.catalog.expire(Instant::now()),
@@ -103,6 +106,11 @@ async fn run(stream: Arc<Stream>, restored: Option<Packaging>, catalog: Catalog,
     match packaged {
         Ok(()) => debug!("packaged to the end"),
         Err(error) => error!(%error, "packaging stopped: viewers see the end of the stream"),
+    }
+    if stream.has_moved() {
+        // Whoever comes is to find it where it goes on, be that here.
+        catalog.forget(packaging.writer.index());
+        return packaging.writer.abandon();
     }
     packaging.writer.end();
 }
@@ -190,7 +198,7 @@ impl Packaging {
     /// Packages what the log has.
     fn catch_up(&mut self, stream: &Stream) -> Result<(), PackageError> {
         for lane in &mut self.lanes {
-            if let Err(error) = lane.package(&mut self.writer, &mut self.frames) {
+            if let Err(error) = lane.package(stream, &mut self.writer, &mut self.frames) {
                 if lane.track.record().derived.is_none() {
                     return Err(error);
                 }
@@ -243,7 +251,12 @@ impl Lane {
     }
 
     /// Packages what the log has, to its end.
-    fn package(&mut self, writer: &mut StreamWriter, frames: &mut Vec<Frame>) -> Result<(), PackageError> {
+    fn package(
+        &mut self,
+        stream: &Stream,
+        writer: &mut StreamWriter,
+        frames: &mut Vec<Frame>,
+    ) -> Result<(), PackageError> {
         let _entered = self.span.enter();
         let rendition = writer.rendition(&self.name).expect("the index was opened with this track's name");
         while !self.ended {
@@ -255,6 +268,9 @@ impl Lane {
                 Read::Ended => self.ended = true,
             }
             for frame in frames.iter() {
+                if frame.kind() == Kind::End && stream.has_moved() {
+                    return Ok(());
+                }
                 match self.packager.push(frame)? {
                     Some(part) if frame.kind() == Kind::End => rendition.push_last(part)?,
                     Some(part) => rendition.push(part)?,
@@ -282,18 +298,22 @@ fn rendition_name(name: &str) -> RenditionName {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use hls::State;
+    use hls::{State, StreamIndex};
     use media::codec::aac;
     use media::{Captions, CodecConfig, StreamId, TrackId};
     use relay::{Boundary, Live};
+    use tokio::time::timeout;
 
     use super::*;
 
-    #[tokio::test]
-    async fn what_is_there_before_the_origin_is_in_the_catalog_at_once() {
-        let registry = StreamRegistry::default();
-        let (id, session) = (StreamId::new("live", "cam").unwrap(), SessionId::from_random(7));
-        let mut stream = registry.open(id.clone(), session).unwrap();
+    fn cam() -> (StreamId, SessionId) {
+        (StreamId::new("live", "cam").unwrap(), SessionId::from_random(7))
+    }
+
+    /// With two segments.
+    fn publish(registry: &StreamRegistry) -> (relay::StreamWriter, Vec<relay::TrackWriter>) {
+        let (id, session) = cam();
+        let mut stream = registry.open(id, session).unwrap();
         let aac_lc = aac::Config::parse(Bytes::from_static(&[0x11, 0x90])).unwrap();
         let mut tracks = stream.open(StreamRecord {
             session,
@@ -329,10 +349,48 @@ mod tests {
             bandwidth: vec![relay::Bandwidth::default()],
             captions: Captions::default(),
         });
+        (stream, tracks)
+    }
 
+    #[tokio::test]
+    async fn what_is_there_before_the_origin_is_in_the_catalog_at_once() {
+        let registry = StreamRegistry::default();
+        let _published = publish(&registry);
         let catalog = Catalog::new(hls::Metrics::default());
         let _origin = Origin::new(registry, catalog.clone());
+        assert_eq!(catalog.get(&cam().0).unwrap().state(), State::Live);
+    }
 
-        assert_eq!(catalog.get(&id).unwrap().state(), State::Live);
+    /// Whoever has it open reads on elsewhere, and then here.
+    #[tokio::test]
+    async fn a_session_that_moves_away_does_not_end_and_may_come_back() {
+        let (registry, stop) = (StreamRegistry::default(), CancellationToken::new());
+        let catalog = Catalog::new(hls::Metrics::default());
+        let running = tokio::spawn(Origin::new(registry.clone(), catalog.clone()).run(stop.clone()));
+        // The one that is live, and is not this one.
+        let live_but = async |other: Option<&Arc<StreamIndex>>| {
+            let looking = async {
+                loop {
+                    let live = catalog.get(&cam().0).filter(|index| index.state() == State::Live);
+                    if let Some(index) =
+                        live.filter(|index| !other.is_some_and(|other| Arc::ptr_eq(index, other)))
+                    {
+                        return index;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(Duration::from_secs(20), looking).await.expect("it is never packaged")
+        };
+        let (stream, tracks) = publish(&registry);
+        let first = live_but(None).await;
+        stream.set_moved();
+        drop((tracks, stream));
+        // At once, as when the owner before it is gone on with: nobody has looked in between.
+        let _back = publish(&registry);
+        live_but(Some(&first)).await;
+        assert_eq!(first.state(), State::Live, "its viewers were told that it is over");
+        stop.cancel();
+        running.await.unwrap();
     }
 }

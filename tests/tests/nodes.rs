@@ -308,6 +308,37 @@ fn a_session_goes_on_at_a_third_node_after_the_first_stood_still_and_the_second_
     Ok(())
 }
 
+/// As `publish.on_conflict = "takeover"` has it on one node; and back, to the node that has given way.
+#[test]
+fn with_takeover_a_second_publisher_takes_the_stream_to_its_node() -> Result<()> {
+    let scene = Scene::with(&Setup::default().set("publish.on_conflict", "takeover"))?;
+    let Scene { a, b, edge1, edge2, nats: _nats, _cluster } = scene;
+    let http = edge1.viewer_http();
+    let mut there = publisher(&a)?;
+    let path = live(&http)?;
+    let mut epoch = Scene::wait_for_holder(&edge2, "a")?;
+    let mut msn = newest_msn(&http, &path)?;
+    for (discontinuities, loser, winner, name) in [(1, &a, &b, "b"), (2, &b, &a, "a")] {
+        let newcomer = publisher(winner)?;
+        loser.wait_for_log("that its publisher is told", LIVE_MAX, |line| {
+            line.contains("another publisher has taken over this stream").then_some(())
+        })?;
+        there.refused(LIVE_MAX)?;
+        let behind = media_behind(&http, &path, msn)?;
+        let newest = behind.segments.last().context("an empty playlist")?;
+        ensure!(
+            newest.discontinuity_sequence == discontinuities,
+            "{} discontinuities, {name} has it",
+            newest.discontinuity_sequence
+        );
+        let won = Scene::wait_for_holder(&edge2, name)?;
+        ensure!(won > epoch, "epoch {won} after {epoch}");
+        ensure!(live(&edge2.viewer_http())? == path, "it is another session");
+        (there, epoch, msn) = (newcomer, won, newest_msn(&http, &path)?);
+    }
+    wait_for_events(&edge2, "stream-moved", 2)
+}
+
 /// A rolling upgrade: the node says goodbye, and its broadcaster goes to another one.
 #[test]
 fn a_session_goes_on_at_another_node_when_its_own_is_drained() -> Result<()> {

@@ -1,5 +1,6 @@
 //! A stream in this process: its record, its tracks' rings, and the wake-up of their readers.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
@@ -32,6 +33,7 @@ pub struct Stream {
     /// Of whoever reads it in segments.
     segments: Arc<Demand>,
     successor: OnceLock<Arc<Self>>,
+    has_moved: AtomicBool,
 }
 
 impl Stream {
@@ -41,6 +43,11 @@ impl Stream {
 
     pub fn session(&self) -> SessionId {
         self.session
+    }
+
+    /// Where it has ended, the session goes on at another node.
+    pub fn has_moved(&self) -> bool {
+        self.has_moved.load(Ordering::Acquire)
     }
 
     /// The stream record; `None` until the log opens. The channel closes when the publisher leaves.
@@ -194,6 +201,7 @@ impl StreamWriter {
             rung_keyframe_wanted: Notify::new(),
             segments: Arc::new(Demand::new(Arc::default())),
             successor: OnceLock::new(),
+            has_moved: AtomicBool::new(false),
         });
         Self { stream, registry, record, boundaries }
     }
@@ -211,6 +219,11 @@ impl StreamWriter {
         // Of a second one readers learn through the first.
         let _second = self.stream.successor.set(writer.stream.clone());
         writer
+    }
+
+    /// Another node goes on with the session: what ends when this is dropped is not the session.
+    pub fn set_moved(&self) {
+        self.stream.has_moved.store(true, Ordering::Release);
     }
 
     pub fn id(&self) -> &StreamId {

@@ -880,8 +880,28 @@ async fn a_stream_of_another_node_is_refused_or_gone_on_with() {
     server.gate.prepare(&server.id, &right).await.unwrap();
     assert_eq!(*others.asked.lock().unwrap(), 1);
     server.gate.hand_over(&server.id, Instant::now());
+    let handed_over = server.registry.get(&server.id).unwrap();
     server.gate.prepare(&server.id, &right).await.unwrap();
     assert_eq!((*others.asked.lock().unwrap(), server.gate.is_handed_over(&server.id)), (2, false));
+    // It has come back: as another stream, and what was here before does not say that the session is over.
+    assert_eq!(server.session(), first.session());
+    let back = server.registry.get(&server.id).unwrap();
+    assert!(handed_over.has_moved() && !back.has_moved() && !Arc::ptr_eq(&handed_over, &back));
+}
+
+/// The other node has ended it, or left nothing to go on with: viewers may have seen more of it than there is here.
+#[tokio::test]
+async fn what_was_handed_over_is_not_gone_on_with_from_what_is_here() {
+    let (server, _) = among(Ok(None));
+    let mut encoder = started(&server);
+    encoder.run_until(6.0).unwrap();
+    let session = server.session();
+    server.gate.hand_over(&server.id, server.at(6.0).0);
+    server.gate.prepare(&server.id, &Secret::new("right".to_owned())).await.unwrap();
+    assert_eq!(server.session(), None);
+    let mut again = started_at(&server, 7.0);
+    again.run_until(3.0).unwrap();
+    assert!(server.session().is_some_and(|new| Some(new) != session));
 }
 
 /// The broadcaster who pastes the key alone is told so; the stranger who guesses is told what every stranger is.

@@ -75,7 +75,7 @@ impl Units {
             if is_over && bytes(&told) == 0 {
                 self.has_ended = true;
                 // Not the end of the session: who is only cut off subscribes again, and is told the other.
-                if stream.successor().is_some() {
+                if stream.successor().is_some() || stream.has_moved() {
                     return None;
                 }
                 told = Message::End.encode();

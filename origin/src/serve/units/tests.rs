@@ -185,6 +185,21 @@ async fn a_child_of_a_copy_that_is_written_anew_is_cut_off_and_not_told_an_end()
     assert!(child.next().await.is_none());
 }
 
+/// Nor is one whose stream has moved to another node: there it goes on.
+#[tokio::test(start_paused = true)]
+async fn a_child_of_a_session_that_has_moved_is_cut_off_and_not_told_an_end() {
+    let mut scene = Scene::new();
+    scene.groups(0..1);
+    let mut child = scene.units(None);
+    next(&mut child).await;
+    scene.writer.as_ref().unwrap().set_moved();
+    scene.tracks.clear();
+    scene.writer = None;
+    let told = next(&mut child).await;
+    assert!(!told.contains(&Message::End), "{told:?}");
+    assert!(child.next().await.is_none());
+}
+
 fn resume(session: u64, group: u32, frame: u32) -> UnitResume {
     let places = vec![UnitPlace { track: TrackId(2), group, frame }];
     UnitResume { session: SessionId::from_random(session), epoch: 3, places }
