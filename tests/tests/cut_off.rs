@@ -42,6 +42,21 @@ fn plays_on(http: &Http, path: &str, segments: u64) -> Result<()> {
     Ok(())
 }
 
+/// The session of which a viewer had seen `msn` has media of its next owner: behind a discontinuity.
+fn goes_on_elsewhere(http: &Http, path: &str, msn: u64) -> Result<()> {
+    poll::until("the same session to go on", LIVE_MAX, || {
+        let answer = http.get(path)?;
+        if answer.status != 200 {
+            return Ok(None);
+        }
+        let playlist = MediaPlaylist::parse(&answer.text())?;
+        ensure!(!playlist.ended, "viewers were told that it is over");
+        let media = playlist.segments.iter().rev().find(|segment| !segment.has_only_gaps());
+        let is_next = media.is_some_and(|media| media.msn > msn + 1 && media.discontinuity_sequence > 0);
+        Ok(is_next.then_some(()))
+    })
+}
+
 fn holder(node: &Tidecast, stream: &str) -> Result<Option<(String, u64)>> {
     let entry = node.ask("streams")?.into_iter().find(|entry| entry["stream"] == stream);
     Ok(entry.and_then(|entry| Some((entry["holder"]["node"].as_str()?.to_owned(), entry["epoch"].as_u64()?))))
@@ -146,6 +161,31 @@ fn a_node_that_is_cut_from_nats_plays_on_for_its_edges() -> Result<()> {
     Ok(())
 }
 
+/// It plays on for as long as it likes: whoever hears of the next owner reads that one, though the first still answers.
+#[test]
+fn a_node_that_is_cut_from_nats_loses_its_viewers_to_the_next_owner() -> Result<()> {
+    let scene = Scene::new()?;
+    let http = scene.edge1.viewer_http();
+    let (_, epoch) = poll::until("the claim", LIVE_MAX, || holder(&scene.edge2, STREAM))?;
+    let msn = newest(&http, &scene.path)?;
+    scene.to_nats.cut();
+    scene.a_is_lost()?;
+    let _second = Publisher::of_clip("gop-0.5", &scene.b.publish_url(STREAM))?;
+    let moved = poll::until("b to have the stream", LIVE_MAX, || {
+        Ok(holder(&scene.edge2, STREAM)?.filter(|(node, _)| node == "b"))
+    })?;
+    ensure!(moved.1 > epoch, "{moved:?} after {epoch}");
+    goes_on_elsewhere(&http, &scene.path, msn)?;
+    plays_on(&http, &scene.path, 2)?;
+    // It has its publisher still, and would show it to whoever asked.
+    ensure!(!scene.a.log().iter().any(|line| line.contains("is published to b now")), "it has heard of it");
+    scene.to_nats.mend();
+    scene.first.refused(LOST_MAX)?;
+    plays_on(&http, &scene.path, 2)?;
+    ensure!(holder(&scene.edge2, STREAM)? == Some(moved), "it was taken back");
+    Ok(())
+}
+
 /// The broadcaster finds another node; the one that was cut off gives way when it is back, and reaches no viewer.
 #[test]
 fn a_node_that_is_cut_from_everybody_gives_way_when_it_is_back() -> Result<()> {
@@ -160,16 +200,7 @@ fn a_node_that_is_cut_from_everybody_gives_way_when_it_is_back() -> Result<()> {
     let moved = poll::until("b to have the stream", LIVE_MAX, || {
         Ok(holder(&scene.edge2, STREAM)?.filter(|(node, _)| node == "b"))
     })?;
-    poll::until("the same session to go on", LIVE_MAX, || {
-        let answer = http.get(&scene.path)?;
-        if answer.status != 200 {
-            return Ok(None);
-        }
-        let playlist = MediaPlaylist::parse(&answer.text())?;
-        ensure!(!playlist.ended, "viewers were told that it is over");
-        let media = playlist.segments.iter().rev().find(|segment| !segment.has_only_gaps());
-        Ok(media.is_some_and(|media| media.msn > msn + 1).then_some(()))
-    })?;
+    goes_on_elsewhere(&http, &scene.path, msn)?;
     scene.to_nats.mend();
     scene.to_relay.mend();
     scene.a.wait_for_log("that it gives way", LOST_MAX, |line| {
