@@ -291,6 +291,10 @@ impl Answers {
             let why = "drained by `tidecast nodes drain`: nothing new is taken until that is undone";
             return json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({ "ready": false, "why": why }));
         }
+        if let Some(why) = self.api.unfit_store() {
+            let why = format!("the cluster's store has to be mended: {why}");
+            return json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({ "ready": false, "why": why }));
+        }
         json(StatusCode::OK, &serde_json::json!({ "ready": true }))
     }
 

@@ -152,6 +152,11 @@ impl Api {
         self.standing.borrow().drained
     }
 
+    /// What an operator has to mend in the cluster's store, if it can be reached.
+    pub(crate) fn unfit_store(&self) -> Option<String> {
+        self.fleet.store().unfit()
+    }
+
     /// What is ordered below `/api/v1`; `None` if there is no such thing to order.
     ///
     /// # Errors

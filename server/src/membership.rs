@@ -37,6 +37,9 @@ const READ_EVERY: Duration = Duration::from_secs(1);
 /// What rates are of: parts leave in bursts.
 const RATE_OVER: Duration = Duration::from_secs(3);
 
+/// What a start waits for NATS: the connection has just been begun.
+const REACHED_WITHIN: Duration = Duration::from_secs(3);
+
 /// Of a node that is in no cluster.
 const ALONE: &str = "this-node";
 
@@ -51,11 +54,14 @@ pub(crate) struct Membership {
     standing: watch::Sender<Standing>,
     pub(crate) certificate_end: CertificateEnd,
     pub(crate) settings: SharedSettings,
+    /// Whether NATS was reached at the start, if it is configured.
+    pub(crate) has_reached_store: bool,
 }
 
 impl Membership {
     /// # Errors
-    /// If NATS is configured, and this node has no name, or its credentials cannot be read.
+    /// If NATS is configured, and this node has no name, its credentials cannot be read, or an operator has to mend NATS: two nodes
+    /// without a store would take one stream both.
     pub(crate) async fn join(config: &Config, identity: Option<&Identity>) -> anyhow::Result<Self> {
         let node = match identity {
             Some(identity) => identity.node().clone(),
@@ -63,8 +69,8 @@ impl Membership {
         };
         let boot = getrandom::u64().context("the system has no random numbers")?;
         let holder = Holder { node: node.clone(), boot: Boot(boot) };
-        let store: Arc<dyn Store> = match config.cluster.nats.as_slice() {
-            [] => Arc::new(Memory::default()),
+        let (store, has_reached_store): (Arc<dyn Store>, _) = match config.cluster.nats.as_slice() {
+            [] => (Arc::new(Memory::default()), true),
             servers => {
                 identity.with_context(|| {
                     format!(
@@ -79,12 +85,14 @@ impl Membership {
                     replicas: config.cluster.nats_replicas,
                     name: format!("tidecast/{node}"),
                 };
-                Arc::new(Nats::connect(settings).await.context("cluster.nats")?)
+                let nats = Nats::connect(settings).await.context("cluster.nats")?;
+                let is_reached = nats.prepare(REACHED_WITHIN).await.context("cluster.nats")?;
+                (Arc::new(nats), is_reached)
             }
         };
         let identity = identity.filter(|_| !config.cluster.nats.is_empty());
         let dialer = identity.map(|identity| Dialer::new(identity, hls::FORMAT_VERSION));
-        Ok(Self { dialer, ..Self::of(holder, store) })
+        Ok(Self { dialer, has_reached_store, ..Self::of(holder, store) })
     }
 
     pub(crate) fn of(holder: Holder, store: Arc<dyn Store>) -> Self {
@@ -98,6 +106,7 @@ impl Membership {
             standing: watch::Sender::default(),
             certificate_end: CertificateEnd::default(),
             settings: SharedSettings::alone(),
+            has_reached_store: true,
         }
     }
 

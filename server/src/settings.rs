@@ -36,7 +36,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const ATTEMPTS: usize = 5;
 /// For an answer to who asked for it, who waits for no longer.
 const CHANGED_WITHIN: Duration = Duration::from_secs(4);
-/// What a start waits for the store, and how often it is asked meanwhile: the connection has just been begun.
+/// What a start waits for a store that was reached, and how often it is asked meanwhile: it may be about to elect a leader.
 const HEARD_WITHIN: Duration = Duration::from_secs(3);
 const ASK_EVERY: Duration = Duration::from_millis(50);
 /// Changes that wait for the store.
@@ -199,7 +199,7 @@ impl SettingsKeeper {
             agreement.inspect_err(|error| warn!("settings of the cluster are passed over: {error:#}")).ok()
         });
         if let Some(agreement) = &mut agreement {
-            hear(agreement).await;
+            hear(agreement, membership.has_reached_store).await;
             loaded.take_from_cluster(triples(&read_of(agreement)));
         }
         for words in &loaded.passed_over {
@@ -315,14 +315,14 @@ fn told(key: &str, text: &str) -> String {
 }
 
 /// Waits a moment for what the store has.
-async fn hear(agreement: &mut Agreement) {
+async fn hear(agreement: &mut Agreement, is_reached: bool) {
     let heard = async {
         while let Err(error) = agreement.compare().await {
             debug!("settings of the cluster: {error}");
             sleep(ASK_EVERY).await;
         }
     };
-    if timeout(HEARD_WITHIN, heard).await.is_err() {
+    if !is_reached || timeout(HEARD_WITHIN, heard).await.is_err() {
         info!("settings of the cluster: NATS does not answer, so this node takes what it kept of them");
     }
 }

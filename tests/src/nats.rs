@@ -1,6 +1,7 @@
 //! A real nats-server, on a port and in a folder of its own, or three of them.
 
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -62,6 +63,32 @@ impl Nats {
         let told: serde_json::Value = serde_json::from_slice(&Http::new(self.monitor).get_ok("/varz")?.body)?;
         let count = |name: &str| told[name].as_u64().with_context(|| format!("no {name} in {told}"));
         Ok(count("in_msgs")? + count("out_msgs")?)
+    }
+
+    /// What it answers to a request, as to those of JetStream: one of another's program beside the nodes. `null` is sent as
+    /// nothing.
+    ///
+    /// # Errors
+    /// If there is no answer, or nobody who answers.
+    pub fn ask(&self, subject: &str, request: &serde_json::Value) -> Result<serde_json::Value> {
+        let socket = TcpStream::connect(self.address)?;
+        socket.set_read_timeout(Some(READY_MAX))?;
+        let body = if request.is_null() { String::new() } else { request.to_string() };
+        let asked =
+            format!("CONNECT {{}}\r\nSUB answers 1\r\nPUB {subject} answers {}\r\n{body}\r\n", body.len());
+        (&socket).write_all(asked.as_bytes())?;
+        let mut lines = BufReader::new(&socket);
+        loop {
+            let mut line = String::new();
+            ensure!(lines.read_line(&mut line)? > 0, "NATS has closed the connection");
+            ensure!(!line.starts_with("-ERR"), "{line}");
+            if line.starts_with("MSG ") {
+                let length = line.split_whitespace().next_back().context("MSG without a length")?.parse()?;
+                let mut answer = vec![0; length];
+                lines.read_exact(&mut answer)?;
+                return Ok(serde_json::from_slice(&answer)?);
+            }
+        }
     }
 
     /// Ends it without asking. What it has on disk stays.

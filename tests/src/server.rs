@@ -209,9 +209,13 @@ impl Tidecast {
         // A ladder takes the time of two cores; tests of it turn it on.
         command.env("TIDECAST__TRANSCODE__LADDER", "off");
         command.envs(setup.variables());
-        let process = Process::spawn("tidecast", &mut command)?;
+        let mut process = Process::spawn("tidecast", &mut command)?;
         let ready = process.wait_for("line that it is ready", START_MAX, |line| {
             line.contains("ready: ").then(|| line.to_owned())
+        });
+        let ready = ready.map_err(|error| match process.wait(Duration::ZERO) {
+            Ok(status) => error.context(status),
+            Err(_) => error,
         })?;
         let address = |line: &str, key: &str| {
             line.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('=')?.parse().ok())

@@ -35,6 +35,9 @@ const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// Between two tries to listen.
 const WATCH_PAUSE: Duration = Duration::from_millis(500);
 
+/// Between two looks at whether the servers are there, at the start.
+const PREPARE_PAUSE: Duration = Duration::from_millis(50);
+
 /// Silence of a broken connection, before it is one.
 const PING_EVERY: Duration = Duration::from_secs(5);
 
@@ -104,6 +107,8 @@ struct Shared {
     replicas: usize,
     /// `None` until the servers have been found to be as they have to be, and after a call has failed.
     ready: Mutex<Option<Arc<Ready>>>,
+    /// What an operator has to mend, as it was when the servers were last looked at.
+    unfit: Mutex<Option<String>>,
     /// Held while the servers are looked at, by one task at a time.
     looking: tokio::sync::Mutex<()>,
     /// Counts the connections that were lost.
@@ -163,10 +168,29 @@ impl Nats {
                 context,
                 replicas: settings.replicas,
                 ready: Mutex::default(),
+                unfit: Mutex::default(),
                 looking: tokio::sync::Mutex::default(),
                 lost,
             }),
         })
+    }
+
+    /// Has all that is needed on the servers, if they can be reached `within` that time; whether they could.
+    ///
+    /// # Errors
+    /// [`StoreError::Unfit`] if they can, and an operator has to mend them.
+    pub async fn prepare(&self, within: Duration) -> Result<bool, StoreError> {
+        let reaching = async {
+            loop {
+                match self.ready().await {
+                    Ok(_) => return Ok(true),
+                    Err(StoreError::Unreachable(why)) => debug!("NATS: {why}"),
+                    Err(unfit @ StoreError::Unfit(_)) => return Err(unfit),
+                }
+                sleep(PREPARE_PAUSE).await;
+            }
+        };
+        timeout(within, reaching).await.unwrap_or(Ok(false))
     }
 
     fn known(&self) -> MutexGuard<'_, Option<Arc<Ready>>> {
@@ -193,7 +217,16 @@ impl Nats {
             return Ok(ready.clone());
         }
         let made = timeout(REQUEST_MAX, setup::prepare(&self.shared.context, self.shared.replicas)).await;
-        let made = Arc::new(made.map_err(|_| StoreError::Unreachable("no answer in time".to_owned()))??);
+        let made = made.unwrap_or_else(|_| Err(StoreError::Unreachable("no answer in time".to_owned())));
+        let unfit = match &made {
+            Ok(_) => Some(None),
+            Err(StoreError::Unfit(why)) => Some(Some(why.clone())),
+            Err(StoreError::Unreachable(_)) => None,
+        };
+        if let Some(unfit) = unfit {
+            *self.shared.unfit.lock().unwrap_or_else(PoisonError::into_inner) = unfit;
+        }
+        let made = Arc::new(made?);
         *self.known() = Some(made.clone());
         Ok(made)
     }
@@ -248,6 +281,12 @@ impl Nats {
             Ok(consumer) => consumer,
             Err(error) => return Err(self.failed(error)),
         };
+        let made = consumer.cached_info().config.deliver_policy;
+        if made != deliver_policy {
+            let why =
+                format!("NATS makes a reader of events from {made:?} where {deliver_policy:?} was asked for");
+            return Err(StoreError::Unfit(why));
+        }
         let messages = match consumer.messages().await {
             Ok(messages) => messages,
             Err(error) => return Err(self.failed(error)),
@@ -376,5 +415,9 @@ impl Store for Nats {
             Ok(info) => Ok(Sequence(info.state.last_sequence)),
             Err(error) => Err(self.failed(error)),
         }
+    }
+
+    fn unfit(&self) -> Option<String> {
+        self.shared.unfit.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::node::{Node, encode};
-use crate::store::{Bucket, Store};
+use crate::store::{Bucket, Store, StoreError};
 
 /// How often a node tells that it is there.
 pub const HEARTBEAT: Duration = Duration::from_secs(3);
@@ -38,7 +38,7 @@ impl<F: FnMut() -> Node + Send> Presence<F> {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut beat = interval(HEARTBEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut is_lost = false;
+        let mut lost = None;
         loop {
             tokio::select! {
                 _ = beat.tick() => {}
@@ -47,12 +47,23 @@ impl<F: FnMut() -> Node + Send> Presence<F> {
             }
             let node = (self.look)();
             let told = self.store.put(Bucket::Nodes, &node.key(), encode(&node)).await;
-            match &told {
-                Ok(_) if is_lost => info!("the cluster's store is back"),
-                Err(error) if !is_lost => warn!("this node plays on with what it knows: {error}"),
-                _ => {}
+            match (told, lost.take()) {
+                (Ok(_), None) => {}
+                (Ok(_), Some(_)) => info!("the cluster's store is back"),
+                (Err(StoreError::Unfit(why)), before) => {
+                    if !matches!(&before, Some(StoreError::Unfit(said)) if *said == why) {
+                        error!("this node works alone until the cluster's store is mended: {why}");
+                    }
+                    lost = Some(StoreError::Unfit(why));
+                }
+                (Err(error), before) => {
+                    if before.is_none() {
+                        warn!("this node plays on with what it knows: {error}");
+                    }
+                    // Between two looks at one that is unfit, it may be away for a moment.
+                    lost = before.or(Some(error));
+                }
             }
-            is_lost = told.is_err();
         }
         let node = (self.look)();
         // The newest, unless another process of this name is there already.

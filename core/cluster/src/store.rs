@@ -199,4 +199,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The place of the newest event; 0 if there is none.
     async fn newest(&self) -> Result<Sequence, StoreError>;
+
+    /// What an operator has to mend before it works, as it was when it was last reached.
+    fn unfit(&self) -> Option<String> {
+        None
+    }
 }

@@ -1,9 +1,12 @@
 //! What has to be on the servers, made if it is not there, and compared with what is.
 
+use std::fmt::Debug;
 use std::time::Duration;
 
+use async_nats::ServerInfo;
+use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType, Stream};
-use async_nats::jetstream::{Context, kv};
+use async_nats::jetstream::{Context, ErrorCode, kv};
 
 use super::Ready;
 use crate::store::{Bucket, StoreError};
@@ -20,16 +23,22 @@ const EVENTS_BYTES_MAX: i64 = 256 * 1024 * 1024;
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
 /// Debian 12 has it; older ones were not tried.
-const VERSION_MIN: (i64, i64, i64) = (2, 9, 10);
+const VERSION_MIN: [u32; 3] = [2, 9, 10];
+
+/// What JetStream answers as long as nobody mends it. All else may pass: a leader is being elected, a server is starting.
+const LASTING: [ErrorCode; 8] = [
+    ErrorCode::ACCOUNT_RESOURCES_EXCEEDED,
+    ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT,
+    ErrorCode::MAXIMUM_STREAMS_LIMIT,
+    ErrorCode::MEMORY_RESOURCES_EXCEEDED,
+    ErrorCode::STORAGE_RESOURCES_EXCEEDED,
+    ErrorCode::STREAM_INVALID_CONFIG,
+    ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED,
+    ErrorCode::STREAM_SUBJECT_OVERLAP,
+];
 
 pub(super) async fn prepare(context: &Context, replicas: usize) -> Result<Ready, StoreError> {
-    let client = context.client();
-    let (major, minor, patch) = VERSION_MIN;
-    let version = client.server_info().version;
-    // Empty before the first connection.
-    if !version.is_empty() && !client.is_server_compatible(major, minor, patch) {
-        let why =
-            format!("nats-server {version} is too old, {major}.{minor}.{patch} is the oldest that works");
+    if let Some(why) = too_old(&context.client().server_info().version) {
         return Err(StoreError::Unfit(why));
     }
     let [nodes, streams, sessions, orders, trust, config] = Bucket::ALL;
@@ -55,6 +64,18 @@ pub(super) async fn prepare(context: &Context, replicas: usize) -> Result<Ready,
     Ok(Ready { buckets, events: stream(context, events).await? })
 }
 
+/// Why a server of that version is not taken. Before the first connection there is none.
+fn too_old(version: &str) -> Option<String> {
+    let numbers: Vec<u32> =
+        version.split(['.', '-', '+']).take(3).map_while(|number| number.parse().ok()).collect();
+    if version.is_empty() || numbers.len() == 3 && numbers[..] >= VERSION_MIN[..] {
+        return None;
+    }
+    let [major, minor, patch] = VERSION_MIN;
+    let oldest = format!("{major}.{minor}.{patch}");
+    Some(format!("nats-server {version} is too old, {oldest} is the oldest that works: install a newer one"))
+}
+
 /// As a stream of its own making: the call for buckets fails on servers before 2.10.12, which do not tell what it asks for.
 async fn bucket(context: &Context, bucket: Bucket, replicas: usize) -> Result<kv::Store, StoreError> {
     let name = format!("{PREFIX}_{}", bucket.name());
@@ -76,31 +97,106 @@ async fn bucket(context: &Context, bucket: Bucket, replicas: usize) -> Result<kv
 }
 
 async fn stream(context: &Context, wanted: Config) -> Result<Stream, StoreError> {
-    let stream = context.get_or_create_stream(wanted.clone()).await.map_err(super::unreachable)?;
-    let there = &stream.cached_info().config;
-    // Not the replicas: an operator may have more of them meanwhile.
-    let pairs = [
-        ("subjects", there.subjects == wanted.subjects),
-        (
+    let made = context.get_or_create_stream(wanted.clone()).await;
+    let stream = made.map_err(|error| not_made(&context.client().server_info(), &wanted.name, &error))?;
+    let others = others(&stream.cached_info().config, &wanted);
+    if others.is_empty() {
+        return Ok(stream);
+    }
+    let name = &wanted.name;
+    Err(StoreError::Unfit(format!(
+        "of the stream {name} {}; `nats stream edit {name}` changes what can be changed, and once it was deleted, while no node \
+         runs, it is made anew",
+        others.join(", ")
+    )))
+}
+
+fn not_made(server: &ServerInfo, name: &str, error: &CreateStreamError) -> StoreError {
+    match error.kind() {
+        // In a cluster another server may have it, and not be there yet.
+        CreateStreamErrorKind::JetStreamUnavailable if !server.jetstream && server.cluster.is_none() => {
+            StoreError::Unfit("nats-server runs without JetStream: start it with -js".to_owned())
+        }
+        CreateStreamErrorKind::JetStream(why) if LASTING.contains(&why.error_code()) => {
+            StoreError::Unfit(format!("NATS does not make the stream {name}: {why}"))
+        }
+        _ => super::unreachable(error),
+    }
+}
+
+/// What is otherwise there than it has to be, in words. Servers pass over options that they do not know.
+fn others(there: &Config, wanted: &Config) -> Vec<String> {
+    // Servers write "no limit" so.
+    let limit = |value: i64| if value <= 0 { -1 } else { value };
+    let window = |config: &Config| {
+        // The server chooses it where it is not wanted.
+        if wanted.duplicate_window.is_zero() { Duration::ZERO } else { config.duplicate_window }
+    };
+    let replicas = match there.num_replicas {
+        // An operator may have more of them meanwhile.
+        more if more >= wanted.num_replicas => None,
+        less => {
+            Some(format!("num_replicas is {less} and not cluster.nats_replicas, {}", wanted.num_replicas))
+        }
+    };
+    let all = [
+        other("subjects", &there.subjects, &wanted.subjects),
+        other("retention", &there.retention, &wanted.retention),
+        other("max_msgs", &limit(there.max_messages), &limit(wanted.max_messages)),
+        other(
             "max_msgs_per_subject",
-            wanted.max_messages_per_subject == 0
-                || there.max_messages_per_subject == wanted.max_messages_per_subject,
+            &limit(there.max_messages_per_subject),
+            &limit(wanted.max_messages_per_subject),
         ),
-        ("max_age", there.max_age == wanted.max_age),
-        ("discard", there.discard == wanted.discard),
-        ("storage", there.storage == wanted.storage),
-        ("allow_rollup_hdrs", there.allow_rollup == wanted.allow_rollup),
-        ("allow_direct", there.allow_direct == wanted.allow_direct),
-        (
-            "duplicate_window",
-            wanted.duplicate_window.is_zero() || there.duplicate_window == wanted.duplicate_window,
-        ),
+        other("max_bytes", &limit(there.max_bytes), &limit(wanted.max_bytes)),
+        other("max_msg_size", &limit(there.max_message_size.into()), &limit(wanted.max_message_size.into())),
+        other("max_age", &there.max_age, &wanted.max_age),
+        other("duplicate_window", &window(there), &window(wanted)),
+        other("discard", &there.discard, &wanted.discard),
+        other("discard_new_per_subject", &there.discard_new_per_subject, &wanted.discard_new_per_subject),
+        other("storage", &there.storage, &wanted.storage),
+        other("no_ack", &there.no_ack, &wanted.no_ack),
+        other("allow_rollup_hdrs", &there.allow_rollup, &wanted.allow_rollup),
+        other("deny_delete", &there.deny_delete, &wanted.deny_delete),
+        other("allow_direct", &there.allow_direct, &wanted.allow_direct),
+        replicas,
     ];
-    match pairs.iter().find(|(_, is_same)| !is_same) {
-        Some((field, _)) => Err(StoreError::Unfit(format!(
-            "the stream {} has another {field} than it needs; delete it while no node runs, and it is made anew",
-            wanted.name
-        ))),
-        None => Ok(stream),
+    all.into_iter().flatten().collect()
+}
+
+fn other<T: PartialEq + Debug>(field: &str, there: &T, wanted: &T) -> Option<String> {
+    (there != wanted).then(|| format!("{field} is {there:?} and has to be {wanted:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_of_debian_12_is_taken_and_older_ones_are_refused_in_words() {
+        for version in ["2.9.10", "2.9.25", "2.10.0-beta.1", "2.15.1", "3.0.0", "10.0.0", ""] {
+            assert_eq!(too_old(version), None, "{version}");
+        }
+        for version in ["2.9.9", "2.8.4", "1.4.1", "2.2.0-RC.1", "2.9", "nightly"] {
+            let why = too_old(version).unwrap();
+            assert!(why.contains(version) && why.contains("2.9.10 is the oldest"), "{why}");
+        }
+    }
+
+    #[test]
+    fn what_is_otherwise_is_named_with_what_it_has_to_be() {
+        let wanted = Config { max_bytes: 10, deny_delete: true, num_replicas: 3, ..Config::default() };
+        let as_told = Config { max_messages: -1, max_message_size: -1, ..wanted.clone() };
+        assert_eq!(others(&as_told, &wanted), [""; 0]);
+        assert_eq!(others(&Config { num_replicas: 5, ..wanted.clone() }, &wanted), [""; 0]);
+        let there = Config { max_bytes: -1, deny_delete: false, num_replicas: 1, ..wanted.clone() };
+        assert_eq!(
+            others(&there, &wanted),
+            [
+                "max_bytes is -1 and has to be 10",
+                "deny_delete is false and has to be true",
+                "num_replicas is 1 and not cluster.nats_replicas, 3",
+            ]
+        );
     }
 }
