@@ -235,7 +235,23 @@ fn a_session_goes_on_at_another_node_when_its_own_is_killed() -> Result<()> {
     ensure!(Scene::wait_for_holder(&edge2, "b")? > epoch);
     // Who comes now finds the same session.
     ensure!(live(&edge2.viewer_http())? == path);
-    wait_for_events(&edge2, "stream-moved", 1)
+    wait_for_events(&edge2, "stream-moved", 1)?;
+
+    // All that are left have seen it, and what each of them tells after that is told already.
+    for node in [&b, &edge1, &edge2] {
+        poll::until("the node to be given up", HEARD_MAX, || {
+            Ok((node.ask("nodes")?.len() == 3).then_some(()))
+        })?;
+    }
+    edge1.stop()?;
+    edge2.stop()?;
+    b.ask("nodes drain b --force")?;
+    wait_for_events(&b, "node-stopped", 2)?;
+    wait_for_events(&b, "node-draining", 3)?;
+    let events = b.ask("events")?;
+    let lost: Vec<_> = events.iter().filter(|event| event["kind"] == "node-lost").collect();
+    ensure!(lost.len() == 1 && lost[0]["subject"] == "a", "one death, told once: {lost:?}");
+    Ok(())
 }
 
 /// A machine that hangs, is given up, and goes on as if nothing had been.

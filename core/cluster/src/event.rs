@@ -96,9 +96,13 @@ impl Journal {
 
     /// Tells it, once, however often it has to be tried within the store's call.
     pub async fn tell(&self, kind: Kind, subject: String, words: String) {
-        let event = Event { at_ms: crate::now_ms(), node: self.node.clone(), kind, subject, words };
         let number = self.told.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{}-{}-{number}", self.node, self.boot);
+        self.tell_once(format!("{}-{}-{number}", self.node, self.boot), kind, subject, words).await;
+    }
+
+    /// What other nodes see as well, and call by the same `id`: the first who tells it is heard.
+    pub async fn tell_once(&self, id: String, kind: Kind, subject: String, words: String) {
+        let event = Event { at_ms: crate::now_ms(), node: self.node.clone(), kind, subject, words };
         if let Err(error) = self.store.append(kind.name(), id, encode(&event)).await {
             // It is in this node's own log; nobody may wait for the cluster's.
             warn!(kind = kind.name(), "an event is not in the cluster's log: {error}");

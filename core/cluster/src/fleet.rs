@@ -22,7 +22,7 @@ use crate::order::{Order, Orders};
 use crate::place::{self, Judged, Origin};
 use crate::presence::{SILENCE_DEAD, SILENCE_SUSPECT};
 use crate::store::{Bucket, Change, Key, Store, StoreError, Told};
-use crate::stream::{Epoch, StreamEntry};
+use crate::stream::{Epoch, Holder, StreamEntry};
 
 /// How often nodes are looked at for those that are not heard any more.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -168,8 +168,10 @@ impl Fleet {
                     Told::Changed(change) => self.order_changed(change),
                 },
                 _ = look.tick() => for lost in self.forget_the_dead() {
-                    let words = format!("{lost} was not heard for {} s", SILENCE_DEAD.as_secs());
-                    journal.tell(Kind::NodeLost, lost.to_string(), words).await;
+                    let Holder { node, boot } = lost;
+                    let words = format!("{node} was not heard for {} s", SILENCE_DEAD.as_secs());
+                    let id = format!("{}-{node}-{boot}", Kind::NodeLost.name());
+                    journal.tell_once(id, Kind::NodeLost, node.to_string(), words).await;
                 },
                 () = stop.cancelled() => return,
             }
@@ -240,14 +242,14 @@ impl Fleet {
     }
 
     /// Those that others were heard after, for long enough: if nobody is heard, it is the store that is silent.
-    fn forget_the_dead(&self) -> Vec<NodeId> {
+    fn forget_the_dead(&self) -> Vec<Holder> {
         let mut heard = self.lock();
         let Some(newest) = heard.newest else { return Vec::new() };
         let is_dead = |at: Instant| newest.saturating_duration_since(at) >= SILENCE_DEAD;
-        let dead: Vec<_> =
-            heard.nodes.iter().filter(|(_, (_, at))| is_dead(*at)).map(|(id, _)| id.clone()).collect();
+        let dead = heard.nodes.values().filter(|(_, at)| is_dead(*at));
+        let dead: Vec<_> = dead.map(|(node, _)| Holder { node: node.id.clone(), boot: node.boot }).collect();
         let Heard { nodes, streams, streams_anew, lost, .. } = &mut *heard;
-        for id in &dead {
+        for Holder { node: id, .. } in &dead {
             lost.extend(nodes.remove(id).map(|(node, _)| (id.clone(), node)));
         }
         // Not while streams are only being told of again.
@@ -395,7 +397,7 @@ mod tests {
     use super::*;
     use crate::memory::Memory;
     use crate::node::{Boot, Load};
-    use crate::stream::{Holder, StreamPhase};
+    use crate::stream::StreamPhase;
 
     /// A node that has not been told anything by the store yet.
     fn node(name: &str, store: &Arc<dyn Store>) -> Fleet {
@@ -460,7 +462,7 @@ mod tests {
         // Whoever is still silent is.
         tokio::time::advance(SILENCE_DEAD).await;
         beats("b");
-        assert_eq!(fleet.forget_the_dead(), ["c".parse().unwrap()]);
+        assert_eq!(fleet.forget_the_dead(), [Holder { node: "c".parse().unwrap(), boot: Boot(1) }]);
     }
 
     /// A stream moves from a to b and back, and c hears of it late: whoever sends a viewer on sends to a node that has it, or had it

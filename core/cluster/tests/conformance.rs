@@ -121,6 +121,7 @@ conformance! {
     of_many_who_claim_at_once_one_succeeds,
     who_watches_is_told_what_is_there_and_what_becomes_of_it,
     the_log_is_read_from_any_place_and_has_nothing_twice,
+    what_several_nodes_see_is_in_the_log_once,
     a_stream_is_claimed_by_one_process_and_handed_on_under_a_greater_epoch,
     a_process_that_lost_its_stream_cannot_say_anything_of_it,
     a_write_that_comes_late_touches_nothing_of_the_next_owner,
@@ -231,6 +232,24 @@ async fn the_log_is_read_from_any_place_and_has_nothing_twice(store: Arc<dyn Sto
     journal.tell(Kind::StreamEnded, "live/cam".to_owned(), words(9)).await;
     let logged = timeout(PATIENCE, tail.next()).await?.context("the log has ended")?;
     ensure!(logged.event.words == words(9));
+    Ok(())
+}
+
+/// The death of one, of which all others tell.
+async fn what_several_nodes_see_is_in_the_log_once(store: Arc<dyn Store>) -> Result<()> {
+    let tell = async |id: &str| {
+        let told = ["a", "b", "c"].map(|node| {
+            let journal = Journal::new(store.clone(), node.parse().expect("a name"), Boot(1));
+            let (id, words) = (id.to_owned(), "lost was not heard".to_owned());
+            async move { journal.tell_once(id, Kind::NodeLost, "lost".to_owned(), words).await }
+        });
+        futures_util::future::join_all(told).await;
+    };
+    tell("node-lost-lost-7").await;
+    ensure!(store.newest().await? == Sequence(1), "one death is told of more than once");
+    // As it was started again.
+    tell("node-lost-lost-8").await;
+    ensure!(store.newest().await? == Sequence(2), "another death is not told of");
     Ok(())
 }
 
