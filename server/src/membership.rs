@@ -210,10 +210,12 @@ impl Membership {
         };
         tokio::join!(
             self.fleet.run(self.journal.clone(), stop.clone()),
+            self.journal.run(stop.clone()),
             presence.run(stop.clone()),
             until_stop,
             events
         );
+        self.journal.finish().await;
     }
 
     /// Reads the load, and what room it leaves. Never ends.

@@ -1,16 +1,27 @@
 //! What has happened in the cluster, in order, for whoever asks, now or later.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use media::NodeId;
 use serde::{Deserialize, Serialize};
-use tracing::warn;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
 use crate::node::{Boot, encode, text};
 use crate::store::{Sequence, Store, StoreError};
+
+/// Events that wait for a store that is away: hours of a busy node, and less than a megabyte. Of more the oldest are dropped.
+const WAITING_MAX: usize = 1_000;
+
+/// How often it is tried whether they can be sent.
+const SEND_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -32,6 +43,8 @@ pub enum Kind {
     KeyChanged,
     /// Nodes that are started from now on take another value.
     SettingChanged,
+    /// Some of a node's events are not in the log: too many had to wait for it.
+    EventsDropped,
     /// Of a later release.
     #[serde(other)]
     Unknown,
@@ -53,6 +66,7 @@ impl Kind {
             Self::StreamEnded => "stream-ended",
             Self::KeyChanged => "key-changed",
             Self::SettingChanged => "setting-changed",
+            Self::EventsDropped => "events-dropped",
             Self::Unknown => "unknown",
         }
     }
@@ -87,31 +101,128 @@ pub struct Journal {
     node: NodeId,
     boot: Boot,
     told: Arc<AtomicU64>,
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+/// What the store could not be told, the oldest first.
+#[derive(Default)]
+struct Waiting {
+    events: VecDeque<Unsent>,
+    /// How many older ones there were.
+    dropped: u64,
+}
+
+#[derive(Clone)]
+struct Unsent {
+    kind: Kind,
+    id: String,
+    value: Bytes,
 }
 
 impl Journal {
     pub fn new(store: Arc<dyn Store>, node: NodeId, boot: Boot) -> Self {
-        Self { store, node, boot, told: Arc::default() }
+        Self { store, node, boot, told: Arc::default(), waiting: Arc::default() }
     }
 
-    /// Tells it, once, however often it has to be tried within the store's call.
+    /// Tells it, once. While the store is away it waits for [`Journal::run`], with the time at which it happened.
     pub async fn tell(&self, kind: Kind, subject: String, words: String) {
-        let number = self.told.fetch_add(1, Ordering::Relaxed);
-        self.tell_once(format!("{}-{}-{number}", self.node, self.boot), kind, subject, words).await;
+        self.tell_once(self.next_id(), kind, subject, words).await;
+    }
+
+    fn next_id(&self) -> String {
+        format!("{}-{}-{}", self.node, self.boot, self.told.fetch_add(1, Ordering::Relaxed))
     }
 
     /// What other nodes see as well, and call by the same `id`: the first who tells it is heard.
     pub async fn tell_once(&self, id: String, kind: Kind, subject: String, words: String) {
-        let event = Event { at_ms: crate::now_ms(), node: self.node.clone(), kind, subject, words };
-        if let Err(error) = self.store.append(kind.name(), id, encode(&event)).await {
-            // It is in this node's own log; nobody may wait for the cluster's.
-            warn!(kind = kind.name(), "an event is not in the cluster's log: {error}");
+        let event = self.unsent(id, kind, subject, words);
+        // Behind those that wait; and nobody who tells something waits for a store that was away a moment ago.
+        if self.waiting().events.is_empty() {
+            let Err(error) = self.send(&event).await else { return };
+            warn!(kind = kind.name(), "an event waits for the cluster's log: {error}");
         }
+        let mut waiting = self.waiting();
+        waiting.events.push_back(event);
+        if waiting.events.len() > WAITING_MAX {
+            waiting.events.pop_front();
+            waiting.dropped += 1;
+        }
+    }
+
+    /// Sends what waits, as soon as the store takes it, until `stop`.
+    pub async fn run(&self, stop: CancellationToken) {
+        let mut attempts = interval(SEND_EVERY);
+        attempts.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = attempts.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            if self.send_waiting().await {
+                info!("what waited for the cluster's log is in it");
+            }
+        }
+    }
+
+    /// The last try, and how many could not be told, for a process that ends.
+    pub async fn finish(&self) {
+        self.send_waiting().await;
+        let left = self.waiting().events.len();
+        if left > 0 {
+            warn!("{left} events are not in the cluster's log: it is away, and this process ends");
+        }
+    }
+
+    /// Whether there were some, and all are sent. One whose answer was lost is sent again under its id: it is twice in the log if
+    /// the store was away for longer than that remembers ids.
+    async fn send_waiting(&self) -> bool {
+        let mut has_sent = false;
+        loop {
+            let (next, dropped) = {
+                let waiting = self.waiting();
+                let Some(next) = waiting.events.front() else { return has_sent };
+                (next.clone(), waiting.dropped)
+            };
+            if dropped > 0 {
+                let words = format!(
+                    "{dropped} events of {} are not in the log: too many had to wait for it",
+                    self.node
+                );
+                let event = self.unsent(self.next_id(), Kind::EventsDropped, self.node.to_string(), words);
+                if self.send(&event).await.is_err() {
+                    return false;
+                }
+                self.waiting().dropped -= dropped;
+            }
+            if self.send(&next).await.is_err() {
+                return false;
+            }
+            has_sent = true;
+            // Unless it was dropped meanwhile.
+            let mut waiting = self.waiting();
+            if waiting.events.front().is_some_and(|front| front.id == next.id) {
+                waiting.events.pop_front();
+            }
+        }
+    }
+
+    fn unsent(&self, id: String, kind: Kind, subject: String, words: String) -> Unsent {
+        let event = Event { at_ms: crate::now_ms(), node: self.node.clone(), kind, subject, words };
+        Unsent { kind, id, value: encode(&event) }
+    }
+
+    async fn send(&self, event: &Unsent) -> Result<(), StoreError> {
+        let Unsent { kind, id, value } = event.clone();
+        self.store.append(kind.name(), id, value).await.map(drop)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is behind `after`, and then what happens.
     pub fn follow(&self, after: Sequence) -> BoxStream<'static, Logged> {
-        let logged = |(sequence, value): (Sequence, bytes::Bytes)| async move {
+        let logged = |(sequence, value): (Sequence, Bytes)| async move {
             let event = serde_json::from_slice(&value).ok()?;
             Some(Logged { sequence, event })
         };

@@ -19,6 +19,7 @@ use media::StreamId;
 use tidecast_cluster as cluster;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 /// Longer than anything takes that is not broken.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -537,6 +538,55 @@ async fn a_server_of_nats_that_is_killed_costs_its_outage_and_nothing_else() -> 
     let mut newer = changes.skip_while(|change| std::future::ready(change.revision < again));
     let told = timeout(PATIENCE, newer.next()).await?.context("ended")?;
     ensure!((told.revision, told.value) == (again, Some("2".into())));
+    Ok(())
+}
+
+/// Nobody who tells something waits for the servers, and nothing of it is lost but what there is no room for.
+#[tokio::test]
+async fn what_happened_while_nats_was_away_is_in_the_log_after_with_its_time() -> Result<()> {
+    /// As many as wait.
+    const WAITING_MAX: usize = 1_000;
+    let mut server = Server::start().await?;
+    let store = server.store().await?;
+    let journal = Journal::new(store.clone(), "node".parse()?, Boot(1));
+    let tell = async |number: usize| {
+        journal.tell(Kind::StreamStarted, "live/cam".to_owned(), format!("event {number}")).await;
+    };
+    tell(0).await;
+    server.child.kill().await?;
+    // What the client has taken before it knows that, it may send by itself later.
+    settled("the connection to be lost", || async { Ok(store.newest().await.err()) }).await?;
+    for number in 1..=WAITING_MAX + 5 {
+        tell(number).await;
+    }
+    let back = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    // So that a time at which it was sent would be another one.
+    sleep(Duration::from_millis(2)).await;
+    server.restart().await?;
+    let (running, stop) = (journal.clone(), CancellationToken::new());
+    let running = tokio::spawn({
+        let stop = stop.clone();
+        async move { running.run(stop).await }
+    });
+    let mut events = journal.follow(Sequence(0));
+    let mut next = async || timeout(PATIENCE, events.next()).await?.context("the log has ended");
+    ensure!(next().await?.event.words == "event 0");
+    let dropped = next().await?.event;
+    ensure!(
+        dropped.kind == Kind::EventsDropped && dropped.words.starts_with("5 events of node"),
+        "{dropped:?}"
+    );
+    for number in 6..=WAITING_MAX + 5 {
+        let event = next().await?.event;
+        ensure!(event.words == format!("event {number}"), "{event:?} where event {number} is due");
+        ensure!(u128::try_from(event.at_ms)? <= back.as_millis(), "it has the time at which it was sent");
+    }
+    // Those that happen now come behind them, at once.
+    tell(7_000).await;
+    ensure!(next().await?.event.words == "event 7000");
+    stop.cancel();
+    running.await?;
+    ensure!(store.newest().await? == Sequence(WAITING_MAX as u64 + 3), "something is twice");
     Ok(())
 }
 
