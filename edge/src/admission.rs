@@ -9,7 +9,7 @@
 //! playlists, parts and sessions are of who is there already, and always served.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 /// Whom this node takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -26,16 +26,32 @@ pub enum Takes {
 
 /// As `server` says it, at any moment. Cloning shares it.
 #[derive(Debug, Clone, Default)]
-pub struct Admission(Arc<AtomicU8>);
+pub struct Admission(Arc<Said>);
+
+#[derive(Debug, Default)]
+struct Said {
+    takes: AtomicU8,
+    drained: AtomicBool,
+}
 
 impl Admission {
     pub fn set(&self, takes: Takes) {
-        self.0.store(takes as u8, Ordering::Relaxed);
+        self.0.takes.store(takes as u8, Ordering::Relaxed);
     }
 
     pub fn get(&self) -> Takes {
         let all = [Takes::Everybody, Takes::WhoeverIsLeft, Takes::LowerOnly, Takes::Nobody];
-        all.into_iter().find(|takes| *takes as u8 == self.0.load(Ordering::Relaxed)).unwrap_or_default()
+        let said = self.0.takes.load(Ordering::Relaxed);
+        all.into_iter().find(|takes| *takes as u8 == said).unwrap_or_default()
+    }
+
+    /// Who is here already is to go, too, as soon as that can be without an interruption.
+    pub fn set_drained(&self, drained: bool) {
+        self.0.drained.store(drained, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_drained(&self) -> bool {
+        self.0.drained.load(Ordering::Relaxed)
     }
 }
 

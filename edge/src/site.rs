@@ -384,8 +384,12 @@ impl Site {
             ["nodes"] => {
                 let alternates = self.alternates();
                 let alternates = alternates.origins();
-                let self_signed = self.trust.is_some();
-                let told = serde_json::json!({ "alternates": alternates, "prefer": self.prefer, "self_signed": self_signed });
+                let told = serde_json::json!({
+                    "alternates": alternates,
+                    "drained": self.admission.is_drained(),
+                    "prefer": self.prefer,
+                    "self_signed": self.trust.is_some(),
+                });
                 json(&told, headers)
             }
             ["trust", rest @ ..] if self.trust.is_some() => self.trust(rest, headers),
@@ -805,7 +809,7 @@ mod tests {
         assert_eq!(get(&without, "/trust").await.0, StatusCode::NOT_FOUND);
         assert_eq!(
             get(&without, "/nodes").await.2,
-            br#"{"alternates":[],"prefer":null,"self_signed":false}"#.as_slice()
+            br#"{"alternates":[],"drained":false,"prefer":null,"self_signed":false}"#.as_slice()
         );
 
         let made = rcgen::generate_simple_self_signed(vec!["studio.local".to_owned()]).unwrap();
@@ -832,7 +836,7 @@ mod tests {
         assert_eq!(get(&site, "/trust/key").await.0, StatusCode::NOT_FOUND);
         assert_eq!(
             get(&site, "/nodes").await.2,
-            br#"{"alternates":[],"prefer":null,"self_signed":true}"#.as_slice()
+            br#"{"alternates":[],"drained":false,"prefer":null,"self_signed":true}"#.as_slice()
         );
     }
 
@@ -841,7 +845,7 @@ mod tests {
         let (site, _streams) = site();
         assert_eq!(
             get(&site, "/nodes").await.2,
-            br#"{"alternates":[],"prefer":null,"self_signed":false}"#.as_slice()
+            br#"{"alternates":[],"drained":false,"prefer":null,"self_signed":false}"#.as_slice()
         );
         for (prefer, told) in [(Transport::Hls, "hls"), (Transport::WebRtc, "webrtc")] {
             let site = self::site().0.with_prefer(prefer);

@@ -67,6 +67,8 @@ export interface StreamList {
 export interface Nodes {
   /** Origins, as in `https://edge2.example`. */
   alternates: string[];
+  /** Its operator would have viewers go to another one; left out by earlier releases. */
+  drained?: boolean;
   /** Whether this server made its certificate by itself. */
   self_signed: boolean;
   /** What this server would have pages play by; null where there is only HLS. */

@@ -16,7 +16,7 @@ use cluster::Room;
 use edge::{Admission, Neighbours, Takes, Whep};
 use ingest::Gate;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -24,6 +24,10 @@ use tracing::info;
 /// they do already. Of 1,000 viewers the last one moves after 20 s.
 const SEND_ON_EVERY: Duration = Duration::from_secs(1);
 const SENT_ON_AT_ONCE: usize = 50;
+
+/// Our page hears that its node is drained within 21 s (`player-demo/src/watch/nodes.ts`), and then opens a session elsewhere before it
+/// gives up the one here: nobody sees that. Whoever is left is sent on.
+const LEFT_ALONE_FOR: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Standing {
@@ -58,19 +62,20 @@ pub(crate) struct Doors {
 impl Doors {
     /// Opens and shuts them as the node stands, until `stop`.
     pub(crate) async fn keep(self, mut standing: watch::Receiver<Standing>, stop: CancellationToken) {
-        let mut was_drained = false;
+        let mut drained_at = None;
         loop {
             let now = *standing.borrow_and_update();
             self.admission.set(now.takes());
-            if now.drained != was_drained {
-                was_drained = now.drained;
+            if now.drained != drained_at.is_some() {
+                drained_at = now.drained.then(Instant::now);
+                self.admission.set_drained(now.drained);
                 match (&self.gate, now.drained) {
                     (Some(gate), true) => gate.shut(),
                     (Some(gate), false) => gate.open(),
                     (None, _) => {}
                 }
             }
-            if now.drained {
+            if drained_at.is_some_and(|at| at.elapsed() >= LEFT_ALONE_FOR) {
                 self.send_on();
             }
             tokio::select! {

@@ -259,7 +259,10 @@ impl Scene {
             }
             Fault::EdgeIsDrained => {
                 let edge = take(self)?;
-                self.drain(edge)?;
+                let left = self.drain(edge)?;
+                poll::until("viewers by WebRTC to leave", STEP_MAX, || {
+                    Ok((left.metric("whep_viewers")? == 0.0).then_some(()))
+                })?;
             }
             Fault::OriginIsKilled => self.take_origin()?.node.kill()?,
             Fault::OriginStandsStill => {
@@ -306,11 +309,10 @@ impl Scene {
         Ok(())
     }
 
-    fn drain(&mut self, Named { name, node }: Named) -> Result<()> {
+    fn drain(&mut self, Named { name, node }: Named) -> Result<&Tidecast> {
         let told = self.takers[0].node.ask(&format!("nodes drain {name}"))?;
         ensure!(told.iter().any(|told| told["obeyed"] == true), "{told:?}");
-        self.aside = Some(node);
-        Ok(())
+        Ok(self.aside.insert(node))
     }
 
     fn mend(&mut self) -> Result<()> {

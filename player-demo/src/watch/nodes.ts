@@ -23,10 +23,14 @@ export class NodeList {
   /** By the server this page came from. */
   prefer: "hls" | "webrtc" | null = null;
 
-  /** `own`: how others call the server this page came from. `onPrefer`: it has said what it prefers. */
+  /**
+   * `own`: how others call the server this page came from. `onPrefer`: it has said what it prefers. `onDrained`: the one that is
+   * asked now would have viewers go; told again and again.
+   */
   constructor(
     private readonly own: string,
     private readonly onPrefer: () => void = () => {},
+    private readonly onDrained: () => void = () => {},
   ) {}
 
   /** To be put before a path. */
@@ -45,8 +49,11 @@ export class NodeList {
     try {
       const response = await fetch(by + NODES_ADDRESS, { signal: AbortSignal.timeout(TOLD_WITHIN) });
       if (!response.ok) return this.forget();
-      const { alternates, prefer } = (await response.json()) as Nodes;
-      if (by === this.origin) this.learn(alternates);
+      const { alternates, drained, prefer } = (await response.json()) as Nodes;
+      if (by === this.origin) {
+        this.learn(alternates);
+        if (drained) this.onDrained();
+      }
       if (by === "" && this.prefer !== (prefer ?? null)) {
         this.prefer = prefer ?? null;
         this.onPrefer();

@@ -56,6 +56,8 @@ export interface Player {
    */
   keepUp(broadcasting: boolean): void;
   goLive(): void;
+  /** Its node is drained: takes another one's session, if it plays one, without an interruption. */
+  moveOn(): void;
   destroy(): void;
 }
 
@@ -334,6 +336,9 @@ class HlsPlayer implements Player {
     if (position !== null) this.video.currentTime = position;
   }
 
+  /** What is asked for is the same everywhere, and asked for elsewhere when the node is gone. */
+  moveOn(): void {}
+
   destroy(): void {
     this.asking?.abort();
     this.gone.abort();
@@ -443,6 +448,8 @@ class NativePlayer implements Player {
     const { seekable } = this.video;
     if (seekable.length > 0) this.video.currentTime = seekable.end(seekable.length - 1);
   }
+
+  moveOn(): void {}
 
   destroy(): void {
     this.video.removeEventListener("error", this.onError);

@@ -28,8 +28,8 @@ export interface RoutedEvents extends PlayerEvents {
 
 export class RoutedPlayer implements Player {
   private inner: Player;
-  /** On its way while HLS plays. */
-  private climbing: WhepSession | null = null;
+  /** On its way while HLS plays, or a session of another node. */
+  private coming: WhepSession | null = null;
   /** A session that was lost is asked for once more. */
   private retries = false;
 
@@ -83,9 +83,14 @@ export class RoutedPlayer implements Player {
   }
 
   private climb(): void {
+    this.prepare(null, (trouble) => this.route.failed(trouble, this.source.whep, performance.now()));
+  }
+
+  /** A session to be turned to when it has a picture, of any node but the one whose origin is `not`. */
+  private prepare(not: string | null, onTrouble: (trouble: Trouble) => void): void {
     const session = new WhepSession(this.source.whep, this.source, CLIMB_WITHIN, {
       onMedia: () => {
-        this.climbing = null;
+        this.coming = null;
         session.tell(this.whilePlaying());
         this.route.worked(performance.now());
         this.turn(() => new WebRtcPlayer(this.video, session, this.source, this.choice));
@@ -94,11 +99,11 @@ export class RoutedPlayer implements Player {
       // What plays finds out as well.
       onNoAnswer: () => {},
       onTrouble: (trouble) => {
-        this.climbing = null;
-        this.route.failed(trouble, this.source.whep, performance.now());
+        this.coming = null;
+        onTrouble(trouble);
       },
-    });
-    this.climbing = session;
+    }, not);
+    this.coming = session;
   }
 
   // The player there is
@@ -148,7 +153,7 @@ export class RoutedPlayer implements Player {
   }
 
   keepUp(broadcasting: boolean): void {
-    const playsByHls = this.inner.kind !== "webrtc" && this.choice !== "audio" && this.climbing === null;
+    const playsByHls = this.inner.kind !== "webrtc" && this.choice !== "audio" && this.coming === null;
     const isWatched = broadcasting && !this.video.paused && !document.hidden && "RTCPeerConnection" in window;
     // Which a session does not have.
     const reads = captionsShow(this.video);
@@ -160,8 +165,15 @@ export class RoutedPlayer implements Player {
     this.inner.goLive();
   }
 
+  moveOn(): void {
+    const origin = this.inner instanceof WebRtcPlayer ? this.inner.session.origin : null;
+    // The node sends whoever asks to another one that has room. If there is none, or it fails, the session here goes on until the
+    // node says the same again.
+    if (origin !== null && this.coming === null) this.prepare(origin, () => {});
+  }
+
   destroy(): void {
-    this.climbing?.close();
+    this.coming?.close();
     this.inner.destroy();
   }
 }

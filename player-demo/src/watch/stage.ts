@@ -80,7 +80,11 @@ export interface Surroundings {
 let name: StreamName = { app: "", stream: "" };
 let surroundings: Surroundings = { render: () => {}, tick: () => {} };
 let poller: Poller<Stream>;
-const nodes = new NodeList(location.origin, () => route.want(wish(via, kept, nodes.prefer), player === null ? null : performance.now()));
+const nodes = new NodeList(
+  location.origin,
+  () => route.want(wish(via, kept, nodes.prefer), player === null ? null : performance.now()),
+  () => player?.moveOn(),
+);
 let model: Model = initial;
 let player: Player | null = null;
 const kept = keptFor("localStorage");

@@ -81,6 +81,9 @@ export class WebRtcPlayer implements Player {
 
   goLive(): void {}
 
+  /** `RoutedPlayer` does. */
+  moveOn(): void {}
+
   destroy(): void {
     this.session.close();
     this.video.srcObject = null;

@@ -52,12 +52,13 @@ export class WhepSession {
   private lostTimer: number | undefined;
   private readonly deadline: number;
 
-  /** `within`: milliseconds until the first picture. */
+  /** `within`: milliseconds until the first picture. `not`: origin of a node that is not taken; asked there, another may answer. */
   constructor(
     private readonly address: string,
     private readonly expected: Expected,
     within: number,
     private events: SessionEvents,
+    private readonly not: string | null = null,
   ) {
     this.deadline = window.setTimeout(() => this.fail(this.peer.connectionState === "connected" ? "silent" : "unreachable"), within);
     this.peer.addEventListener("track", ({ track }) => this.media.addTrack(track));
@@ -65,6 +66,11 @@ export class WhepSession {
     // A page that goes does not wait for answers.
     window.addEventListener("pagehide", () => this.leave(), { signal: this.gone.signal });
     void this.join();
+  }
+
+  /** Of the node that has the session; null before there is one. */
+  get origin(): string | null {
+    return this.location === null ? null : new URL(this.location).origin;
   }
 
   /** Whoever takes it over hears of it from now on. */
@@ -95,6 +101,7 @@ export class WhepSession {
       if (response.status !== 201) return this.fail(TROUBLES[response.status] ?? "refused");
       this.location = new URL(response.headers.get("location") ?? "", response.url).href;
       if (this.gone.signal.aborted) return this.leave();
+      if (this.origin === this.not) return this.fail("refused");
       useIceServers(this.peer, response.headers.get("link"));
       await this.peer.setLocalDescription(offer);
       await this.peer.setRemoteDescription({ type: "answer", sdp: await response.text() });

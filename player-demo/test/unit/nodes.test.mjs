@@ -75,3 +75,19 @@ test("a server that was too busy to tell of others is asked again at its next an
   assert.equal(fetch.mock.callCount(), 3);
   assert.equal(nodes.hasOthers, true);
 });
+
+test("a drained server says so each time it is asked, and others do not, nor one that the page has left meanwhile", async (t) => {
+  let told = 0;
+  const nodes = new NodeList(OWN, () => {}, () => (told += 1));
+  let answer = { alternates: ["https://edge2.example"], drained: true };
+  t.mock.method(globalThis, "fetch", () => Promise.resolve({ ok: true, json: () => Promise.resolve(answer) }));
+  await nodes.load();
+  await nodes.load();
+  assert.equal(told, 2);
+  const asked = nodes.load();
+  nodes.next();
+  await asked;
+  assert.equal(told, 2);
+  for (answer of [{ alternates: [] }, { alternates: [], drained: false }]) await nodes.load();
+  assert.equal(told, 2);
+});
