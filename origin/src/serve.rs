@@ -189,12 +189,13 @@ impl<O: Offer> Relay<O> {
             let caught_up = timeout(BEHIND_MAX, Feed::caught_up(&found.index, from)).await;
             caught_up.map_err(|_| Refusal::Behind)?;
         }
+        let id = found.index.id().clone();
         let is_unwatched = words(query).any(|word| word == UNWATCHED);
         let feed = match is_unwatched {
             true => Feed::unwatched(found.index, from),
             false => Feed::new(found.index, from),
         };
-        Ok(Telling::new(feed, self.metrics.child(child), found.keep).into_body())
+        Ok(Telling::new(feed, self.metrics.child(child, &id), found.keep).into_body())
     }
 
     async fn units(&self, child: &NodeId, found: FoundLog, query: Option<&str>) -> Result<Body, Refusal> {
@@ -212,7 +213,7 @@ impl<O: Offer> Relay<O> {
         {
             return Err(Refusal::Superseded { ours, theirs: resume.epoch });
         }
-        let child = self.metrics.child(child);
+        let child = self.metrics.child(child, found.stream.id());
         Ok(Units::new(found.stream, resume.as_ref(), child, found.keep).into_body())
     }
 

@@ -4,10 +4,8 @@ use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cluster::{Fleet, Journal, Key, Logged, Node, Phase, Role, Seen, Sequence, State, StoreError};
-use edge::Site;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use hls::Catalog;
 use http::Method;
 use jiff::Timestamp;
 use media::{NodeId, StreamId};
@@ -20,6 +18,7 @@ use tracing::debug;
 
 use crate::authority::ClusterFiles;
 use crate::membership::Membership;
+use crate::paths::{Here, Paths};
 use crate::settings::{ChangeError, SharedSettings};
 use crate::standing::Standing;
 
@@ -82,8 +81,7 @@ pub(crate) struct Api {
     settings: SharedSettings,
     /// Whom the cluster trusts.
     files: ClusterFiles,
-    /// `None` on a node that nobody publishes to.
-    published: Option<(Site, Catalog)>,
+    paths: Paths,
     standing: watch::Receiver<Standing>,
 }
 
@@ -94,16 +92,15 @@ impl Api {
             fleet: membership.fleet.clone(),
             journal: membership.journal.clone(),
             settings: membership.settings.clone(),
-            published: None,
+            paths: Paths::new(membership, Here::new(membership)),
             standing: membership.standing(),
         }
     }
 
-    /// Tells more of the streams that are published to this node.
+    /// Tells what this node has of streams, too.
     #[must_use]
-    pub(crate) fn with_published(mut self, site: Site, catalog: Catalog) -> Self {
-        self.published = Some((site, catalog));
-        self
+    pub(crate) fn with_paths(self, paths: Paths) -> Self {
+        Self { paths, ..self }
     }
 
     #[cfg(test)]
@@ -125,16 +122,11 @@ impl Api {
                 json!({ "this": this, "nodes": self.fleet.nodes(), "drained": drained })
             }
             "/streams" => {
-                let own = self.fleet.directory().holder();
-                let told = self.fleet.streams().into_iter().map(|(stream, entry)| {
-                    let here = (entry.holder == *own).then(|| self.here(&stream)).flatten();
-                    let mut told = json!(cluster::Named { stream, entry });
-                    if let Some(here) = here {
-                        told["here"] = here;
-                    }
-                    told
-                });
-                json!({ "streams": told.collect::<Vec<_>>(), "expected": self.fleet.expected() })
+                let (told, nodes) = (self.paths.told().await, self.fleet.nodes());
+                let streams = self.fleet.streams().into_iter();
+                let streams: Vec<_> =
+                    streams.map(|(id, entry)| self.paths.tell(id, entry, &nodes, &told)).collect();
+                json!({ "streams": streams, "expected": self.fleet.expected() })
             }
             "/settings" => self.settings.told(),
             "/trust" => self.trust().await,
@@ -299,17 +291,6 @@ impl Api {
         };
         let _in_time = timeout(WAIT_MAX, said).await.is_ok();
         self.fleet.node(id)
-    }
-
-    /// What viewers' `/state` says of a stream, and its renditions, from memory.
-    fn here(&self, id: &StreamId) -> Option<Value> {
-        let (site, catalog) = self.published.as_ref()?;
-        let mut here: Value = serde_json::from_slice(&site.state_json(Some(id))).ok()?;
-        let index = catalog.get(id);
-        let renditions = index.iter().flat_map(|index| index.renditions());
-        let sizes = renditions.filter_map(|rendition| rendition.codec.dimensions());
-        here["ladder"] = sizes.map(|(width, height)| json!({ "width": width, "height": height })).collect();
-        Some(here)
     }
 
     /// What is behind event `after`, and then what happens, without an end. Without a place, or with one that the log has

@@ -288,18 +288,85 @@ fn egress(load: &Value) -> String {
 }
 
 fn streams(streams: &Value) -> String {
-    let mut rows = vec![["STREAM", "STATE", "NODE", "EPOCH", "SINCE", "SESSION"].map(str::to_owned)];
+    let headings = [
+        "STREAM",
+        "STATE",
+        "NODE",
+        "EPOCH",
+        "PICTURE",
+        "KEYFRAMES",
+        "RATE",
+        "VIEWERS",
+        "PATH",
+        "SINCE",
+        "SESSION",
+    ];
+    let mut rows = vec![headings.map(str::to_owned)];
     for stream in streams.as_array().into_iter().flatten() {
+        let facts = &stream["facts"];
         rows.push([
             text(&stream["stream"]),
             text(&stream["phase"]),
             text(&stream["holder"]["node"]),
             text(&stream["epoch"]),
+            picture(facts),
+            facts["keyframe_interval"]
+                .as_f64()
+                .map_or_else(|| "-".to_owned(), |every| format!("each {every:.1} s")),
+            facts["bitrate"]
+                .as_f64()
+                .map_or_else(|| "-".to_owned(), |rate| format!("{:.1} Mbit/s", rate / 1e6)),
+            text(&stream["viewers"]),
+            path(&stream["path"]),
             time(&stream["since_ms"]),
             text(&stream["session"]),
         ]);
     }
     table(&rows)
+}
+
+/// `1280x720@30, 480p, 360p`
+fn picture(facts: &Value) -> String {
+    let video = &facts["video"];
+    let Some((width, height)) = video["width"].as_u64().zip(video["height"].as_u64()) else {
+        return "-".to_owned();
+    };
+    let rate = facts["frame_rate"].as_f64().or_else(|| video["frame_rate"].as_f64());
+    let rate = rate.map(|rate| format!("@{rate:.0}")).unwrap_or_default();
+    let rungs = facts["ladder"].as_array().into_iter().flatten().filter(|rung| rung["encoded"] == true);
+    let rungs = rungs.filter_map(|rung| Some(format!(", {}p", rung["height"].as_u64()?)));
+    format!("{width}x{height}{rate}{}", rungs.collect::<String>())
+}
+
+/// `ingest1 > origin1 > edge1, edge2; origin2 stands by; worker1 encodes`. Who is not well says so: `origin1 (suspect)`.
+fn path(path: &Value) -> String {
+    let list = |name: &str| path[name].as_array().into_iter().flatten();
+    let named = |hop: &Value| match hop["state"].as_str() {
+        Some("serving") => text(&hop["node"]),
+        Some(state) => format!("{} ({})", text(&hop["node"]), text(&json!(state))),
+        None => format!("{} (not there)", text(&hop["node"])),
+    };
+    if path["ingest"].is_null() {
+        return "-".to_owned();
+    }
+    let readers = |of: &Value| {
+        let reads = |edge: &&Value| edge["from"].as_array().is_some_and(|from| from.contains(&of["node"]));
+        list("edges").filter(reads).map(named).collect::<Vec<_>>().join(", ")
+    };
+    let ingest = &path["ingest"];
+    let mut told = vec![match readers(ingest) {
+        readers if readers.is_empty() => named(ingest),
+        readers => format!("{} > {readers}", named(ingest)),
+    }];
+    for origin in list("origins") {
+        told.push(match (readers(origin), origin["place"].as_str()) {
+            (readers, _) if !readers.is_empty() => format!("> {} > {readers}", named(origin)),
+            (_, Some("standby")) => format!("{} stands by", named(origin)),
+            _ => format!("> {}", named(origin)),
+        });
+    }
+    told.extend(list("workers").map(|worker| format!("{} encodes", named(worker))));
+    told.join("; ").replacen("; >", " >", 1)
 }
 
 fn expected(list: &Value) -> String {
@@ -359,6 +426,38 @@ mod tests {
     fn a_table_has_no_column_that_says_nothing_and_no_control_characters() {
         let list = json!([{ "stream": "live/cam", "phase": "live\u{1b}[31m", "holder": { "node": "a" }, "epoch": 7, "since_ms": 0 }]);
         assert_eq!(streams(&list), "STREAM    STATE     NODE  EPOCH\nlive/cam  live[31m  a     7\n");
+    }
+
+    #[test]
+    fn a_stream_is_told_with_its_picture_and_its_way() {
+        let hop =
+            |node: &str, state: &str, from: &[&str]| json!({ "node": node, "state": state, "from": from });
+        let mut origins = [hop("o1", "serving", &["in1"]), hop("o2", "draining", &["in1"])];
+        origins[1]["place"] = json!("standby");
+        let mut way = json!({
+            "ingest": hop("in1", "serving", &[]),
+            "workers": [hop("w1", "suspect", &[])],
+            "origins": origins,
+            "edges": [hop("e1", "serving", &["o1"]), { "node": "e2", "state": null, "from": ["o1"] }],
+        });
+        assert_eq!(
+            path(&way),
+            "in1 > o1 > e1, e2 (not there); o2 (draining) stands by; w1 (suspect) encodes"
+        );
+        way["origins"] = json!([]);
+        way["edges"] = json!([hop("e1", "serving", &["in1"])]);
+        assert_eq!(path(&way), "in1 > e1; w1 (suspect) encodes");
+        assert_eq!(path(&Value::Null), "-");
+        let rung = |height: u32, encoded: bool| json!({ "height": height, "encoded": encoded });
+        let facts = json!({
+            "video": { "width": 1280, "height": 720, "frame_rate": 30.0 },
+            "frame_rate": 24.9,
+            "ladder": [rung(720, false), rung(480, true)],
+        });
+        assert_eq!(
+            (picture(&facts), picture(&Value::Null)),
+            ("1280x720@25, 480p".to_owned(), "-".to_owned())
+        );
     }
 
     #[test]

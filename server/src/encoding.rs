@@ -23,6 +23,7 @@ use crate::lending::ForNodes;
 use crate::listen::Handed;
 use crate::membership::{Counts, Membership};
 use crate::offer::Offer;
+use crate::paths::Here;
 use crate::roles::{RelayRole, bind_relay, transcoding};
 use crate::transcoding::Transcoding;
 
@@ -50,7 +51,7 @@ impl Encoding {
         let relay = bind_relay(config, identity, handed, &mut metrics, |identity, metrics| {
             let (catalog, streams) = (Catalog::new(hls::Metrics::default()), StreamRegistry::default());
             let relay = Relay::new(identity, catalog, streams, Offer::Nothing, metrics);
-            ForNodes::new(relay, Some(transcoding.clone()))
+            ForNodes::new(relay, Some(transcoding.clone()), Here::new(&membership))
         })?;
         let relay = relay.context("who encodes for other nodes needs a certificate of their cluster")?;
         let api = Api::new(&membership, ClusterFiles::new(config.cluster_dir()));

@@ -1,30 +1,40 @@
-//! What other nodes are answered on the relay's port: an encoder, where one is asked for, and else what the relay has.
+//! What other nodes are answered on the relay's port: an encoder, where one is asked for, what an operator wants to know, and else what
+//! the relay has.
 
 use std::sync::Arc;
 
-use http::header::{CONNECTION, UPGRADE};
+use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use media::NodeId;
 use origin::Relay;
 use relay::server::{Body, Service, full};
-use relay::wire::{ENCODE, PATH_PREFIX};
+use relay::wire::{ENCODE, PATH_PREFIX, STREAMS};
 use tracing::debug;
 use transcode::Refused;
 use transcode::workers::protocol;
 
 use crate::offer::Offer;
+use crate::paths::Here;
 use crate::transcoding::Transcoding;
 
 pub(crate) struct ForNodes {
     relay: Relay<Offer>,
     /// `None` on a node that does not encode.
     transcoding: Option<Arc<Transcoding>>,
+    here: Here,
 }
 
 impl ForNodes {
-    pub(crate) fn new(relay: Relay<Offer>, transcoding: Option<Arc<Transcoding>>) -> Self {
-        Self { relay, transcoding }
+    pub(crate) fn new(relay: Relay<Offer>, transcoding: Option<Arc<Transcoding>>, here: Here) -> Self {
+        Self { relay, transcoding, here }
+    }
+
+    fn streams(&self) -> Response<Body> {
+        let legs = serde_json::to_vec(&self.here.legs()).expect("legs are strings, numbers and lists");
+        let mut response = Response::new(full(legs));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
     }
 
     /// # Errors
@@ -76,8 +86,10 @@ impl ForNodes {
 
 impl Service for ForNodes {
     async fn respond(&self, node: &NodeId, request: Request<()>) -> Response<Body> {
-        if request.uri().path().strip_prefix(PATH_PREFIX) != Some(ENCODE) {
-            return self.relay.respond(node, request).await;
+        match request.uri().path().strip_prefix(PATH_PREFIX) {
+            Some(ENCODE) => {}
+            Some(STREAMS) if request.method() == Method::GET => return self.streams(),
+            _ => return self.relay.respond(node, request).await,
         }
         self.lend(node, request).unwrap_or_else(|(status, words)| {
             let mut response = Response::new(full(words));

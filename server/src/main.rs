@@ -28,6 +28,7 @@ mod membership;
 mod metrics;
 mod offer;
 mod origins;
+mod paths;
 mod publishing;
 mod roles;
 mod route;

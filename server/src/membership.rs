@@ -29,7 +29,7 @@ use crate::listen;
 use crate::settings::SharedSettings;
 use crate::standing::Standing;
 use crate::trust::CertificateEnd;
-use crate::workers::FleetWorkers;
+use crate::workers::{FleetWorkers, Loans};
 
 /// How often the load is read.
 const READ_EVERY: Duration = Duration::from_secs(1);
@@ -56,6 +56,8 @@ pub(crate) struct Membership {
     pub(crate) settings: SharedSettings,
     /// Whether NATS was reached at the start, if it is configured.
     pub(crate) has_reached_store: bool,
+    /// What other nodes encode for this one.
+    pub(crate) loans: Loans,
 }
 
 impl Membership {
@@ -107,6 +109,7 @@ impl Membership {
             certificate_end: CertificateEnd::default(),
             settings: SharedSettings::alone(),
             has_reached_store: true,
+            loans: Loans::default(),
         }
     }
 
@@ -119,7 +122,7 @@ impl Membership {
     pub(crate) fn workers(&self, config: &Config) -> Option<Arc<dyn Workers>> {
         let (own, zone) = (self.holder.node.clone(), config.cluster.zone.clone());
         let dialer = self.dialer.clone()?;
-        Some(Arc::new(FleetWorkers::new(self.fleet.clone(), own, zone, dialer)))
+        Some(Arc::new(FleetWorkers::new(self.fleet.clone(), own, zone, dialer, self.loans.clone())))
     }
 
     /// As this node tells of itself before its load is known.

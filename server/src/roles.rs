@@ -47,6 +47,7 @@ use crate::listen::{self, Handed};
 use crate::membership::{Counts, Membership};
 use crate::offer::Offer;
 use crate::origins::{keep_ready, miss};
+use crate::paths::{Here, Paths};
 use crate::publishing::Publishing;
 use crate::route::FleetRoute;
 use crate::standing::Doors;
@@ -282,13 +283,17 @@ impl Roles {
                 .with_unlisted(config.streams.unlisted.clone())
                 .with_alternates(config.http.alternates.clone())
         };
-        let api = Api::new(&membership, ClusterFiles::new(config.cluster_dir()))
-            .with_published(site(), catalog.clone());
+        let mut here = Here::new(&membership)
+            .with_published(site(), streams.clone(), transcoding.clone())
+            .with_watched(catalog.clone(), edge_metrics.audience().clone());
         let offer = Offer::Own { catalog: catalog.clone(), streams: streams.clone(), site: site() };
         let relay = bind_relay(config, identity.as_ref(), handed, &mut metrics, |identity, metrics| {
+            here.with_readers(&metrics);
             let relay = Relay::new(identity, catalog.clone(), streams.clone(), offer, metrics);
-            ForNodes::new(relay, config.roles.transcode.then(|| transcoding.clone()))
+            ForNodes::new(relay, config.roles.transcode.then(|| transcoding.clone()), here.clone())
         })?;
+        let api = Api::new(&membership, ClusterFiles::new(config.cluster_dir()))
+            .with_paths(Paths::new(&membership, here));
         let trust = identity.map(|identity| trust(config, &membership, identity, &mut metrics));
         let backstage = Arc::new(backstage);
         let route = route(config, &membership);
@@ -365,7 +370,6 @@ impl Roles {
         let route = route(config, &membership);
         let neighbours = neighbours(&membership, || route.clone());
         let (catalog, hls) = catalog(config, &mut metrics);
-        let api = Api::new(&membership, ClusterFiles::new(config.cluster_dir()));
         let streams = StreamRegistry::new(relay::Metrics::register(&mut metrics));
         let connections = descriptors::share();
         let http = edge::Metrics::register(&mut metrics, catalog.clone());
@@ -390,11 +394,15 @@ impl Roles {
             streams: None,
             transcoding: transcoding.clone(),
         };
+        let mut here = Here::new(&membership).with_watched(catalog.clone(), http.audience().clone());
         let offer = Offer::Pulled { catalog: catalog.clone(), puller: puller.clone() };
         let relay = bind_relay(config, Some(&identity), handed, &mut metrics, |identity, metrics| {
+            here.with_readers(&metrics);
             let relay = Relay::new(identity, catalog.clone(), streams.clone(), offer, metrics);
-            ForNodes::new(relay, transcoding.clone())
+            ForNodes::new(relay, transcoding.clone(), here.clone())
         })?;
+        let api = Api::new(&membership, ClusterFiles::new(config.cluster_dir()))
+            .with_paths(Paths::new(&membership, here));
         let doors = Doors {
             gate: None,
             admission: Admission::default(),

@@ -1,5 +1,6 @@
 //! The transcode role in this process, and who has it among the others: what ingest asks, and how it starts.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -83,6 +84,11 @@ impl Transcoding {
     /// Whether it works is found out later.
     pub(crate) fn has_encoder(&self) -> bool {
         self.executable.is_some()
+    }
+
+    /// The streams of this node of which something is made on this machine.
+    pub(crate) fn made_here(&self) -> BTreeSet<StreamId> {
+        self.budget.streams()
     }
 
     /// As far as it is known.

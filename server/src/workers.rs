@@ -1,6 +1,6 @@
 //! Encoders of other nodes: which node is asked for one, and how.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -11,7 +11,7 @@ use cluster::{Fleet, Node, Seen, State};
 use http::StatusCode;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use media::NodeId;
+use media::{NodeId, StreamId};
 use relay::wire::ENCODE;
 use relay::{Dialer, Upstream, UpstreamError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -32,6 +32,46 @@ const SHUNNED_FOR: Duration = Duration::from_secs(15);
 /// An encoder that is gone so soon was of no use, and neither will the next one be.
 const USELESS_WITHIN: Duration = Duration::from_secs(10);
 
+/// Which nodes encode for which streams of this one. Cloning shares it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Loans(Arc<Mutex<Vec<(StreamId, NodeId)>>>);
+
+impl Loans {
+    /// The nodes that encode for `id` now.
+    pub(crate) fn of(&self, id: &StreamId) -> BTreeSet<NodeId> {
+        let loans = self.lock();
+        loans.iter().filter(|(stream, _)| stream == id).map(|(_, node)| node.clone()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(StreamId, NodeId)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One of them, until dropped.
+struct Loan {
+    loans: Loans,
+    stream: StreamId,
+    node: NodeId,
+}
+
+impl Loan {
+    fn new(loans: &Loans, stream: StreamId, node: NodeId) -> Self {
+        loans.lock().push((stream.clone(), node.clone()));
+        Self { loans: loans.clone(), stream, node }
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        let mut loans = self.loans.lock();
+        // A stream may have several of one node.
+        if let Some(one) = loans.iter().position(|(id, node)| (id, node) == (&self.stream, &self.node)) {
+            loans.swap_remove(one);
+        }
+    }
+}
+
 /// Cloning shares it.
 #[derive(Clone)]
 pub(crate) struct FleetWorkers {
@@ -39,12 +79,13 @@ pub(crate) struct FleetWorkers {
     own: NodeId,
     zone: String,
     dialer: Dialer,
+    loans: Loans,
     shunned: Arc<Mutex<HashMap<NodeId, Instant>>>,
 }
 
 impl FleetWorkers {
-    pub(crate) fn new(fleet: Fleet, own: NodeId, zone: String, dialer: Dialer) -> Self {
-        Self { fleet, own, zone, dialer, shunned: Arc::default() }
+    pub(crate) fn new(fleet: Fleet, own: NodeId, zone: String, dialer: Dialer, loans: Loans) -> Self {
+        Self { fleet, own, zone, dialer, loans, shunned: Arc::default() }
     }
 
     /// Those that are asked, the best first.
@@ -69,7 +110,7 @@ impl FleetWorkers {
         })
     }
 
-    async fn find(self, cost: f64) -> Result<Box<dyn Connection>, Refusal> {
+    async fn find(self, id: StreamId, cost: f64) -> Result<Box<dyn Connection>, Refusal> {
         let (mut reasons, mut is_there) = (Vec::new(), false);
         for (node, worker) in self.ranked(cost) {
             let path = format!("{ENCODE}?cost={cost:.3}");
@@ -77,7 +118,8 @@ impl FleetWorkers {
             match answer.unwrap_or_else(|_| Err(UpstreamError::TimedOut { url: worker.url().clone() })) {
                 Ok(connection) => {
                     info!(node.id = %node, "encodes for this one");
-                    return Ok(Box::new(Borrowed { connection, node, since: Instant::now(), workers: self }));
+                    let loan = Loan::new(&self.loans, id, node);
+                    return Ok(Box::new(Borrowed { connection, loan, since: Instant::now(), workers: self }));
                 }
                 Err(UpstreamError::Refused { status: StatusCode::SERVICE_UNAVAILABLE, why }) => {
                     is_there = true;
@@ -114,15 +156,15 @@ impl Workers for FleetWorkers {
         self.lenders().map(|(_, free)| free).fold(0.0, f64::max)
     }
 
-    fn take(&self, cost: f64) -> Taking {
-        Box::pin(self.clone().find(cost))
+    fn take(&self, id: &StreamId, cost: f64) -> Taking {
+        Box::pin(self.clone().find(id.clone(), cost))
     }
 }
 
 /// The connection to a worker; one that is over soon is a reason to ask others first.
 struct Borrowed {
     connection: TokioIo<Upgraded>,
-    node: NodeId,
+    loan: Loan,
     since: Instant,
     workers: FleetWorkers,
 }
@@ -130,7 +172,7 @@ struct Borrowed {
 impl Drop for Borrowed {
     fn drop(&mut self) {
         if self.since.elapsed() < USELESS_WITHIN {
-            self.workers.shunned().insert(self.node.clone(), Instant::now() + SHUNNED_FOR);
+            self.workers.shunned().insert(self.loan.node.clone(), Instant::now() + SHUNNED_FOR);
         }
     }
 }
@@ -203,6 +245,19 @@ mod tests {
             let names: Vec<_> = ranked.iter().map(|node| node.id.as_str()).collect();
             assert_eq!(names, ["large", "small", "far", "full", "lame"]);
         }
+    }
+
+    #[test]
+    fn a_node_encodes_for_a_stream_until_the_last_of_its_loans_is_over() {
+        let (loans, node) = (Loans::default(), || "w1".parse().unwrap());
+        let [cam, other] = ["cam", "cam1"].map(|name| StreamId::new("live", name).unwrap());
+        let first = Loan::new(&loans, cam.clone(), node());
+        let second = Loan::new(&loans, cam.clone(), node());
+        let _other = Loan::new(&loans, other.clone(), "w2".parse().unwrap());
+        drop(first);
+        assert_eq!(loans.of(&cam), BTreeSet::from([node()]));
+        drop(second);
+        assert_eq!((loans.of(&cam).len(), loans.of(&other).len()), (0, 1));
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! The operator's page in real Chromium: of a node that is alone, and of one whose neighbour dies.
+//! The operator's page in real Chromium: of a node that is alone, of one whose neighbour dies, and of a stream's way through many.
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use harness::browser::Browser;
 use harness::cluster::Cluster;
 use harness::media::output_dir;
@@ -48,6 +48,33 @@ struct Lost {
     alarm: String,
     problems: Vec<String>,
     axe: Vec<String>,
+}
+
+/// A stream's way through the nodes.
+#[derive(Debug, Deserialize)]
+struct Way {
+    hops: Vec<Hop>,
+    facts: String,
+    renditions: String,
+    problems: Vec<String>,
+    axe: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Hop {
+    node: String,
+    kind: String,
+    look: String,
+    /// The node on whose box this one hangs.
+    under: String,
+    text: String,
+}
+
+impl Way {
+    fn hop(&self, node: &str) -> Result<&Hop> {
+        ensure!(self.axe.is_empty() && self.problems.is_empty(), "{:?} {:?}", self.axe, self.problems);
+        self.hops.iter().find(|hop| hop.node == node).with_context(|| format!("no {node} in {:?}", self.hops))
+    }
 }
 
 fn visit(node: &Tidecast, name: &str, other: &str) -> Result<Browser> {
@@ -119,5 +146,58 @@ fn a_node_that_is_killed_is_suspect_then_lost_and_the_event_is_red() -> Result<(
     ensure!(lost.row.contains("node-lost") && lost.row.contains("b was not heard"), "{}", lost.row);
     ensure!(lost.red == "rgb(255, 156, 156)", "{}", lost.red);
     ensure!(lost.alarm.contains("b was not heard"), "{}", lost.alarm);
+    Ok(())
+}
+
+/// Asked of a node that has nothing to do with the stream but that it shows it.
+#[test]
+fn the_way_of_a_stream_through_the_nodes_is_seen_from_any_of_them_and_an_origin_that_is_killed_is_left()
+-> Result<()> {
+    let (cluster, nats) = (Cluster::new()?, Nats::start()?);
+    let setup = Setup::default().set("transcode.ladder", "180:150k");
+    let ingest = cluster.node("ingest", "ingest", &nats, setup)?;
+    let _worker = cluster.node("w1", "transcode", &nats, Setup::default())?;
+    let origins = ["o1", "o2"].map(|name| Ok((name, cluster.node(name, "origin", &nats, Setup::default())?)));
+    let mut origins = origins.into_iter().collect::<Result<Vec<_>>>()?;
+    let edge = cluster.node("e1", "edge", &nats, Setup::default())?;
+    poll::until("nodes to hear of each other, and what the worker lends", STEP_MAX, || {
+        let nodes = ingest.ask("nodes")?;
+        let lends =
+            nodes.iter().any(|node| node["load"]["encode_free"].as_f64().is_some_and(|free| free > 0.0));
+        Ok((nodes.len() == 5 && lends && edge.ask("nodes")?.len() == 5).then_some(()))
+    })?;
+    let _publisher = Publisher::of_clip("gop-2", &ingest.publish_url(STREAM))?;
+    let folder = output_dir()?.to_string_lossy().into_owned();
+    let (page, watch) = (edge.admin_url("/"), edge.watch_url(STREAM));
+    let browser = Browser::run("operator.mjs", &[&page, &folder, "way", "e1", &watch])?;
+
+    let way: Way = browser.wait_for("way", STEP_MAX)?;
+    let first = way.hop("ingest")?;
+    ensure!(first.under.is_empty() && first.look == "good" && first.text.contains("epoch"), "{first:?}");
+    let (shows, encodes) = (way.hop("e1")?, way.hop("w1")?);
+    ensure!((encodes.kind.as_str(), encodes.under.as_str()) == ("worker", "ingest"), "{encodes:?}");
+    for origin in ["o1", "o2"] {
+        let hop = way.hop(origin)?;
+        ensure!(hop.under == "ingest" && hop.look == "good", "{hop:?}");
+    }
+    let read =
+        origins.iter().position(|(name, _)| *name == shows.under).with_context(|| format!("{way:?}"))?;
+    for told in ["640×360 · H.264 · ", " fps · keyframe each 2.0 s · ", "b/s · 1 viewer"] {
+        ensure!(way.facts.contains(told), "{}", way.facts);
+    }
+    ensure!(way.renditions.starts_with("Renditions: 180p "), "{}", way.renditions);
+
+    // The same in a terminal.
+    let (killed, other) = (origins[read].0, origins[1 - read].0);
+    let told = edge.asked_for_people("streams")?;
+    ensure!(told.contains(&format!("> {killed} > e1")) && told.contains("w1 encodes"), "{told}");
+    ensure!(told.contains("640x360@") && told.contains("each 2.0 s"), "{told}");
+
+    origins.remove(read).1.kill()?;
+    let moved: Way = browser.wait_for("moved", STEP_MAX)?;
+    ensure!(moved.hop("e1")?.under == other, "{moved:?}");
+    let gone: Way = browser.wait_for("gone", STEP_MAX)?;
+    let (ghost, shows) = (gone.hop(killed)?, gone.hop("e1")?);
+    ensure!(ghost.under == "ingest" && ghost.text.contains("lost") && shows.under == other, "{gone:?}");
     Ok(())
 }

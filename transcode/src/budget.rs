@@ -3,8 +3,10 @@
 //! A job is admitted by an estimate. Once it runs, what it was measured to need takes the estimate's place, so that the
 //! next is admitted by the truth.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use media::StreamId;
 
 /// How much of the machine jobs are admitted to: the rest is for the server, and for scenes that are harder than those
 /// that were measured.
@@ -19,6 +21,8 @@ struct Jobs {
     cores: f64,
     next: u64,
     costs: BTreeMap<u64, f64>,
+    /// Which stream a job is of; not of one that another node has asked for.
+    streams: BTreeMap<u64, StreamId>,
 }
 
 /// One job's part. Dropped, it is free again.
@@ -30,7 +34,8 @@ pub struct Share {
 
 impl Budget {
     pub fn new(cores: usize) -> Self {
-        Self(Arc::new(Mutex::new(Jobs { cores: cores as f64, next: 0, costs: BTreeMap::new() })))
+        let (costs, streams) = (BTreeMap::new(), BTreeMap::new());
+        Self(Arc::new(Mutex::new(Jobs { cores: cores as f64, next: 0, costs, streams })))
     }
 
     /// What a new job may cost; zero if there is no room.
@@ -58,6 +63,20 @@ impl Budget {
         jobs.next += 1;
         jobs.costs.insert(job, if cost.is_finite() { cost.max(0.0) } else { 0.0 });
         Share { budget: self.clone(), job }
+    }
+
+    /// For a job of a stream of this node, which has nothing of this machine yet.
+    pub(crate) fn take_for(&self, id: &StreamId) -> Share {
+        let share = self.take(0.0);
+        self.jobs().streams.insert(share.job, id.clone());
+        share
+    }
+
+    /// The streams of this node of which something is made on this machine.
+    pub fn streams(&self) -> BTreeSet<StreamId> {
+        let jobs = self.jobs();
+        let here = jobs.streams.iter().filter(|(job, _)| jobs.costs.get(job).is_some_and(|cost| *cost > 0.0));
+        here.map(|(_, id)| id.clone()).collect()
     }
 
     /// Whether the jobs that run need more than there is: some must become cheaper.
@@ -107,7 +126,9 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.budget.jobs().costs.remove(&self.job);
+        let mut jobs = self.budget.jobs();
+        jobs.costs.remove(&self.job);
+        jobs.streams.remove(&self.job);
     }
 }
 
@@ -129,6 +150,21 @@ mod tests {
         assert!(budget.admit(2.0).is_some());
         drop(second);
         assert!((budget.free() - 3.2).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_stream_is_made_here_while_one_of_its_jobs_has_part_of_this_machine() {
+        let (budget, id) = (Budget::new(2), StreamId::new("live", "cam").unwrap());
+        let (video, audio) = (budget.take_for(&id), budget.take_for(&id));
+        let _of_another_node = budget.admit(0.5);
+        assert!(budget.streams().is_empty(), "another node makes it");
+        video.set_cost(0.4);
+        assert_eq!(budget.streams(), BTreeSet::from([id.clone()]));
+        audio.set_cost(0.1);
+        drop(video);
+        assert_eq!(budget.streams(), BTreeSet::from([id]));
+        drop(audio);
+        assert!(budget.streams().is_empty());
     }
 
     #[test]

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use media::StreamId;
 use pipe::{FromEncoder, Job, JobError, PipeError, ToEncoder, TooLong, UNIT_BYTES_MAX, decode};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::{Receiver, Sender, pipe};
@@ -122,19 +123,20 @@ impl Encoders {
         Self { workers: Some(workers), ..self }
     }
 
-    /// Gives `job`, which needs `cost` cores, to a child here if there is room for it, else to another node. `share` is what
+    /// Gives `job` of `id`, which needs `cost` cores, to a child here if there is room for it, else to another node. `share` is what
     /// it has of this machine.
     ///
     /// # Errors
     /// [`StartError`]. Whether another node takes it, the child says.
-    pub fn place(&self, job: Job, cost: f64, share: &Share) -> Result<Child, StartError> {
+    pub fn place(&self, id: &StreamId, job: Job, cost: f64, share: &Share) -> Result<Child, StartError> {
         // One that was here stays: whether there is room or not, somebody waits for what it makes.
         let has_room = || share.cost() > 0.0 || share.admit(cost);
         match &self.workers {
             Some(workers) if self.here.is_none() || !has_room() => {
                 share.set_cost(0.0);
                 job.check()?;
-                let child = Child::lent(workers.take(cost)).map_err(|error| StartError::Pipe { error })?;
+                let child =
+                    Child::lent(workers.take(id, cost)).map_err(|error| StartError::Pipe { error })?;
                 child.with(job)
             }
             Some(_) | None => {

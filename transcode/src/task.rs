@@ -100,7 +100,7 @@ impl Task {
         let names = rungs.iter().map(|rung| &*rung.writer.record().name);
         Self {
             metrics: metrics.job(stream.id(), names),
-            share: budget.take(0.0),
+            share: budget.take_for(stream.id()),
             stream,
             wanted: 0..0,
             source: Source::new(track),
@@ -420,7 +420,8 @@ impl Task {
             }
         };
         let cost = self.order.estimate(self.source.track().record(), preset, &numbers);
-        match self.encoders.place(self.order.job(codec, preset, &numbers), cost, &self.share) {
+        let job = self.order.job(codec, preset, &numbers);
+        match self.encoders.place(self.stream.id(), job, cost, &self.share) {
             Ok(child) => {
                 let made = self.rungs.get(usize::from(numbers.start)..usize::from(numbers.end));
                 let names = made.unwrap_or_default().iter().map(|rung| &*rung.writer.record().name);

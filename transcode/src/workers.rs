@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::pin::Pin;
 use std::time::Duration;
 
+use media::StreamId;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The messages of [`pipe`] go to and fro on it, the job first; the worker closes it when its child has ended.
@@ -26,8 +27,8 @@ pub trait Workers: Debug + Send + Sync + 'static {
     /// Cores that the one with the most room has left; 0 if there is none.
     fn free(&self) -> f64;
 
-    /// Finds one that takes a job of `cost` cores.
-    fn take(&self, cost: f64) -> Taking;
+    /// Finds one that takes a job of `id` and of `cost` cores.
+    fn take(&self, id: &StreamId, cost: f64) -> Taking;
 }
 
 /// Why no worker takes a job.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use hls::Progress;
-use media::NodeId;
+use media::{NodeId, StreamId};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -22,6 +22,7 @@ pub struct RelayMetrics {
     lost: Counter,
     sent: Counter,
     reading: Reading,
+    readers: Readers,
 }
 
 /// Who reads, and how far each is. Names of nodes come from our own certificates, so they may be labels.
@@ -30,9 +31,14 @@ struct Reading(Arc<Mutex<Vec<Reader>>>);
 
 type Reader = (NodeId, Weak<Progress>);
 
+/// Subscriptions of each node to each stream, in parts or units. As many as there are connections.
+#[derive(Debug, Clone, Default)]
+struct Readers(Arc<Mutex<BTreeMap<StreamId, BTreeMap<NodeId, usize>>>>);
+
 /// One subscription, counted until dropped.
 pub(super) struct Child {
     node: NodeId,
+    stream: StreamId,
     progress: Option<Arc<Progress>>,
     metrics: RelayMetrics,
 }
@@ -50,10 +56,18 @@ impl RelayMetrics {
         metrics
     }
 
-    pub(super) fn child(&self, node: &NodeId) -> Child {
+    pub(super) fn child(&self, node: &NodeId, stream: &StreamId) -> Child {
         self.subscriptions.inc();
         self.subscribed.inc();
-        Child { node: node.clone(), progress: None, metrics: self.clone() }
+        let mut readers = self.readers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *readers.entry(stream.clone()).or_default().entry(node.clone()).or_default() += 1;
+        Child { node: node.clone(), stream: stream.clone(), progress: None, metrics: self.clone() }
+    }
+
+    /// The nodes that read a stream from here now, by its name.
+    pub fn readers(&self) -> BTreeMap<StreamId, Vec<NodeId>> {
+        let readers = self.readers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        readers.iter().map(|(id, nodes)| (id.clone(), nodes.keys().cloned().collect())).collect()
     }
 }
 
@@ -80,6 +94,17 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         self.metrics.subscriptions.dec();
+        let mut readers = self.metrics.readers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(nodes) = readers.get_mut(&self.stream) {
+            if let Some(count) = nodes.get_mut(&self.node) {
+                *count -= 1;
+            }
+            nodes.retain(|_, count| *count > 0);
+            if nodes.is_empty() {
+                readers.remove(&self.stream);
+            }
+        }
+        drop(readers);
         let mine = self.progress.take();
         let mut reading = self.metrics.reading.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_mine = |progress: &Weak<Progress>| {
@@ -105,5 +130,21 @@ impl Collector for Reading {
             ConstGauge::new(lag.as_secs_f64()).encode(family.encode_family(&[("node", node.as_str())])?)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_reads_a_stream_until_the_last_of_its_subscriptions_is_over() {
+        let metrics = RelayMetrics::default();
+        let (edge, id) = ("edge1".parse().unwrap(), StreamId::new("live", "cam").unwrap());
+        let (parts, units) = (metrics.child(&edge, &id), metrics.child(&edge, &id));
+        drop(parts);
+        assert_eq!(metrics.readers(), BTreeMap::from([(id, vec![edge])]));
+        drop(units);
+        assert!(metrics.readers().is_empty());
     }
 }

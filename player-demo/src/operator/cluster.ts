@@ -66,8 +66,55 @@ export interface Entry {
   /** When the publisher came, in Unix milliseconds. */
   since_ms: number;
   unlisted: boolean;
-  /** What viewers' `/state` says, and the pictures' sizes, of a stream that is published to the node that answers. */
-  here?: Stream & { ladder: { width: number; height: number }[] };
+  /** On all nodes. Absent from an earlier release, as are the others below. */
+  viewers?: number;
+  path?: Path;
+  /** Absent if the node that has it does not answer. */
+  facts?: Facts;
+}
+
+/** What viewers' `/state` says, and more for operators. */
+export interface Facts extends Omit<Stream, "viewers"> {
+  /** Of the last seconds; `video` has the rate measured at the start. */
+  frame_rate: number | null;
+  /** The publisher's picture first. */
+  ladder: Rung[];
+}
+
+export interface Rung {
+  name: string;
+  width: number;
+  height: number;
+  /** Bits per second. */
+  bitrate: number | null;
+  /** Made by a worker. */
+  encoded: boolean;
+  /** Only while somebody watches it. */
+  on_demand: boolean;
+}
+
+/** The way of a stream through the nodes. */
+export interface Path {
+  ingest: Hop;
+  workers: Hop[];
+  /** None if edges read it from `ingest`. */
+  origins: Hop[];
+  edges: Hop[];
+  /** With those that are not listed. */
+  edges_count: number;
+}
+
+export interface Hop {
+  node: string;
+  /** Null of one that is not there. */
+  state: string | null;
+  /** Of an origin. */
+  place?: "primary" | "standby" | "other";
+  /** Null if it does not say. */
+  has: boolean | null;
+  /** From whom it reads the stream. */
+  from: string[];
+  viewers: number;
 }
 
 /** `GET /api/v1/settings`. */

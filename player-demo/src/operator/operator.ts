@@ -10,6 +10,7 @@ import { type Entry, type EntryList, type Expected, type Load, lost, type Lost, 
 import * as log from "./events.ts";
 import { Follower } from "./follow.ts";
 import { History, HISTORY_SPAN } from "./history.ts";
+import { type Box, isWorthDrawing, tree, withLost } from "./path.ts";
 import * as words from "./words.ts";
 
 const root = document.documentElement;
@@ -102,6 +103,7 @@ function batch(): void {
     alarmedTo = events[0]?.sequence ?? -1;
     renderEvents();
     renderLost();
+    renderStreams();
     nodePoller.now();
     streamPoller.now();
   }, 100);
@@ -240,18 +242,60 @@ class LostRow implements Row<Lost> {
   }
 }
 
+/** The way of a stream, drawn anew when it is another. */
+class PathTree {
+  readonly element = part("ul", "path");
+  private drawn: Box | undefined;
+  private text = "";
+
+  show({ stream, path, epoch, phase }: Entry): void {
+    const gone = new Set(lost(nodes, events, now()).map(({ id }) => id));
+    const box = path && phase !== "ended" ? withLost(tree(path, epoch, gone), this.drawn, gone) : undefined;
+    this.drawn = box;
+    this.element.hidden = !box || !isWorthDrawing(box);
+    const text = JSON.stringify(box);
+    if (text === this.text) return;
+    this.text = text;
+    this.element.setAttribute("aria-label", `The way of ${stream} through the nodes`);
+    this.element.replaceChildren(...(box ? [hop(box)] : []));
+  }
+}
+
+const KINDS: Record<Box["kind"], string> = { ingest: "Ingest", origin: "Origin", edge: "Edge", worker: "Worker", more: "" };
+
+function hop({ kind, node, look, does, trouble, branches }: Box): HTMLElement {
+  const item = part("li", "hop");
+  const box = part("div", "hop-box");
+  Object.assign(box.dataset, { kind, node, look });
+  const head = part("p", "hop-head");
+  if (KINDS[kind]) head.append(part("span", "soft hop-kind", KINDS[kind]));
+  if (node) head.append(part("strong", "hop-node", node));
+  if (trouble) head.append(part("span", "hop-trouble", trouble));
+  if (head.childElementCount > 0) box.append(head);
+  if (does) box.append(part("p", "soft hop-does", does));
+  item.append(box);
+  if (branches.length > 0) {
+    const list = part("ul", "hop-branches");
+    list.append(...branches.map(hop));
+    item.append(list);
+  }
+  return item;
+}
+
 class StreamRow implements Row<Entry> {
   readonly element = part("li", "stream");
   private readonly name = part("h3", "stream-name");
   private readonly badge = part("p", "badge");
   private readonly about = part("p", "soft stream-about");
-  private readonly here = part("p", "stream-here");
+  private readonly facts = part("p", "stream-facts");
+  private readonly renditions = part("p", "soft stream-renditions");
+  private readonly path = new PathTree();
   private readonly links = part("p", "stream-links");
 
   constructor() {
     const head = part("div", "node-head");
     head.append(this.name, this.badge);
-    this.element.append(head, this.about, this.here, this.links);
+    this.element.append(head, this.about, this.facts, this.renditions, this.path.element, this.links);
   }
 
   show(entry: Entry): void {
@@ -261,8 +305,11 @@ class StreamRow implements Row<Entry> {
     const since = `since ${words.time(entry.since_ms, now())} (${format.elapsed(now() - entry.since_ms)})`;
     const about = [`on ${entry.holder.node}`, entry.epoch === null ? "" : `epoch ${entry.epoch}`, since, entry.unlisted ? "unlisted" : ""];
     write(this.about, about.filter(Boolean).join(" · "));
-    write(this.here, words.here(entry));
-    this.here.hidden = !entry.here;
+    for (const [line, text] of [[this.facts, words.facts(entry)], [this.renditions, words.renditions(entry)]] as const) {
+      write(line, text);
+      line.hidden = text === "";
+    }
+    this.path.show(entry);
     const links = watchLinks(entry, nodes);
     const shown = [...this.links.children].map((link) => link.getAttribute("href")).join(" ");
     if (shown !== links.map(({ href }) => href).join(" ")) {

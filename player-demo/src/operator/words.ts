@@ -1,7 +1,7 @@
 // What the page says. Pure.
 
 import * as format from "../format.ts";
-import type { Entry, Expected, Load, SettingList, Trust } from "./cluster.ts";
+import type { Entry, Expected, Load, Rung, SettingList, Trust } from "./cluster.ts";
 
 /** How a node's or a stream's state looks and reads. A state of a later release reads as it is. */
 export function badge(state: string): [look: string, text: string] {
@@ -48,14 +48,28 @@ export function count(n: number, one: string): string {
   return n === 1 ? `1 ${one}` : `${n} ${one}s`;
 }
 
-/** What this node knows of a stream of its own: `1280×720, 480p, 360p · H.264 · 2.6 Mb/s · 3 viewers`. */
-export function here({ here }: Entry): string {
-  if (!here) return "";
-  const [first, ...rest] = here.ladder;
-  const sizes = first ? [`${first.width}×${first.height}`, ...rest.map(({ height }) => `${height}p`)].join(", ") : "";
-  const codec = here.video ? format.codecName(here.video.codec) : "";
-  const rate = here.bitrate === null ? "" : format.bitrate(here.bitrate);
-  return [sizes, codec, rate, format.viewers(here.viewers)].filter(Boolean).join(" · ");
+/** What comes, and who watches: `1280×720 · H.264 · 30 fps · keyframe each 2.0 s · 2.6 Mb/s · 3 viewers`. */
+export function facts({ facts, viewers }: Entry): string {
+  const video = facts?.video ?? null;
+  const picture = video ? [`${video.width}×${video.height}`, format.codecName(video.codec)] : [];
+  const rate = facts?.frame_rate ?? video?.frame_rate ?? null;
+  const keyframes = facts?.keyframe_interval ?? null;
+  const said = [
+    ...picture,
+    video && rate !== null ? `${Number(rate.toFixed(1))} fps` : "",
+    keyframes === null ? "" : `keyframe each ${format.seconds(keyframes)}`,
+    facts && facts.bitrate !== null ? format.bitrate(facts.bitrate) : "",
+    viewers === undefined ? "" : format.viewers(viewers),
+  ];
+  return said.filter(Boolean).join(" · ");
+}
+
+/** What is made of it: `Renditions: 480p 1.2 Mb/s, 360p 700 kb/s`; "" if nothing is. */
+export function renditions({ facts }: Entry): string {
+  const encoded = (facts?.ladder ?? []).filter((rung) => rung.encoded);
+  const rung = ({ height, bitrate, on_demand: onDemand }: Rung) =>
+    `${height}p${bitrate === null ? "" : ` ${format.bitrate(bitrate)}`}${onDemand ? " while it is watched" : ""}`;
+  return encoded.length === 0 ? "" : `Renditions: ${encoded.map(rung).join(", ")}`;
 }
 
 /** `live/cam: 5000 viewers are expected from 10:12:33 on, at edge1, edge2`. Times in Unix milliseconds. */

@@ -4,6 +4,7 @@ import { shape } from "../../src/connect/graph.ts";
 import { LOST_SHOWN, lost, viewersOrigin, watchLinks } from "../../src/operator/cluster.ts";
 import * as log from "../../src/operator/events.ts";
 import { History, HISTORY_SPAN } from "../../src/operator/history.ts";
+import { isWorthDrawing, tree, withLost } from "../../src/operator/path.ts";
 import * as words from "../../src/operator/words.ts";
 
 const event = (sequence, changes) => ({ sequence, at_ms: sequence * 1000, node: "a", kind: "node-started", subject: "b", words: "b is there", ...changes });
@@ -100,9 +101,73 @@ test("shares, rates and times are said as people read them", () => {
   const at = new Date(2026, 10, 27, 9, 5, 7).getTime();
   assert.equal(words.time(at, at + 1000), "09:05:07");
   assert.equal(words.time(at, at + 86_400_000), "2026-11-27 09:05:07");
-  const entry = { here: { ladder: [{ width: 1280, height: 720 }, { width: 640, height: 360 }], video: { codec: "avc1.64001f" }, bitrate: 2_640_000, viewers: 1 } };
-  assert.equal(words.here(entry), "1280×720, 360p · H.264 · 2.6 Mb/s · 1 viewer");
-  assert.equal(words.here({}), "");
+});
+
+test("of a stream it is told what comes, what is made of it and how many watch, as far as that is known", () => {
+  const video = { codec: "avc1.64001f", width: 1280, height: 720, frame_rate: 30 };
+  const rung = (height, changes) => ({ name: `v${height}`, width: 0, height, bitrate: 700_000, encoded: true, on_demand: false, ...changes });
+  const ladder = [rung(720, { encoded: false }), rung(480), rung(360, { on_demand: true }), rung(240, { bitrate: null })];
+  const facts = { video, ladder, bitrate: 2_640_000, keyframe_interval: 2.002, frame_rate: 29.94 };
+  assert.equal(words.facts({ facts, viewers: 1 }), "1280×720 · H.264 · 29.9 fps · keyframe each 2.0 s · 2.6 Mb/s · 1 viewer");
+  assert.equal(words.facts({ facts: { ...facts, frame_rate: null, keyframe_interval: null, bitrate: null } }), "1280×720 · H.264 · 30 fps");
+  assert.equal(words.facts({ facts: { ...facts, video: null, keyframe_interval: null, frame_rate: null }, viewers: 2 }), "2.6 Mb/s · 2 viewers", "sound alone");
+  assert.deepEqual([words.facts({ viewers: 0 }), words.facts({})], ["0 viewers", ""]);
+  assert.equal(words.renditions({ facts }), "Renditions: 480p 700 kb/s, 360p 700 kb/s while it is watched, 240p");
+  assert.deepEqual([words.renditions({}), words.renditions({ facts: { ...facts, ladder: [] } })], ["", ""]);
+});
+
+const hop = (node, changes) => ({ node, state: "serving", has: true, from: [], viewers: 0, ...changes });
+const way = (changes) => ({ ingest: hop("in1"), workers: [], origins: [], edges: [], edges_count: changes?.edges?.length ?? 0, ...changes });
+/** `in1(o1(e1) o2)`; what is not well has its trouble behind it. */
+const drawn = ({ node, does, trouble, branches }) =>
+  `${node || does}${trouble ? `!${trouble}` : ""}${branches.length > 0 ? `(${branches.map(drawn).join(" ")})` : ""}`;
+
+test("the way of a stream is a tree: edges are at the origin that they read", () => {
+  const origins = [hop("o1", { place: "primary", from: ["in1"] }), hop("o2", { place: "standby", has: false })];
+  const edges = [hop("e1", { from: ["o1"], viewers: 3 }), hop("e2", { from: ["o1", "o2"] })];
+  const box = tree(way({ origins, edges, workers: [hop("w1"), hop("in1")] }), 7, new Set());
+  assert.equal(drawn(box), "in1(o1(e1 e2) o2(e2) w1 in1)");
+  assert.equal(box.does, "takes it in · epoch 7");
+  assert.deepEqual(box.branches.map(({ does }) => does), ["primary", "standby, read all the same, has nothing of it yet", "encodes its renditions", "encodes its renditions itself"]);
+  assert.equal(box.branches[0].branches[0].does, "3 viewers");
+  const idle = tree(way({ origins: [hop("o2", { place: "standby", has: false })] }), 7, new Set());
+  assert.equal(idle.branches[0].does, "stands by, has nothing of it yet");
+  assert.equal(drawn(tree(way({ edges: [hop("e1", { from: ["in1"] })] }), null, new Set())), "in1(e1)", "of a node that is an origin itself");
+});
+
+test("what is not well is marked, and a stream without its node is lost", () => {
+  const origins = [hop("o1", { state: "draining" }), hop("o2", { state: "suspect" })];
+  const edges = [hop("e1", { state: null, from: ["o1"] }), hop("e2", { state: null, from: ["o1"] })];
+  const box = tree(way({ ingest: hop("in1", { state: null }), origins, edges }), 1, new Set(["e1"]));
+  assert.equal(drawn(box), "in1!lost(o1!draining(e1!lost e2!not announced) o2!suspect)");
+  assert.deepEqual([box.look, ...box.branches.map(({ look }) => look)], ["lost", "alert", "alert"]);
+  const mute = tree(way({ ingest: hop("in1"), origins: [hop("o1", { has: null })], edges: [hop("e1", { has: null, from: ["o1"] })] }), 1, new Set());
+  assert.equal(drawn(mute), "in1(o1!does not answer(e1))");
+});
+
+test("a crowd of edges is counted", () => {
+  const edges = Array.from({ length: 64 }, (_, i) => hop(`e${i}`, { from: ["o1"] }));
+  const box = tree(way({ origins: [hop("o1")], edges, edges_count: 1000 }), 1, new Set());
+  const shown = box.branches[0].branches;
+  assert.deepEqual([shown.length, shown.at(-1).does], [9, "and 992 more"]);
+});
+
+test("who is lost stays in the way where it was, until it is back or history", () => {
+  const both = way({ origins: [hop("o1"), hop("o2")], edges: [hop("e1", { from: ["o1"] })] });
+  const before = tree(both, 1, new Set());
+  const other = tree(way({ origins: [hop("o2")], edges: [hop("e1", { from: ["o2"] })] }), 1, new Set(["o1"]));
+  const kept = withLost(other, before, new Set(["o1"]));
+  assert.equal(drawn(kept), "in1(o2(e1) o1!lost)");
+  assert.equal(drawn(withLost(other, kept, new Set(["o1"]))), "in1(o2(e1) o1!lost)", "once");
+  assert.equal(drawn(withLost(other, kept, new Set())), "in1(o2(e1))");
+  assert.equal(drawn(withLost(before, kept, new Set(["o1"]))), "in1(o1(e1) o2)");
+  assert.equal(drawn(withLost(other, undefined, new Set(["o1"]))), "in1(o2(e1))", "of what was before the page was opened nothing is known");
+});
+
+test("a way within one node is not drawn, unless something is wrong", () => {
+  assert.ok(!isWorthDrawing(tree(way({ workers: [hop("in1")] }), 1, new Set())));
+  assert.ok(isWorthDrawing(tree(way({ workers: [hop("w1")] }), 1, new Set())));
+  assert.ok(isWorthDrawing(tree(way({ ingest: hop("in1", { state: null }) }), 1, new Set())));
 });
 
 test("an expected audience is told with its time and where it will be", () => {

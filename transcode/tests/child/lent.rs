@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use media::StreamId;
 use pipe::{FromEncoder, Job, Machine, SourceUnit, ToEncoder, VideoJob};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
@@ -18,6 +19,10 @@ use crate::support::{Bench, PATIENCE, gone, job, next, send_all, until_it_works}
 /// More than a job of the tests needs.
 const COST: f64 = 0.5;
 
+fn stream() -> StreamId {
+    StreamId::new("live", "cam").expect("a name")
+}
+
 /// Another node with its encoders, and the network between.
 #[derive(Debug, Clone)]
 struct Network(Arc<Mutex<Option<Lender>>>);
@@ -27,7 +32,7 @@ impl Workers for Network {
         self.0.lock().expect("no panic").as_ref().map_or(0.0, Lender::free)
     }
 
-    fn take(&self, cost: f64) -> Taking {
+    fn take(&self, _: &StreamId, cost: f64) -> Taking {
         let lender = self.0.lock().expect("no panic").clone();
         Box::pin(async move {
             let lender = lender.ok_or(Refusal::Nobody { reasons: Vec::new() })?;
@@ -62,7 +67,7 @@ impl Two {
     }
 
     fn place(&self, job: VideoJob) -> Child {
-        self.encoders.place(Job::Video(job), COST, &self.share).expect("it is asked for")
+        self.encoders.place(&stream(), Job::Video(job), COST, &self.share).expect("it is asked for")
     }
 }
 
@@ -114,8 +119,8 @@ async fn a_job_goes_to_another_node_when_there_is_no_room_for_it_here() {
     let encoders = own.encoders.clone().with_workers(Arc::new(two.network.clone()));
     let (budget, job) = (Budget::new(1), || Job::Video(job(&clip)));
     let (first, second) = (budget.take(0.0), budget.take(0.0));
-    let mut here = encoders.place(job(), COST, &first).expect("it starts");
-    let mut there = encoders.place(job(), COST, &second).expect("it is asked for");
+    let mut here = encoders.place(&stream(), job(), COST, &first).expect("it starts");
+    let mut there = encoders.place(&stream(), job(), COST, &second).expect("it is asked for");
     assert!(here.id().is_some() && there.id().is_none());
     // Together: what is for a child waits until it is listened to, and a lender waits for a job for seconds only.
     send_all(&mut here, &clip);
@@ -124,7 +129,7 @@ async fn a_job_goes_to_another_node_when_there_is_no_room_for_it_here() {
     assert!((first.cost() - COST).abs() < 1e-9 && second.cost() == 0.0);
     drop(here);
     drop(first);
-    let again = encoders.place(job(), COST, &second).expect("it starts");
+    let again = encoders.place(&stream(), job(), COST, &second).expect("it starts");
     assert!(again.id().is_some(), "there is room again");
 }
 
@@ -229,7 +234,7 @@ async fn a_job_that_was_here_stays_here() {
     let (two, own, clip) = (Two::of(Bench::real()), Bench::real(), clip("plain"));
     let encoders = own.encoders.clone().with_workers(Arc::new(two.network.clone()));
     let share = Budget::new(1).take(0.9);
-    let child = encoders.place(Job::Video(job(&clip)), 1.2, &share).expect("it starts");
+    let child = encoders.place(&stream(), Job::Video(job(&clip)), 1.2, &share).expect("it starts");
     assert!(child.id().is_some());
     assert!((share.cost() - 1.2).abs() < 1e-9);
 }

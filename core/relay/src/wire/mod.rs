@@ -67,6 +67,9 @@ pub const PATH_PREFIX: &str = "/x/1/";
 /// the connection is the encoder's, and outlives a drain of the relay.
 pub const ENCODE: &str = "encode";
 
+/// Below the prefix: what a node has of each stream, as JSON, for an operator who asks another node.
+pub const STREAMS: &str = "streams";
+
 /// In the query of a subscription to parts: nothing is wanted for the child itself, which has to be ready for others. Whether somebody
 /// watches there, it tells by [`Wants`].
 pub const UNWATCHED: &str = "unwatched";

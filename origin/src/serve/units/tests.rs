@@ -85,7 +85,7 @@ impl Scene {
     }
 
     fn units(&self, from: Option<&UnitResume>) -> Units {
-        let child = RelayMetrics::default().child(&"edge1".parse().unwrap());
+        let child = RelayMetrics::default().child(&"edge1".parse().unwrap(), self.stream.id());
         Units::new(self.stream.clone(), from, child, Box::pin(std::future::pending()))
     }
 }
