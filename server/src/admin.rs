@@ -50,6 +50,8 @@ const _: () = assert!(FOLLOWERS_MAX * 2 <= CONNECTIONS_MAX);
 const FOLLOW_TIME_MAX: Duration = Duration::from_secs(600);
 /// Without an event something is sent all the same: a connection whose other end is gone breaks.
 const FOLLOW_SILENCE_MAX: Duration = Duration::from_secs(15);
+/// Nodes or streams look otherwise: the page asks what they are.
+const CHANGED: &str = "event: changed\ndata: {}\n\n";
 /// After a failed accept (usually: no file descriptors left), so that the loop does not spin until one is free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Of an order's body, the longest of which is a list of streams.
@@ -265,16 +267,24 @@ impl Answers {
         let Ok(events) = self.api.follow(after).await else {
             return error(StatusCode::SERVICE_UNAVAILABLE, "the log of events cannot be reached");
         };
-        let frames = futures_util::stream::unfold((events, place), |(mut events, place)| async {
-            let text = match tokio::time::timeout(FOLLOW_SILENCE_MAX, events.next()).await {
-                Ok(logged) => {
+        let following = (events, self.api.changes(), place);
+        let frames = futures_util::stream::unfold(following, |(mut events, mut changes, place)| async {
+            let next = async {
+                tokio::select! {
+                    logged = events.next() => Some(logged),
+                    () = changes.next() => None,
+                }
+            };
+            let text = match tokio::time::timeout(FOLLOW_SILENCE_MAX, next).await {
+                Ok(None) => CHANGED.to_owned(),
+                Ok(Some(logged)) => {
                     let logged = logged?;
                     let data = serde_json::to_string(&logged).ok()?;
                     format!("id: {}\ndata: {data}\n\n", logged.sequence.0)
                 }
                 Err(_) => ":\n\n".to_owned(),
             };
-            Some((Ok(Frame::data(Bytes::from(text))), (events, place)))
+            Some((Ok(Frame::data(Bytes::from(text))), (events, changes, place)))
         });
         // A line at once: without a byte of the body a browser does not know that it is connected.
         let hello = futures_util::stream::once(async { Ok(Frame::data(Bytes::from_static(b":\n\n"))) });
@@ -582,6 +592,25 @@ mod tests {
         tell("three").await;
         let event = next(&mut body).await;
         assert!(event.starts_with("id: 3\ndata: {") && event.contains(r#""words":"three""#), "{event}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_page_that_follows_is_told_to_ask_again_when_a_stream_is_there() {
+        let answers = answers();
+        let mut body = answer_to(&answers, &follow()).await.into_body();
+        assert_eq!(next(&mut body).await, ":\n\n");
+        let entry = cluster::StreamEntry {
+            holder: answers.api.fleet().directory().holder().clone(),
+            epoch: None,
+            phase: cluster::StreamPhase::Live,
+            session: None,
+            since_ms: 0,
+            unlisted: false,
+        };
+        let id = media::StreamId::new("live", "cam").unwrap();
+        answers.api.fleet().claimed(&id, cluster::Epoch(1), entry);
+        assert_eq!(next(&mut body).await, CHANGED);
+        assert_eq!(next(&mut body).await, ":\n\n", "once");
     }
 
     #[tokio::test]

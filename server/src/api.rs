@@ -1,5 +1,6 @@
 //! What the admin port tells of the cluster, as JSON: nodes, streams, events; and the orders that it takes.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tracing::debug;
 
 use crate::authority::ClusterFiles;
@@ -34,6 +35,9 @@ const _: () = assert!(WAIT_MAX.as_millis() < crate::admin::CONNECTION_TIME_MAX.a
 
 /// From one event to the next, once there was one: those that are there come at once.
 const GATHER_MAX: Duration = Duration::from_millis(100);
+
+/// How often it is looked at whether a page that follows should ask again.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Why an order is not given.
 #[derive(Debug, thiserror::Error)]
@@ -305,6 +309,11 @@ impl Api {
         Ok(self.journal.follow(Sequence(after)))
     }
 
+    /// When nodes or streams look otherwise from now on.
+    pub(crate) fn changes(&self) -> Changes {
+        Changes { seen: look(&self.fleet), fleet: self.fleet.clone() }
+    }
+
     /// `after=N`: those behind event N, waited for if there are none yet.
     async fn events(&self, query: &str) -> Vec<Logged> {
         let after = match after(query) {
@@ -327,6 +336,44 @@ impl Api {
         }
         told
     }
+}
+
+/// For a page that shows them.
+pub(crate) struct Changes {
+    fleet: Fleet,
+    seen: u64,
+}
+
+impl Changes {
+    /// Done when they look otherwise than the last time. Nobody tells that a node has fallen silent, so they are looked at. May be
+    /// dropped at any time, and called again.
+    pub(crate) async fn next(&mut self) {
+        let mut every = interval(LOOK_EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            let now = look(&self.fleet);
+            if now != self.seen {
+                self.seen = now;
+                return;
+            }
+        }
+    }
+}
+
+/// Of everything that a page shows and that is no figure: those change all the time, and are asked for.
+fn look(fleet: &Fleet) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for Seen { node, state, .. } in fleet.nodes() {
+        (node.id, node.boot, state as u8, node.version).hash(&mut hasher);
+    }
+    for (id, entry) in fleet.streams() {
+        (id, entry.holder.node, entry.epoch, entry.phase as u8).hash(&mut hasher);
+    }
+    for expected in fleet.expected() {
+        (expected.stream, expected.viewers, expected.at_ms, expected.edges).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 /// Since the Unix epoch.

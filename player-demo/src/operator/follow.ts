@@ -7,6 +7,8 @@ const RETRY = 5000;
 
 export interface FollowHandlers {
   onEvent(event: Event): void;
+  /** Nodes or streams look otherwise than before. */
+  onChange(): void;
   onState(state: "following" | "waiting"): void;
   /** The last event that is known; null if none is. */
   after(): number | null;
@@ -31,6 +33,7 @@ export class Follower {
       const event = read(String(data));
       if (event) this.handlers.onEvent(event);
     });
+    source.addEventListener("changed", () => this.handlers.onChange());
     source.addEventListener("error", () => {
       this.handlers.onState("waiting");
       if (source.readyState === EventSource.CLOSED) this.timer = window.setTimeout(() => this.start(), RETRY);

@@ -88,6 +88,7 @@ const follower = new Follower({
     if (event.kind === "node-lost" && alarmedTo >= 0 && event.sequence > alarmedTo) setText("alarm", event.words);
     batch();
   },
+  onChange: askAgain,
   onState(state) {
     root.dataset.events = state;
     setText("events-state", state === "following" ? "As they happen, the newest first" : "Waiting for the server…");
@@ -104,9 +105,16 @@ function batch(): void {
     renderEvents();
     renderLost();
     renderStreams();
-    nodePoller.now();
-    streamPoller.now();
+    askAgain();
+    settingPoller.now();
+    trustPoller.now();
   }, 100);
+}
+
+/** Figures change all the time, so they are polled; what else there is to see is asked for when the server says that it changed. */
+function askAgain(): void {
+  nodePoller.now();
+  streamPoller.now();
 }
 
 function now(): number {
