@@ -72,8 +72,9 @@ for name in ingest1 origin1 edge1 edge2 worker1 worker2 origin2; do
     number=$((number + 1))
 done
 
-ask() { TIDECAST__ADMIN__LISTEN=$(port 2 90) "$TIDECAST" "$@"; }
-# As edge1 has heard: seven nodes, two of which have tried their encoders and lend them.
+# The one node below that nobody is told to kill.
+ask() { TIDECAST__ADMIN__LISTEN=$(port 0 90) "$TIDECAST" "$@"; }
+# As ingest1 has heard: seven nodes, two of which have tried their encoders and lend them.
 are_there() {
     local nodes
     nodes=$(ask nodes --json 2>/dev/null) && (($(wc -l <<<"$nodes") >= 7)) &&
@@ -104,10 +105,12 @@ cat <<WORDS
   watch at either edge      http://$(port 2 80)/watch/$STREAM
                             http://$(port 3 80)/watch/$STREAM
   where a viewer is best    http://$(port 0 80)/where/$STREAM
-  what the cluster does     TIDECAST__ADMIN__LISTEN=$(port 2 90) $TIDECAST events --follow
-                            (or nodes, or streams)
+  the operators' page       http://$(port 0 90)/      nodes, streams and their way, events
+  the same in a terminal    TIDECAST__ADMIN__LISTEN=$(port 0 90) $TIDECAST events --follow
+                            (or nodes, streams, top, explain $STREAM)
   kill one of its origins   kill -9 ${pids[origin1]}      or ${pids[origin2]}, and go on watching
   or one that encodes it    kill -9 ${pids[worker1]}      or ${pids[worker2]}, whichever is busy
+  or the edge you watch at  kill -9 ${pids[edge1]}      or ${pids[edge2]}
   the logs                  ${HOME_DIR#"$ROOT"/}/*.log
 
 Ctrl-C ends it.
