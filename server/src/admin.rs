@@ -611,6 +611,13 @@ mod tests {
         answers.api.fleet().claimed(&id, cluster::Epoch(1), entry);
         assert_eq!(next(&mut body).await, CHANGED);
         assert_eq!(next(&mut body).await, ":\n\n", "once");
+        let told = answers.api.answer("/streams/live/cam/explain", "").await.unwrap();
+        assert_eq!(told["words"], "live/cam is on a, which is not there");
+        for path in
+            ["/streams/live/explain", "/streams//explain", "/streams/live/cam", "/streams/live/../explain"]
+        {
+            assert!(answers.api.answer(path, "").await.is_none(), "{path}");
+        }
     }
 
     #[tokio::test]

@@ -18,6 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tracing::debug;
 
 use crate::authority::ClusterFiles;
+use crate::explain::explain;
 use crate::membership::Membership;
 use crate::paths::{Here, Paths};
 use crate::settings::{ChangeError, SharedSettings};
@@ -86,6 +87,8 @@ pub(crate) struct Api {
     /// Whom the cluster trusts.
     files: ClusterFiles,
     paths: Paths,
+    /// Of this node.
+    zone: String,
     standing: watch::Receiver<Standing>,
 }
 
@@ -97,14 +100,15 @@ impl Api {
             journal: membership.journal.clone(),
             settings: membership.settings.clone(),
             paths: Paths::new(membership, Here::new(membership)),
+            zone: String::new(),
             standing: membership.standing(),
         }
     }
 
-    /// Tells what this node has of streams, too.
+    /// Tells what this node has of streams, too, and which edges a viewer of this `zone` is sent to.
     #[must_use]
-    pub(crate) fn with_paths(self, paths: Paths) -> Self {
-        Self { paths, ..self }
+    pub(crate) fn with_paths(self, paths: Paths, zone: String) -> Self {
+        Self { paths, zone, ..self }
     }
 
     #[cfg(test)]
@@ -135,7 +139,12 @@ impl Api {
             "/settings" => self.settings.told(),
             "/trust" => self.trust().await,
             "/events" => json!({ "events": self.events(query).await }),
-            _ => return None,
+            _ => {
+                let id = path.strip_prefix("/streams/")?.strip_suffix("/explain")?;
+                let (app, stream) = id.split_once('/')?;
+                let id = StreamId::new(app, stream).ok()?;
+                json!(explain(&self.fleet, &id, &self.zone, &*self.paths.told().await))
+            }
         })
     }
 

@@ -41,6 +41,9 @@ pub(crate) enum Question {
         force: bool,
     },
     Streams,
+    Explain {
+        stream: StreamId,
+    },
     /// None takes back what was expected.
     Expect {
         stream: StreamId,
@@ -87,6 +90,10 @@ pub(crate) fn run(admin: SocketAddr, question: Question, as_json: bool) -> anyho
                 } else {
                     streams(&answer["streams"]) + &expected(&answer["expected"])
                 })
+            }
+            Question::Explain { stream } => {
+                let answer = get(admin, &format!("/api/v1/streams/{stream}/explain")).await?;
+                print(&if as_json { format!("{answer}\n") } else { explained(&answer) })
             }
             Question::Expect { stream, viewers, at } => {
                 let path = format!("/api/v1/streams/{stream}/expected-viewers");
@@ -353,20 +360,74 @@ fn path(path: &Value) -> String {
         let reads = |edge: &&Value| edge["from"].as_array().is_some_and(|from| from.contains(&of["node"]));
         list("edges").filter(reads).map(named).collect::<Vec<_>>().join(", ")
     };
-    let ingest = &path["ingest"];
-    let mut told = vec![match readers(ingest) {
-        readers if readers.is_empty() => named(ingest),
-        readers => format!("{} > {readers}", named(ingest)),
-    }];
+    let ingest = named(&path["ingest"]);
+    let mut told = Vec::new();
+    let direct = readers(&path["ingest"]);
+    if !direct.is_empty() {
+        told.push(format!("{ingest} > {direct}"));
+    }
     for origin in list("origins") {
         told.push(match (readers(origin), origin["place"].as_str()) {
-            (readers, _) if !readers.is_empty() => format!("> {} > {readers}", named(origin)),
+            (readers, _) if !readers.is_empty() => format!("{ingest} > {} > {readers}", named(origin)),
             (_, Some("standby")) => format!("{} stands by", named(origin)),
-            _ => format!("> {}", named(origin)),
+            _ => format!("{ingest} > {}", named(origin)),
         });
     }
+    if told.is_empty() {
+        told.push(ingest);
+    }
     told.extend(list("workers").map(|worker| format!("{} encodes", named(worker))));
-    told.join("; ").replacen("; >", " >", 1)
+    told.join("; ")
+}
+
+fn explained(answer: &Value) -> String {
+    let share = |share: &Value| {
+        share.as_f64().map_or_else(|| "-".to_owned(), |share| format!("{:.0} %", share * 100.0))
+    };
+    let heard =
+        |node: &Value| format!("{:.1} s ago", node["silent_ms"].as_f64().unwrap_or_default() / 1000.0);
+    let hash = |node: &Value| {
+        node["rendezvous"].as_f64().map_or_else(|| "-".to_owned(), |hash| format!("{hash:.2}"))
+    };
+    let list = |name: &str| answer[name].as_array().into_iter().flatten();
+    let mut edges =
+        vec![["EDGE", "VERDICT", "ZONE", "CPU", "EGRESS", "HASH", "HEARD", "WHY"].map(str::to_owned)];
+    edges.extend(list("edges").map(|edge| {
+        [
+            text(&edge["node"]),
+            text(&edge["verdict"]),
+            text(&edge["zone"]),
+            share(&edge["cpu_share"]),
+            share(&edge["egress_share"]),
+            hash(edge),
+            heard(edge),
+            text(&edge["words"]),
+        ]
+    }));
+    let mut others =
+        vec![["NODE", "ROLE", "STATE", "ZONE", "FREE", "HASH", "HEARD", "WHY"].map(str::to_owned)];
+    for (role, name) in [("origin", "origins"), ("worker", "workers")] {
+        others.extend(list(name).map(|node| {
+            let free = node["encode_free"].as_f64();
+            [
+                text(&node["node"]),
+                role.to_owned(),
+                text(&node["state"]),
+                text(&node["zone"]),
+                free.map_or_else(|| "-".to_owned(), |cores| format!("{cores:.1} cores")),
+                hash(node),
+                heard(node),
+                text(&node["words"]),
+            ]
+        }));
+    }
+    let mut told = format!("{}\n", text(&answer["words"]));
+    for rows in [edges, others] {
+        if rows.len() > 1 {
+            told += &format!("\n{}", table(&rows));
+        }
+    }
+    told
 }
 
 fn expected(list: &Value) -> String {
@@ -447,6 +508,8 @@ mod tests {
         way["origins"] = json!([]);
         way["edges"] = json!([hop("e1", "serving", &["in1"])]);
         assert_eq!(path(&way), "in1 > e1; w1 (suspect) encodes");
+        way["edges"] = json!([]);
+        assert_eq!(path(&way), "in1; w1 (suspect) encodes");
         assert_eq!(path(&Value::Null), "-");
         let rung = |height: u32, encoded: bool| json!({ "height": height, "encoded": encoded });
         let facts = json!({
@@ -457,6 +520,24 @@ mod tests {
         assert_eq!(
             (picture(&facts), picture(&Value::Null)),
             ("1280x720@25, 480p".to_owned(), "-".to_owned())
+        );
+    }
+
+    #[test]
+    fn what_is_explained_has_a_table_for_edges_and_one_for_the_others() {
+        let answer = json!({
+            "words": "live/cam is on in1, which is an origin itself: edges read it there",
+            "edges": [{ "node": "e1", "verdict": "near", "cpu_share": 0.25, "egress_share": null, "rendezvous": 0.5, "silent_ms": 1200, "words": "has room" }],
+            "origins": [],
+            "workers": [{ "node": "w1", "state": "serving", "encode_free": 1.5, "silent_ms": 0, "words": "encodes it now" }],
+        });
+        assert_eq!(
+            explained(&answer),
+            "live/cam is on in1, which is an origin itself: edges read it there\n\n\
+             EDGE  VERDICT  CPU   HASH  HEARD      WHY\n\
+             e1    near     25 %  0.50  1.2 s ago  has room\n\n\
+             NODE  ROLE    STATE    FREE       HEARD      WHY\n\
+             w1    worker  serving  1.5 cores  0.0 s ago  encodes it now\n"
         );
     }
 

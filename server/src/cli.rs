@@ -64,6 +64,7 @@ Many nodes, each with such a certificate, that find each other by NATS:
   tidecast --roles edge              shows the streams of all of them
   tidecast --roles transcode         encodes for whoever has no room for it
   tidecast nodes                     who is there; also streams, events, top
+  tidecast explain APP/STREAM        why its viewers are sent where they are
   tidecast nodes drain NODE          it takes nothing new, and its publishers
                                      and viewers go to others; --undo
   tidecast config set KEY VALUE      for all nodes, from the next start of each
@@ -172,6 +173,17 @@ pub(crate) enum Command {
     Streams {
         #[command(subcommand)]
         command: Option<StreamsCommand>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Why viewers of a stream are sent to which edge, and who has and encodes it: asks the tidecast that runs here
+    ///
+    /// As it looks from here, in the zone of this node: of each edge, origin and worker the figures that decide, and why it was
+    /// chosen or not.
+    Explain {
+        /// APP/STREAM, published or not
+        #[arg(value_parser = stream)]
+        stream: StreamId,
         #[command(flatten)]
         output: Output,
     },

@@ -19,6 +19,7 @@ mod config;
 mod descriptors;
 mod desk;
 mod encoding;
+mod explain;
 mod files;
 mod keeper;
 mod keys;
@@ -100,6 +101,9 @@ fn main() -> ExitCode {
             command: Some(StreamsCommand::Expect { stream, viewers, at, output }),
             ..
         }) => ask(&cli, Question::Expect { stream: stream.clone(), viewers: *viewers, at: *at }, output),
+        Some(Command::Explain { stream, output }) => {
+            ask(&cli, Question::Explain { stream: stream.clone() }, output)
+        }
         Some(Command::Top) => ask(&cli, Question::Top, &Output { json: false }),
         Some(Command::Events { follow, output }) => ask(&cli, Question::Events { follow: *follow }, output),
         Some(Command::Cluster(command)) => commands::load(&cli).and_then(|loaded| match command {

@@ -293,7 +293,7 @@ impl Roles {
             ForNodes::new(relay, config.roles.transcode.then(|| transcoding.clone()), here.clone())
         })?;
         let api = Api::new(&membership, ClusterFiles::new(config.cluster_dir()))
-            .with_paths(Paths::new(&membership, here));
+            .with_paths(Paths::new(&membership, here), config.cluster.zone.clone());
         let trust = identity.map(|identity| trust(config, &membership, identity, &mut metrics));
         let backstage = Arc::new(backstage);
         let route = route(config, &membership);
@@ -402,7 +402,7 @@ impl Roles {
             ForNodes::new(relay, transcoding.clone(), here.clone())
         })?;
         let api = Api::new(&membership, ClusterFiles::new(config.cluster_dir()))
-            .with_paths(Paths::new(&membership, here));
+            .with_paths(Paths::new(&membership, here), config.cluster.zone.clone());
         let doors = Doors {
             gate: None,
             admission: Admission::default(),

@@ -4,13 +4,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use cluster::place::{self, Verdict};
+use cluster::place;
 use cluster::{Fleet, Located, Role, State};
 use media::{NodeId, StreamId};
 use relay::UpstreamUrl;
 use tokio::time::sleep;
 
 use crate::config::RoleSet;
+use crate::explain;
 use crate::origins::NO_ORIGIN;
 
 /// Questions to the store about streams that this node has not heard of, in a second. Strangers make names up.
@@ -192,17 +193,13 @@ impl edge::Route for FleetRoute {
 impl edge::Neighbours for FleetRoute {
     fn ranked(&self, id: &StreamId) -> Vec<edge::Neighbour> {
         let ranked = self.fleet.ranked(id, &self.zone).into_iter();
-        ranked
-            .map(|judged| edge::Neighbour {
-                node: judged.node.to_string(),
-                origin: judged.viewers,
-                verdict: judged.verdict.as_str(),
-                takes_viewers: judged.verdict.may_take(),
-                has_room: judged.verdict.has_room(),
-                is_this: judged.node == self.own,
-                is_draining: judged.verdict == Verdict::Draining,
-            })
-            .collect()
+        ranked.map(|judged| explain::neighbour(judged, self.own.as_str())).collect()
+    }
+
+    fn explained(&self, id: &StreamId) -> Vec<(edge::Neighbour, edge::Figures)> {
+        let (ranked, nodes) = (self.fleet.ranked(id, &self.zone), self.fleet.nodes());
+        let edges = explain::edges(ranked, &nodes, &self.zone, self.own.as_str()).into_iter();
+        edges.map(|edge| (edge.neighbour, edge.figures)).collect()
     }
 
     fn best(&self, id: &StreamId) -> Option<String> {

@@ -35,7 +35,7 @@ pub use nats::{Nats, NatsSettings, NatsUrl, NatsUrlError};
 pub use node::{Boot, Load, Node, Phase, Role};
 pub use order::{Order, Orders};
 pub use presence::{HEARTBEAT, Presence, SILENCE_DEAD, SILENCE_SUSPECT};
-pub use room::Room;
+pub use room::{RELIEF, Room, SHARE_LITTLE, SHARE_SCARCE};
 pub use session::Sessions;
 pub use store::{Bucket, Change, Entry, Key, Revision, Sequence, Store, StoreError, Told, WriteError};
 pub use stream::{Epoch, Holder, Named, StreamEntry, StreamPhase};

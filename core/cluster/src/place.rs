@@ -17,6 +17,8 @@ pub struct Judged {
     /// Before the path of a page or a playlist.
     pub viewers: String,
     pub verdict: Verdict,
+    /// Of those with one verdict the largest is the first.
+    pub weight: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -66,6 +68,8 @@ pub struct Origin {
     /// Where it is read.
     pub relay: String,
     pub state: State,
+    /// Of those in one state the largest is the first.
+    pub weight: u64,
 }
 
 /// Whether a node has streams that are published to others, for edges to read.
@@ -79,10 +83,11 @@ pub fn origins<'a>(nodes: impl Iterator<Item = Candidate<'a>>, id: &StreamId) ->
     let seed = XxHash3_64::oneshot(id.to_string().as_bytes());
     let origins = nodes.filter(|candidate| is_origin_of_any(candidate.node)).filter_map(|candidate| {
         let Candidate { node, state } = candidate;
-        Some(Origin { node: node.id.clone(), relay: node.relay.clone()?, state })
+        let weight = weight(&node.id, seed);
+        Some(Origin { node: node.id.clone(), relay: node.relay.clone()?, state, weight })
     });
     let mut origins: Vec<_> = origins.collect();
-    origins.sort_by_cached_key(|origin| (origin.state, std::cmp::Reverse(weight(&origin.node, seed))));
+    origins.sort_by_key(|origin| (origin.state, std::cmp::Reverse(origin.weight)));
     origins
 }
 
@@ -174,8 +179,14 @@ fn judge(Candidate { node, state }: Candidate<'_>, zone: &str) -> Verdict {
     }
 }
 
-fn judged((verdict, _): Order, node: &Node) -> Judged {
-    Judged { node: node.id.clone(), viewers: node.viewers.clone().unwrap_or_default(), verdict }
+fn judged((verdict, std::cmp::Reverse(weight)): Order, node: &Node) -> Judged {
+    Judged { node: node.id.clone(), viewers: node.viewers.clone().unwrap_or_default(), verdict, weight }
+}
+
+/// A weight as people read it: 0 to 1.
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+pub fn fraction(weight: u64) -> f64 {
+    weight as f64 / u64::MAX as f64
 }
 
 /// `seed` is of the stream. The same on every node, of whatever release: so no hash that may change with a compiler.

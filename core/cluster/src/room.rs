@@ -6,14 +6,14 @@
 use serde::{Deserialize, Serialize};
 
 /// From here on new viewers go to another edge while one has room.
-const SHARE_LITTLE: f64 = 0.85;
+pub const SHARE_LITTLE: f64 = 0.85;
 /// From here on it takes nobody new, but by HLS for the lower renditions if no other edge has room.
-const SHARE_SCARCE: f64 = 0.95;
+pub const SHARE_SCARCE: f64 = 0.95;
 /// From here on it takes nobody new at all. Who is there is served all the same.
 const SHARE_NONE: f64 = 1.0;
 
 /// So far below its beginning a level ends. More than one viewer of a small edge, and less than between two levels' uses.
-const RELIEF: f64 = 0.05;
+pub const RELIEF: f64 = 0.05;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
