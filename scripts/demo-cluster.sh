@@ -41,6 +41,9 @@ start() {
 # Node NUMBER listens on 18NUMBER80 for viewers, and so on.
 port() { echo "127.0.0.1:18$1$2"; }
 
+for taken in "$(port 0 90)" 127.0.0.1:18711; do
+    ! (exec 3<>"/dev/tcp/${taken/://}") 2>/dev/null || die "$taken is in use: does another demo-cluster run?"
+done
 rm -rf "$HOME_DIR"
 mkdir -p "$HOME_DIR/authority"
 "$SCRIPTS/media.sh" bbb720p30 >/dev/null
@@ -115,4 +118,7 @@ cat <<WORDS
 
 Ctrl-C ends it.
 WORDS
-ask events --follow
+# In the background, so that the traps above run while it does.
+TIDECAST__ADMIN__LISTEN=$(port 0 90) "$TIDECAST" events --follow &
+pids[events]=$!
+wait "${pids[events]}"
