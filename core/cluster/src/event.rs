@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::node::{Boot, encode, text};
+use crate::reader::Readers;
 use crate::store::{Sequence, Store, StoreError};
 
 /// Events that wait for a store that is away: hours of a busy node, and less than a megabyte. Of more the oldest are dropped.
@@ -227,6 +228,19 @@ impl Journal {
             Some(Logged { sequence, event })
         };
         self.store.follow(after).filter_map(logged).boxed()
+    }
+
+    /// The place in front of what happened at that time or later, in milliseconds since the Unix epoch by the clock of the store.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn before(&self, at_ms: u64) -> Result<Sequence, StoreError> {
+        self.store.before(at_ms).await
+    }
+
+    /// Who reads the log under a name.
+    pub fn readers(&self) -> Readers {
+        Readers::new(self.store.clone())
     }
 
     /// # Errors

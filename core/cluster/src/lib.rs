@@ -5,7 +5,8 @@
 //!   Directory ─▶ streams ├─▶ Store (memory, NATS) ─┤
 //!   Sessions ─▶ sessions ┤                        └─▶ Journal::follow
 //!   Orders ─▶ orders ────┤
-//!   Journal ─▶ events ───┘
+//!   Journal ─▶ events ───┤
+//!   Readers ─▶ readers ──┘
 //! ```
 //!
 //! The store is two dozen lines of promise ([`Store`]) kept by two back ends, [`Memory`] and [`Nats`], which one conformance
@@ -22,6 +23,7 @@ mod node;
 mod order;
 pub mod place;
 mod presence;
+mod reader;
 mod room;
 mod session;
 mod store;
@@ -35,9 +37,12 @@ pub use nats::{Nats, NatsSettings, NatsUrl, NatsUrlError};
 pub use node::{Boot, Load, Node, Phase, Role};
 pub use order::{Order, Orders};
 pub use presence::{HEARTBEAT, Presence, SILENCE_DEAD, SILENCE_SUSPECT};
+pub use reader::{AcknowledgeError, Acknowledgement, READERS_MAX, ReaderName, ReaderNameError, Readers};
 pub use room::{RELIEF, Room, SHARE_LITTLE, SHARE_SCARCE};
 pub use session::Sessions;
-pub use store::{Bucket, Change, Entry, Key, Revision, Sequence, Store, StoreError, Told, WriteError};
+pub use store::{
+    Bucket, Change, EVENTS_AGE_MAX, Entry, Key, Revision, Sequence, Store, StoreError, Told, WriteError,
+};
 pub use stream::{Epoch, Holder, Named, StreamEntry, StreamPhase};
 
 /// Milliseconds since the Unix epoch.

@@ -10,7 +10,9 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::store::{Bucket, Change, Entry, Key, Revision, Sequence, Store, StoreError, Told, WriteError};
+use crate::store::{
+    Bucket, Change, EVENTS_AGE_MAX, Entry, Key, Revision, Sequence, Store, StoreError, Told, WriteError,
+};
 
 /// Events kept: days of an ordinary node.
 const EVENTS_MAX: usize = 10_000;
@@ -33,8 +35,26 @@ struct Shared {
 #[derive(Default)]
 struct State {
     buckets: BTreeMap<&'static str, Values>,
-    events: VecDeque<(Sequence, String, Bytes)>,
+    events: VecDeque<Appended>,
     appended: u64,
+}
+
+struct Appended {
+    sequence: Sequence,
+    id: String,
+    value: Bytes,
+    at: Instant,
+    /// In milliseconds since the Unix epoch.
+    at_ms: u64,
+}
+
+impl State {
+    fn forget_events(&mut self) {
+        let is_old = |event: &Appended| event.at.elapsed() >= EVENTS_AGE_MAX;
+        while self.events.len() > EVENTS_MAX || self.events.front().is_some_and(is_old) {
+            self.events.pop_front();
+        }
+    }
 }
 
 #[derive(Default)]
@@ -72,6 +92,9 @@ impl Memory {
     ) -> Result<Revision, WriteError> {
         let mut state = self.lock();
         let values = state.buckets.entry(bucket.name()).or_default();
+        if let Some(age_max) = bucket.age_max() {
+            values.values.retain(|_, value| value.at.elapsed() < age_max);
+        }
         if !may(values.get(bucket, key)) {
             return Err(WriteError::Conflict);
         }
@@ -146,6 +169,12 @@ impl Store for Memory {
         self.write(bucket, key, None, |there| there.is_some_and(|there| there.revision == read)).map(drop)
     }
 
+    async fn count(&self, bucket: Bucket) -> Result<usize, StoreError> {
+        let state = self.lock();
+        let Some(values) = state.buckets.get(bucket.name()) else { return Ok(0) };
+        Ok(values.values.keys().filter(|key| values.get(bucket, key).is_some()).count())
+    }
+
     fn watch(&self, bucket: Bucket) -> BoxStream<'static, Told> {
         let (memory, changed) = (self.clone(), self.shared.changed.subscribe());
         let batches =
@@ -166,15 +195,14 @@ impl Store for Memory {
 
     async fn append(&self, _: &'static str, id: String, value: Bytes) -> Result<Sequence, StoreError> {
         let mut state = self.lock();
-        if let Some((sequence, ..)) = state.events.iter().rev().find(|(_, other, _)| *other == id) {
-            return Ok(*sequence);
+        if let Some(there) = state.events.iter().rev().find(|event| event.id == id) {
+            return Ok(there.sequence);
         }
         state.appended += 1;
         let sequence = Sequence(state.appended);
-        state.events.push_back((sequence, id, value));
-        if state.events.len() > EVENTS_MAX {
-            state.events.pop_front();
-        }
+        let at_ms = u64::try_from(crate::now_ms()).unwrap_or_default();
+        state.events.push_back(Appended { sequence, id, value, at: Instant::now(), at_ms });
+        state.forget_events();
         drop(state);
         self.shared.changed.send_replace(());
         Ok(sequence)
@@ -186,9 +214,10 @@ impl Store for Memory {
             loop {
                 changed.mark_unchanged();
                 let next = {
-                    let state = memory.lock();
-                    let at = state.events.partition_point(|(sequence, ..)| *sequence <= after);
-                    state.events.get(at).map(|(sequence, _, value)| (*sequence, value.clone()))
+                    let mut state = memory.lock();
+                    state.forget_events();
+                    let at = state.events.partition_point(|event| event.sequence <= after);
+                    state.events.get(at).map(|event| (event.sequence, event.value.clone()))
                 };
                 if let Some((sequence, value)) = next {
                     return Some(((sequence, value), (memory, changed, sequence)));
@@ -201,5 +230,12 @@ impl Store for Memory {
 
     async fn newest(&self) -> Result<Sequence, StoreError> {
         Ok(Sequence(self.lock().appended))
+    }
+
+    async fn before(&self, at_ms: u64) -> Result<Sequence, StoreError> {
+        let mut state = self.lock();
+        state.forget_events();
+        let first = state.events.iter().find(|event| event.at_ms >= at_ms);
+        Ok(Sequence(first.map_or(state.appended, |first| first.sequence.0 - 1)))
     }
 }

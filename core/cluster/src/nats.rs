@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use async_nats::jetstream::consumer::{self, DeliverPolicy, pull};
 use async_nats::jetstream::kv::{self, CreateErrorKind, Operation, UpdateErrorKind};
 use async_nats::jetstream::{self, stream};
 use async_nats::{ConnectOptions, HeaderMap, ServerAddr};
@@ -269,24 +269,33 @@ impl Nats {
             .boxed())
     }
 
+    /// Of the log, from `start` on.
+    async fn consumer(
+        &self,
+        ready: &Ready,
+        start: DeliverPolicy,
+    ) -> Result<consumer::Consumer<pull::OrderedConfig>, StoreError> {
+        let config = pull::OrderedConfig { deliver_policy: start, ..pull::OrderedConfig::default() };
+        let consumer = match ready.events.create_consumer(config).await {
+            Ok(consumer) => consumer,
+            Err(error) => return Err(self.failed(error)),
+        };
+        let made = consumer.cached_info().config.deliver_policy;
+        if made != start {
+            let why = format!("NATS makes a reader of events from {made:?} where {start:?} was asked for");
+            return Err(StoreError::Unfit(why));
+        }
+        Ok(consumer)
+    }
+
     async fn follow_once(
         &self,
         after: Sequence,
     ) -> Result<BoxStream<'static, (Sequence, Bytes)>, StoreError> {
         let connection = self.connection();
         let ready = self.ready().await?;
-        let deliver_policy = DeliverPolicy::ByStartSequence { start_sequence: after.0 + 1 };
-        let config = pull::OrderedConfig { deliver_policy, ..pull::OrderedConfig::default() };
-        let consumer = match ready.events.create_consumer(config).await {
-            Ok(consumer) => consumer,
-            Err(error) => return Err(self.failed(error)),
-        };
-        let made = consumer.cached_info().config.deliver_policy;
-        if made != deliver_policy {
-            let why =
-                format!("NATS makes a reader of events from {made:?} where {deliver_policy:?} was asked for");
-            return Err(StoreError::Unfit(why));
-        }
+        let start = DeliverPolicy::ByStartSequence { start_sequence: after.0.saturating_add(1) };
+        let consumer = self.consumer(&ready, start).await?;
         let messages = match consumer.messages().await {
             Ok(messages) => messages,
             Err(error) => return Err(self.failed(error)),
@@ -355,6 +364,13 @@ impl Store for Nats {
         }
     }
 
+    async fn count(&self, bucket: Bucket) -> Result<usize, StoreError> {
+        match self.ready().await?.bucket(bucket).stream.get_info().await {
+            Ok(info) => Ok(usize::try_from(info.state.messages).unwrap_or(usize::MAX)),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
     fn watch(&self, bucket: Bucket) -> BoxStream<'static, Told> {
         let turns = streams::unfold(self.clone(), move |nats| async move {
             loop {
@@ -415,6 +431,20 @@ impl Store for Nats {
             Ok(info) => Ok(Sequence(info.state.last_sequence)),
             Err(error) => Err(self.failed(error)),
         }
+    }
+
+    /// The servers look where a reader from then on would begin.
+    async fn before(&self, at_ms: u64) -> Result<Sequence, StoreError> {
+        let ready = self.ready().await?;
+        // In the year 10000 nothing has happened yet.
+        let Ok(start_time) = async_nats::datetime::from_nanos(i128::from(at_ms) * 1_000_000) else {
+            return self.newest().await;
+        };
+        let consumer = self.consumer(&ready, DeliverPolicy::ByStartTime { start_time }).await?;
+        let info = consumer.cached_info();
+        // It would go by itself, a while later.
+        let _gone = ready.events.delete_consumer(&info.name).await;
+        Ok(Sequence(info.delivered.stream_sequence))
     }
 
     fn unfit(&self) -> Option<String> {

@@ -13,8 +13,17 @@ use media::{NodeId, StreamId};
 pub struct Revision(pub u64);
 
 /// Place of an event in the log, from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Sequence(pub u64);
+
+impl fmt::Display for Sequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// For so long the log keeps an event, unless there are too many.
+pub const EVENTS_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What is kept apart, as it is lost apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,11 +40,13 @@ pub enum Bucket {
     Trust,
     /// What is equal on all nodes: the publish key, as nobody can read it, and settings.
     Config,
+    /// How far those have come who read the log under a name.
+    Readers,
 }
 
 impl Bucket {
-    pub const ALL: [Self; 6] =
-        [Self::Nodes, Self::Streams, Self::Sessions, Self::Orders, Self::Trust, Self::Config];
+    pub const ALL: [Self; 7] =
+        [Self::Nodes, Self::Streams, Self::Sessions, Self::Orders, Self::Trust, Self::Config, Self::Readers];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -45,6 +56,7 @@ impl Bucket {
             Self::Orders => "orders",
             Self::Trust => "trust",
             Self::Config => "config",
+            Self::Readers => "readers",
         }
     }
 
@@ -55,6 +67,8 @@ impl Bucket {
             Self::Streams | Self::Orders | Self::Trust | Self::Config => None,
             // Players have given up long before.
             Self::Sessions => Some(Duration::from_secs(120)),
+            // Of what such a reader had, the log has nothing any more that it could be told twice.
+            Self::Readers => Some(EVENTS_AGE_MAX),
         }
     }
 }
@@ -64,6 +78,11 @@ impl Bucket {
 pub struct Key(String);
 
 impl Key {
+    /// A name that is checked to be one level, and no wildcard.
+    pub(crate) fn of_checked(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+
     /// As the store wrote it.
     pub(crate) fn from_store(text: &str) -> Self {
         Self(text.to_owned())
@@ -187,6 +206,9 @@ pub trait Store: Send + Sync + 'static {
     /// [`WriteError::Conflict`] if it was replaced since.
     async fn delete(&self, bucket: Bucket, key: &Key, read: Revision) -> Result<(), WriteError>;
 
+    /// How many values there are. Deleted ones may be counted for as long as the bucket keeps a value.
+    async fn count(&self, bucket: Bucket) -> Result<usize, StoreError>;
+
     /// What is there, and then every change, each key's in order; of several changes of a key the older ones may be left out.
     /// Ends with the store; while that is away it is silent. What grows too old is not told.
     fn watch(&self, bucket: Bucket) -> BoxStream<'static, Told>;
@@ -199,6 +221,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// The place of the newest event; 0 if there is none.
     async fn newest(&self) -> Result<Sequence, StoreError>;
+
+    /// The place in front of the first event that was appended at that time or later, in milliseconds since the Unix epoch: the
+    /// newest one's if there is none.
+    async fn before(&self, at_ms: u64) -> Result<Sequence, StoreError>;
 
     /// What an operator has to mend before it works, as it was when it was last reached.
     fn unfit(&self) -> Option<String> {

@@ -10,8 +10,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use cluster::{
-    Boot, Bucket, Change, ClaimError, Directory, Epoch, Event, Holder, Journal, Key, Kind, Lost, Memory,
-    Nats, NatsSettings, Revision, Sequence, Sessions, Store, StreamEntry, StreamPhase, Told, WriteError,
+    AcknowledgeError, Acknowledgement, Boot, Bucket, Change, ClaimError, Directory, Epoch, Event, Holder,
+    Journal, Key, Kind, Lost, Memory, Nats, NatsSettings, READERS_MAX, Readers, Revision, Sequence, Sessions,
+    Store, StreamEntry, StreamPhase, Told, WriteError,
 };
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
@@ -123,6 +124,11 @@ conformance! {
     who_watches_is_told_what_is_there_and_what_becomes_of_it,
     the_log_is_read_from_any_place_and_has_nothing_twice,
     what_several_nodes_see_is_in_the_log_once,
+    the_log_is_read_from_a_time_on,
+    a_reader_that_was_away_goes_on_where_it_was,
+    of_two_readers_under_one_name_the_later_one_is_told,
+    a_reader_that_asks_is_not_forgotten,
+    so_many_readers_are_known_at_once,
     a_stream_is_claimed_by_one_process_and_handed_on_under_a_greater_epoch,
     a_process_that_lost_its_stream_cannot_say_anything_of_it,
     a_write_that_comes_late_touches_nothing_of_the_next_owner,
@@ -252,6 +258,160 @@ async fn what_several_nodes_see_is_in_the_log_once(store: Arc<dyn Store>) -> Res
     tell("node-lost-lost-8").await;
     ensure!(store.newest().await? == Sequence(2), "another death is not told of");
     Ok(())
+}
+
+fn now_ms() -> Result<u64> {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    Ok(since.as_millis().try_into()?)
+}
+
+/// Events `first` to `last`.
+async fn tell(journal: &Journal, first: u64, last: u64) {
+    for number in first..=last {
+        journal.tell(Kind::StreamStarted, "live/cam".to_owned(), format!("event {number}")).await;
+    }
+}
+
+async fn sequences(journal: &Journal, after: Sequence, count: usize) -> Result<Vec<u64>> {
+    let events = journal.follow(after).take(count).map(|logged| logged.sequence.0);
+    timeout(PATIENCE, events.collect()).await.context("events are missing")
+}
+
+async fn the_log_is_read_from_a_time_on(store: Arc<dyn Store>) -> Result<()> {
+    let journal = Journal::new(store, "node".parse()?, Boot(1));
+    ensure!(journal.before(0).await? == Sequence(0), "an empty log");
+    tell(&journal, 1, 2).await;
+    // Of another millisecond.
+    sleep(Duration::from_millis(5)).await;
+    let between = now_ms()?;
+    ensure!(journal.before(between).await? == Sequence(2), "nothing has happened since");
+    tell(&journal, 3, 4).await;
+    ensure!(journal.before(between).await? == Sequence(2));
+    ensure!(journal.before(0).await? == Sequence(0));
+    for later in [now_ms()? + 3_600_000, u64::MAX] {
+        ensure!(journal.before(later).await? == Sequence(4), "{later}");
+    }
+    Ok(())
+}
+
+fn moved(from: u64, to: u64, by: &str) -> Acknowledgement {
+    Acknowledgement { from: Sequence(from), to: Sequence(to), by: by.to_owned() }
+}
+
+/// In another process, at another node.
+async fn a_reader_that_was_away_goes_on_where_it_was(store: Arc<dyn Store>) -> Result<()> {
+    let name = "mail".parse()?;
+    let journal = Journal::new(store.clone(), "node".parse()?, Boot(1));
+    ensure!(journal.readers().place(&name).await?.is_none());
+    tell(&journal, 1, 3).await;
+    journal.readers().acknowledge(&name, &moved(0, 2, "first")).await?;
+    tell(&journal, 4, 5).await;
+    let other = Journal::new(store.clone(), "other".parse()?, Boot(2));
+    let at = other.readers().place(&name).await?.context("it is not known")?;
+    ensure!(sequences(&other, at, 3).await? == [3, 4, 5]);
+    other.readers().acknowledge(&name, &moved(2, 5, "second")).await?;
+    // The answer was lost.
+    other.readers().acknowledge(&name, &moved(2, 5, "second")).await?;
+    ensure!(other.readers().place(&name).await? == Some(Sequence(5)));
+    ensure!(journal.readers().place(&"another".parse()?).await?.is_none(), "it is of one name");
+    // What has not happened would be passed over when it does.
+    let ahead = other.readers().acknowledge(&name, &moved(5, 6, "second")).await;
+    ensure!(matches!(ahead, Err(AcknowledgeError::Ahead { newest: Sequence(5), .. })), "{ahead:?}");
+    ensure!(other.readers().place(&name).await? == Some(Sequence(5)));
+    Ok(())
+}
+
+async fn of_two_readers_under_one_name_the_later_one_is_told(store: Arc<dyn Store>) -> Result<()> {
+    let name = "mail".parse()?;
+    let journal = Journal::new(store.clone(), "node".parse()?, Boot(1));
+    tell(&journal, 1, 6).await;
+    let readers = Readers::new(store.clone());
+    // Both begin, and neither has read anything.
+    readers.acknowledge(&name, &moved(0, 0, "one")).await?;
+    readers.acknowledge(&name, &moved(0, 0, "two")).await?;
+    readers.acknowledge(&name, &moved(0, 3, "one")).await?;
+    for late in [moved(0, 3, "two"), moved(0, 2, "two"), moved(0, 4, "two"), moved(0, 0, "two")] {
+        let refused = readers.acknowledge(&name, &late).await;
+        let is_told = matches!(refused, Err(AcknowledgeError::Elsewhere { at: Sequence(3), .. }));
+        ensure!(is_told, "{late:?}: {refused:?}");
+    }
+    ensure!(readers.place(&name).await? == Some(Sequence(3)));
+    let at_once = (0..10).map(|number| {
+        let (readers, name) = (readers.clone(), name.clone());
+        tokio::spawn(
+            async move { readers.acknowledge(&name, &moved(3, 5, &number.to_string())).await.is_ok() },
+        )
+    });
+    let mut winners = 0;
+    for told in at_once.collect::<Vec<_>>() {
+        winners += usize::from(told.await?);
+    }
+    ensure!(winners == 1, "{winners} have gone on");
+    Ok(())
+}
+
+async fn a_reader_that_asks_is_not_forgotten(store: Arc<dyn Store>) -> Result<()> {
+    let (key, readers) = (Key::fixed("mail"), Readers::new(store.clone()));
+    let long_ago =
+        store.put(Bucket::Readers, &key, r#"{"from":3,"to":7,"by":"one","put_ms":0}"#.into()).await?;
+    for _ in 0..2 {
+        ensure!(readers.place(&"mail".parse()?).await? == Some(Sequence(7)));
+        let there = store.get(Bucket::Readers, &key).await?.context("forgotten")?;
+        ensure!(there.revision == Revision(long_ago.0 + 1), "{there:?}: put again, and once");
+    }
+    Ok(())
+}
+
+async fn so_many_readers_are_known_at_once(store: Arc<dyn Store>) -> Result<()> {
+    let (readers, begins) = (Readers::new(store), moved(0, 0, "one"));
+    for number in 0..READERS_MAX {
+        readers.acknowledge(&format!("reader{number}").parse()?, &begins).await?;
+    }
+    let refused = readers.acknowledge(&"more".parse()?, &begins).await;
+    ensure!(matches!(refused, Err(AcknowledgeError::TooMany)), "{refused:?}");
+    readers.acknowledge(&"reader0".parse()?, &moved(0, 0, "two")).await?;
+    Ok(())
+}
+
+/// `store` has had six events, of which the first four are gone.
+async fn a_log_that_forgot_begins_at_its_oldest(store: Arc<dyn Store>) -> Result<()> {
+    let journal = Journal::new(store, "node".parse()?, Boot(1));
+    ensure!(journal.before(0).await? == Sequence(4));
+    ensure!(journal.newest().await? == Sequence(6));
+    for after in [0, 2, 4] {
+        ensure!(sequences(&journal, Sequence(after), 2).await? == [5, 6], "behind {after}");
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_in_memory_forgets_and_so_are_its_readers_forgotten() -> Result<()> {
+    let store: Arc<dyn Store> = Arc::new(Memory::default());
+    let journal = Journal::new(store.clone(), "node".parse()?, Boot(1));
+    tell(&journal, 1, 4).await;
+    let name = "mail".parse()?;
+    journal.readers().acknowledge(&name, &moved(0, 2, "one")).await?;
+    sleep(cluster::EVENTS_AGE_MAX - Duration::from_secs(1)).await;
+    tell(&journal, 5, 6).await;
+    ensure!(journal.before(0).await? == Sequence(0));
+    ensure!(journal.readers().place(&name).await? == Some(Sequence(2)));
+    sleep(Duration::from_secs(1)).await;
+    ensure!(journal.readers().place(&name).await?.is_none());
+    a_log_that_forgot_begins_at_its_oldest(store.clone()).await?;
+    // What is forgotten takes no place.
+    so_many_readers_are_known_at_once(store).await
+}
+
+#[tokio::test]
+async fn a_log_on_nats_that_forgot_begins_at_its_oldest() -> Result<()> {
+    let server = Server::start().await?;
+    let store = server.store().await?;
+    tell(&Journal::new(store.clone(), "node".parse()?, Boot(1)), 1, 6).await;
+    let client = async_nats::connect(format!("nats://127.0.0.1:{}", server.port)).await?;
+    let log = async_nats::jetstream::new(client).get_stream("TIDECAST_EVENTS").await?;
+    // Up to there, and not including it.
+    log.purge().sequence(5).await?;
+    a_log_that_forgot_begins_at_its_oldest(store).await
 }
 
 fn directory(store: &Arc<dyn Store>, node: &str) -> Directory {

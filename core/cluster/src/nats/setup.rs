@@ -9,7 +9,7 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType, Stream};
 use async_nats::jetstream::{Context, ErrorCode, kv};
 
 use super::Ready;
-use crate::store::{Bucket, StoreError};
+use crate::store::{Bucket, EVENTS_AGE_MAX, StoreError};
 
 /// Begins the name of every bucket and subject.
 const PREFIX: &str = "tidecast";
@@ -17,7 +17,6 @@ pub(super) const EVENTS_SUBJECT: &str = "tidecast.event";
 const EVENTS: &str = "TIDECAST_EVENTS";
 
 /// Of the log.
-const EVENTS_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 const EVENTS_BYTES_MAX: i64 = 256 * 1024 * 1024;
 /// Within which an event that is sent twice is one.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
@@ -41,7 +40,7 @@ pub(super) async fn prepare(context: &Context, replicas: usize) -> Result<Ready,
     if let Some(why) = too_old(&context.client().server_info().version) {
         return Err(StoreError::Unfit(why));
     }
-    let [nodes, streams, sessions, orders, trust, config] = Bucket::ALL;
+    let [nodes, streams, sessions, orders, trust, config, readers] = Bucket::ALL;
     let buckets = [
         bucket(context, nodes, replicas).await?,
         bucket(context, streams, replicas).await?,
@@ -49,6 +48,7 @@ pub(super) async fn prepare(context: &Context, replicas: usize) -> Result<Ready,
         bucket(context, orders, replicas).await?,
         bucket(context, trust, replicas).await?,
         bucket(context, config, replicas).await?,
+        bucket(context, readers, replicas).await?,
     ];
     let events = Config {
         name: EVENTS.to_owned(),
