@@ -30,8 +30,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::api::{self, Api, OrderError};
+use crate::api::{Api, OrderError};
 use crate::config::LoopbackAddr;
+use crate::events::{Asked, EventsError};
 use crate::listen::Handed;
 use crate::settings::ChangeError;
 
@@ -195,8 +196,14 @@ impl Answers {
         if path == "/api/v1/events" && wants_events(request) {
             return self.follow(request, follows).await;
         }
+        if path == "/api/v1/events" {
+            return match self.events(query).await {
+                Ok(told) => json(StatusCode::OK, &told),
+                Err(why) => error(why.status(), &why.to_string()),
+            };
+        }
         if let Some(question) = path.strip_prefix("/api/v1")
-            && let Some(told) = self.api.answer(question, query).await
+            && let Some(told) = self.api.answer(question).await
         {
             return json(StatusCode::OK, &told);
         }
@@ -242,10 +249,12 @@ impl Answers {
                 };
                 error(status, &why.to_string())
             }
+            Some(Err(OrderError::Events(why))) => error(why.status(), &why.to_string()),
             Some(Err(why @ OrderError::Store(_))) => error(StatusCode::SERVICE_UNAVAILABLE, &why.to_string()),
             None => {
                 let words = "only GET and HEAD are answered here, and PUT and DELETE at /api/v1/nodes/{node}/drain, \
-                             /api/v1/streams/{app}/{stream}/expected-viewers and /api/v1/settings/{key}";
+                             /api/v1/streams/{app}/{stream}/expected-viewers and /api/v1/settings/{key}, and PUT at \
+                             /api/v1/events/readers/{name}";
                 let mut refusal = error(StatusCode::METHOD_NOT_ALLOWED, words);
                 refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
                 refusal
@@ -254,7 +263,7 @@ impl Answers {
     }
 
     /// The events as they happen (HTML, section 9.2 "Server-sent events"). `Last-Event-ID` says what a browser that comes
-    /// again has, `after=N` what a page has.
+    /// again has, `after=N` what a page has; a reader's place is not moved by what it is sent.
     async fn follow<B>(&self, request: &Request<B>, follows: &CancellationToken) -> Response<Body> {
         if is_of_another_site(request) {
             return error(StatusCode::FORBIDDEN, "events are for the page of this address only");
@@ -263,9 +272,12 @@ impl Answers {
             return error(StatusCode::SERVICE_UNAVAILABLE, "as many follow the events already as may");
         };
         let seen = request.headers().get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
-        let after = seen.or_else(|| api::after(request.uri().query().unwrap_or_default()));
-        let Ok(events) = self.api.follow(after).await else {
-            return error(StatusCode::SERVICE_UNAVAILABLE, "the log of events cannot be reached");
+        let asked =
+            Asked::parse(request.uri().query().unwrap_or_default()).map(|asked| asked.with_seen(seen));
+        let following = async { self.api.events().follow(&asked?).await };
+        let events = match following.await {
+            Ok(events) => events,
+            Err(why) => return error(why.status(), &why.to_string()),
         };
         let following = (events, self.api.changes(), place);
         let frames = futures_util::stream::unfold(following, |(mut events, mut changes, place)| async {
@@ -290,6 +302,10 @@ impl Answers {
         let hello = futures_util::stream::once(async { Ok(Frame::data(Bytes::from_static(b":\n\n"))) });
         follows.cancel();
         with_headers(StreamBody::new(hello.chain(frames)).boxed_unsync(), EVENTS_TYPE)
+    }
+
+    async fn events(&self, query: &str) -> Result<serde_json::Value, EventsError> {
+        self.api.events().answer(&Asked::parse(query)?).await
     }
 
     fn readiness(&self) -> Response<Body> {
@@ -457,10 +473,36 @@ mod tests {
             (Method::POST, drain),
             (Method::PUT, "/api/v1/nodes/Edge_1/drain"),
             (Method::PUT, "/api/v1/nodes"),
+            (Method::PUT, "/api/v1/events/readers/a.b"),
+            (Method::PUT, "/api/v1/events/readers/"),
             (Method::DELETE, "/healthz"),
         ] {
             let other = order(method, path).body(()).unwrap();
             assert_eq!(answer_to(&answers, &other).await.status(), StatusCode::METHOD_NOT_ALLOWED, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_asks_and_acknowledges_by_its_name() {
+        let answers = answers();
+        answers.api.events().journal().tell(cluster::Kind::NodeLost, "b".to_owned(), String::new()).await;
+        let acknowledge = async |body: &'static str| {
+            let request = Request::put("/api/v1/events/readers/mail").header(header::HOST, "127.0.0.1:9090");
+            let request = request.body(Bytes::from_static(body.as_bytes())).unwrap();
+            answers.to(&request, &CancellationToken::new()).await.status()
+        };
+        let asked = text_of(answer_to(&answers, &get("/api/v1/events?as=mail")).await).await;
+        assert!(asked.contains(r#""from":0"#) && asked.contains(r#""sequence":1"#), "{asked}");
+        assert_eq!(acknowledge(r#"{"from":0,"to":1,"by":"a"}"#).await, StatusCode::OK);
+        assert_eq!(acknowledge(r#"{"from":0,"to":1,"by":"b"}"#).await, StatusCode::CONFLICT);
+        assert_eq!(acknowledge(r#"{"from":0}"#).await, StatusCode::BAD_REQUEST);
+        let asked = text_of(answer_to(&answers, &get("/api/v1/events?as=mail&wait=false")).await).await;
+        assert!(asked.contains(r#""events":[]"#) && asked.contains(r#""from":1"#), "{asked}");
+        for query in ["as=a.b", "since=soon", "after=x"] {
+            for mut request in [get(&format!("/api/v1/events?{query}")), follow()] {
+                *request.uri_mut() = format!("/api/v1/events?{query}").parse().unwrap();
+                assert_eq!(answer_to(&answers, &request).await.status(), StatusCode::BAD_REQUEST, "{query}");
+            }
         }
     }
 
@@ -569,7 +611,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn events_are_told_as_they_happen_and_from_the_last_one_that_was_seen() {
         let answers = answers();
-        let membership = answers.api.journal().clone();
+        let membership = answers.api.events().journal().clone();
         let tell = async |words: &str| {
             membership.tell(cluster::Kind::NodeLost, "b".to_owned(), words.to_owned()).await;
         };
@@ -611,12 +653,12 @@ mod tests {
         answers.api.fleet().claimed(&id, cluster::Epoch(1), entry);
         assert_eq!(next(&mut body).await, CHANGED);
         assert_eq!(next(&mut body).await, ":\n\n", "once");
-        let told = answers.api.answer("/streams/live/cam/explain", "").await.unwrap();
+        let told = answers.api.answer("/streams/live/cam/explain").await.unwrap();
         assert_eq!(told["words"], "live/cam is on a, which is not there");
         for path in
             ["/streams/live/explain", "/streams//explain", "/streams/live/cam", "/streams/live/../explain"]
         {
-            assert!(answers.api.answer(path, "").await.is_none(), "{path}");
+            assert!(answers.api.answer(path).await.is_none(), "{path}");
         }
     }
 

@@ -4,9 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cluster::{Fleet, Journal, Key, Logged, Node, Phase, Role, Seen, Sequence, State, StoreError};
-use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
+use cluster::{Fleet, Key, Node, Phase, Role, Seen, State, StoreError};
 use http::Method;
 use jiff::Timestamp;
 use media::{NodeId, StreamId};
@@ -14,28 +12,20 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::debug;
 
 use crate::authority::ClusterFiles;
+use crate::events::{Events, EventsError};
 use crate::explain::explain;
 use crate::membership::Membership;
 use crate::paths::{Here, Paths};
 use crate::settings::{ChangeError, SharedSettings};
 use crate::standing::Standing;
 
-/// Of one answer.
-const EVENTS_MAX: usize = 500;
-
-/// Without a place to begin at, so many of the newest are told.
-const EVENTS_RECENT: u64 = 100;
-
-/// How long an answer waits for an event. Shorter than a connection may last.
+/// How long an answer waits for what it tells of. Shorter than a connection may last.
 const WAIT_MAX: Duration = Duration::from_secs(3);
 const _: () = assert!(WAIT_MAX.as_millis() < crate::admin::CONNECTION_TIME_MAX.as_millis());
-
-/// From one event to the next, once there was one: those that are there come at once.
-const GATHER_MAX: Duration = Duration::from_millis(100);
 
 /// How often it is looked at whether a page that follows should ask again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -48,6 +38,8 @@ pub(crate) enum OrderError {
     Body(String),
     #[error(transparent)]
     Setting(ChangeError),
+    #[error(transparent)]
+    Events(EventsError),
     /// Whoever gave it must mean it.
     #[error("{0}. With --force ({{\"force\": true}}) it is done all the same")]
     Needed(String),
@@ -82,7 +74,7 @@ struct SettingValue {
 
 pub(crate) struct Api {
     fleet: Fleet,
-    journal: Journal,
+    events: Events,
     settings: SharedSettings,
     /// Whom the cluster trusts.
     files: ClusterFiles,
@@ -97,7 +89,7 @@ impl Api {
         Self {
             files,
             fleet: membership.fleet.clone(),
-            journal: membership.journal.clone(),
+            events: Events::new(membership.journal.clone()),
             settings: membership.settings.clone(),
             paths: Paths::new(membership, Here::new(membership)),
             zone: String::new(),
@@ -116,13 +108,12 @@ impl Api {
         &self.fleet
     }
 
-    #[cfg(test)]
-    pub(crate) fn journal(&self) -> &Journal {
-        &self.journal
+    pub(crate) fn events(&self) -> &Events {
+        &self.events
     }
 
     /// What is below `/api/v1`; `None` if there is no such thing.
-    pub(crate) async fn answer(&self, path: &str, query: &str) -> Option<Value> {
+    pub(crate) async fn answer(&self, path: &str) -> Option<Value> {
         Some(match path {
             "/nodes" => {
                 let drained: Vec<_> = self.fleet.drained().iter().map(ToString::to_string).collect();
@@ -138,7 +129,6 @@ impl Api {
             }
             "/settings" => self.settings.told(),
             "/trust" => self.trust().await,
-            "/events" => json!({ "events": self.events(query).await }),
             _ => {
                 let id = path.strip_prefix("/streams/")?.strip_suffix("/explain")?;
                 let (app, stream) = id.split_once('/')?;
@@ -183,6 +173,10 @@ impl Api {
             }
             (["streams", app, stream, "expected-viewers"], &Method::DELETE) => {
                 self.expect_nobody(&StreamId::new(app, stream).ok()?).await
+            }
+            (["events", "readers", name], &Method::PUT) => {
+                let acknowledged = self.events.acknowledge(&name.parse().ok()?, body).await;
+                return Some(acknowledged.map_err(OrderError::Events));
             }
             (["settings", key], &Method::PUT) => {
                 let read = serde_json::from_slice::<SettingValue>(body);
@@ -306,44 +300,9 @@ impl Api {
         self.fleet.node(id)
     }
 
-    /// What is behind event `after`, and then what happens, without an end. Without a place, or with one that the log has
-    /// not come to (it has begun anew since), from some of the newest on.
-    ///
-    /// # Errors
-    /// If the store is away.
-    pub(crate) async fn follow(&self, after: Option<u64>) -> Result<BoxStream<'static, Logged>, StoreError> {
-        let newest = self.journal.newest().await?.0;
-        let after = after.filter(|after| *after <= newest);
-        let after = after.unwrap_or_else(|| newest.saturating_sub(EVENTS_RECENT));
-        Ok(self.journal.follow(Sequence(after)))
-    }
-
     /// When nodes or streams look otherwise from now on.
     pub(crate) fn changes(&self) -> Changes {
         Changes { seen: look(&self.fleet), fleet: self.fleet.clone() }
-    }
-
-    /// `after=N`: those behind event N, waited for if there are none yet.
-    async fn events(&self, query: &str) -> Vec<Logged> {
-        let after = match after(query) {
-            Some(after) => after,
-            // A store that is away has no events to tell.
-            None => {
-                self.journal.newest().await.map_or(u64::MAX, |newest| newest.0.saturating_sub(EVENTS_RECENT))
-            }
-        };
-        if after == u64::MAX {
-            return Vec::new();
-        }
-        let (mut told, mut events) = (Vec::new(), self.journal.follow(Sequence(after)));
-        let mut until = Instant::now() + WAIT_MAX;
-        while told.len() < EVENTS_MAX
-            && let Ok(Some(logged)) = timeout_at(until, events.next()).await
-        {
-            told.push(logged);
-            until = until.min(Instant::now() + GATHER_MAX);
-        }
-        told
     }
 }
 
@@ -453,11 +412,6 @@ fn drained(id: &NodeId, node: Option<&Node>, nodes: &[Seen]) -> String {
         });
     }
     words.join("; ")
-}
-
-/// The event that `after=N` names.
-pub(crate) fn after(query: &str) -> Option<u64> {
-    query.split('&').find_map(|pair| pair.strip_prefix("after=")?.parse().ok())
 }
 
 #[cfg(test)]

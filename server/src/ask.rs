@@ -1,12 +1,13 @@
 //! The commands that ask the running process of this machine, by its admin port, and what they print.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
+use cluster::{Acknowledgement, ReaderName, Sequence};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use crate::commands::print;
+use crate::events::Since;
 use crate::trust::ENDS_SOON;
 
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -56,9 +58,17 @@ pub(crate) enum Question {
         value: Option<String>,
     },
     Top,
-    Events {
-        follow: bool,
-    },
+    Events(Reading),
+}
+
+/// What of the log is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reading {
+    /// Without it, some of the newest; of a reader that is new, all.
+    pub(crate) since: Option<Since>,
+    /// Under which name: from where that was, which is moved by what is printed.
+    pub(crate) reader: Option<ReaderName>,
+    pub(crate) follow: bool,
 }
 
 /// # Errors
@@ -115,7 +125,7 @@ pub(crate) fn run(admin: SocketAddr, question: Question, as_json: bool) -> anyho
                 print(&if as_json { format!("{answer}\n") } else { format!("{}\n", text(&answer["words"])) })
             }
             Question::Top => top(admin).await,
-            Question::Events { follow } => events(admin, follow, as_json).await,
+            Question::Events(reading) => events(admin, &reading, as_json).await,
         }
     })
 }
@@ -152,24 +162,106 @@ fn both(told_nodes: &Value, told_streams: &Value) -> String {
     format!("{nodes}\n{}{}", streams(&told_streams["streams"]), expected(&told_streams["expected"]))
 }
 
-async fn events(admin: SocketAddr, follow: bool, as_json: bool) -> anyhow::Result<()> {
+/// All that the log has when it is asked, or without an end.
+async fn events(admin: SocketAddr, reading: &Reading, as_json: bool) -> anyhow::Result<()> {
+    let wait = if reading.follow { "" } else { "&wait=false" };
+    let mut place = reading.reader.as_ref().map(|name| Place::new(admin, name)).transpose()?;
+    // Of the newest event at the beginning.
+    let mut end = None;
     let mut after = None;
     loop {
-        let query = after.map(|after: u64| format!("?after={after}")).unwrap_or_default();
-        let answer = get(admin, &format!("/api/v1/events{query}")).await?;
-        let events = &answer["events"];
-        print(&if as_json {
-            lines(events)
-        } else {
-            events.as_array().into_iter().flatten().map(event).collect()
-        })?;
-        let newest =
-            events.as_array().and_then(|events| events.last()).and_then(|event| event["sequence"].as_u64());
-        // Of a log that is empty the beginning is awaited.
-        after = newest.or(after).or(Some(0));
-        if !follow {
+        let from = match (&place, after, reading.since) {
+            (Some(place), ..) => place.query(reading.since),
+            (None, Some(after), _) => format!("after={after}"),
+            (None, None, Some(since)) => format!("since={since}"),
+            (None, None, None) => String::new(),
+        };
+        let answer = get(admin, &format!("/api/v1/events?{from}{wait}")).await?;
+        if let Some(place) = &mut place {
+            place.compare(&answer).await?;
+        }
+        let events = answer["events"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if let Some(missing) = answer["missing"].as_u64().filter(|missing| *missing > 0) {
+            eprintln!("{missing} events are not in the log any more: it goes on at the oldest that is");
+        }
+        let printed = match as_json {
+            true => lines(&answer["events"]),
+            false => events.iter().map(event).collect(),
+        };
+        let mut out = io::stdout();
+        match out.write_all(printed.as_bytes()).and_then(|()| out.flush()) {
+            // Nobody reads on, and nobody has what comes from here on.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            written => written.context("cannot write the answer")?,
+        }
+        let last = events.last().and_then(|event| event["sequence"].as_u64());
+        if let (Some(place), Some(last)) = (&mut place, last) {
+            place.acknowledge(Sequence(last)).await?;
+        }
+        let is_all = last.is_none() || last >= *end.get_or_insert(answer["newest"].as_u64());
+        if is_all && !reading.follow {
             return Ok(());
         }
+        after = answer["after"].as_u64().or(after);
+    }
+}
+
+/// How far a reader has come, which the cluster knows as well.
+struct Place<'a> {
+    admin: SocketAddr,
+    name: &'a ReaderName,
+    /// This process, of all that may read under the name.
+    by: String,
+    /// `None`: it has not been told yet.
+    at: Option<Sequence>,
+}
+
+impl<'a> Place<'a> {
+    fn new(admin: SocketAddr, name: &'a ReaderName) -> anyhow::Result<Self> {
+        let by = getrandom::u64().context("the system has no random numbers")?;
+        Ok(Self { admin, name, by: format!("{by:016x}"), at: None })
+    }
+
+    fn query(&self, since: Option<Since>) -> String {
+        let since = since.filter(|_| self.at.is_none());
+        format!("as={}{}", self.name, since.map(|since| format!("&since={since}")).unwrap_or_default())
+    }
+
+    /// With what the cluster says, before anything of the answer is printed.
+    async fn compare(&mut self, answer: &Value) -> anyhow::Result<()> {
+        let told = &answer["reader"];
+        let from = Sequence(told["from"].as_u64().context("what answers there does not know readers")?);
+        let is_known = told["known"] == true;
+        if self.at.is_some() && !is_known {
+            bail!("the cluster does not know {} any more, as when its store was emptied", self.name);
+        }
+        if let Some(at) = self.at.filter(|at| *at != from) {
+            bail!(
+                "{} has events up to {from}, and this process those up to {at}: another one reads under that name",
+                self.name
+            );
+        }
+        if told["anew"] == true && answer["events"].as_array().is_some_and(|events| !events.is_empty()) {
+            eprintln!(
+                "the log has begun anew since {} read event {from}: it goes on at its oldest",
+                self.name
+            );
+        }
+        self.at = Some(from);
+        if !is_known {
+            // So that it begins there the next time, too, whatever happens until then.
+            self.acknowledge(from).await?;
+        }
+        Ok(())
+    }
+
+    async fn acknowledge(&mut self, to: Sequence) -> anyhow::Result<()> {
+        let from = self.at.unwrap_or(to);
+        let moved = json!(Acknowledgement { from, to, by: self.by.clone() });
+        let path = format!("/api/v1/events/readers/{}", self.name);
+        ask(self.admin, Method::PUT, &path, Some(moved)).await?;
+        self.at = Some(to);
+        Ok(())
     }
 }
 
@@ -192,7 +284,13 @@ async fn ask(admin: SocketAddr, method: Method, path: &str, order: Option<Value>
     let asked = tokio::time::timeout(ANSWER_MAX, asked).await.context("no answer in time")?;
     let (status, body) = asked
         .with_context(|| format!("no tidecast answers on {admin}: is it running, with this admin.listen?"))?;
-    let is_refused = [StatusCode::CONFLICT, StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST].contains(&status);
+    let refusals = [
+        StatusCode::CONFLICT,
+        StatusCode::NOT_FOUND,
+        StatusCode::BAD_REQUEST,
+        StatusCode::SERVICE_UNAVAILABLE,
+    ];
+    let is_refused = refusals.contains(&status);
     if is_refused && let Ok(refusal) = serde_json::from_slice::<Value>(&body) {
         bail!("{}", text(&refusal["error"]));
     }

@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
+use cluster::ReaderName;
 use jiff::Timestamp;
 use media::{NodeId, StreamId};
 
 use crate::authority::BUNDLED_DAYS;
 use crate::config::SHARED;
+use crate::events::Since;
 use crate::telemetry::LogFormat;
 
 pub(crate) const VERSION_NUMBER: &str = env!("CARGO_PKG_VERSION");
@@ -190,7 +192,18 @@ pub(crate) enum Command {
     /// Nodes and streams, once a second until Ctrl-C: asks the tidecast that runs here
     Top,
     /// What has happened in the cluster: asks the tidecast that runs here
+    ///
+    /// The newest 100 events, or those from --since on; each is kept for 7 days.
     Events {
+        /// From that event on, as in 1200, or what is not older, as in 90s, 15m, 2h, 7d
+        #[arg(long, value_name = "EVENT|AGE")]
+        since: Option<Since>,
+        /// Go on where the last process of that name has ended, on whichever machine of the cluster
+        ///
+        /// Each event is printed once, and again only if a process ended before it could say that it was. A name that is new
+        /// begins at --since, or at the oldest event; one that nobody has read under for 7 days is forgotten.
+        #[arg(long = "as", value_name = "NAME")]
+        reader: Option<ReaderName>,
         /// Go on with what happens
         #[arg(long, short)]
         follow: bool,

@@ -19,6 +19,7 @@ mod config;
 mod descriptors;
 mod desk;
 mod encoding;
+mod events;
 mod explain;
 mod files;
 mod keeper;
@@ -51,7 +52,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use ask::Question;
+use ask::{Question, Reading};
 use authority::ClusterFiles;
 use certificates::Certificates;
 use cli::{
@@ -105,7 +106,10 @@ fn main() -> ExitCode {
             ask(&cli, Question::Explain { stream: stream.clone() }, output)
         }
         Some(Command::Top) => ask(&cli, Question::Top, &Output { json: false }),
-        Some(Command::Events { follow, output }) => ask(&cli, Question::Events { follow: *follow }, output),
+        Some(Command::Events { since, reader, follow, output }) => {
+            let reading = Reading { since: *since, reader: reader.clone(), follow: *follow };
+            ask(&cli, Question::Events(reading), output)
+        }
         Some(Command::Cluster(command)) => commands::load(&cli).and_then(|loaded| match command {
             ClusterCommand::Init { name } => commands::cluster_init(&loaded, name),
             ClusterCommand::Token { name, minutes, address } => {
