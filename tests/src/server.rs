@@ -89,6 +89,36 @@ pub struct Setup {
     keeps_key: bool,
 }
 
+/// A command that asks a server, and goes on.
+pub struct Asking {
+    process: Process,
+}
+
+impl Asking {
+    /// Waits for a line of JSON from which `pick` makes something.
+    ///
+    /// # Errors
+    /// If it ends, or `within` passes before.
+    pub fn wait_for<T>(
+        &self,
+        what: &str,
+        within: Duration,
+        pick: impl Fn(&serde_json::Value) -> Option<T>,
+    ) -> Result<T> {
+        self.process.wait_for(what, within, |line| pick(&serde_json::from_str(line).ok()?))
+    }
+
+    /// What it says last when it is refused.
+    ///
+    /// # Errors
+    /// If it goes on, or ends well.
+    pub fn refused(mut self, within: Duration) -> Result<String> {
+        let status = self.process.wait(within)?;
+        ensure!(status.code() == Some(1), "it ended with {status}");
+        Ok(self.process.lines().pop().unwrap_or_default())
+    }
+}
+
 /// How a server ends before it is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -376,6 +406,18 @@ impl Tidecast {
         let output = process.args(command.split(' ')).output()?;
         ensure!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// As [`Tidecast::ask`], of a command that goes on until it is dropped, as `events --follow`.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn asking(&self, command: &str) -> Result<Asking> {
+        let mut process = Command::new(binary()?);
+        bare(&mut process, self.data_dir.path());
+        process.env("TIDECAST__ADMIN__LISTEN", self.admin.to_string());
+        process.args(command.split(' ')).arg("--json");
+        Ok(Asking { process: Process::spawn("asking", &mut process)? })
     }
 
     #[must_use]

@@ -10,7 +10,7 @@ use harness::media::output_dir;
 use harness::nats::Nats;
 use harness::poll;
 use harness::publisher::Publisher;
-use harness::server::{Setup, Tidecast};
+use harness::server::{End, Setup, Tidecast};
 use harness::strict::MediaPlaylist;
 use harness::watched::{Watched, video_path};
 use serde::Deserialize;
@@ -180,6 +180,60 @@ fn nodes_find_each_other_and_viewers_find_streams() -> Result<()> {
     for node in [scene.edge1, scene.edge2, scene.a, scene.b] {
         node.stop()?;
     }
+    Ok(())
+}
+
+/// A program of an operator, which runs now here and now there.
+#[test]
+fn a_reader_of_events_goes_on_at_another_node_with_exactly_what_came_since() -> Result<()> {
+    let (cluster, mut nats) = (Cluster::new()?, Nats::start()?);
+    let node = |name: &str, roles: &str| cluster.node(name, roles, &nats, Setup::default());
+    let (a, b) = (node("a", "all")?, node("b", "edge")?);
+    wait_for_events(&a, "node-started", 2)?;
+    let read = |node: &Tidecast| node.ask("events --as mail");
+    let has = |events: &[serde_json::Value], kind: &str| events.iter().any(|event| event["kind"] == kind);
+    let mut told = read(&a)?;
+    ensure!(has(&told, "node-started"), "{told:?}");
+    // Whatever has not happened meanwhile.
+    for node in [&a, &b] {
+        told.extend(read(node)?);
+    }
+
+    // It is away while the node is started again at which it was, and NATS.
+    let a = a.restart(End::Drained)?;
+    nats.kill()?;
+    nats.start_again()?;
+    for node in [&a, &b] {
+        wait_for_events(node, "node-started", 3)?;
+    }
+    let came = read(&b)?;
+    ensure!(has(&came, "node-stopped") && has(&came, "node-started"), "{came:?}");
+    told.extend(came);
+
+    let follower = b.asking("events --as mail --follow")?;
+    a.ask("nodes drain a --force")?;
+    let drained = follower.wait_for("the drain of a", HEARD_MAX, |event| {
+        (event["kind"] == "node-draining").then(|| event.clone())
+    })?;
+    let sequence = drained["sequence"].as_u64().context("a number")?;
+    let log = b.ask("events --since 1")?;
+    ensure!(log.starts_with(&told), "{told:?} is not how the log begins: {log:?}");
+    let since = b.ask(&format!("events --since {sequence}"))?;
+    ensure!(since.first() == Some(&drained) && b.ask("events --since 1h")?.starts_with(&log), "{since:?}");
+
+    // Once it has acknowledged that, another process under its name moves the reader away from under it.
+    poll::until("the reader to be moved", HEARD_MAX, || {
+        let answer = a.admin_http().get_ok("/api/v1/events?as=mail&wait=false")?;
+        let answer: serde_json::Value = serde_json::from_slice(&answer.body)?;
+        let Some(place) = answer["reader"]["from"].as_u64().filter(|from| *from >= sequence) else {
+            return Ok(None);
+        };
+        let back = format!(r#"{{"from":{place},"to":{},"by":"other"}}"#, place - 1);
+        let moved = a.admin_http().send("PUT", "/api/v1/events/readers/mail", &[], back.as_bytes())?;
+        Ok((moved.status == 200).then_some(()))
+    })?;
+    let refused = follower.refused(HEARD_MAX)?;
+    ensure!(refused.contains("reads under that name"), "{refused}");
     Ok(())
 }
 
