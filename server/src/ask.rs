@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use cluster::{Acknowledgement, ReaderName, Sequence};
 use http::{Method, Request, StatusCode, header};
@@ -21,6 +21,14 @@ use crate::events::Since;
 use crate::trust::ENDS_SOON;
 
 const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// How often a store that is away is asked again.
+const AGAIN_EVERY: Duration = Duration::from_secs(1);
+
+/// The cluster's store did not answer the node that was asked.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Away(String);
 
 /// As often as nodes read their loads.
 const TOP_EVERY: Duration = Duration::from_secs(1);
@@ -165,7 +173,8 @@ fn both(told_nodes: &Value, told_streams: &Value) -> String {
 /// All that the log has when it is asked, or without an end.
 async fn events(admin: SocketAddr, reading: &Reading, as_json: bool) -> anyhow::Result<()> {
     let wait = if reading.follow { "" } else { "&wait=false" };
-    let mut place = reading.reader.as_ref().map(|name| Place::new(admin, name)).transpose()?;
+    let place = reading.reader.as_ref().map(|name| Place::new(admin, name, reading.follow));
+    let mut place = place.transpose()?;
     // Of the newest event at the beginning.
     let mut end = None;
     let mut after = None;
@@ -176,7 +185,11 @@ async fn events(admin: SocketAddr, reading: &Reading, as_json: bool) -> anyhow::
             (None, None, Some(since)) => format!("since={since}"),
             (None, None, None) => String::new(),
         };
-        let answer = get(admin, &format!("/api/v1/events?{from}{wait}")).await?;
+        let path = format!("/api/v1/events?{from}{wait}");
+        let answer = match reading.follow {
+            true => ask_until_there(admin, Method::GET, &path, None).await?,
+            false => get(admin, &path).await?,
+        };
         if let Some(place) = &mut place {
             place.compare(&answer).await?;
         }
@@ -214,12 +227,14 @@ struct Place<'a> {
     by: String,
     /// `None`: it has not been told yet.
     at: Option<Sequence>,
+    /// For a store that is away.
+    waits: bool,
 }
 
 impl<'a> Place<'a> {
-    fn new(admin: SocketAddr, name: &'a ReaderName) -> anyhow::Result<Self> {
+    fn new(admin: SocketAddr, name: &'a ReaderName, waits: bool) -> anyhow::Result<Self> {
         let by = getrandom::u64().context("the system has no random numbers")?;
-        Ok(Self { admin, name, by: format!("{by:016x}"), at: None })
+        Ok(Self { admin, name, by: format!("{by:016x}"), at: None, waits })
     }
 
     fn query(&self, since: Option<Since>) -> String {
@@ -259,9 +274,35 @@ impl<'a> Place<'a> {
         let from = self.at.unwrap_or(to);
         let moved = json!(Acknowledgement { from, to, by: self.by.clone() });
         let path = format!("/api/v1/events/readers/{}", self.name);
-        ask(self.admin, Method::PUT, &path, Some(moved)).await?;
+        match self.waits {
+            // Where it was done and not told, that is found.
+            true => ask_until_there(self.admin, Method::PUT, &path, Some(moved)).await?,
+            false => ask(self.admin, Method::PUT, &path, Some(moved)).await?,
+        };
         self.at = Some(to);
         Ok(())
+    }
+}
+
+/// As [`ask`], of who goes on when the cluster's store is back.
+async fn ask_until_there(
+    admin: SocketAddr,
+    method: Method,
+    path: &str,
+    order: Option<Value>,
+) -> anyhow::Result<Value> {
+    let mut has_said = false;
+    loop {
+        match ask(admin, method.clone(), path, order.clone()).await {
+            Err(error) if error.is::<Away>() => {
+                if !has_said {
+                    eprintln!("{error}; it goes on when that is back");
+                }
+                has_said = true;
+                tokio::time::sleep(AGAIN_EVERY).await;
+            }
+            told => return told,
+        }
     }
 }
 
@@ -284,15 +325,13 @@ async fn ask(admin: SocketAddr, method: Method, path: &str, order: Option<Value>
     let asked = tokio::time::timeout(ANSWER_MAX, asked).await.context("no answer in time")?;
     let (status, body) = asked
         .with_context(|| format!("no tidecast answers on {admin}: is it running, with this admin.listen?"))?;
-    let refusals = [
-        StatusCode::CONFLICT,
-        StatusCode::NOT_FOUND,
-        StatusCode::BAD_REQUEST,
-        StatusCode::SERVICE_UNAVAILABLE,
-    ];
-    let is_refused = refusals.contains(&status);
-    if is_refused && let Ok(refusal) = serde_json::from_slice::<Value>(&body) {
-        bail!("{}", text(&refusal["error"]));
+    let is_refused = [StatusCode::CONFLICT, StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST].contains(&status);
+    let is_away = status == StatusCode::SERVICE_UNAVAILABLE;
+    if (is_refused || is_away)
+        && let Ok(refusal) = serde_json::from_slice::<Value>(&body)
+    {
+        let words = text(&refusal["error"]);
+        return Err(if is_away { Away(words).into() } else { anyhow!(words) });
     }
     if status != StatusCode::OK {
         bail!("{admin} answers {status}: {}", String::from_utf8_lossy(&body).trim());

@@ -95,17 +95,12 @@ pub struct Asking {
 }
 
 impl Asking {
-    /// Waits for a line of JSON from which `pick` makes something.
+    /// Waits for a line from which `pick` makes something; errors are lines as well.
     ///
     /// # Errors
     /// If it ends, or `within` passes before.
-    pub fn wait_for<T>(
-        &self,
-        what: &str,
-        within: Duration,
-        pick: impl Fn(&serde_json::Value) -> Option<T>,
-    ) -> Result<T> {
-        self.process.wait_for(what, within, |line| pick(&serde_json::from_str(line).ok()?))
+    pub fn wait_for<T>(&self, what: &str, within: Duration, pick: impl Fn(&str) -> Option<T>) -> Result<T> {
+        self.process.wait_for(what, within, pick)
     }
 
     /// What it says last when it is refused.
