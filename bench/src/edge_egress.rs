@@ -1,11 +1,13 @@
-//! What an edge costs its origin: the bytes of one subscription, whatever the audience. Two real servers, a real publisher;
-//! viewers follow the audio rendition, so that two thousand of them fit beside the servers on a small machine.
+//! What an edge costs its origin: the bytes of one subscription, whatever the audience, and no question to the store. Two real
+//! servers that find each other by NATS, a real publisher; viewers follow the audio rendition, so that two thousand of them fit beside
+//! the servers on a small machine.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use harness::http::resolve;
+use harness::nats::Nats;
 use harness::publisher::Publisher;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -13,7 +15,7 @@ use tokio::runtime::Builder;
 
 use crate::Options;
 use crate::http::Connection;
-use crate::process::{Cluster, Tidecast, wait_for};
+use crate::process::{CROWD, Cluster, Tidecast, wait_for};
 use crate::table::{Table, Target};
 
 const LIVE_MAX: Duration = Duration::from_secs(25);
@@ -22,22 +24,37 @@ const PLAYLIST: &str = "/hls/live/bench/index.m3u8";
 /// Egress with an audience over that with one viewer. The publisher's bit rate varies that much from window to window.
 const RATIO_MAX: f64 = 1.1;
 
+/// Of 2,000, whose connections are made on the cores that answer them.
+const JOINED_WITHIN_S: f64 = 1.0;
+
+/// Two nodes are heard every three seconds, and a segment is noted every two: nobody who joins adds to that.
+const MESSAGES_MAX: f64 = 20.0;
+
 /// The length of the film, which is published over and over: its bit rate varies, but not from loop to loop.
 const WATCHED: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(_: &Options) -> Result<Vec<Table>> {
     let watched = WATCHED;
-    let cluster = Cluster::new()?;
-    let origin = Tidecast::start_node(&cluster, "origin", None)?;
-    let edge = Tidecast::start_node(&cluster, "edge1", Some(&origin))?;
+    let (nats, cluster) = (Nats::start()?, Cluster::new()?);
+    let origin = Tidecast::start_member(&cluster, "origin", &nats.url(), &[])?;
+    let edge = Tidecast::start_member(&cluster, "edge1", &nats.url(), &[("ROLES", "edge"), CROWD])?;
     let _publisher = Publisher::of_clip("bbb720p30", &origin.publish_url("live/bench"))?;
     wait_for("the first playlist", LIVE_MAX, || Connection::open(origin.http).ok()?.get_ok(PLAYLIST).ok())?;
+    wait_for("the edge to hear of it", LIVE_MAX, || {
+        let streams = Connection::open(edge.admin).ok()?.get_ok("/api/v1/streams").ok()?.text().ok()?;
+        streams.contains("live/bench").then_some(())
+    })?;
 
     let mut joins = Table::new("2,000 viewers join a cold edge at once", &["count"]);
+    let before = nats.messages()?;
     let join = join_at_once(edge.http, 2000)?;
+    let messages = nats.messages()? - before;
     let subscribed = origin.metrics()?.sum("tidecast_relay_subscribed_total")?;
     joins.judge("subscriptions at the origin", &[subscribed], Target { column: 0, limit: 1.0 });
-    joins.tell("seconds until the last was answered", &[join.as_secs_f64()]);
+    let target = Target { column: 0, limit: MESSAGES_MAX };
+    joins.judge("messages at the store meanwhile, heartbeats among them", &[messages as f64], target);
+    let target = Target { column: 0, limit: JOINED_WITHIN_S };
+    joins.judge("seconds until the last was answered", &[join.as_secs_f64()], target);
 
     let mut egress = Table::new("origin's egress to the edge", &["MB/s", "ratio"]);
     let mut one = f64::NAN;

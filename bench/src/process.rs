@@ -124,7 +124,7 @@ fn megabytes(status: &str, name: &str) -> Result<f64> {
 }
 
 /// All viewers come from one address.
-const CROWD: (&str, &str) = ("HTTP__CONNECTIONS_PER_ADDRESS", "10000");
+pub(crate) const CROWD: (&str, &str) = ("HTTP__CONNECTIONS_PER_ADDRESS", "10000");
 
 /// The product, on free ports and with an empty data directory.
 pub(crate) struct Tidecast {
@@ -132,7 +132,6 @@ pub(crate) struct Tidecast {
     rtmp: Option<SocketAddr>,
     pub(crate) http: SocketAddr,
     pub(crate) admin: SocketAddr,
-    relay: Option<SocketAddr>,
     log: PathBuf,
     _data_dir: TempDir,
 }
@@ -192,14 +191,6 @@ impl Tidecast {
         Self::start_in(TempDir::new()?, &[CROWD])
     }
 
-    /// In a cluster; an edge if it has an upstream.
-    pub(crate) fn start_node(cluster: &Cluster, name: &str, upstream: Option<&Self>) -> Result<Self> {
-        let data_dir = cluster.join(name)?;
-        let Some(upstream) = upstream else { return Self::start_in(data_dir, &[]) };
-        let relay = upstream.relay.context("the upstream is in no cluster")?;
-        Self::start_in(data_dir, &[("ROLES", "edge"), ("UPSTREAM", &format!("https://{relay}")), CROWD])
-    }
-
     /// In a cluster whose nodes find each other by NATS.
     pub(crate) fn start_member(
         cluster: &Cluster,
@@ -233,8 +224,8 @@ impl Tidecast {
             };
             // The last that is told.
             if let (Some(http), Some(admin)) = (address("http.listen="), address("admin.listen=")) {
-                let (rtmp, relay) = (address("rtmp.listen="), address("relay.listen="));
-                return Ok(Self { process, rtmp, http, admin, relay, log, _data_dir: data_dir });
+                let rtmp = address("rtmp.listen=");
+                return Ok(Self { process, rtmp, http, admin, log, _data_dir: data_dir });
             }
             process.check().with_context(|| format!("tidecast said:\n{said}"))?;
             if Instant::now() > deadline {
