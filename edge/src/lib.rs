@@ -28,7 +28,7 @@ pub use connect::{Backstage, Refused};
 pub use endpoint::Endpoint;
 pub use listener::{Listener, SOCKET};
 pub use metrics::Metrics;
-pub use neighbours::{Figures, Neighbour, Neighbours};
+pub use neighbours::{Neighbour, Neighbours};
 pub use prefer::Transport;
 pub use pull::{JoinError, Others, PullMetrics, Puller, Purpose, Route, Upstreams, Watching};
 pub use site::Site;

@@ -16,9 +16,6 @@ pub trait Neighbours: Send + Sync {
     /// The nodes that can show `id`, the best first, this one among them.
     fn ranked(&self, id: &StreamId) -> Vec<Neighbour>;
 
-    /// As [`Neighbours::ranked`], with why each is where it is.
-    fn explained(&self, id: &StreamId) -> Vec<(Neighbour, Figures)>;
-
     /// The origin (RFC 6454) of the best one that takes viewers of `id`, this one among them.
     fn best(&self, id: &StreamId) -> Option<String>;
 
@@ -49,23 +46,6 @@ pub struct Neighbour {
     pub is_this: bool,
     #[serde(skip)]
     pub is_draining: bool,
-}
-
-/// By what a node was judged.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Figures {
-    pub zone: String,
-    /// Of its processors, 0 to 1.
-    pub cpu_share: f64,
-    /// Of what its operator lets it send; `None` if that was not said.
-    pub egress_share: Option<f64>,
-    /// From here on, of the larger of both, new viewers go elsewhere.
-    pub share_limit: f64,
-    /// Since it was last heard.
-    pub silent_ms: u64,
-    /// Of nodes that are as good the largest is the first.
-    pub rendezvous: f64,
-    pub words: String,
 }
 
 /// In the query of who was sent here for want of room elsewhere: is not sent on for that again, since two nodes that have

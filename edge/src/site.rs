@@ -28,7 +28,7 @@ use crate::audience::Audience;
 use crate::connect::{self, Backstage};
 use crate::endpoint::Endpoint;
 use crate::listener::Respond;
-use crate::neighbours::{self, Figures, Neighbour, Neighbours};
+use crate::neighbours::{self, Neighbours};
 use crate::prefer::Transport;
 use crate::pull::{JoinError, Others, Puller, others};
 use crate::state::PublishPorts;
@@ -220,9 +220,7 @@ impl Site {
         let sent = |origin: &str| neighbours::redirect(origin, &playlist, "watch it there\n");
         let Some(neighbours) = &self.neighbours else { return sent("") };
         if wants_json(headers) {
-            let explained = neighbours.explained(id).into_iter();
-            let nodes: Vec<_> = explained.map(|(node, figures)| Explained { node, figures }).collect();
-            return json(&serde_json::json!({ "nodes": nodes }), headers);
+            return json(&serde_json::json!({ "nodes": neighbours.ranked(id) }), headers);
         }
         match neighbours.best(id) {
             Some(origin) => sent(&origin),
@@ -577,15 +575,6 @@ fn without_token(path: &str) -> Cow<'_, str> {
 
 fn wants_html(headers: &HeaderMap) -> bool {
     accepts(headers, "text/html")
-}
-
-/// A node of `/where`.
-#[derive(Serialize)]
-struct Explained {
-    #[serde(flatten)]
-    node: Neighbour,
-    #[serde(flatten)]
-    figures: Figures,
 }
 
 fn wants_json(headers: &HeaderMap) -> bool {

@@ -23,7 +23,7 @@ use crate::lending::ForNodes;
 use crate::listen::Handed;
 use crate::membership::{Counts, Membership};
 use crate::offer::Offer;
-use crate::paths::Here;
+use crate::paths::{Here, Paths};
 use crate::roles::{RelayRole, bind_relay, transcoding};
 use crate::transcoding::Transcoding;
 
@@ -54,7 +54,9 @@ impl Encoding {
             ForNodes::new(relay, Some(transcoding.clone()), Here::new(&membership))
         })?;
         let relay = relay.context("who encodes for other nodes needs a certificate of their cluster")?;
-        let api = Api::new(&membership, ClusterFiles::new(config.cluster_dir()));
+        let paths = Paths::new(&membership, Here::new(&membership));
+        let api = Api::new(&membership, ClusterFiles::new(config.cluster_dir()))
+            .with_paths(paths, config.cluster.zone.clone());
         let admin = Admin::bind(config.admin.listen, handed, metrics, api)?;
         Ok(Self { relay, transcoding, membership, admin })
     }

@@ -5,11 +5,28 @@ use std::cmp::Ordering;
 
 use cluster::place::{self, Judged, Origin, Verdict};
 use cluster::{Fleet, RELIEF, Role, SHARE_LITTLE, SHARE_SCARCE, SILENCE_SUSPECT, Seen, State};
-use edge::{Figures, Neighbour};
+use edge::Neighbour;
 use media::StreamId;
 use serde::Serialize;
 
 use crate::paths::Told;
+
+/// By what a node was judged.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Figures {
+    pub(crate) zone: String,
+    /// Of its processors, 0 to 1.
+    pub(crate) cpu_share: f64,
+    /// Of what its operator lets it send; `None` if that was not said.
+    pub(crate) egress_share: Option<f64>,
+    /// From here on, of the larger of both, new viewers go elsewhere.
+    pub(crate) share_limit: f64,
+    /// Since it was last heard.
+    pub(crate) silent_ms: u64,
+    /// Of nodes that are as good the largest is the first.
+    pub(crate) rendezvous: f64,
+    pub(crate) words: String,
+}
 
 /// All of it, for one stream.
 #[derive(Debug, Serialize)]

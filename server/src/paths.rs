@@ -266,7 +266,11 @@ impl Paths {
         let (name, origins) = (stream.to_string(), self.fleet.origins(&stream));
         let path = Path::new(&name, &entry, &origins, nodes, told);
         let facts = told.get(entry.holder.node.as_str()).and_then(|legs| legs.get(&name)?.facts.clone());
-        let viewers: u32 = told.values().filter_map(|legs| legs.get(&name)).map(|leg| leg.viewers).sum();
+        let viewers: u32 = told
+            .values()
+            .filter_map(|legs| legs.get(&name))
+            .map(|leg| leg.viewers)
+            .fold(0, u32::saturating_add);
         let mut all = json!(Named { stream, entry });
         all["path"] = json!(path);
         all["viewers"] = json!(viewers);
@@ -338,7 +342,8 @@ impl Path {
                 reads.entry(reader).or_default().push(node.clone());
             }
         }
-        let is_apart = holding.is_some_and(|seen| !seen.node.has(Role::Origin));
+        // What a node that is gone was, nobody knows any more: origins have the stream all the same.
+        let is_apart = holding.is_none_or(|seen| !seen.node.has(Role::Origin));
         let mut hops = Vec::new();
         for (number, origin) in origins.iter().enumerate().filter(|_| is_apart) {
             let place = match number {
@@ -347,8 +352,10 @@ impl Path {
                 _ => OriginPlace::Other,
             };
             let from = reads.remove(origin.node.as_str()).unwrap_or_default();
-            if place != OriginPlace::Other || !from.is_empty() {
-                hops.push(Hop { place: Some(place), ..hop(origin.node.as_str(), from) });
+            let is_due = holding.is_some() && place != OriginPlace::Other;
+            let origin = Hop { place: Some(place), ..hop(origin.node.as_str(), from) };
+            if is_due || !origin.from.is_empty() || (holding.is_none() && origin.has == Some(true)) {
+                hops.push(origin);
             }
         }
         let edges_count = reads.len();
@@ -476,7 +483,17 @@ mod tests {
         assert!(alone.origins.is_empty(), "{alone:?}");
         assert_eq!(drawn(&alone.edges), ["e1(gone) < in1"]);
         assert_eq!(path(2, &nodes).ingest.state, None);
-        assert_eq!(path(1, &nodes[1..]).ingest.state, None);
+        let without = path(1, &nodes[1..]);
+        assert_eq!(
+            (without.ingest.state, without.origins.len()),
+            (None, 0),
+            "o1 has not said that it has it"
+        );
+        let told = self::told(&[("o1", read_by(&["e1"]))]);
+        let entry = entry(1);
+        let left = Path::new("live/cam", &entry, &origins(&nodes[1..]), &nodes[1..], &told);
+        assert_eq!(drawn(&left.origins), ["o1(serving) < "]);
+        assert_eq!(drawn(&left.edges), ["e1(gone) < o1"]);
     }
 
     #[test]

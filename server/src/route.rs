@@ -196,12 +196,6 @@ impl edge::Neighbours for FleetRoute {
         ranked.map(|judged| explain::neighbour(judged, self.own.as_str())).collect()
     }
 
-    fn explained(&self, id: &StreamId) -> Vec<(edge::Neighbour, edge::Figures)> {
-        let (ranked, nodes) = (self.fleet.ranked(id, &self.zone), self.fleet.nodes());
-        let edges = explain::edges(ranked, &nodes, &self.zone, self.own.as_str()).into_iter();
-        edges.map(|edge| (edge.neighbour, edge.figures)).collect()
-    }
-
     fn best(&self, id: &StreamId) -> Option<String> {
         self.best_but(id, None)
     }

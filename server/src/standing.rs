@@ -25,8 +25,8 @@ use tracing::info;
 const SEND_ON_EVERY: Duration = Duration::from_secs(1);
 const SENT_ON_AT_ONCE: usize = 50;
 
-/// Our page hears that its node is drained within 21 s (`player-demo/src/watch/nodes.ts`), and then opens a session elsewhere before it
-/// gives up the one here: nobody sees that. Whoever is left is sent on.
+/// Our page hears within 21 s that the node it asks for the state of the stream is drained (`player-demo/src/watch/nodes.ts`). If its
+/// session is there, too, it opens one elsewhere before it gives that up: nobody sees it. Whoever is left is sent on.
 const LEFT_ALONE_FOR: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

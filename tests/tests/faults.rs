@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -27,10 +28,13 @@ const STEP_MAX: Duration = Duration::from_secs(90);
 /// After this viewers are gone: nobody is kept waiting for longer, whatever the machine has to do besides.
 const FREEZE_MAX: Duration = Duration::from_secs(25);
 /// Looked at in one go.
-const WATCHED_S: &str = "12";
+const WATCHED_S: &str = "8";
 
 /// Once in all schedules: as long as nobody is to notice. Else for one look.
 const NATS_IS_GONE_FOR: Duration = Duration::from_mins(10);
+
+/// A cluster and its viewers are all that a small machine carries at once.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Our page, by Low-Latency HLS and by WebRTC.
 const PLAYERS: [&str; 2] = ["watch", "webrtc"];
@@ -303,6 +307,7 @@ impl Scene {
     }
 
     fn take_worker(&mut self) -> Result<Named> {
+        self.has_rung()?;
         take_busy(&mut self.workers, "transcode_lent")
     }
 
@@ -325,8 +330,7 @@ impl Scene {
             aside.kill()?;
         }
         self.fill_up()?;
-        self.all_are_there()?;
-        self.has_rung()
+        self.all_are_there()
     }
 }
 
@@ -381,6 +385,7 @@ fn whatever_befalls_who_makes_the_stream_players_go_on() -> Result<()> {
 /// Each of `faults` once in a schedule. Targets are demanded where schedules were asked for, and else only printed: how long a picture
 /// stands still depends on what else the machine does.
 fn players_go_on(faults: &[Fault]) -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut worst = Worst::new();
     let survived = chaos::survive(|seed| {
         let mut random = fastrand::Rng::with_seed(seed);

@@ -207,8 +207,8 @@ fn the_way_of_a_stream_through_the_nodes_is_seen_from_any_of_them_and_an_origin_
     let asked = edge.viewer_http().get_with("/where/live/cam", &accept)?;
     let asked: serde_json::Value = serde_json::from_slice(&asked.body)?;
     let best = &asked["nodes"][0];
-    ensure!(best["node"] == "e1" && best["share_limit"] == 0.85 && best["cpu_share"].is_f64(), "{asked}");
-    ensure!(best["words"].as_str().is_some_and(|words| words.starts_with("has room")), "{asked}");
+    ensure!(best["node"] == "e1" && best["verdict"] == "near", "{asked}");
+    ensure!(best.get("cpu_share").is_none(), "how busy it is nobody else has to know: {asked}");
 
     origins.remove(read).1.kill()?;
     let moved: Way = browser.wait_for("moved", STEP_MAX)?;

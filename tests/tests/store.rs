@@ -51,19 +51,19 @@ fn a_node_does_not_start_on_a_store_that_is_not_as_it_has_to_be() -> Result<()> 
 #[test]
 fn a_store_that_turns_out_to_be_unfit_later_is_an_error_in_the_log_and_the_node_is_not_ready() -> Result<()> {
     let (cluster, mut nats) = (Cluster::new()?, Nats::start()?);
-    made_wrong(&nats, "TIDECAST_EVENTS", "tidecast.event.>")?;
+    made_wrong(&nats, "KV_tidecast_streams", "$KV.tidecast_streams.>")?;
     nats.kill()?;
     let node = cluster.node("a", "all", &nats, Setup::default())?;
     ensure!(node.admin_http().get("/readyz")?.status == 200, "nobody needs NATS for that");
     nats.start_again()?;
-    let told = "this node works alone until the cluster's store is mended: of the stream TIDECAST_EVENTS";
+    let told = "this node works alone until the cluster's store is mended: of the stream KV_tidecast_streams";
     node.wait_for_log(told, LOOKED_MAX, |line| line.contains(told).then_some(()))?;
     let answer = poll::until("an answer that it is not ready", LOOKED_MAX, || {
         Ok(Some(node.admin_http().get("/readyz")?).filter(|answer| answer.status == 503))
     })?;
-    ensure!(answer.text().contains("max_bytes is 1000 and has to be 268435456"), "{}", answer.text());
+    ensure!(answer.text().contains("max_bytes is 1000 and has to be -1"), "{}", answer.text());
 
-    let deleted = nats.ask("$JS.API.STREAM.DELETE.TIDECAST_EVENTS", &json!(null))?;
+    let deleted = nats.ask("$JS.API.STREAM.DELETE.KV_tidecast_streams", &json!(null))?;
     ensure!(deleted["success"] == true, "{deleted}");
     poll::until("the node to be ready", LOOKED_MAX, || {
         Ok((node.admin_http().get("/readyz")?.status == 200).then_some(()))

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use media::NodeId;
 use serde::{Deserialize, Serialize};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -23,6 +23,9 @@ const WAITING_MAX: usize = 1_000;
 
 /// How often it is tried whether they can be sent.
 const SEND_EVERY: Duration = Duration::from_secs(1);
+
+/// What a process that ends waits for that.
+const LAST_TRY: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -159,15 +162,18 @@ impl Journal {
                 _ = attempts.tick() => {}
                 () = stop.cancelled() => return,
             }
-            if self.send_waiting().await {
-                info!("what waited for the cluster's log is in it");
+            tokio::select! {
+                has_sent = self.send_waiting() => if has_sent {
+                    info!("what waited for the cluster's log is in it");
+                },
+                () = stop.cancelled() => return,
             }
         }
     }
 
     /// The last try, and how many could not be told, for a process that ends.
     pub async fn finish(&self) {
-        self.send_waiting().await;
+        let _over = timeout(LAST_TRY, self.send_waiting()).await;
         let left = self.waiting().events.len();
         if left > 0 {
             warn!("{left} events are not in the cluster's log: it is away, and this process ends");

@@ -21,8 +21,8 @@ use crate::node::{Node, Phase, decode, text};
 use crate::order::{Order, Orders};
 use crate::place::{self, Judged, Origin};
 use crate::presence::{SILENCE_DEAD, SILENCE_SUSPECT};
-use crate::store::{Bucket, Change, Key, Store, StoreError, Told};
-use crate::stream::{Epoch, Holder, StreamEntry};
+use crate::store::{Bucket, Change, Key, Revision, Store, StoreError, Told};
+use crate::stream::{Epoch, StreamEntry};
 
 /// How often nodes are looked at for those that are not heard any more.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -41,9 +41,17 @@ struct Shared {
     changed: watch::Sender<u64>,
 }
 
+/// A node as it was heard last.
+struct Voice {
+    node: Node,
+    at: Instant,
+    /// Of its word in the store: the same for all who heard it.
+    revision: Revision,
+}
+
 #[derive(Default)]
 struct Heard {
-    nodes: BTreeMap<NodeId, (Node, Instant)>,
+    nodes: BTreeMap<NodeId, Voice>,
     streams: HashMap<StreamId, StreamEntry>,
     /// Not heard any more, while streams are still theirs: who is cut off from the store alone can be read all the same.
     lost: BTreeMap<NodeId, Node>,
@@ -103,7 +111,7 @@ pub enum State {
 
 impl Heard {
     fn candidates(&self) -> impl Iterator<Item = Candidate<'_>> {
-        self.nodes.values().map(|(node, at)| Candidate { node, state: self.state(node, *at) })
+        self.nodes.values().map(|Voice { node, at, .. }| Candidate { node, state: self.state(node, *at) })
     }
 
     fn state(&self, node: &Node, at: Instant) -> State {
@@ -129,7 +137,7 @@ impl Heard {
         let Some(newest) = &mut self.newest else { return };
         let silent = now.saturating_duration_since(*newest);
         *newest += silent;
-        self.nodes.values_mut().for_each(|(_, at)| *at += silent);
+        self.nodes.values_mut().for_each(|voice| voice.at += silent);
     }
 
     /// They are told of again.
@@ -167,10 +175,9 @@ impl Fleet {
                     Told::Anew => self.lock().orders.clear(),
                     Told::Changed(change) => self.order_changed(change),
                 },
-                _ = look.tick() => for lost in self.forget_the_dead() {
-                    let Holder { node, boot } = lost;
+                _ = look.tick() => for (node, Revision(last)) in self.forget_the_dead() {
                     let words = format!("{node} was not heard for {} s", SILENCE_DEAD.as_secs());
-                    let id = format!("{}-{node}-{boot}", Kind::NodeLost.name());
+                    let id = format!("{}-{node}-{last}", Kind::NodeLost.name());
                     journal.tell_once(id, Kind::NodeLost, node.to_string(), words).await;
                 },
                 () = stop.cancelled() => return,
@@ -191,7 +198,7 @@ impl Fleet {
             Ok(node) => {
                 heard.newest = Some(now);
                 heard.lost.remove(&node.id);
-                heard.nodes.insert(node.id.clone(), (node, now));
+                heard.nodes.insert(node.id.clone(), Voice { node, at: now, revision: change.revision });
                 drop(heard);
                 self.tell();
             }
@@ -242,15 +249,15 @@ impl Fleet {
     }
 
     /// Those that others were heard after, for long enough: if nobody is heard, it is the store that is silent.
-    fn forget_the_dead(&self) -> Vec<Holder> {
+    fn forget_the_dead(&self) -> Vec<(NodeId, Revision)> {
         let mut heard = self.lock();
         let Some(newest) = heard.newest else { return Vec::new() };
         let is_dead = |at: Instant| newest.saturating_duration_since(at) >= SILENCE_DEAD;
-        let dead = heard.nodes.values().filter(|(_, at)| is_dead(*at));
-        let dead: Vec<_> = dead.map(|(node, _)| Holder { node: node.id.clone(), boot: node.boot }).collect();
+        let dead = heard.nodes.values().filter(|voice| is_dead(voice.at));
+        let dead: Vec<_> = dead.map(|voice| (voice.node.id.clone(), voice.revision)).collect();
         let Heard { nodes, streams, streams_anew, lost, .. } = &mut *heard;
-        for Holder { node: id, .. } in &dead {
-            lost.extend(nodes.remove(id).map(|(node, _)| (id.clone(), node)));
+        for (id, _) in &dead {
+            lost.extend(nodes.remove(id).map(|voice| (id.clone(), voice.node)));
         }
         // Not while streams are only being told of again.
         if streams_anew.is_none_or(|at| at.elapsed() >= SILENCE_SUSPECT) {
@@ -279,7 +286,7 @@ impl Fleet {
     /// Everybody that is there.
     pub fn nodes(&self) -> Vec<Seen> {
         let heard = self.lock();
-        let seen = |(node, at): &(Node, Instant)| {
+        let seen = |Voice { node, at, .. }: &Voice| {
             let silent_ms = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
             Seen { node: node.clone(), silent_ms, state: heard.state(node, *at) }
         };
@@ -339,7 +346,7 @@ impl Fleet {
     }
 
     pub fn node(&self, id: &NodeId) -> Option<Node> {
-        self.lock().nodes.get(id).map(|(node, _)| node.clone())
+        self.lock().nodes.get(id).map(|voice| voice.node.clone())
     }
 
     /// Waits until the store has told of a node.
@@ -361,7 +368,8 @@ impl Fleet {
         let heard = self.lock();
         let entry = heard.streams.get(id)?.clone();
         let holder = &entry.holder.node;
-        let node = heard.nodes.get(holder).map(|(node, _)| node).or_else(|| heard.lost.get(holder)).cloned();
+        let node =
+            heard.nodes.get(holder).map(|voice| &voice.node).or_else(|| heard.lost.get(holder)).cloned();
         Some(Located { node: node.filter(|node| node.boot == entry.holder.boot), entry })
     }
 
@@ -397,6 +405,7 @@ mod tests {
     use super::*;
     use crate::memory::Memory;
     use crate::node::{Boot, Load};
+    use crate::stream::Holder;
     use crate::stream::StreamPhase;
 
     /// A node that has not been told anything by the store yet.
@@ -450,7 +459,8 @@ mod tests {
                 certificate_ends_ms: None,
                 settings: BTreeMap::new(),
             };
-            fleet.lock().nodes.insert(node.id.clone(), (node, Instant::now()));
+            let voice = Voice { node, at: Instant::now(), revision: Revision(1) };
+            fleet.lock().nodes.insert(voice.node.id.clone(), voice);
             fleet.lock().newest = Some(Instant::now());
         };
         beats("b");
@@ -462,7 +472,7 @@ mod tests {
         // Whoever is still silent is.
         tokio::time::advance(SILENCE_DEAD).await;
         beats("b");
-        assert_eq!(fleet.forget_the_dead(), [Holder { node: "c".parse().unwrap(), boot: Boot(1) }]);
+        assert_eq!(fleet.forget_the_dead(), [("c".parse().unwrap(), Revision(1))]);
     }
 
     /// A stream moves from a to b and back, and c hears of it late: whoever sends a viewer on sends to a node that has it, or had it

@@ -101,7 +101,13 @@ impl Sessions {
     pub async fn take(&self, id: &StreamId, epoch: Epoch) -> Result<Option<Bytes>, Lost> {
         let key = Key::from(id);
         for _ in 0..ROUNDS_MAX {
-            let Some(there) = self.store.get(Bucket::Sessions, &key).await? else { return Ok(None) };
+            let Some(there) = self.store.get(Bucket::Sessions, &key).await? else {
+                let nothing = encode(&Kept { claim_epoch: Some(epoch), ..Kept::default() });
+                match self.store.create(Bucket::Sessions, &key, nothing).await {
+                    Err(WriteError::Conflict) => continue,
+                    Ok(_) | Err(WriteError::Store(_)) => return Ok(None),
+                }
+            };
             let kept = Kept::read(&key, &there.value)?;
             self.may_replace(id, epoch, &kept).await?;
             let is_over = kept.session.is_empty();
@@ -116,7 +122,8 @@ impl Sessions {
     }
 
     async fn may_replace(&self, id: &StreamId, epoch: Epoch, kept: &Kept) -> Result<(), Lost> {
-        if kept.claim_epoch <= Some(epoch) {
+        // An owner of an earlier release says none.
+        if kept.claim_epoch.is_some_and(|there| there <= epoch) {
             return Ok(());
         }
         match self.directory.find(id).await? {

@@ -25,12 +25,12 @@ export class NodeList {
 
   /**
    * `own`: how others call the server this page came from. `onPrefer`: it has said what it prefers. `onDrained`: the one that is
-   * asked now would have viewers go; told again and again.
+   * asked now, at this origin, would have viewers go; told again and again.
    */
   constructor(
     private readonly own: string,
     private readonly onPrefer: () => void = () => {},
-    private readonly onDrained: () => void = () => {},
+    private readonly onDrained: (origin: string) => void = () => {},
   ) {}
 
   /** To be put before a path. */
@@ -52,7 +52,7 @@ export class NodeList {
       const { alternates, drained, prefer } = (await response.json()) as Nodes;
       if (by === this.origin) {
         this.learn(alternates);
-        if (drained) this.onDrained();
+        if (drained) this.onDrained(by || this.own);
       }
       if (by === "" && this.prefer !== (prefer ?? null)) {
         this.prefer = prefer ?? null;

@@ -56,8 +56,8 @@ export interface Player {
    */
   keepUp(broadcasting: boolean): void;
   goLive(): void;
-  /** Its node is drained: takes another one's session, if it plays one, without an interruption. */
-  moveOn(): void;
+  /** The node at this origin is drained: if it plays a session of that one, goes on with another's, without an interruption. */
+  moveOn(drained: string): void;
   destroy(): void;
 }
 

@@ -26,10 +26,15 @@ export interface RoutedEvents extends PlayerEvents {
   onEnded(): void;
 }
 
+/** In milliseconds. */
+const MOVE_AGAIN_AFTER = 60_000;
+
 export class RoutedPlayer implements Player {
   private inner: Player;
   /** On its way while HLS plays, or a session of another node. */
   private coming: WhepSession | null = null;
+  /** Where nobody else had room to move to, that is not asked again before, in milliseconds. */
+  private moveAt = Number.NEGATIVE_INFINITY;
   /** A session that was lost is asked for once more. */
   private retries = false;
 
@@ -67,6 +72,8 @@ export class RoutedPlayer implements Player {
   }
 
   private onTrouble(trouble: Trouble): void {
+    this.coming?.close();
+    this.coming = null;
     const next = this.route.failed(trouble, this.source.whep, performance.now());
     // What was here a moment ago, and is no stream any more: its last seconds have been seen.
     if (trouble === "over" && this.retries) return this.events.onEnded();
@@ -165,11 +172,13 @@ export class RoutedPlayer implements Player {
     this.inner.goLive();
   }
 
-  moveOn(): void {
-    const origin = this.inner instanceof WebRtcPlayer ? this.inner.session.origin : null;
-    // The node sends whoever asks to another one that has room. If there is none, or it fails, the session here goes on until the
-    // node says the same again.
-    if (origin !== null && this.coming === null) this.prepare(origin, () => {});
+  moveOn(drained: string): void {
+    const now = performance.now();
+    const isThere = this.inner instanceof WebRtcPlayer && this.inner.session.origin === drained;
+    if (!isThere || this.coming !== null || this.video.paused || now < this.moveAt) return;
+    this.moveAt = now + MOVE_AGAIN_AFTER;
+    // The node sends whoever asks to another one that has room. If there is none, or it fails, the session here goes on.
+    this.prepare(drained, () => {});
   }
 
   destroy(): void {

@@ -83,7 +83,7 @@ let poller: Poller<Stream>;
 const nodes = new NodeList(
   location.origin,
   () => route.want(wish(via, kept, nodes.prefer), player === null ? null : performance.now()),
-  () => player?.moveOn(),
+  (drained) => player?.moveOn(drained),
 );
 let model: Model = initial;
 let player: Player | null = null;

@@ -8,6 +8,8 @@ use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType, Stream};
 use async_nats::jetstream::{Context, ErrorCode, kv};
 
+use tracing::debug;
+
 use super::Ready;
 use crate::store::{Bucket, EVENTS_AGE_MAX, StoreError};
 
@@ -100,11 +102,14 @@ async fn bucket(context: &Context, bucket: Bucket, replicas: usize) -> Result<kv
 async fn stream(context: &Context, wanted: Config) -> Result<Stream, StoreError> {
     let made = context.get_or_create_stream(wanted.clone()).await;
     let stream = made.map_err(|error| not_made(&context.client().server_info(), &wanted.name, &error))?;
-    let others = others(&stream.cached_info().config, &wanted);
+    let (name, there) = (&wanted.name, &stream.cached_info().config);
+    for other in lesser(there, &wanted) {
+        debug!("of the stream {name} {other}");
+    }
+    let others = others(there, &wanted);
     if others.is_empty() {
         return Ok(stream);
     }
-    let name = &wanted.name;
     Err(StoreError::Unfit(format!(
         "of the stream {name} {}; `nats stream edit {name}` changes what can be changed, and once it was deleted, while no node \
          runs, it is made anew",
@@ -125,21 +130,39 @@ fn not_made(server: &ServerInfo, name: &str, error: &CreateStreamError) -> Store
     }
 }
 
+/// What an operator may have otherwise: how safe it is, and how much the log of events keeps.
+fn lesser(there: &Config, wanted: &Config) -> Vec<String> {
+    let replicas = (there.num_replicas < wanted.num_replicas).then(|| {
+        let (less, wanted) = (there.num_replicas, wanted.num_replicas);
+        format!(
+            "num_replicas is {less} and cluster.nats_replicas {wanted}: `nats stream edit` makes it as many"
+        )
+    });
+    let room = [
+        other("max_bytes", &limit(there.max_bytes), &limit(wanted.max_bytes)),
+        other("max_age", &there.max_age, &wanted.max_age),
+    ];
+    let room = room.into_iter().flatten().filter(|_| is_log(wanted));
+    replicas.into_iter().chain(room).collect()
+}
+
+/// And no bucket.
+fn is_log(wanted: &Config) -> bool {
+    wanted.max_messages_per_subject == 0
+}
+
+/// Servers write "no limit" so.
+fn limit(value: i64) -> i64 {
+    if value <= 0 { -1 } else { value }
+}
+
 /// What is otherwise there than it has to be, in words. Servers pass over options that they do not know.
 fn others(there: &Config, wanted: &Config) -> Vec<String> {
-    // Servers write "no limit" so.
-    let limit = |value: i64| if value <= 0 { -1 } else { value };
     let window = |config: &Config| {
         // The server chooses it where it is not wanted.
         if wanted.duplicate_window.is_zero() { Duration::ZERO } else { config.duplicate_window }
     };
-    let replicas = match there.num_replicas {
-        // An operator may have more of them meanwhile.
-        more if more >= wanted.num_replicas => None,
-        less => {
-            Some(format!("num_replicas is {less} and not cluster.nats_replicas, {}", wanted.num_replicas))
-        }
-    };
+    let of_bucket = |told: Option<String>| told.filter(|_| !is_log(wanted));
     let all = [
         other("subjects", &there.subjects, &wanted.subjects),
         other("retention", &there.retention, &wanted.retention),
@@ -149,9 +172,9 @@ fn others(there: &Config, wanted: &Config) -> Vec<String> {
             &limit(there.max_messages_per_subject),
             &limit(wanted.max_messages_per_subject),
         ),
-        other("max_bytes", &limit(there.max_bytes), &limit(wanted.max_bytes)),
+        of_bucket(other("max_bytes", &limit(there.max_bytes), &limit(wanted.max_bytes))),
         other("max_msg_size", &limit(there.max_message_size.into()), &limit(wanted.max_message_size.into())),
-        other("max_age", &there.max_age, &wanted.max_age),
+        of_bucket(other("max_age", &there.max_age, &wanted.max_age)),
         other("duplicate_window", &window(there), &window(wanted)),
         other("discard", &there.discard, &wanted.discard),
         other("discard_new_per_subject", &there.discard_new_per_subject, &wanted.discard_new_per_subject),
@@ -160,7 +183,6 @@ fn others(there: &Config, wanted: &Config) -> Vec<String> {
         other("allow_rollup_hdrs", &there.allow_rollup, &wanted.allow_rollup),
         other("deny_delete", &there.deny_delete, &wanted.deny_delete),
         other("allow_direct", &there.allow_direct, &wanted.allow_direct),
-        replicas,
     ];
     all.into_iter().flatten().collect()
 }
@@ -186,18 +208,29 @@ mod tests {
 
     #[test]
     fn what_is_otherwise_is_named_with_what_it_has_to_be() {
-        let wanted = Config { max_bytes: 10, deny_delete: true, num_replicas: 3, ..Config::default() };
+        let wanted =
+            Config { max_messages_per_subject: 1, deny_delete: true, num_replicas: 3, ..Config::default() };
         let as_told = Config { max_messages: -1, max_message_size: -1, ..wanted.clone() };
         assert_eq!(others(&as_told, &wanted), [""; 0]);
-        assert_eq!(others(&Config { num_replicas: 5, ..wanted.clone() }, &wanted), [""; 0]);
-        let there = Config { max_bytes: -1, deny_delete: false, num_replicas: 1, ..wanted.clone() };
+        let there = Config { max_bytes: 10, deny_delete: false, ..wanted.clone() };
         assert_eq!(
             others(&there, &wanted),
-            [
-                "max_bytes is -1 and has to be 10",
-                "deny_delete is false and has to be true",
-                "num_replicas is 1 and not cluster.nats_replicas, 3",
-            ]
+            ["max_bytes is 10 and has to be -1", "deny_delete is false and has to be true"]
         );
+    }
+
+    #[test]
+    fn how_much_is_kept_and_how_often_is_the_operator_s_to_say() {
+        let wanted = Config { max_bytes: 10, num_replicas: 3, ..Config::default() };
+        for (replicas, told) in [(5, 0), (3, 0), (1, 1)] {
+            let there = Config { num_replicas: replicas, ..wanted.clone() };
+            assert_eq!(
+                (others(&there, &wanted).len(), lesser(&there, &wanted).len()),
+                (0, told),
+                "{replicas}"
+            );
+        }
+        let there = Config { max_bytes: -1, max_age: Duration::from_secs(9), ..wanted.clone() };
+        assert_eq!((others(&there, &wanted).len(), lesser(&there, &wanted).len()), (0, 2));
     }
 }
