@@ -8,6 +8,7 @@ use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType, Stream};
 use async_nats::jetstream::{Context, ErrorCode, kv};
 
+use tokio::try_join;
 use tracing::debug;
 
 use super::Ready;
@@ -42,16 +43,6 @@ pub(super) async fn prepare(context: &Context, replicas: usize) -> Result<Ready,
     if let Some(why) = too_old(&context.client().server_info().version) {
         return Err(StoreError::Unfit(why));
     }
-    let [nodes, streams, sessions, orders, trust, config, readers] = Bucket::ALL;
-    let buckets = [
-        bucket(context, nodes, replicas).await?,
-        bucket(context, streams, replicas).await?,
-        bucket(context, sessions, replicas).await?,
-        bucket(context, orders, replicas).await?,
-        bucket(context, trust, replicas).await?,
-        bucket(context, config, replicas).await?,
-        bucket(context, readers, replicas).await?,
-    ];
     let events = Config {
         name: EVENTS.to_owned(),
         subjects: vec![format!("{EVENTS_SUBJECT}.>")],
@@ -63,7 +54,12 @@ pub(super) async fn prepare(context: &Context, replicas: usize) -> Result<Ready,
         num_replicas: replicas,
         ..Config::default()
     };
-    Ok(Ready { buckets, events: stream(context, events).await? })
+    let bucket = |of| bucket(context, of, replicas);
+    let [nodes, streams, sessions, orders, trust, config, readers] = Bucket::ALL.map(bucket);
+    // All at once: a call to the store waits for them.
+    let (nodes, streams, sessions, orders, trust, config, readers, events) =
+        try_join!(nodes, streams, sessions, orders, trust, config, readers, stream(context, events))?;
+    Ok(Ready { buckets: [nodes, streams, sessions, orders, trust, config, readers], events })
 }
 
 /// Why a server of that version is not taken. Before the first connection there is none.
