@@ -130,14 +130,17 @@ impl Scene {
         Ok(Self { a, b, edge1, edge2, to_nats, to_relay, path, first, _nats: nats, _cluster: cluster })
     }
 
-    /// The others have given up waiting for a.
+    /// The others have given up waiting for a: each by itself, and the first has told it.
     fn a_is_lost(&self) -> Result<()> {
         poll::until("a to be lost", LOST_MAX, || {
+            for node in [&self.b, &self.edge1, &self.edge2] {
+                if node.ask("nodes")?.iter().any(|heard| heard["id"] == "a") {
+                    return Ok(None);
+                }
+            }
             let events = self.edge1.ask("events")?;
-            Ok(events
-                .iter()
-                .any(|event| event["kind"] == "node-lost" && event["subject"] == "a")
-                .then_some(()))
+            let is_told = events.iter().any(|event| event["kind"] == "node-lost" && event["subject"] == "a");
+            Ok(is_told.then_some(()))
         })
     }
 }
