@@ -720,8 +720,7 @@ async fn what_happened_while_nats_was_away_is_in_the_log_after_with_its_time() -
         tell(number).await;
     }
     let back = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
-    // So that a time at which it was sent would be another one.
-    sleep(Duration::from_millis(2)).await;
+    // Which takes a while: a time at which they were sent would be another one.
     server.restart().await?;
     let (running, stop) = (journal.clone(), CancellationToken::new());
     let running = tokio::spawn({
