@@ -263,6 +263,7 @@ impl Pushing {
         let mut writer = catalog.open(StreamHeader {
             id: StreamId::new("live", "bench")?,
             session: SessionId::from_random(1),
+            epoch: 1,
             part_hold_back_ms: 3 * part_target.as_millis() as u32,
             // A minute, which is what an announced window of 28 s keeps: so both sides store equally much.
             retain_bytes_max: 30 * u64::from(parts_per_segment) * Self::PART_BYTES as u64,

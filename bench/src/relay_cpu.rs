@@ -332,6 +332,7 @@ fn open(catalog: &Catalog) -> Result<StreamWriter> {
     let mut writer = catalog.open(StreamHeader {
         id: StreamId::new("live", "bench")?,
         session: SessionId::from_random(1),
+        epoch: 1,
         part_hold_back_ms: 1536,
         retain_bytes_max: 1 << 26,
         renditions: vec![rendition("v", video_codec()?, 501)?, rendition("a", audio_codec()?, 512)?],

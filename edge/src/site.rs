@@ -773,6 +773,7 @@ mod tests {
         let header = hls::StreamHeader {
             id,
             session,
+            epoch: 1,
             part_hold_back_ms: 1_500,
             retain_bytes_max: 1_000_000,
             renditions: Vec::new(),

@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use hls::http::{Head, respond};
-use hls::{Catalog, FORMAT_VERSION, Feed, Position, RenditionName, StreamIndex};
+use hls::{Catalog, FORMAT_VERSION, Feed, Position, RenditionName, ResumeFrom, StreamIndex};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -25,8 +25,8 @@ use media::{NodeId, StreamId};
 use net::Throttle;
 use relay::server::{Body, Service, full};
 use relay::wire::{
-    Hello, HelloError, Hops, PATH_PREFIX, RelayLoop, Resume, Slices, UNWATCHED, UnitResume, WEBRTC, WIRE,
-    Wants, WantsError, chosen_version,
+    EPOCH, Hello, HelloError, Hops, PATH_PREFIX, RelayLoop, Resume, Slices, UNWATCHED, UnitResume, WEBRTC,
+    WIRE, Wants, WantsError, chosen_version,
 };
 use relay::{Identity, Stream, StreamRegistry};
 use tokio::time::timeout;
@@ -167,7 +167,7 @@ impl<O: Offer> Relay<O> {
                 let path = format!("/hls/{rest}");
                 // All children count as one viewer: they ask for what is there, and are not held.
                 let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-                let head = Head::new(&Method::GET, &path, None, request.headers()).by_node();
+                let head = Head::new(&Method::GET, &path, None, request.headers()).by_node(epoch(query));
                 let answer = respond(&self.catalog, nobody, &head).await;
                 Ok(answer
                     .map(|body| UnsyncBoxBody::new(body.map_frame(|frame| frame.map_data(Slices::from)))))
@@ -184,8 +184,14 @@ impl<O: Offer> Relay<O> {
             });
             places.collect::<Vec<_>>()
         });
-        let from = resume.as_ref().zip(places.as_deref()).map(|(resume, places)| (resume.session, places));
+        let theirs = epoch(query);
+        let from = resume.as_ref().zip(places.as_deref());
+        let from = from.map(|(resume, places)| ResumeFrom { session: resume.session, epoch: theirs, places });
         if let Some(from) = from {
+            let ours = found.index.epoch();
+            if from.session == found.index.session() && theirs > ours {
+                return Err(Refusal::Superseded { ours, theirs });
+            }
             let caught_up = timeout(BEHIND_MAX, Feed::caught_up(&found.index, from)).await;
             caught_up.map_err(|_| Refusal::Behind)?;
         }
@@ -260,6 +266,12 @@ impl<O: Offer> Service for Relay<O> {
 
 fn words(query: Option<&str>) -> impl Iterator<Item = &str> {
     query.into_iter().flat_map(|query| query.split('&'))
+}
+
+/// Of the publication that a child knows; zero if it does not say.
+fn epoch(query: Option<&str>) -> u32 {
+    let told = words(query).find_map(|word| word.strip_prefix(EPOCH)?.parse().ok());
+    told.unwrap_or_default()
 }
 
 /// Where a child goes on.

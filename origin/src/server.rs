@@ -166,6 +166,7 @@ impl Packaging {
         let writer = catalog.open(StreamHeader {
             id: stream.id().clone(),
             session: record.session,
+            epoch: record.epoch,
             part_hold_back_ms: record.part_hold_back_ms,
             retain_bytes_max: STORE_BYTES_MAX,
             renditions: renditions.collect(),

@@ -67,8 +67,28 @@ impl Router {
     /// # Errors
     /// From the system.
     pub fn cut(&self, one: &Host, other: &Host) -> Result<Cut> {
-        let [one, other] = [one, other].map(|host| host.address.to_string());
-        Cut::new(&[&["from", &one, "to", &other], &["from", &other, "to", &one]])
+        self.split([one], [other])
+    }
+
+    /// Nothing gets from these to those any more.
+    ///
+    /// # Errors
+    /// From the system.
+    pub fn split<'a>(
+        &self,
+        these: impl IntoIterator<Item = &'a Host>,
+        those: impl IntoIterator<Item = &'a Host> + Clone,
+    ) -> Result<Cut> {
+        let pairs = these.into_iter().flat_map(|one| {
+            those.clone().into_iter().map(move |other| [one, other].map(|host| host.address.to_string()))
+        });
+        let pairs: Vec<_> = pairs.collect();
+        let dropped = pairs.iter().flat_map(|[one, other]| {
+            [["from", one.as_str(), "to", other.as_str()], ["from", other.as_str(), "to", one.as_str()]]
+        });
+        let dropped: Vec<_> = dropped.collect();
+        let dropped: Vec<&[&str]> = dropped.iter().map(<[_; 4]>::as_slice).collect();
+        Cut::new(&dropped)
     }
 
     /// Nothing gets from it to anybody any more, nor to it: the router itself may hear it, and cannot answer.

@@ -328,3 +328,60 @@ fn viewers_notice_no_cut_but_the_one_from_the_publisher_and_nothing_that_is_made
         witnesses.saw_one_thing().with_context(|| scene.told())
     })
 }
+
+/// What both of two nodes list of a playlist, by its path, with the bytes that the other one gives under it.
+fn named_twice(one: &Http, other: &Http, path: &str) -> Result<HashMap<String, Vec<u8>>> {
+    let playlist = MediaPlaylist::parse(&one.get_ok(path)?.text())?;
+    let parts = playlist.segments.iter().flat_map(|segment| &segment.parts).filter(|part| !part.gap);
+    let mut named = HashMap::new();
+    for uri in parts.map(|part| resolve(path, &part.uri)) {
+        let (mine, theirs) = (one.get(&uri)?, other.get(&uri)?);
+        if mine.status == 200 && theirs.status == 200 && mine.body != theirs.body {
+            named.insert(uri, theirs.body);
+        }
+    }
+    Ok(named)
+}
+
+#[test]
+fn of_two_halves_with_a_publisher_each_one_stream_is_left() -> Result<()> {
+    Router::with(|router| {
+        let scene = Scene::new(router)?;
+        let Scene { in1, in2, origins: [o1, o2], edges: [e1, e2], nats_host, .. } = &scene;
+        let first = Publisher::of_clip("gop-2", &in1.node.publish_url(STREAM))?;
+        let path = scene.live()?;
+
+        let lost = [in1, o1, e1].map(|placed| &placed.host);
+        let cut = router.split(lost, [&in2.host, &o2.host, &e2.host, nats_host])?;
+        let publish = || Publisher::of_clip("gop-2", &in2.node.publish_url(STREAM));
+        let _second = Publisher::once_free(&in2.node, STEP_MAX, publish).with_context(|| scene.told())?;
+        scene.plays_on(&path, 2)?;
+        let named = poll::until("the halves to give one name to two things", STEP_MAX, || {
+            Ok(Some(named_twice(&e1.http(), &e2.http(), &path)?).filter(|named| named.len() > 3))
+        })
+        .with_context(|| scene.told())?;
+        println!("{} parts have two bodies", named.len());
+
+        cut.mend()?;
+        first.refused(STEP_MAX).with_context(|| scene.told())?;
+        let are_one = |text: &str| -> Result<bool> {
+            let answers = [o1, o2, e1].map(|placed| placed.http().get(&path));
+            let same = answers.into_iter().map(|answer| Ok(answer?.text() == text));
+            Ok(same.collect::<Result<Vec<_>>>()?.into_iter().all(|is_same| is_same))
+        };
+        poll::until("one playlist everywhere", STEP_MAX, || {
+            Ok(are_one(&e2.http().get(&path)?.text())?.then_some(()))
+        })
+        .with_context(|| scene.told())?;
+        for placed in [o1, o2, e1, e2] {
+            for (uri, body) in &named {
+                let answer = placed.http().get(uri)?;
+                let is_gone = answer.status == 404;
+                ensure!(is_gone || answer.body == *body, "{uri} is the lost publisher's at {}", placed.name);
+            }
+            let theirs = named_twice(&placed.http(), &e2.http(), &path)?;
+            ensure!(theirs.is_empty(), "{:?} differ at {}", theirs.keys(), placed.name);
+        }
+        scene.plays_on(&path, 3)
+    })
+}

@@ -61,6 +61,7 @@ impl Programme {
         let mut writer = catalog.open(StreamHeader {
             id: StreamId::new("live", "bench")?,
             session: Self::session(),
+            epoch: 1,
             part_hold_back_ms: 3 * part_target_ms,
             retain_bytes_max: 256 << 20,
             renditions: vec![header("v", &video)?, header("a", &audio)?],

@@ -19,8 +19,9 @@ pub type Fetch<'a> = Pin<Box<dyn Future<Output = Result<Vec<Bytes>, FetchError>>
 
 /// Where the bodies of one session come from.
 pub trait Backfill: Send + Sync + fmt::Debug {
-    /// The body of a part, as the node made it that packaged it.
-    fn part<'a>(&'a self, rendition: &'a RenditionName, position: Position) -> Fetch<'a>;
+    /// The body of a part, as the node made it that packaged it in the publication of this `epoch`; see
+    /// [`StreamHeader::epoch`](crate::StreamHeader::epoch).
+    fn part<'a>(&'a self, rendition: &'a RenditionName, position: Position, epoch: u32) -> Fetch<'a>;
 }
 
 /// Why there is no body.
@@ -69,7 +70,7 @@ impl StreamIndex {
         }
         let backfill = self.backfill.as_ref().ok_or(FetchError::Gone)?;
         let fetch = async || {
-            let body = backfill.part(&rendition.header.name, position).await?;
+            let body = backfill.part(&rendition.header.name, position, self.epoch()).await?;
             let bytes: u64 = body.iter().map(|slice| slice.len() as u64).sum();
             if bytes == part.bytes { Ok(body) } else { Err(FetchError::Unreachable) }
         };

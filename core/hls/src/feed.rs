@@ -30,9 +30,12 @@ pub enum Entry {
         header: StreamHeader,
         announcement: Option<Announcement>,
     },
-    /// The index begins: from scratch, or right where the reader said it was.
+    /// The index begins: from scratch, or right where the reader said it was. Comes again when another publication has taken
+    /// over: what was told before does not hold any more.
     Index {
         resumed: bool,
+        /// Of the publication; see [`StreamHeader::epoch`].
+        epoch: u32,
     },
     /// Before the first part that needs it.
     Init {
@@ -77,14 +80,30 @@ pub struct Feed {
     /// What the header that was told last said; `None` before the first.
     told: Option<Option<Arc<Announced>>>,
     indexed: bool,
+    /// Of [`StreamIndex::rewrites`], that the cursors are of.
+    rewrites: u64,
     over: bool,
     progress: Arc<Progress>,
     /// `None` if nothing is wanted for this reader.
     _interest: Option<Interest>,
 }
 
-/// Where a reader goes on: the session, and the next part of each rendition that it wants.
-pub type ResumeFrom<'a> = (SessionId, &'a [(RenditionName, Position)]);
+/// Where a reader goes on.
+#[derive(Debug, Clone, Copy)]
+pub struct ResumeFrom<'a> {
+    pub session: SessionId,
+    /// The highest that it has seen; zero if it does not say.
+    pub epoch: u32,
+    /// The next part of each rendition that it wants.
+    pub places: &'a [(RenditionName, Position)],
+}
+
+impl ResumeFrom<'_> {
+    /// Places in another publication mean nothing here.
+    fn is_of(&self, index: &StreamIndex) -> bool {
+        self.session == index.session() && (self.epoch == 0 || self.epoch == index.epoch())
+    }
+}
 
 /// Of a reader behind which somebody watches: what is made on demand is made for it.
 struct Interest {
@@ -149,6 +168,7 @@ impl Feed {
         let publications = index.publications.subscribe();
         let cursors = index.renditions.iter().map(|_| Cursor::default()).collect();
         let progress = Arc::new(Progress { index: index.clone(), next: Mutex::default() });
+        let rewrites = index.rewrites();
         let mut feed = Self {
             index,
             publications,
@@ -156,28 +176,28 @@ impl Feed {
             ready: VecDeque::new(),
             told: None,
             indexed: false,
+            rewrites,
             over: false,
             progress,
             _interest: interest,
         };
         feed.tell_header();
-        let resumed = from.is_some_and(|(session, places)| feed.resume(session, places));
-        feed.ready.push_back(Entry::Index { resumed });
+        let resumed = from.is_some_and(|from| feed.resume(from));
+        feed.tell_index(resumed);
         feed
     }
 
     /// Waits until `index` has come as far as the reader has elsewhere: of two nodes that follow a third one is always ahead,
     /// and no reader shall see a playlist grow shorter. For a rendition that is made here nobody waits: it may be made no more.
     pub async fn caught_up(index: &StreamIndex, from: ResumeFrom<'_>) {
-        let (session, places) = from;
-        if session != index.session() {
+        if !from.is_of(index) {
             return;
         }
         let mut publications = index.publications.subscribe();
         let is_behind = || {
             let own = index.renditions.iter().filter(|rendition| rendition.header.derived.is_none());
             let mut both = own.filter_map(|rendition| {
-                let (_, place) = places.iter().find(|(name, _)| *name == rendition.header.name)?;
+                let (_, place) = from.places.iter().find(|(name, _)| *name == rendition.header.name)?;
                 Some((rendition, *place))
             });
             !index.is_closed() && both.any(|(rendition, place)| is_ahead(rendition, place))
@@ -220,12 +240,12 @@ impl Feed {
     }
 
     /// Sets the cursors, if what the reader wants next is here or just coming.
-    fn resume(&mut self, session: SessionId, places: &[(RenditionName, Position)]) -> bool {
-        if session != self.index.session() {
+    fn resume(&mut self, from: ResumeFrom<'_>) -> bool {
+        if !from.is_of(&self.index) {
             return false;
         }
         for (cursor, rendition) in self.cursors.iter_mut().zip(&self.index.renditions) {
-            let place = places.iter().find(|(name, _)| *name == rendition.header.name);
+            let place = from.places.iter().find(|(name, _)| *name == rendition.header.name);
             match place {
                 // It had nothing of it.
                 None => {}
@@ -243,6 +263,14 @@ impl Feed {
     fn look(&mut self) {
         // Before the snapshots: what it closes over is then seen below.
         let closed = self.index.is_closed();
+        let rewrites = self.index.rewrites();
+        // Whoever rewrites it wakes us again.
+        if rewrites % 2 == 1 {
+            return;
+        }
+        if rewrites != self.rewrites {
+            self.begin_anew(rewrites);
+        }
         self.tell_header();
         let mut told: Vec<(Order, Entry)> = Vec::new();
         for number in 0..self.cursors.len() {
@@ -251,6 +279,10 @@ impl Feed {
                 self.ready.push_back(Entry::Lost);
                 return;
             }
+        }
+        // Some of it is of the one publication and some of the other.
+        if self.index.rewrites() != rewrites {
+            return;
         }
         told.sort_by_key(|(order, _)| *order);
         self.ready.extend(told.into_iter().map(|(_, entry)| entry));
@@ -263,6 +295,18 @@ impl Feed {
         } else if closed {
             self.over = true;
         }
+    }
+
+    fn begin_anew(&mut self, rewrites: u64) {
+        self.rewrites = rewrites;
+        self.cursors.iter_mut().for_each(|cursor| *cursor = Cursor::default());
+        (self.told, self.indexed) = (None, false);
+        self.tell_header();
+        self.tell_index(false);
+    }
+
+    fn tell_index(&mut self, resumed: bool) {
+        self.ready.push_back(Entry::Index { resumed, epoch: self.index.epoch() });
     }
 
     fn tell_header(&mut self) {

@@ -106,7 +106,7 @@ impl Request<'_> {
         };
         let index = self.catalog.session(target.stream, session).ok_or(Refusal::NotFound)?;
         let rendition = index.rendition(name).ok_or(Refusal::NotFound)?;
-        if let Some(demand) = rendition.on_demand().filter(|_| !self.head.by_node) {
+        if let Some(demand) = rendition.on_demand().filter(|_| self.head.by_node.is_none()) {
             demand.touch();
         }
         let announced = visible(&index)?;
@@ -162,7 +162,10 @@ impl Request<'_> {
             }
         };
         let part = self.settle(index, rendition, announced, Queue::Part, here_or_never).await?;
-        let part = part.filter(|part| !part.gap).ok_or(Refusal::NotFound)?;
+        // Read behind the snapshot, so that the part is of this publication or an earlier one.
+        let epoch = index.epoch();
+        let is_asked = self.head.by_node.is_none_or(|asked| asked == 0 || asked == epoch);
+        let part = part.filter(|part| !part.gap && is_asked).ok_or(Refusal::NotFound)?;
         let body = index.body(rendition, position, &part).await?;
         Ok(self.media(rendition, body, part.bytes, part.etag.clone()))
     }

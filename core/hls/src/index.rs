@@ -1,7 +1,7 @@
 //! One session of a stream: its writer, and what readers find in it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,9 @@ use crate::viewers::ViewerMeter;
 pub struct StreamHeader {
     pub id: StreamId,
     pub session: SessionId,
+    /// Of the publication, when the writer begins: whoever goes on with a session raises it. Zero if a node of an earlier release
+    /// does not say it.
+    pub epoch: u32,
     /// PART-HOLD-BACK of all renditions: three times the largest part target.
     pub part_hold_back_ms: u32,
     /// Bound on the media kept for this stream, over all renditions.
@@ -64,6 +67,9 @@ pub struct StreamWriter {
 #[derive(Debug)]
 pub struct StreamIndex {
     header: StreamHeader,
+    epoch: AtomicU32,
+    /// How often a rewrite of everything has begun or ended.
+    rewrites: AtomicU64,
     pub(crate) renditions: Vec<Rendition>,
     announced: ArcSwapOption<Announced>,
     pub(crate) retained: Retained,
@@ -165,6 +171,19 @@ impl StreamWriter {
         &self.index
     }
 
+    /// Another publication of this session, of a later `epoch`, takes the place of what is here: `fill` puts it in, and readers
+    /// begin anew. Where two nodes had a publisher each, it has other bytes under the same names.
+    pub fn supersede<T>(&mut self, epoch: u32, fill: impl FnOnce(&mut Self) -> T) -> T {
+        self.index.epoch.store(epoch, Ordering::SeqCst);
+        self.index.rewrites.fetch_add(1, Ordering::SeqCst);
+        self.renditions.iter_mut().for_each(RenditionWriter::forget_bodies);
+        let filled = fill(self);
+        self.index.rewrites.fetch_add(1, Ordering::SeqCst);
+        // Who looked meanwhile has seen that it was not done.
+        self.renditions.iter().for_each(|rendition| rendition.rendition().waiters.ring());
+        filled
+    }
+
     /// Ends the session: ENDLIST in all media playlists, and every held request answered.
     pub fn end(self) {
         drop(self);
@@ -203,6 +222,8 @@ impl StreamIndex {
             Rendition::new(rendition.clone(), others.map(|other| other.name.clone()).collect())
         });
         Self {
+            epoch: AtomicU32::new(header.epoch),
+            rewrites: AtomicU64::new(0),
             renditions: renditions.collect(),
             announced: ArcSwapOption::empty(),
             retained: Retained::new(header.retain_bytes_max),
@@ -226,6 +247,16 @@ impl StreamIndex {
 
     pub fn session(&self) -> SessionId {
         self.header.session
+    }
+
+    /// Of the publication that is here now; see [`StreamHeader::epoch`].
+    pub fn epoch(&self) -> u32 {
+        self.epoch.load(Ordering::SeqCst)
+    }
+
+    /// Odd while everything is being rewritten.
+    pub(crate) fn rewrites(&self) -> u64 {
+        self.rewrites.load(Ordering::SeqCst)
     }
 
     pub fn state(&self) -> State {

@@ -251,11 +251,13 @@ pub struct RenditionWriter {
     /// MSN of the oldest segment in the playlist. Never decreases.
     listed_from: u64,
     ended: bool,
+    /// What is restored next is of another publication.
+    is_superseded: bool,
 }
 
 impl RenditionWriter {
     pub(crate) fn new(index: Arc<StreamIndex>, number: usize) -> Self {
-        Self { index, number, segments: VecDeque::new(), listed_from: 0, ended: false }
+        Self { index, number, segments: VecDeque::new(), listed_from: 0, ended: false, is_superseded: false }
     }
 
     pub(crate) fn name(&self) -> &RenditionName {
@@ -296,18 +298,21 @@ impl RenditionWriter {
     }
 
     /// Puts the index of another node, each part with the length of its body, in place of what is here, and publishes
-    /// it at once. Bodies that are here stay.
+    /// it at once. Bodies that are here stay, but where [another publication](crate::StreamWriter::supersede) takes over.
     ///
     /// # Errors
     /// As [`RenditionWriter::push`]; then only what came before is here.
     pub fn restore(&mut self, parts: impl IntoIterator<Item = (Part, u64)>) -> Result<(), PushError> {
-        let before = self.rendition().snapshot();
+        let before = match std::mem::take(&mut self.is_superseded) {
+            true => Arc::default(),
+            false => self.rendition().snapshot(),
+        };
         while !self.segments.is_empty() {
             self.drop_oldest();
         }
         self.listed_from = 0;
         let restored = parts.into_iter().try_for_each(|(mut part, bytes)| {
-            // Within a session a name is never given to other bytes.
+            // Of one publication a name is never given to other bytes.
             let known = before.part(Position { msn: part.msn, part: part.part });
             let known = known.filter(|known| part.body.is_empty() && known.bytes == bytes);
             if let Some(body) = known.and_then(|known| known.body.get()) {
@@ -317,6 +322,10 @@ impl RenditionWriter {
         });
         self.publish(false);
         restored
+    }
+
+    pub(crate) fn forget_bodies(&mut self) {
+        self.is_superseded = true;
     }
 
     /// Lets go of the segments before `msn`, as the node did that this one follows.

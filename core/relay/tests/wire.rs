@@ -161,8 +161,8 @@ fn messages() -> Vec<(String, Message)> {
     let named = [
         ("record", Message::Record(record())),
         ("record before it is announced", Message::Record(Record { live: None, ..record() })),
-        ("index", Message::Index { resumed: false }),
-        ("index from where the child was", Message::Index { resumed: true }),
+        ("index", Message::Index { resumed: false, epoch: 0 }),
+        ("index from where the child was", Message::Index { resumed: true, epoch: 0 }),
         ("init", Message::Init { track: 1, init }),
         ("part that is listed", Message::Part { track: 0, part: part() }),
         ("part with its bytes", Message::Part { track: 2, part: with_body }),

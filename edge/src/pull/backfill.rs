@@ -6,7 +6,7 @@ use hls::{Backfill, Fetch, FetchError, Position, RenditionName};
 use media::SessionId;
 use prometheus_client::metrics::counter::Counter;
 use relay::UpstreamError;
-use relay::wire::Hops;
+use relay::wire::{EPOCH, Hops};
 
 use super::upstreams::Source;
 
@@ -23,10 +23,11 @@ impl fmt::Debug for Bodies {
 }
 
 impl Backfill for Bodies {
-    fn part<'a>(&'a self, rendition: &'a RenditionName, position: Position) -> Fetch<'a> {
+    fn part<'a>(&'a self, rendition: &'a RenditionName, position: Position, epoch: u32) -> Fetch<'a> {
         Box::pin(async move {
             self.fetched.inc();
-            let path = format!("{}/{}/{rendition}/{position}.m4s", self.source.id(), self.session);
+            let id = self.source.id();
+            let path = format!("{id}/{}/{rendition}/{position}.m4s?{EPOCH}{epoch}", self.session);
             let fetched = self.source.get(&path, &Hops::default()).await;
             fetched.map_err(|error| match error {
                 UpstreamError::NotFound => FetchError::Gone,

@@ -12,7 +12,7 @@ use hls::{
 use media::cmaf::Init;
 use media::{SessionId, StreamId};
 use prometheus_client::metrics::counter::Counter;
-use relay::wire::{self, Message, Place, Record, Resume, UNWATCHED};
+use relay::wire::{self, EPOCH, Message, Place, Record, Resume, UNWATCHED};
 
 use super::Purpose;
 use super::backfill::Bodies;
@@ -39,6 +39,9 @@ pub(super) enum MirrorError {
     Name(String),
     #[error("an init segment was never told")]
     Init,
+    /// Its publisher is another node's by now, and it has yet to notice.
+    #[error("epoch {told} came after {known}: the node does not have the publisher any more")]
+    Superseded { known: u32, told: u32 },
     #[error("an index of more than {INDEX_PARTS_MAX} parts")]
     TooLong,
     #[error("a part does not fit: {0}")]
@@ -54,6 +57,8 @@ pub(super) struct Mirror {
     tracks: Vec<Track>,
     /// While the index comes.
     index: Option<Vec<Listed>>,
+    /// Of the index that came last.
+    epoch: u32,
     open: Option<Open>,
 }
 
@@ -77,9 +82,25 @@ struct Open {
     writer: StreamWriter,
 }
 
+impl Open {
+    fn epoch(&self) -> u32 {
+        self.writer.index().epoch()
+    }
+}
+
 impl Mirror {
     pub(super) fn new(source: Source, catalog: Catalog, purpose: Purpose, bodies: Counter) -> Self {
-        Self { source, catalog, purpose, bodies, record: None, tracks: Vec::new(), index: None, open: None }
+        Self {
+            source,
+            catalog,
+            purpose,
+            bodies,
+            record: None,
+            tracks: Vec::new(),
+            index: None,
+            epoch: 0,
+            open: None,
+        }
     }
 
     fn id(&self) -> &StreamId {
@@ -109,14 +130,20 @@ impl Mirror {
         Ok(if has_ended { Step::Over } else { Step::More })
     }
 
-    fn begin_index(&mut self, resumed: bool) -> Result<Step, MirrorError> {
+    fn begin_index(&mut self, resumed: bool, told: u32) -> Result<Step, MirrorError> {
         let session = self.session()?;
-        if !resumed {
-            self.index = Some(Vec::new());
-        } else if self.open.as_ref().is_none_or(|open| open.session != session) {
-            return Err(MirrorError::TooEarly("a resumed index"));
+        let known = self.open.as_ref().filter(|open| open.session == session).map(Open::epoch);
+        // Of a node that does not say it, it is the one that is known.
+        self.epoch = if told == 0 { known.unwrap_or_default() } else { told };
+        match known {
+            Some(known) if self.epoch < known => Err(MirrorError::Superseded { known, told }),
+            Some(known) if resumed && self.epoch == known => Ok(Step::More),
+            _ if resumed => Err(MirrorError::TooEarly("a resumed index")),
+            _ => {
+                self.index = Some(Vec::new());
+                Ok(Step::More)
+            }
         }
-        Ok(Step::More)
     }
 
     fn part(&mut self, track: u16, part: wire::Part) -> Result<Step, MirrorError> {
@@ -169,7 +196,10 @@ impl Mirror {
         let announcement = self.announcement();
         let names: Vec<_> = self.tracks.iter().map(|track| track.name.clone()).collect();
         if let Some(open) = self.open.as_mut().filter(|open| open.session == session) {
-            fill(&mut open.writer, announcement, &names, index)?;
+            match self.epoch > open.epoch() {
+                true => open.writer.supersede(self.epoch, |writer| fill(writer, announcement, &names, index)),
+                false => fill(&mut open.writer, announcement, &names, index),
+            }?;
             return Ok(Step::Ready);
         }
         let bodies = Bodies { source: self.source.clone(), session, fetched: self.bodies.clone() };
@@ -203,6 +233,7 @@ impl Mirror {
         Ok(StreamHeader {
             id: self.id().clone(),
             session: record.session,
+            epoch: self.epoch,
             part_hold_back_ms: record.part_hold_back_ms,
             // The origin bounds its store, and this one follows it: see `forget_before`.
             retain_bytes_max: u64::MAX,
@@ -248,12 +279,13 @@ impl Follow for Mirror {
     }
 
     fn resume(&self) -> Option<impl fmt::Display + Send + Sync> {
-        let session = self.open.as_ref()?.session;
+        let open = self.open.as_ref()?;
         let places = self.tracks.iter().map(|track| {
             let Position { msn, part } = track.next?;
             Some(Place { rendition: track.name.to_string(), msn, part })
         });
-        Some(Resume { session, places: places.collect::<Option<_>>()? })
+        let resume = Resume { session: open.session, places: places.collect::<Option<_>>()? };
+        Some(format!("{resume}&{EPOCH}{}", open.epoch()))
     }
 
     fn target_duration_s(&self) -> Option<u32> {
@@ -267,7 +299,7 @@ impl Follow for Mirror {
     fn apply(&mut self, message: Message) -> Result<Step, MirrorError> {
         match message {
             Message::Record(record) => self.record(record),
-            Message::Index { resumed } => self.begin_index(resumed),
+            Message::Index { resumed, epoch } => self.begin_index(resumed, epoch),
             Message::Init { track, init } => {
                 let init = Init { bytes: init.bytes, hash: format!("{:016x}", init.hash) };
                 let inits = &mut self.track(track)?.inits;

@@ -73,7 +73,7 @@ impl Telling {
             self.child.lost();
             return None;
         }
-        if let Entry::Index { resumed: true } = entry {
+        if let Entry::Index { resumed: true, .. } = entry {
             self.child.resumed();
         }
         message(entry).map(Message::encode)
@@ -99,7 +99,7 @@ pub(super) fn now_ms() -> i64 {
 fn message(entry: Entry) -> Option<Message> {
     Some(match entry {
         Entry::Header { header, announcement } => Message::Record(record(&header, announcement.as_ref())),
-        Entry::Index { resumed } => Message::Index { resumed },
+        Entry::Index { resumed, epoch } => Message::Index { resumed, epoch },
         Entry::Init { rendition, init } => {
             let init = Init { hash: hash(&init.hash), bytes: init.bytes.clone() };
             Message::Init { track: track(rendition), init }

@@ -65,6 +65,7 @@ fn open(catalog: &Catalog) -> hls::StreamWriter {
     catalog.open(StreamHeader {
         id: StreamId::new("live", "cam1").unwrap(),
         session: SessionId::from_random(7),
+        epoch: 2,
         part_hold_back_ms: 1536,
         retain_bytes_max: 1 << 20,
         renditions: vec![RenditionHeader {
@@ -158,7 +159,7 @@ async fn a_subscription_begins_with_its_index_ticks_and_ends() {
         kinds.collect::<Vec<_>>(),
         [
             "record 0000000000000007",
-            "Index { resumed: false }",
+            "Index { resumed: false, epoch: 2 }",
             "IndexComplete",
             "tick",
             "tick",

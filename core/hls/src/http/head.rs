@@ -15,7 +15,8 @@ pub struct Head {
     path_bytes: usize,
     pub(super) gzip: bool,
     pub(super) lower_only: bool,
-    pub(super) by_node: bool,
+    /// The epoch of the publication that the node knows; zero if it does not say.
+    pub(super) by_node: Option<u32>,
     /// What makes an answer partial, or empty. Seldom any.
     pub(super) conditions: HeaderMap,
 }
@@ -40,7 +41,7 @@ impl Head {
             path_bytes: path.len(),
             gzip: accepts_gzip(headers),
             lower_only: false,
-            by_node: false,
+            by_node: None,
             conditions,
         }
     }
@@ -51,10 +52,11 @@ impl Head {
         Self { lower_only: true, ..self }
     }
 
-    /// A node asks, for whoever may want it: that is no sign of a viewer.
+    /// A node asks, for whoever may want it: that is no sign of a viewer. A part is given to it if it is of the publication of
+    /// this `epoch`, or zero.
     #[must_use]
-    pub fn by_node(self) -> Self {
-        Self { by_node: true, ..self }
+    pub fn by_node(self, epoch: u32) -> Self {
+        Self { by_node: Some(epoch), ..self }
     }
 
     pub fn path(&self) -> &str {

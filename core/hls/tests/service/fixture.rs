@@ -70,6 +70,7 @@ pub(crate) fn header(renditions: Vec<RenditionHeader>) -> StreamHeader {
     StreamHeader {
         id: id(),
         session: SESSION,
+        epoch: 1,
         part_hold_back_ms: 1536,
         retain_bytes_max: 1 << 28,
         renditions,

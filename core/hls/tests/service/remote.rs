@@ -10,7 +10,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use hls::{
     Backfill, Catalog, Entry, FedPart, Feed, Fetch, FetchError, Metrics, Part, Position, RenditionName,
-    SegmentStart, State, StreamHeader, StreamIndex, StreamWriter,
+    ResumeFrom, SegmentStart, State, StreamHeader, StreamIndex, StreamWriter,
 };
 use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_TYPE, ETAG};
 use http::{Method, StatusCode};
@@ -29,7 +29,7 @@ struct Bodies {
 }
 
 impl Backfill for Bodies {
-    fn part<'a>(&'a self, rendition: &'a RenditionName, position: Position) -> Fetch<'a> {
+    fn part<'a>(&'a self, rendition: &'a RenditionName, position: Position, _: u32) -> Fetch<'a> {
         Box::pin(async move {
             self.fetched.fetch_add(1, Ordering::Relaxed);
             // Others come to ask meanwhile.
@@ -38,6 +38,10 @@ impl Backfill for Bodies {
             bodies.get(&(rendition.clone(), position)).cloned().ok_or(FetchError::Gone)
         })
     }
+}
+
+fn at<'a>(index: &StreamIndex, places: &'a [(RenditionName, Position)]) -> ResumeFrom<'a> {
+    ResumeFrom { session: index.session(), epoch: index.epoch(), places }
 }
 
 /// A second node, in the smallest form: what the feed tells goes into a catalog of its own.
@@ -52,6 +56,7 @@ struct Child {
     next: Vec<(RenditionName, Position)>,
     carried: usize,
     resumed: Vec<bool>,
+    epochs: Vec<u32>,
 }
 
 impl Child {
@@ -68,13 +73,20 @@ impl Child {
             writer: None,
             carried: 0,
             resumed: Vec::new(),
+            epochs: Vec::new(),
         }
+    }
+
+    fn newest(&self, rendition: &str) -> Option<Position> {
+        let number = self.next.iter().position(|(known, _)| *known == name(rendition))?;
+        let Position { msn, part } = self.next[number].1;
+        Some(Position { msn, part: part.checked_sub(1)? })
     }
 
     /// The connection breaks, and a new one goes on.
     fn reconnect(&mut self, index: Arc<StreamIndex>) {
         let session = self.header.as_ref().unwrap().session;
-        self.feed = Feed::new(index, Some((session, &self.next)));
+        self.feed = Feed::new(index, Some(ResumeFrom { session, epoch: 1, places: &self.next }));
     }
 
     /// Takes everything that can be had without waiting.
@@ -93,8 +105,9 @@ impl Child {
                 }
                 self.header = Some(header);
             }
-            Entry::Index { resumed } => {
+            Entry::Index { resumed, epoch } => {
                 self.resumed.push(resumed);
+                self.epochs.push(epoch);
                 self.index = (!resumed).then(Vec::new);
             }
             Entry::Init { .. } => {}
@@ -386,9 +399,9 @@ async fn a_reader_that_fell_out_of_the_store_is_told_so() {
     assert!(feed.next().await.is_none());
 
     let from = [(name("v"), Position { msn: 0, part: 1 }), (name("a"), Position { msn: 0, part: 1 })];
-    let mut again = Feed::new(index.clone(), Some((index.session(), &from)));
+    let mut again = Feed::new(index.clone(), Some(at(&index, &from)));
     assert!(matches!(again.next().await, Some(Entry::Header { .. })));
-    assert!(matches!(again.next().await, Some(Entry::Index { resumed: false })));
+    assert!(matches!(again.next().await, Some(Entry::Index { resumed: false, .. })));
 }
 
 /// A process that was restarted lists as gaps what its readers may have had, under the same numbers.
@@ -402,9 +415,9 @@ async fn a_reader_does_not_go_on_behind_a_gap() {
     let index = stream.catalog.get(&id()).unwrap();
     for (next, expected) in [(1, true), (2, false)] {
         let from = ["v", "a"].map(|rendition| (name(rendition), Position { msn: 0, part: next }));
-        let mut feed = Feed::new(index.clone(), Some((index.session(), &from)));
+        let mut feed = Feed::new(index.clone(), Some(at(&index, &from)));
         feed.next().await;
-        let Some(Entry::Index { resumed }) = feed.next().await else { panic!("no index") };
+        let Some(Entry::Index { resumed, .. }) = feed.next().await else { panic!("no index") };
         assert_eq!(resumed, expected, "who wants part {next}");
     }
 }
@@ -416,7 +429,7 @@ async fn a_reader_that_was_further_elsewhere_goes_on_when_the_index_is_as_far() 
     stream.push_both(0, 0);
     let index = stream.catalog.get(&id()).unwrap();
     let from = ["v", "a"].map(|rendition| (name(rendition), Position { msn: 0, part: 2 }));
-    let from = (index.session(), from.as_slice());
+    let from = at(&index, &from);
     let mut caught_up = pin!(Feed::caught_up(&index, from));
     for rendition in ["v", "a"] {
         tokio::select! {
@@ -429,9 +442,45 @@ async fn a_reader_that_was_further_elsewhere_goes_on_when_the_index_is_as_far() 
     caught_up.await;
     let mut feed = Feed::new(index.clone(), Some(from));
     feed.next().await;
-    assert!(matches!(feed.next().await, Some(Entry::Index { resumed: true })));
-    // Of another session nothing is waited for.
-    Feed::caught_up(&index, (SessionId::from_random(9), from.1)).await;
+    assert!(matches!(feed.next().await, Some(Entry::Index { resumed: true, .. })));
+    // Of another session nothing is waited for, and neither of another publication.
+    let ahead = [(name("v"), Position { msn: 9, part: 0 })];
+    for from in [
+        ResumeFrom { session: SessionId::from_random(9), ..at(&index, &ahead) },
+        ResumeFrom { epoch: 2, ..at(&index, &ahead) },
+    ] {
+        Feed::caught_up(&index, from).await;
+    }
+}
+
+/// Another publication has taken the session over, with other bytes under the same names.
+#[tokio::test]
+async fn a_reader_begins_anew_where_another_publication_takes_over() {
+    let mut stream = Stream::live();
+    for number in 0..3 {
+        stream.push_both(0, number);
+    }
+    let index = stream.catalog.get(&id()).unwrap();
+    let mut child = Child::of(index.clone());
+    child.catch_up().await;
+    assert_eq!(child.newest("v"), Some(Position { msn: 0, part: 2 }));
+
+    stream.writer().supersede(2, |writer| {
+        for rendition in ["v", "a"] {
+            let other = Part { body: vec![Bytes::from_static(b"other")], ..part(0, 0) };
+            writer.rendition(&name(rendition)).unwrap().restore([(other, 5)]).unwrap();
+        }
+    });
+    child.catch_up().await;
+    assert_eq!(child.epochs, [1, 2]);
+    assert_eq!(child.newest("v"), Some(Position { msn: 0, part: 0 }), "nothing of the one before is left");
+    stream.push_both(0, 1);
+    child.catch_up().await;
+    assert_eq!(child.newest("a"), Some(Position { msn: 0, part: 1 }));
+    // A place in the one before is none in this one.
+    child.reconnect(index);
+    child.catch_up().await;
+    assert_eq!(child.resumed, [false, false, false]);
 }
 
 /// A child so slow gets the numbers of what it missed, and fetches what somebody wants.

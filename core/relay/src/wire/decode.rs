@@ -44,6 +44,7 @@ struct Header {
     kind: u8,
     flags: u8,
     track: u16,
+    group: u32,
     frame: u32,
     dts: i64,
     duration: u32,
@@ -102,7 +103,7 @@ impl Decoder {
             KIND_RECORD => Message::Record(parts_record(payload)?),
             KIND_STREAM => Message::Stream(Box::new(record::decode(payload)?)),
             KIND_CONDITION => Message::Condition(record::decode_condition(payload)?),
-            KIND_INDEX => Message::Index { resumed: header.flags & FLAG_RESUMED != 0 },
+            KIND_INDEX => Message::Index { resumed: header.flags & FLAG_RESUMED != 0, epoch: header.group },
             KIND_INIT => {
                 let hash = payload.try_get_u64_le().map_err(|_| WireError::Malformed { kind })?;
                 Message::Init { track, init: Init { hash, bytes: payload } }
@@ -213,7 +214,7 @@ impl Header {
         let mut rest = bytes.as_slice();
         let length = rest.get_u32_le() as usize;
         let (kind, flags, track) = (rest.get_u8(), rest.get_u8(), rest.get_u16_le());
-        let (_group, frame, dts) = (rest.get_u32_le(), rest.get_u32_le(), rest.get_i64_le());
+        let (group, frame, dts) = (rest.get_u32_le(), rest.get_u32_le(), rest.get_i64_le());
         let (_composition_offset, duration) = (rest.get_i32_le(), rest.get_u32_le());
         let payload_bytes = length.checked_sub(HEADER_BYTES).ok_or(WireError::TooShort { bytes: length })?;
         // An unknown kind may be as long as anything; it is never buffered.
@@ -222,7 +223,7 @@ impl Header {
         if length > max {
             return Err(WireError::TooLong { kind, bytes: length, max });
         }
-        Ok(Self { payload_bytes, kind, flags, track, frame, dts, duration, wire: bytes })
+        Ok(Self { payload_bytes, kind, flags, track, group, frame, dts, duration, wire: bytes })
     }
 }
 

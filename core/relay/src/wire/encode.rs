@@ -16,7 +16,7 @@ use crate::frame::{self, Frame, HEADER_BYTES};
 struct Header {
     flags: u8,
     track: u16,
-    /// Low half of a part's MSN, for whoever looks at the bytes; the record has all of it.
+    /// Low half of a part's MSN, for whoever looks at the bytes, the record has all of it; an index's epoch.
     group: u32,
     frame: u32,
     dts: i64,
@@ -28,9 +28,10 @@ impl Message {
     pub fn encode(self) -> Slices {
         match self {
             Self::Record(record) => small(KIND_RECORD, Header::default(), &payload(&record)),
-            Self::Index { resumed } => {
+            Self::Index { resumed, epoch } => {
                 let flags = if resumed { FLAG_RESUMED } else { 0 };
-                small(KIND_INDEX, Header { flags, ..Header::default() }, &[])
+                // Earlier releases neither write nor read the place of it.
+                small(KIND_INDEX, Header { flags, group: epoch, ..Header::default() }, &[])
             }
             Self::Init { track, init: Init { hash, bytes } } => {
                 let mut payload = BytesMut::with_capacity(8 + bytes.len());

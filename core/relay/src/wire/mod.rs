@@ -6,7 +6,7 @@
 //! Parts, below `/x/1/{app}/{stream}`; `track` is the rendition's place in the record:
 //!
 //! ```text
-//!   Record  Index  { Init | Part (listed, or with its bytes) }*  IndexComplete  { Record | Init | Part | TrackEnd | Clock }*  End
+//!   { Record  Index  { Init | Part (listed, or with its bytes) }*  IndexComplete  { Record | Init | Part | TrackEnd | Clock }* }+  End
 //! ```
 //!
 //! The index is every part that can be fetched, oldest first; a child serves no playlist before it is complete. Bytes
@@ -74,6 +74,10 @@ pub const STREAMS: &str = "streams";
 /// watches there, it tells by [`Wants`].
 pub const UNWATCHED: &str = "unwatched";
 
+/// In the query of what is asked of a session, before the epoch of the publication that the child knows of it. Whoever goes on with a
+/// session may give other bytes the same names; of an owner before the one it knows a child takes nothing.
+pub const EPOCH: &str = "epoch=";
+
 /// Before a stream's name: its access units, of the tracks that WebRTC can show.
 pub const WEBRTC: &str = "webrtc";
 
@@ -106,9 +110,12 @@ const PART_RECORD_BYTES: usize = 44;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Message {
     Record(Record),
-    /// The index begins: with everything there is, or right after what the child has.
+    /// The index begins: with everything there is, or right after what the child has. Comes again when another publication
+    /// has taken over: what was told before does not hold any more.
     Index {
         resumed: bool,
+        /// Of the publication; zero from a node of an earlier release.
+        epoch: u32,
     },
     Init {
         track: u16,

@@ -77,9 +77,17 @@ fn part(msn: u64, part: u32) -> Message {
     }
 }
 
+/// Without its bytes.
+fn listed(msn: u64) -> Message {
+    match part(msn, 0) {
+        Message::Part { track, part } => Message::Part { track, part: wire::Part { body: None, ..part } },
+        other => other,
+    }
+}
+
 /// A whole subscription to a session that stands at segment `msn`.
 fn subscription(session: u64, msn: u64) -> Vec<Message> {
-    let mut messages = vec![record(session, true), Message::Index { resumed: false }, init()];
+    let mut messages = vec![record(session, true), Message::Index { resumed: false, epoch: 2 }, init()];
     messages.extend((0..=msn).flat_map(|msn| (0..4).map(move |number| part(msn, number))));
     messages.push(Message::IndexComplete);
     messages
@@ -98,12 +106,17 @@ async fn a_stream_is_found_when_its_index_is_complete_and_goes_on_where_it_broke
     assert!(catalog.get(&id()).is_none() && mirror.resume().is_none());
     assert_eq!(mirror.apply(complete).unwrap(), Step::Ready);
     assert_eq!(catalog.get(&id()).unwrap().state(), State::Live);
-    assert_eq!(mirror.resume().unwrap().to_string(), "0000000000000007;a:3.0");
+    assert_eq!(mirror.resume().unwrap().to_string(), "0000000000000007;a:3.0&epoch=2");
     apply(&mut mirror, vec![part(3, 0)]);
-    assert_eq!(mirror.resume().unwrap().to_string(), "0000000000000007;a:3.1");
+    assert_eq!(mirror.resume().unwrap().to_string(), "0000000000000007;a:3.1&epoch=2");
 
-    let resumed =
-        vec![record(7, true), Message::Index { resumed: true }, init(), part(3, 1), Message::IndexComplete];
+    let resumed = vec![
+        record(7, true),
+        Message::Index { resumed: true, epoch: 2 },
+        init(),
+        part(3, 1),
+        Message::IndexComplete,
+    ];
     assert_eq!(apply(&mut mirror, resumed), Step::Ready);
     assert_eq!(catalog.get(&id()).unwrap().status().last, Some(Position { msn: 3, part: 1 }));
 }
@@ -133,8 +146,13 @@ async fn an_index_from_scratch_takes_the_place_of_what_was_here() {
     let (mut mirror, catalog) = mirror();
     apply(&mut mirror, subscription(7, 2));
     let index = catalog.get(&id()).unwrap();
-    let anew =
-        vec![record(7, true), Message::Index { resumed: false }, init(), part(5, 0), Message::IndexComplete];
+    let anew = vec![
+        record(7, true),
+        Message::Index { resumed: false, epoch: 0 },
+        init(),
+        part(5, 0),
+        Message::IndexComplete,
+    ];
     assert_eq!(apply(&mut mirror, anew), Step::Ready);
     assert!(Arc::ptr_eq(&index, &catalog.get(&id()).unwrap()), "held requests go on");
     assert_eq!(index.status().last, Some(Position { msn: 5, part: 0 }));
@@ -143,21 +161,45 @@ async fn an_index_from_scratch_takes_the_place_of_what_was_here() {
 /// Or all of it would be fetched again after each break that nobody can go on behind.
 #[tokio::test]
 async fn an_index_from_scratch_leaves_the_bytes_that_are_here() {
-    let listed = |msn| match part(msn, 0) {
-        Message::Part { track, part } => Message::Part { track, part: wire::Part { body: None, ..part } },
-        other => other,
-    };
     let (mut mirror, catalog) = mirror();
-    let anew = |parts: Vec<Message>| {
-        let begin = [record(7, true), Message::Index { resumed: false }, init()];
+    let anew = |epoch, parts: Vec<Message>| {
+        let begin = [record(7, true), Message::Index { resumed: false, epoch }, init()];
         begin.into_iter().chain(parts).chain([Message::IndexComplete]).collect()
     };
-    apply(&mut mirror, anew(vec![part(5, 0)]));
+    apply(&mut mirror, anew(2, vec![part(5, 0)]));
     let index = catalog.get(&id()).unwrap();
-    apply(&mut mirror, anew(vec![listed(5)]));
+    apply(&mut mirror, anew(2, vec![listed(5)]));
     assert_eq!(index.fetch_bodies().await, Ok(()));
-    apply(&mut mirror, anew(vec![listed(6)]));
+    apply(&mut mirror, anew(2, vec![listed(6)]));
     assert_eq!(index.fetch_bodies().await, Err(hls::FetchError::Unreachable));
+}
+
+/// Two halves of a cluster had a publisher each, and gave other bytes the same names.
+#[tokio::test]
+async fn of_another_publication_no_bytes_are_left_and_nothing_of_the_one_before_is_taken() {
+    let (mut mirror, catalog) = mirror();
+    let begin = |resumed, epoch| vec![record(7, true), Message::Index { resumed, epoch }, init()];
+    apply(&mut mirror, subscription(7, 2));
+    let index = catalog.get(&id()).unwrap();
+    let mut later = begin(false, 3);
+    later.extend([listed(2), Message::IndexComplete]);
+    assert_eq!(apply(&mut mirror, later), Step::Ready);
+    assert!(Arc::ptr_eq(&index, &catalog.get(&id()).unwrap()), "held requests go on");
+    assert_eq!((index.epoch(), index.status().last), (3, Some(Position { msn: 2, part: 0 })));
+    assert_eq!(
+        index.fetch_bodies().await,
+        Err(hls::FetchError::Unreachable),
+        "it has the bytes of the other"
+    );
+    assert_eq!(mirror.resume().unwrap().to_string(), "0000000000000007;a:2.1&epoch=3");
+
+    // A resumed index would leave what is here.
+    for (resumed, epoch) in [(false, 2), (true, 2), (true, 4)] {
+        let refused =
+            begin(resumed, epoch).into_iter().try_for_each(|message| mirror.apply(message).map(drop));
+        assert!(refused.is_err(), "{resumed} {epoch}");
+    }
+    assert_eq!((index.epoch(), index.status().last), (3, Some(Position { msn: 2, part: 0 })));
 }
 
 /// Or the parts of one session would be listed in another.
@@ -181,7 +223,7 @@ async fn nobody_finds_what_was_let_go() {
 fn any_message() -> impl Strategy<Value = Message> {
     prop_oneof![
         (0..3_u64, any::<bool>()).prop_map(|(session, live)| record(session, live)),
-        any::<bool>().prop_map(|resumed| Message::Index { resumed }),
+        (any::<bool>(), 0..4_u32).prop_map(|(resumed, epoch)| Message::Index { resumed, epoch }),
         Just(init()),
         Just(Message::IndexComplete),
         (0..3_u64, 0..4_u32).prop_map(|(msn, number)| part(msn, number)),
