@@ -49,7 +49,7 @@ soak: setup-demo build ## an hour of publishers and viewers that come and go: do
 
 chaos: setup-test pages tests/browser/node_modules/.package-lock.json ## encoders, nodes of every kind and NATS are killed and stopped at random, CHAOS_SEEDS (10) schedules from CHAOS_FIRST (1) on, against targets: an hour and a half
 	cargo build --locked --package tidecast --package tidecast-encoder
-	CHAOS_SEEDS=$${CHAOS_SEEDS:-10} cargo test --locked --package tidecast-tests --no-fail-fast --test ladder --test workers --test faults -- --nocapture --test-threads 1 whatever_befalls
+	CHAOS_SEEDS=$${CHAOS_SEEDS:-10} cargo test --locked --package tidecast-tests --no-fail-fast --test ladder --test workers --test faults --test rolling -- --nocapture --test-threads 1 whatever_befalls edges_are_upgraded
 
 # NETWORK_SEED=7 make networks: other packets are lost.
 networks: setup-test pages tests/browser/node_modules/.package-lock.json ## Chromium by WebRTC on networks that lose, cut and narrow, as root: a quarter of an hour, on a quiet machine

@@ -350,7 +350,7 @@ impl Site {
         viewer: IpAddr,
     ) -> Response<Bytes> {
         match remote::state(puller, path).await {
-            Some(Some(state)) => json(&state, headers),
+            Some(Some(state)) => self.told_state(path, state, headers),
             Some(None) => {
                 let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "the origin does not answer\n");
                 response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
@@ -358,6 +358,17 @@ impl Site {
             }
             None => self.get(path, headers, viewer),
         }
+    }
+
+    /// To whoever watches: of one stream also that they had better go on at another node.
+    fn told_state(&self, path: &str, mut state: serde_json::Value, headers: &HeaderMap) -> Response<Bytes> {
+        if self.admission.is_drained()
+            && neighbours::stream_of(path).is_some()
+            && let Some(state) = state.as_object_mut()
+        {
+            state.insert("drained".to_owned(), true.into());
+        }
+        json(&state, headers)
     }
 
     fn get(&self, path: &str, headers: &HeaderMap, viewer: IpAddr) -> Response<Bytes> {
@@ -395,7 +406,10 @@ impl Site {
             ["trust", rest @ ..] if self.trust.is_some() => self.trust(rest, headers),
             ["state", app, stream] => match StreamId::new(app, stream) {
                 Ok(id) => {
-                    json(&state::Entry::of(&id, &self.registry, &self.catalog, &self.audience), headers)
+                    let entry = state::Entry::of(&id, &self.registry, &self.catalog, &self.audience);
+                    let state =
+                        serde_json::to_value(entry).expect("a state has only strings, numbers and lists");
+                    self.told_state(path, state, headers)
                 }
                 Err(error) => no_name(error),
             },

@@ -309,11 +309,12 @@ impl Answers {
     }
 
     fn readiness(&self) -> Response<Body> {
-        if self.drain.is_cancelled() {
+        let standing = self.api.standing();
+        if self.drain.is_cancelled() || standing.leaves_within.is_some() {
             let why = "draining: what is open is finished, nothing new is taken";
             return json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({ "ready": false, "why": why }));
         }
-        if self.api.is_drained() {
+        if standing.drained {
             let why = "drained by `tidecast nodes drain`: nothing new is taken until that is undone";
             return json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({ "ready": false, "why": why }));
         }

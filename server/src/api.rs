@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tracing::debug;
 
 use crate::authority::ClusterFiles;
@@ -143,8 +143,8 @@ impl Api {
     }
 
     /// Whether this node takes nothing new because its operator wants that.
-    pub(crate) fn is_drained(&self) -> bool {
-        self.standing.borrow().drained
+    pub(crate) fn standing(&self) -> Standing {
+        *self.standing.borrow()
     }
 
     /// What an operator has to mend in the cluster's store, if it can be reached.
@@ -302,7 +302,9 @@ impl Api {
 
     /// When nodes or streams look otherwise from now on.
     pub(crate) fn changes(&self) -> Changes {
-        Changes { seen: look(&self.fleet), fleet: self.fleet.clone() }
+        let mut every = interval(LOOK_EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Changes { seen: look(&self.fleet), fleet: self.fleet.clone(), every }
     }
 }
 
@@ -310,16 +312,16 @@ impl Api {
 pub(crate) struct Changes {
     fleet: Fleet,
     seen: u64,
+    /// Goes on when events come in between.
+    every: Interval,
 }
 
 impl Changes {
     /// Done when they look otherwise than the last time. Nobody tells that a node has fallen silent, so they are looked at. May be
     /// dropped at any time, and called again.
     pub(crate) async fn next(&mut self) {
-        let mut every = interval(LOOK_EVERY);
-        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            every.tick().await;
+            self.every.tick().await;
             let now = look(&self.fleet);
             if now != self.seen {
                 self.seen = now;

@@ -17,6 +17,8 @@ use cluster::{
     ClaimError, Directory, Epoch, Fleet, Journal, Kind, Lost, Sessions, StoreError, StreamEntry, StreamPhase,
 };
 use edge::Unlisted;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
 use ingest::{Checkpoint, Elsewhere, Gate, OnConflict};
 use media::StreamId;
 use relay::wire::Hops;
@@ -48,9 +50,18 @@ pub(crate) struct Claims {
     on_conflict: OnConflict,
     unlisted: Unlisted,
     held: Arc<Mutex<HashMap<StreamId, Held>>>,
+    /// Under way. Each is finished whether whoever asked still waits or not: what it has taken over must not be lost with a
+    /// broadcaster who hangs up and comes again.
+    claiming: Arc<Mutex<HashMap<StreamId, Claiming>>>,
+    /// What was taken over of other nodes, for whoever comes first. Of streams that are held.
+    left: Arc<Mutex<HashMap<StreamId, Checkpoint>>>,
+    /// For so long somebody may come for that.
+    linger: Duration,
     /// To ask other nodes; `None` if there are none.
     dialer: Option<Dialer>,
 }
+
+type Claiming = Shared<BoxFuture<'static, Result<(), Elsewhere>>>;
 
 /// A stream of this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,11 +87,31 @@ struct Told {
     session: Option<String>,
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Claims {
-    pub(crate) fn new(membership: &Membership, on_conflict: OnConflict, unlisted: Unlisted) -> Self {
+    pub(crate) fn new(
+        membership: &Membership,
+        on_conflict: OnConflict,
+        linger: Duration,
+        unlisted: Unlisted,
+    ) -> Self {
         let Membership { fleet, journal, dialer, .. } = membership.clone();
         let sessions = Sessions::new(fleet.store().clone(), fleet.directory().clone());
-        Self { fleet, journal, sessions, on_conflict, unlisted, held: Arc::default(), dialer }
+        Self {
+            fleet,
+            journal,
+            sessions,
+            on_conflict,
+            unlisted,
+            held: Arc::default(),
+            claiming: Arc::default(),
+            left: Arc::default(),
+            linger,
+            dialer,
+        }
     }
 
     /// Where other nodes find what they need to go on with a session; `None` if there are none.
@@ -98,7 +129,7 @@ impl Claims {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<StreamId, Held>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.held)
     }
 
     fn entry(&self, id: &StreamId, told: &Told, since_ms: i64) -> StreamEntry {
@@ -263,8 +294,10 @@ impl Claims {
     }
 
     async fn release(&self, published: &BTreeMap<StreamId, Arc<Stream>>) {
-        let is_over =
-            |id: &StreamId, held: &Held| !published.contains_key(id) && held.claimed_at.elapsed() > BEGIN_MAX;
+        let is_over = |id: &StreamId, held: &Held| {
+            let begins_within = if lock(&self.left).contains_key(id) { self.linger } else { BEGIN_MAX };
+            !published.contains_key(id) && held.claimed_at.elapsed() > begins_within
+        };
         let over: Vec<_> = {
             let held = self.lock();
             held.iter()
@@ -279,6 +312,7 @@ impl Claims {
                 Err(_) => {}
             }
             self.lock().remove(&id);
+            lock(&self.left).remove(&id);
         }
     }
 }
@@ -286,9 +320,40 @@ impl Claims {
 #[async_trait]
 impl ingest::Claims for Claims {
     async fn claim(&self, id: &StreamId) -> Result<Option<Checkpoint>, Elsewhere> {
-        if self.lock().contains_key(id) {
-            return Ok(None);
+        if let Some(claiming) = self.claiming(id) {
+            claiming.await?;
         }
+        Ok(lock(&self.left).remove(id))
+    }
+}
+
+impl Claims {
+    /// The one that is under way, or has just begun; `None` if the stream is held.
+    fn claiming(&self, id: &StreamId) -> Option<Claiming> {
+        let mut under_way = lock(&self.claiming);
+        if let Some(claiming) = under_way.get(id) {
+            return Some(claiming.clone());
+        }
+        if self.lock().contains_key(id) {
+            return None;
+        }
+        let (claims, key) = (self.clone(), id.clone());
+        let task = tokio::spawn(async move {
+            let claimed = claims.claim_now(&key).await;
+            let claimed = claimed.map(|left| {
+                lock(&claims.left).extend(left.map(|left| (key.clone(), left)));
+            });
+            lock(&claims.claiming).remove(&key);
+            claimed
+        });
+        // A bug of ours keeps no publisher out.
+        let claiming = async move { task.await.unwrap_or(Ok(())) }.boxed().shared();
+        under_way.insert(id.clone(), claiming.clone());
+        Some(claiming)
+    }
+
+    /// Returns what the stream goes on with here.
+    async fn claim_now(&self, id: &StreamId) -> Result<Option<Checkpoint>, Elsewhere> {
         let told = Told { phase: StreamPhase::Starting, session: None };
         let entry = self.entry(id, &told, 0);
         let directory = self.directory();
@@ -340,5 +405,39 @@ impl ingest::Claims for Claims {
                 Ok(None)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster::{Boot, Holder, Memory, Store};
+    use ingest::Claims as _;
+
+    use super::*;
+
+    /// As a process has left it.
+    const LEFT: &[u8] = include_bytes!("../../fuzz/seeds/checkpoint/both");
+
+    fn node(name: &str, store: &Arc<dyn Store>) -> Claims {
+        let holder = Holder { node: name.parse().unwrap(), boot: Boot(1) };
+        let membership = Membership::of(holder, store.clone());
+        Claims::new(&membership, OnConflict::Refuse, Duration::from_secs(20), Unlisted::default())
+    }
+
+    /// A broadcaster whose node has died hangs up while another one takes it over, and comes again.
+    #[tokio::test]
+    async fn what_was_taken_over_for_whoever_hung_up_is_there_for_the_next() {
+        let store: Arc<dyn Store> = Arc::new(Memory::default());
+        let (dead, here) = (node("dead", &store), node("here", &store));
+        let saved = Checkpoint::from_json(LEFT).unwrap();
+        let id = saved.id().clone();
+        let live = Told { phase: StreamPhase::Live, session: Some(saved.session().to_string()) };
+        let claim = dead.directory().claim(&id, dead.entry(&id, &live, 0), |_| true).await.unwrap();
+        dead.sessions.keep(&id, claim.epoch, saved.to_fields(), None).await.unwrap();
+
+        assert!(here.claim(&id).now_or_never().is_none(), "it asks the store first");
+        let going_on = here.claim(&id).await.unwrap().expect("the session that was left");
+        assert_eq!(going_on.session(), saved.session());
+        assert!(here.claim(&id).await.unwrap().is_none(), "one goes on with it");
     }
 }

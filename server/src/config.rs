@@ -61,6 +61,7 @@ pub(crate) struct Config {
     pub(crate) upstream: Option<UpstreamUrl>,
     pub(crate) relay: Relay,
     pub(crate) cluster: Cluster,
+    pub(crate) drain: Drain,
     pub(crate) streams: Streams,
     pub(crate) transcode: Transcode,
 }
@@ -147,6 +148,12 @@ pub(crate) struct Cluster {
     pub(crate) nats_replicas: usize,
     /// Nodes of a zone are near each other.
     pub(crate) zone: String,
+}
+
+/// The end of the process.
+pub(crate) struct Drain {
+    /// For viewers to go to other nodes, before it begins.
+    pub(crate) timeout: Duration,
 }
 
 pub(crate) struct Streams {
@@ -353,7 +360,7 @@ pub(crate) const KEYS: &[Key] = &[
     Key {
         name: "publish.linger",
         allowed: "1s to 120s",
-        set: |config, text| value::linger(text).map(|linger| config.publish.linger = linger),
+        set: |config, text| value::seconds(text, 1..=120).map(|linger| config.publish.linger = linger),
         show: |config| Some(format!("{}s", config.publish.linger.as_secs())),
     },
     Key {
@@ -441,6 +448,12 @@ pub(crate) const KEYS: &[Key] = &[
         allowed: "an absolute path",
         set: |config, text| value::directory(text).map(|dir| config.cluster.dir = Some(dir)),
         show: |config| Some(config.cluster_dir().display().to_string()),
+    },
+    Key {
+        name: "drain.timeout",
+        allowed: "0s to 3600s",
+        set: |config, text| value::seconds(text, 0..=3600).map(|timeout| config.drain.timeout = timeout),
+        show: |config| Some(format!("{}s", config.drain.timeout.as_secs())),
     },
     Key {
         name: "streams.unlisted",
@@ -726,6 +739,7 @@ impl Config {
                 nats_replicas: 1,
                 zone: String::new(),
             },
+            drain: Drain { timeout: Duration::from_secs(15) },
             streams: Streams { unlisted: Unlisted::default() },
             transcode: Transcode { ladder: Ladders::default(), encoder: None, encoders: Vec::new() },
         }

@@ -180,6 +180,7 @@ async fn run(mut loaded: Effective, mut handed: Handed) -> anyhow::Result<Outcom
         SettingsKeeper::start(&mut loaded, &membership, identity.as_ref()).await;
     membership.settings = settings;
     let config = &loaded.config;
+    let leave = membership.clone().leave(config.drain.timeout);
     // On the runtime's threads: what this one waited for itself would wake one of those first, and then this one, for
     // each tick and each datagram.
     let running = if config.roles.has_streams() {
@@ -232,7 +233,7 @@ async fn run(mut loaded: Effective, mut handed: Handed) -> anyhow::Result<Outcom
             } => {}
         }
     };
-    Ok(shutdown::run_until_drained(running, drain, async || {
+    Ok(shutdown::run_until_drained(running, leave, drain, async || {
         let signal = signals.next().await;
         tell_service_manager(NotifyState::Stopping);
         signal

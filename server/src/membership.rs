@@ -17,7 +17,7 @@ use cluster::{
 use relay::{Dialer, Identity};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{Notify, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use transcode::workers::Workers;
@@ -52,6 +52,7 @@ pub(crate) struct Membership {
     /// To ask other nodes; `None` if there are none.
     pub(crate) dialer: Option<Dialer>,
     standing: watch::Sender<Standing>,
+    load: watch::Sender<Load>,
     pub(crate) certificate_end: CertificateEnd,
     pub(crate) settings: SharedSettings,
     /// Whether NATS was reached at the start, if it is configured.
@@ -106,6 +107,7 @@ impl Membership {
             holder,
             dialer: None,
             standing: watch::Sender::default(),
+            load: watch::Sender::default(),
             certificate_end: CertificateEnd::default(),
             settings: SharedSettings::alone(),
             has_reached_store: true,
@@ -116,6 +118,23 @@ impl Membership {
     /// How this node stands, from now on.
     pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
         self.standing.subscribe()
+    }
+
+    /// Sends viewers to other nodes, for up to `within`: done when none is left, or has nowhere to go.
+    pub(crate) async fn leave(self, within: Duration) {
+        let mut load = self.load.subscribe();
+        let is_empty = |load: &Load| load.viewers == 0;
+        if within.is_zero() || is_empty(&load.borrow_and_update()) || !self.has_others() {
+            return;
+        }
+        self.standing.send_modify(|standing| standing.leaves_within = Some(within));
+        info!("viewers go to other nodes, for up to {} s; another signal ends that", within.as_secs());
+        tokio::select! {
+            _ = load.wait_for(is_empty) => {}
+            () = self.are_others_gone() => {}
+            () = sleep(within) => {}
+        }
+        info!(viewers = self.load.borrow().viewers, "viewers had time to go to other nodes");
     }
 
     /// Encoders of other nodes; `None` if there can be none.
@@ -169,17 +188,18 @@ impl Membership {
         drain: CancellationToken,
         stop: CancellationToken,
     ) {
-        let (load, news) = (watch::Sender::new(node.load), Arc::new(Notify::new()));
+        let news = Arc::new(Notify::new());
+        self.load.send_replace(node.load);
         let look = {
             let (node, drain) = (node.clone(), drain.clone());
-            let (load, standing) = (load.subscribe(), self.standing.subscribe());
+            let (load, standing) = (self.load.subscribe(), self.standing.subscribe());
             let end = self.certificate_end.clone();
             move || {
-                let Standing { drained, room } = *standing.borrow();
-                let is_draining = drained || drain.is_cancelled();
+                let standing = *standing.borrow();
+                let is_draining = standing.is_draining() || drain.is_cancelled();
                 Node {
                     load: *load.borrow(),
-                    room: Some(room),
+                    room: Some(standing.room),
                     certificate_ends_ms: Some(end.load(Ordering::Relaxed)).filter(|end| *end > 0),
                     phase: if is_draining { Phase::Draining } else { Phase::Serving },
                     ..node.clone()
@@ -187,7 +207,7 @@ impl Membership {
             }
         };
         let presence = Presence::new(self.fleet.store().clone(), look, news.clone());
-        let measuring = self.measure(counts, &load, &news);
+        let measuring = self.measure(counts, &news);
         let obeying = self.obey(&node, &news);
         let until_stop = async {
             tokio::select! {
@@ -205,7 +225,11 @@ impl Membership {
                 self.journal.tell(kind, node.id.to_string(), words).await;
             };
             tell(Kind::NodeStarted, format!("{} is there, version {}", node.id, node.version)).await;
-            drain.cancelled().await;
+            let mut standing = self.standing.subscribe();
+            tokio::select! {
+                _ = standing.wait_for(|standing| standing.leaves_within.is_some()) => {}
+                () = drain.cancelled() => {}
+            }
             news.notify_one();
             tell(Kind::NodeDraining, format!("{} takes nothing new, and is about to end", node.id)).await;
             stop.cancelled().await;
@@ -222,12 +246,8 @@ impl Membership {
     }
 
     /// Reads the load, and what room it leaves. Never ends.
-    async fn measure(
-        &self,
-        counts: impl FnMut() -> Counts + Send,
-        load: &watch::Sender<Load>,
-        news: &Notify,
-    ) {
+    async fn measure(&self, counts: impl FnMut() -> Counts + Send, news: &Notify) {
+        let load = &self.load;
         let mut meter = Meter::new(counts);
         let mut tick = interval(READ_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -260,6 +280,15 @@ impl Membership {
             });
             others.count() > 0
         })
+    }
+
+    async fn are_others_gone(&self) {
+        let mut changed = self.fleet.changed();
+        while self.has_others() {
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Takes nothing new for as long as that is ordered. Never ends.

@@ -38,7 +38,7 @@ use crate::backstage::Backstage;
 use crate::certificates::Certificates;
 use crate::checkpoints::{FileCheckpoints, SharedCheckpoints};
 use crate::claims::Claims;
-use crate::config::Config;
+use crate::config::{Config, Publish};
 use crate::descriptors;
 use crate::desk::FrontDesk;
 use crate::keeper::OneKey;
@@ -240,7 +240,8 @@ impl Roles {
         // One for everything that the publish key opens.
         let guesses = Guesses::default();
         let transcoding = Arc::new(transcoding(config, &membership, &mut metrics));
-        let claims = Claims::new(&membership, config.publish.on_conflict, config.streams.unlisted.clone());
+        let Publish { linger, on_conflict } = config.publish;
+        let claims = Claims::new(&membership, on_conflict, linger, config.streams.unlisted.clone());
         let gate =
             gate(config, key.clone(), streams.clone(), transcoding.clone(), claims.clone(), publications);
         let backstage = Backstage::new(key, gate.refusals().clone(), guesses.clone(), &mut metrics);

@@ -1,12 +1,13 @@
-//! What follows from how this node stands: how much room it has, and whether its operator has drained it.
+//! What follows from how this node stands: how much room it has, and whether its operator has drained it or is about to end it.
 //!
 //! ```text
 //!   an order in the store ─┐
+//!   SIGTERM ───────────────┤
 //!   the node's load ───────┴▶ Standing ─▶ Doors ─▶ ingest::Gate, edge::Admission, WHEP viewers sent on
 //! ```
 //!
-//! A node that is drained goes on running, and takes nothing new until the order is taken back: what its process ends
-//! with is a signal (`shutdown.rs`).
+//! A node that is drained by order goes on running, and takes nothing new until the order is taken back. One that was told to end
+//! (`shutdown.rs`) does the same first, for as long as its viewers get to leave.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,21 +26,35 @@ use tracing::info;
 const SEND_ON_EVERY: Duration = Duration::from_secs(1);
 const SENT_ON_AT_ONCE: usize = 50;
 
-/// Our page hears within 21 s that the node it asks for the state of the stream is drained (`player-demo/src/watch/nodes.ts`). If its
-/// session is there, too, it opens one elsewhere before it gives that up: nobody sees it. Whoever is left is sent on.
+/// Our page hears within 5 s that the node it asks for the state of the stream is drained, and goes within 4 s more
+/// (`player-demo/src/watch/nodes.ts`): it opens a session elsewhere before it gives up the one here, and nobody sees it. Whoever is
+/// left is sent on.
 const LEFT_ALONE_FOR: Duration = Duration::from_secs(30);
+/// Of the time there is before the node ends: the rest is for whoever has to be told to get there.
+const LEFT_ALONE_SHARE: f64 = 0.8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Standing {
     /// By an operator's order.
     pub(crate) drained: bool,
+    /// Within so much time this node ends.
+    pub(crate) leaves_within: Option<Duration>,
     pub(crate) room: Room,
 }
 
 impl Standing {
+    /// Whoever is here is to go, and nobody new comes.
+    pub(crate) fn is_draining(self) -> bool {
+        self.drained || self.leaves_within.is_some()
+    }
+
+    fn left_alone_for(self) -> Duration {
+        self.leaves_within.map_or(LEFT_ALONE_FOR, |within| within.mul_f64(LEFT_ALONE_SHARE))
+    }
+
     /// Which viewers this node takes.
     fn takes(self) -> Takes {
-        match (self.room, self.drained) {
+        match (self.room, self.is_draining()) {
             (Room::Plenty, false) => Takes::Everybody,
             // Who finds no other node is better off here than nowhere.
             (Room::Plenty, true) | (Room::Little, _) => Takes::WhoeverIsLeft,
@@ -66,23 +81,24 @@ impl Doors {
         loop {
             let now = *standing.borrow_and_update();
             self.admission.set(now.takes());
-            if now.drained != drained_at.is_some() {
-                drained_at = now.drained.then(Instant::now);
-                self.admission.set_drained(now.drained);
-                match (&self.gate, now.drained) {
+            let is_draining = now.is_draining();
+            if is_draining != drained_at.is_some() {
+                drained_at = is_draining.then(Instant::now);
+                self.admission.set_drained(is_draining);
+                match (&self.gate, is_draining) {
                     (Some(gate), true) => gate.shut(),
                     (Some(gate), false) => gate.open(),
                     (None, _) => {}
                 }
             }
-            if drained_at.is_some_and(|at| at.elapsed() >= LEFT_ALONE_FOR) {
+            if drained_at.is_some_and(|at| at.elapsed() >= now.left_alone_for()) {
                 self.send_on();
             }
             tokio::select! {
                 changed = standing.changed() => if changed.is_err() {
                     return;
                 },
-                () = sleep(SEND_ON_EVERY), if now.drained => {}
+                () = sleep(SEND_ON_EVERY), if is_draining => {}
                 () = stop.cancelled() => return,
             }
         }
@@ -107,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_drained_node_takes_whoever_is_left_and_a_full_one_nobody() {
-        let takes = |room, drained| Standing { drained, room }.takes();
+        let takes = |room, drained| Standing { drained, room, ..Standing::default() }.takes();
         assert_eq!(takes(Room::Plenty, false), Takes::Everybody);
         assert_eq!(takes(Room::Plenty, true), Takes::WhoeverIsLeft);
         assert_eq!(takes(Room::Little, false), Takes::WhoeverIsLeft);
@@ -115,5 +131,14 @@ mod tests {
             assert_eq!(takes(Room::Scarce, drained), Takes::LowerOnly);
             assert_eq!(takes(Room::None, drained), Takes::Nobody);
         }
+    }
+
+    #[test]
+    fn a_node_that_is_about_to_end_is_as_one_that_is_drained_and_tells_the_last_before_it_ends() {
+        let within = Duration::from_secs(15);
+        let leaving = Standing { leaves_within: Some(within), ..Standing::default() };
+        assert!(leaving.is_draining() && leaving.takes() == Takes::WhoeverIsLeft);
+        assert_eq!(leaving.left_alone_for(), Duration::from_secs(12));
+        assert_eq!(Standing { drained: true, ..Standing::default() }.left_alone_for(), LEFT_ALONE_FOR);
     }
 }

@@ -9,6 +9,7 @@
 //!   [`rtmp`]        a publisher that is as rude as it is told to be, and [`crowd`], many strangers
 //!   [`viewer`]      follows a stream by blocking reloads, as a player does, and keeps every playlist and byte
 //!   [`player`]      another, who comes back for as long as it is told to, and misses nothing
+//!   [`audience`]    many, who go to another node when theirs is drained
 //!   [`strict`]      an independent reader of playlists that forgives nothing
 //!   [`ffprobe`]     what a foreign demuxer sees in what was kept, and [`fmp4`] what is written there
 //!   [`browser`]     Chromium on the watch page, [`aiortc`], WebRTC that is no browser's; both told of by a [`script`]
@@ -21,6 +22,7 @@
 //! A black box: nothing here knows the crates under test.
 
 pub mod aiortc;
+pub mod audience;
 pub mod browser;
 pub mod captions;
 pub mod chaos;

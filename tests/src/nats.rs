@@ -155,12 +155,26 @@ impl NatsCluster {
     /// # Errors
     /// If they do not start, or do not find each other.
     pub fn start() -> Result<Self> {
-        let addresses = [(); 9].map(|()| ports::free());
-        let [clients, routes, monitors] = [0, 3, 6].map(|from| &addresses[from..from + 3]);
-        let urls: Vec<_> = routes.iter().map(|route| format!("nats://{route}")).collect();
+        Self::at([(); 3].map(|()| [(); 3].map(|()| ports::free())), |_, start| start())
+    }
+
+    /// On hosts of their own.
+    ///
+    /// # Errors
+    /// As [`NatsCluster::start`].
+    pub fn start_on(hosts: &[Host; 3]) -> Result<Self> {
+        let address = |host: &Host| [4222, 6222, 8222].map(|port| SocketAddr::from((host.address(), port)));
+        Self::at(hosts.each_ref().map(address), |number, start| hosts[number].within(start))
+    }
+
+    /// Each for clients, for the others, and for who watches over it.
+    fn at(
+        addresses: [[SocketAddr; 3]; 3],
+        within: impl Fn(usize, &mut (dyn FnMut() -> Result<()> + Send)) -> Result<()>,
+    ) -> Result<Self> {
+        let urls = addresses.map(|[_, route, _]| format!("nats://{route}"));
         let mut servers = Vec::new();
-        for number in 0..3 {
-            let (clients, monitor) = (clients[number], monitors[number]);
+        for (number, [clients, route, monitor]) in addresses.into_iter().enumerate() {
             let (name, dir) = (format!("n{number}"), TempDir::new()?);
             let mut member = Member { name, process: None, clients, monitor, dir };
             let text = format!(
@@ -168,11 +182,11 @@ impl NatsCluster {
                  test, listen: \"{}\", routes: [{}] }}\n",
                 member.name,
                 member.store(),
-                routes[number],
+                route,
                 urls.join(", "),
             );
             std::fs::write(member.config(), text)?;
-            member.start()?;
+            within(number, &mut || member.start())?;
             servers.push(member);
         }
         let cluster = Self { servers };

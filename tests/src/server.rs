@@ -233,6 +233,8 @@ impl Tidecast {
         }
         // A ladder takes the time of two cores; tests of it turn it on.
         command.env("TIDECAST__TRANSCODE__LADDER", "off");
+        // Nobody is waited for, but where a test is of that.
+        command.env("TIDECAST__DRAIN__TIMEOUT", "0s");
         command.envs(setup.variables());
         let mut process = Process::spawn("tidecast", &mut command)?;
         let ready = process.wait_for("line that it is ready", START_MAX, |line| {

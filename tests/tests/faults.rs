@@ -197,8 +197,10 @@ impl Scene {
             while nodes.len() < 2 {
                 self.nodes += 1;
                 let name = format!("n{}", self.nodes);
-                let setup =
-                    Setup::default().set("transcode.ladder", LADDER).set("cluster.nats_replicas", "3");
+                let setup = Setup::default()
+                    .set("transcode.ladder", LADDER)
+                    .set("cluster.nats_replicas", "3")
+                    .set("drain.timeout", "15s");
                 let node = self.cluster.node_at(&name, role, &self.nats.urls(), setup)?;
                 nodes.push(Named { name, node });
             }

@@ -1,15 +1,16 @@
 //! Nodes on hosts of their own, and packets that vanish between them: nobody is told, connections stay open.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use harness::cluster::Cluster;
 use harness::http::{Http, resolve};
-use harness::nats::Nats;
+use harness::nats::{Nats, NatsCluster};
 use harness::player::Viewers;
 use harness::poll;
 use harness::publisher::Publisher;
@@ -64,24 +65,45 @@ struct Scene {
     in2: Placed,
     origins: [Placed; 2],
     edges: [Placed; 2],
-    nats_host: Host,
-    _nats: Nats,
+    nats: NatsHosts,
     _cluster: Cluster,
 }
 
+/// Kept for as long as nodes need it.
+struct NatsHosts {
+    urls: String,
+    hosts: Vec<Host>,
+    replicas: &'static str,
+    _servers: Box<dyn Any + Send + Sync>,
+}
+
+impl NatsHosts {
+    fn one(router: &mut Router) -> Result<Self> {
+        let host = router.host()?;
+        let nats = Nats::start_on(&host)?;
+        Ok(Self { urls: nats.url(), hosts: vec![host], replicas: "1", _servers: Box::new(nats) })
+    }
+
+    fn three(router: &mut Router) -> Result<Self> {
+        let hosts = [router.host()?, router.host()?, router.host()?];
+        let nats = NatsCluster::start_on(&hosts)?;
+        Ok(Self { urls: nats.urls(), hosts: hosts.into(), replicas: "3", _servers: Box::new(nats) })
+    }
+}
+
 impl Scene {
-    fn new(router: &mut Router) -> Result<Self> {
-        let (cluster, nats_host) = (Cluster::new()?, router.host()?);
-        let nats = Nats::start_on(&nats_host)?;
+    fn new(router: &mut Router, nats: NatsHosts) -> Result<Self> {
+        let cluster = Cluster::new()?;
         let mut place = |name: &'static str, roles: &str| -> Result<Placed> {
             let host = router.host()?;
-            let node = cluster.node_on(&host, name, roles, &nats.url(), Setup::default())?;
+            let setup = Setup::default().set("cluster.nats_replicas", nats.replicas);
+            let node = cluster.node_on(&host, name, roles, &nats.urls, setup)?;
             Ok(Placed { name, host, node })
         };
         let (in1, in2) = (place("in1", "ingest")?, place("in2", "ingest")?);
         let origins = [place("o1", "origin")?, place("o2", "origin")?];
         let edges = [place("e1", "edge")?, place("e2", "edge")?];
-        let scene = Self { in1, in2, origins, edges, nats_host, _nats: nats, _cluster: cluster };
+        let scene = Self { in1, in2, origins, edges, nats, _cluster: cluster };
         scene.all_heard()?;
         Ok(scene)
     }
@@ -274,7 +296,8 @@ impl Known {
 #[test]
 fn viewers_notice_no_cut_but_the_one_from_the_publisher_and_nothing_that_is_made_behind_it() -> Result<()> {
     Router::with(|router| {
-        let scene = Scene::new(router)?;
+        let nats = NatsHosts::one(router)?;
+        let scene = Scene::new(router, nats)?;
         let first = Publisher::of_clip("gop-2", &scene.in1.node.publish_url(STREAM))?;
         let path = scene.live()?;
         let is_over = Arc::new(AtomicBool::new(false));
@@ -293,7 +316,7 @@ fn viewers_notice_no_cut_but_the_one_from_the_publisher_and_nothing_that_is_made
         cut.mend()?;
 
         println!("everybody loses NATS");
-        let cut = router.cut_off(&scene.nats_host)?;
+        let cut = router.cut_off(&scene.nats.hosts[0])?;
         scene.nobody_heard()?;
         scene.plays_on(&path, 2)?;
         cut.mend()?;
@@ -346,13 +369,21 @@ fn named_twice(one: &Http, other: &Http, path: &str) -> Result<HashMap<String, V
 #[test]
 fn of_two_halves_with_a_publisher_each_one_stream_is_left() -> Result<()> {
     Router::with(|router| {
-        let scene = Scene::new(router)?;
-        let Scene { in1, in2, origins: [o1, o2], edges: [e1, e2], nats_host, .. } = &scene;
+        let nats = NatsHosts::three(router)?;
+        let scene = Scene::new(router, nats)?;
+        let Scene { in1, in2, origins: [o1, o2], edges: [e1, e2], nats, .. } = &scene;
+        let [nats1, nats2, nats3] = nats.hosts.as_slice() else { bail!("not three") };
         let first = Publisher::of_clip("gop-2", &in1.node.publish_url(STREAM))?;
         let path = scene.live()?;
 
-        let lost = [in1, o1, e1].map(|placed| &placed.host);
-        let cut = router.split(lost, [&in2.host, &o2.host, &e2.host, nats_host])?;
+        // Its third of NATS knows that it is less than half, and takes nothing.
+        let lost = [&in1.host, &o1.host, &e1.host, nats1];
+        let cut = router.split(lost, [&in2.host, &o2.host, &e2.host, nats2, nats3])?;
+        // Before that a broadcaster is let in only while the rest of NATS has no leader, and sent away when it has.
+        poll::until("the first half to be given up", STEP_MAX, || {
+            Ok(in2.ask("nodes")?.iter().all(|node| node["id"] != in1.name).then_some(()))
+        })
+        .with_context(|| scene.told())?;
         let publish = || Publisher::of_clip("gop-2", &in2.node.publish_url(STREAM));
         let _second = Publisher::once_free(&in2.node, STEP_MAX, publish).with_context(|| scene.told())?;
         scene.plays_on(&path, 2)?;
@@ -361,6 +392,11 @@ fn of_two_halves_with_a_publisher_each_one_stream_is_left() -> Result<()> {
         })
         .with_context(|| scene.told())?;
         println!("{} parts have two bodies", named.len());
+        // Let in where nobody else can be asked, and known to all behind the heal.
+        let _lone = Publisher::of_clip("gop-2", &in1.node.publish_url("live/lone"))?;
+        in1.node.wait_for_log("a publisher of another stream", STEP_MAX, |line| {
+            line.contains("live/lone").then_some(())
+        })?;
 
         cut.mend()?;
         first.refused(STEP_MAX).with_context(|| scene.told())?;
@@ -381,6 +417,9 @@ fn of_two_halves_with_a_publisher_each_one_stream_is_left() -> Result<()> {
             }
             let theirs = named_twice(&placed.http(), &e2.http(), &path)?;
             ensure!(theirs.is_empty(), "{:?} differ at {}", theirs.keys(), placed.name);
+        }
+        for edge in [e1, e2] {
+            video_path(&edge.http(), "live/lone", STEP_MAX).with_context(|| scene.told())?;
         }
         scene.plays_on(&path, 3)
     })

@@ -66,6 +66,7 @@ fn nothing_set_gives_the_documented_defaults() {
             "cluster.nats_replicas = 1 # default",
             "cluster.zone = \"\" # default",
             "cluster.dir = \"/home/ada/.local/share/tidecast/cluster\" # default",
+            "drain.timeout = \"15s\" # default",
             "streams.unlisted = \"\" # default",
             "transcode.ladder = \"auto\" # default",
             "transcode.encoder = \"\" # default",

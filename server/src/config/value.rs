@@ -233,12 +233,10 @@ pub(super) fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port() && a.port() != 0 && (takes(a.ip(), b.ip()) || takes(b.ip(), a.ip()))
 }
 
-/// Longest time a session waits for its publisher. Beyond it most players have given up.
-const LINGER_MAX_S: u64 = 120;
-
-pub(super) fn linger(text: &str) -> Result<Duration, String> {
+/// A span within `bounds`, in seconds.
+pub(super) fn seconds(text: &str, bounds: RangeInclusive<u64>) -> Result<Duration, String> {
     let seconds = text.strip_suffix('s').and_then(|seconds| seconds.parse().ok());
-    match seconds.filter(|seconds| (1..=LINGER_MAX_S).contains(seconds)) {
+    match seconds.filter(|seconds| bounds.contains(seconds)) {
         Some(seconds) => Ok(Duration::from_secs(seconds)),
         None => Err(format!("{text:?} is no such time")),
     }
