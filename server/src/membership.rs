@@ -141,7 +141,7 @@ impl Membership {
     pub(crate) fn workers(&self, config: &Config) -> Option<Arc<dyn Workers>> {
         let (own, zone) = (self.holder.node.clone(), config.cluster.zone.clone());
         let dialer = self.dialer.clone()?;
-        Some(Arc::new(FleetWorkers::new(self.fleet.clone(), own, zone, dialer, self.loans.clone())))
+        Some(Arc::new(FleetWorkers::new(self, own, zone, dialer)))
     }
 
     /// As this node tells of itself before its load is known.

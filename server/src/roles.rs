@@ -599,8 +599,7 @@ fn neighbours(
 fn trust(config: &Config, membership: &Membership, identity: Identity, metrics: &mut Registry) -> Trust {
     let (files, dialer) =
         (ClusterFiles::new(config.cluster_dir()), Dialer::new(&identity, hls::FORMAT_VERSION));
-    let (fleet, end) = (membership.fleet.clone(), membership.certificate_end.clone());
-    Trust::new(files, identity, fleet, dialer, config.upstream.clone(), end, metrics)
+    Trust::new(files, identity, membership, dialer, config.upstream.clone(), metrics)
 }
 
 /// Where others reach this node's relay, if that is known here.

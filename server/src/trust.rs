@@ -9,13 +9,14 @@
 //! The list is signed, so it does not matter who brings it. A certificate is renewed when a third of its time is left, and when
 //! the root that signs is another than the one that made it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use cluster::{Bucket, Fleet, Key, Store, Told, WriteError};
+use cluster::{Bucket, Fleet, Journal, Key, Kind, Store, Told, WriteError};
 use futures_util::StreamExt;
 use media::NodeId;
 use prometheus_client::metrics::gauge::Gauge;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::authority::{ClusterFiles, LIST_BYTES_MAX, Validity};
+use crate::membership::Membership;
 
 /// How often the files are looked at: a command has to be heard.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -54,6 +56,7 @@ pub(crate) struct Trust {
     files: ClusterFiles,
     identity: Identity,
     fleet: Fleet,
+    journal: Journal,
     dialer: Dialer,
     upstream: Option<UpstreamUrl>,
     /// Of this node's relay, if others can reach it.
@@ -62,6 +65,8 @@ pub(crate) struct Trust {
     expiry: Gauge,
     /// Of the list in force; `None` before it was read.
     number: Option<u64>,
+    /// By the list in force.
+    revoked: BTreeSet<NodeId>,
     /// Of the one in the store.
     stored: u64,
     asked_at: Option<Instant>,
@@ -75,12 +80,12 @@ impl Trust {
     pub(crate) fn new(
         files: ClusterFiles,
         identity: Identity,
-        fleet: Fleet,
+        membership: &Membership,
         dialer: Dialer,
         upstream: Option<UpstreamUrl>,
-        end: CertificateEnd,
         metrics: &mut Registry,
     ) -> Self {
+        let Membership { fleet, journal, certificate_end: end, .. } = membership.clone();
         let expiry = Gauge::default();
         metrics.register_with_unit(
             "cluster_certificate_expiry",
@@ -92,12 +97,14 @@ impl Trust {
             files,
             identity,
             fleet,
+            journal,
             dialer,
             upstream,
             address: None,
             end,
             expiry,
             number: None,
+            revoked: BTreeSet::new(),
             stored: 0,
             asked_at: None,
             put_at: None,
@@ -184,16 +191,21 @@ impl Trust {
     /// What is on disk is in force.
     async fn reload(&mut self) {
         let identity = self.identity.clone();
-        let reloaded = self.on_disk(move |files| files.reload(&identity).and_then(|()| number(&files))).await;
+        let reloaded =
+            self.on_disk(move |files| files.reload(&identity).and_then(|()| in_force(&files))).await;
         match reloaded {
-            Ok(number) if self.number.is_none() => self.number = Some(number),
-            Ok(number) if self.number != Some(number) => {
+            Ok((number, revoked)) if self.number.is_none() => {
+                (self.number, self.revoked) = (Some(number), revoked);
+            }
+            Ok((number, revoked)) if self.number != Some(number) => {
                 self.number = Some(number);
                 self.renew_at = None;
                 info!("whom this node trusts has changed (list {number})");
-                if self.is_revoked().await {
+                if revoked.contains(self.identity.node()) {
                     error!("this node was put out of the cluster: no other one speaks with it any more");
                 }
+                let before = std::mem::replace(&mut self.revoked, revoked);
+                self.tell_revoked(&before).await;
             }
             Ok(_) => {}
             Err(error) => error!("this node goes on with the certificates of before: {error:#}"),
@@ -201,10 +213,15 @@ impl Trust {
         self.validity();
     }
 
-    async fn is_revoked(&self) -> bool {
-        let node = self.identity.node().clone();
-        let trust = self.on_disk(move |files| files.trust()).await;
-        trust.is_ok_and(|trust| trust.is_some_and(|signed| signed.list.revoked().contains(&node)))
+    /// By the node of the operator who did it: the others hear of it at different times.
+    async fn tell_revoked(&self, before: &BTreeSet<NodeId>) {
+        if !self.files.has_authority() {
+            return;
+        }
+        for node in self.revoked.difference(before) {
+            let words = format!("{node} is put out of the cluster");
+            self.journal.tell(Kind::NodeRevoked, node.to_string(), words).await;
+        }
     }
 
     async fn ask_upstream(&mut self) {
@@ -343,8 +360,10 @@ impl Trust {
     }
 }
 
-fn number(files: &ClusterFiles) -> anyhow::Result<u64> {
-    Ok(files.trust()?.map_or(0, |signed| signed.list.number))
+/// The number of the list, and whom it puts out.
+fn in_force(files: &ClusterFiles) -> anyhow::Result<(u64, BTreeSet<NodeId>)> {
+    let signed = files.trust()?;
+    Ok(signed.map(|signed| (signed.list.number, signed.list.revoked())).unwrap_or_default())
 }
 
 /// When a third of its time is left, or another root signs now.

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
-use cluster::{Fleet, Node, Seen, State};
+use cluster::{Fleet, Journal, Kind, Node, Seen, State};
 use http::StatusCode;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -18,6 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 use tracing::info;
 use transcode::workers::{Connection, Refusal, TAKEN_WITHIN, Taking, Workers, protocol};
+
+use crate::membership::Membership;
 
 /// For a worker to answer: a stopped one is not waited for, since the job is with nobody meanwhile.
 const ANSWER_MAX: Duration = Duration::from_millis(1_300);
@@ -32,18 +34,28 @@ const SHUNNED_FOR: Duration = Duration::from_secs(15);
 /// An encoder that is gone so soon was of no use, and neither will the next one be.
 const USELESS_WITHIN: Duration = Duration::from_secs(10);
 
+/// Whoever encodes for a stream so soon after another node has taken it over from that.
+const MOVES_WITHIN: Duration = Duration::from_secs(30);
+
 /// Which nodes encode for which streams of this one. Cloning shares it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Loans(Arc<Mutex<Vec<(StreamId, NodeId)>>>);
+pub(crate) struct Loans(Arc<Mutex<Ledger>>);
+
+#[derive(Debug, Default)]
+struct Ledger {
+    now: Vec<(StreamId, NodeId)>,
+    /// Who has encoded for a stream last, and until when; of the last [`MOVES_WITHIN`].
+    before: HashMap<StreamId, (NodeId, Instant)>,
+}
 
 impl Loans {
     /// The nodes that encode for `id` now.
     pub(crate) fn of(&self, id: &StreamId) -> BTreeSet<NodeId> {
         let loans = self.lock();
-        loans.iter().filter(|(stream, _)| stream == id).map(|(_, node)| node.clone()).collect()
+        loans.now.iter().filter(|(stream, _)| stream == id).map(|(_, node)| node.clone()).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<(StreamId, NodeId)>> {
+    fn lock(&self) -> MutexGuard<'_, Ledger> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -56,9 +68,14 @@ struct Loan {
 }
 
 impl Loan {
-    fn new(loans: &Loans, stream: StreamId, node: NodeId) -> Self {
-        loans.lock().push((stream.clone(), node.clone()));
-        Self { loans: loans.clone(), stream, node }
+    /// Also the other node that it takes over from.
+    fn new(loans: &Loans, stream: StreamId, node: NodeId) -> (Self, Option<NodeId>) {
+        let mut ledger = loans.lock();
+        ledger.now.push((stream.clone(), node.clone()));
+        ledger.before.retain(|_, (_, until)| until.elapsed() < MOVES_WITHIN);
+        let before = ledger.before.remove(&stream).map(|(before, _)| before);
+        let before = before.filter(|before| *before != node);
+        (Self { loans: loans.clone(), stream, node }, before)
     }
 }
 
@@ -66,9 +83,10 @@ impl Drop for Loan {
     fn drop(&mut self) {
         let mut loans = self.loans.lock();
         // A stream may have several of one node.
-        if let Some(one) = loans.iter().position(|(id, node)| (id, node) == (&self.stream, &self.node)) {
-            loans.swap_remove(one);
+        if let Some(one) = loans.now.iter().position(|(id, node)| (id, node) == (&self.stream, &self.node)) {
+            loans.now.swap_remove(one);
         }
+        loans.before.insert(self.stream.clone(), (self.node.clone(), Instant::now()));
     }
 }
 
@@ -80,12 +98,14 @@ pub(crate) struct FleetWorkers {
     zone: String,
     dialer: Dialer,
     loans: Loans,
+    journal: Journal,
     shunned: Arc<Mutex<HashMap<NodeId, Instant>>>,
 }
 
 impl FleetWorkers {
-    pub(crate) fn new(fleet: Fleet, own: NodeId, zone: String, dialer: Dialer, loans: Loans) -> Self {
-        Self { fleet, own, zone, dialer, loans, shunned: Arc::default() }
+    pub(crate) fn new(membership: &Membership, own: NodeId, zone: String, dialer: Dialer) -> Self {
+        let Membership { fleet, loans, journal, .. } = membership.clone();
+        Self { fleet, own, zone, dialer, loans, journal, shunned: Arc::default() }
     }
 
     /// Those that are asked, the best first.
@@ -118,7 +138,10 @@ impl FleetWorkers {
             match answer.unwrap_or_else(|_| Err(UpstreamError::TimedOut { url: worker.url().clone() })) {
                 Ok(connection) => {
                     info!(node.id = %node, "encodes for this one");
-                    let loan = Loan::new(&self.loans, id, node);
+                    let (loan, before) = Loan::new(&self.loans, id, node);
+                    if let Some(before) = before {
+                        self.tell_moved(&loan, &before);
+                    }
                     return Ok(Box::new(Borrowed { connection, loan, since: Instant::now(), workers: self }));
                 }
                 Err(UpstreamError::Refused { status: StatusCode::SERVICE_UNAVAILABLE, why }) => {
@@ -132,6 +155,13 @@ impl FleetWorkers {
             }
         }
         Err(if is_there { Refusal::Full { reasons } } else { Refusal::Nobody { reasons } })
+    }
+
+    /// The job does not wait for the store.
+    fn tell_moved(&self, Loan { stream, node, .. }: &Loan, before: &NodeId) {
+        let words = format!("{stream} is encoded by {node} now, and was by {before}");
+        let (journal, subject) = (self.journal.clone(), stream.to_string());
+        tokio::spawn(async move { journal.tell(Kind::EncodingMoved, subject, words).await });
     }
 
     fn shunned(&self) -> MutexGuard<'_, HashMap<NodeId, Instant>> {
@@ -251,13 +281,28 @@ mod tests {
     fn a_node_encodes_for_a_stream_until_the_last_of_its_loans_is_over() {
         let (loans, node) = (Loans::default(), || "w1".parse().unwrap());
         let [cam, other] = ["cam", "cam1"].map(|name| StreamId::new("live", name).unwrap());
-        let first = Loan::new(&loans, cam.clone(), node());
-        let second = Loan::new(&loans, cam.clone(), node());
+        let (first, _) = Loan::new(&loans, cam.clone(), node());
+        let (second, _) = Loan::new(&loans, cam.clone(), node());
         let _other = Loan::new(&loans, other.clone(), "w2".parse().unwrap());
         drop(first);
         assert_eq!(loans.of(&cam), BTreeSet::from([node()]));
         drop(second);
         assert_eq!((loans.of(&cam).len(), loans.of(&other).len()), (0, 1));
+    }
+
+    #[test]
+    fn a_stream_moves_from_the_node_that_has_just_encoded_for_it() {
+        let (loans, cam) = (Loans::default(), StreamId::new("live", "cam").unwrap());
+        let take = |name: &str| Loan::new(&loans, cam.clone(), name.parse().unwrap());
+        let (first, before) = take("w1");
+        assert_eq!(before, None);
+        drop(first);
+        let (again, before) = take("w1");
+        assert_eq!(before, None, "the same one has it again");
+        drop(again);
+        let (_second, before) = take("w2");
+        assert_eq!(before, Some("w1".parse().unwrap()));
+        assert_eq!(take("w3").1, None, "told once");
     }
 
     #[test]

@@ -129,6 +129,12 @@ fn a_node_that_is_put_out_is_cut_off_and_stays_out() -> Result<()> {
     let told = founder.admin_http().get_ok("/api/v1/trust")?.text();
     let parts = [r#""revoked":["outcast"]"#, r#""roots":1"#, r#""node":"edge9""#];
     ensure!(parts.iter().all(|part| told.contains(part)), "{told}");
+    poll::until("the event of it", HEARD_MAX, || {
+        let events = founder.ask("events")?;
+        let is_told =
+            |event: &serde_json::Value| event["kind"] == "node-revoked" && event["subject"] == "outcast";
+        Ok(events.iter().any(is_told).then_some(()))
+    })?;
     plays_on(&founder, &other, &path)?;
     undisturbed(&other)?;
     poll::until("its playlist to be too old to follow", HEARD_MAX, || {

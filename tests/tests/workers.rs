@@ -120,7 +120,7 @@ fn a_worker_that_is_killed_is_replaced_by_another() -> Result<()> {
     let mut scene = Scene::new()?;
     let _publisher = scene.publish()?;
     ensure!(scene.origin.metric("transcode_jobs")? >= 1.0, "the job is where its stream is");
-    let (_, busy) = scene.take_busy()?;
+    let (killed, busy) = scene.take_busy()?;
     let first = scene.watched().newest(RUNG)?;
     busy.kill()?;
     let whole = scene.behind(WATCHED)?;
@@ -128,7 +128,11 @@ fn a_worker_that_is_killed_is_replaced_by_another() -> Result<()> {
     println!("killed: segments {missing:?} of {first} to {:?} have no rung", whole.last());
     ensure!(missing.len() <= 2, "{missing:?}: {}", scene.told());
     scene.is_passed_through()?;
-    let (_, next) = scene.take_busy()?;
+    let (name, next) = scene.take_busy()?;
+    let words = format!("{STREAM} is encoded by {name} now, and was by {killed}");
+    let events = scene.origin.ask("events")?;
+    let is_told = events.iter().any(|event| event["kind"] == "encoding-moved" && event["words"] == *words);
+    ensure!(is_told, "{words}: {events:?}");
     next.stop()?;
     scene.origin.stop()
 }

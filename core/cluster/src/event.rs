@@ -37,12 +37,16 @@ pub enum Kind {
     NodeStopped,
     /// It was not heard any more, and somebody noticed.
     NodeLost,
+    /// Nobody in the cluster speaks with it any more, by an operator's order.
+    NodeRevoked,
     StreamStarted,
     StreamInterrupted,
     StreamResumed,
     /// Another node has it now.
     StreamMoved,
     StreamEnded,
+    /// Another node makes its renditions now.
+    EncodingMoved,
     /// Broadcasters of the cluster need another publish key.
     KeyChanged,
     /// Nodes that are started from now on take another value.
@@ -63,11 +67,13 @@ impl Kind {
             Self::NodeResumed => "node-resumed",
             Self::NodeStopped => "node-stopped",
             Self::NodeLost => "node-lost",
+            Self::NodeRevoked => "node-revoked",
             Self::StreamStarted => "stream-started",
             Self::StreamInterrupted => "stream-interrupted",
             Self::StreamResumed => "stream-resumed",
             Self::StreamMoved => "stream-moved",
             Self::StreamEnded => "stream-ended",
+            Self::EncodingMoved => "encoding-moved",
             Self::KeyChanged => "key-changed",
             Self::SettingChanged => "setting-changed",
             Self::EventsDropped => "events-dropped",
