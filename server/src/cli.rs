@@ -82,7 +82,9 @@ Configuration:
 
 Stopping:
   SIGTERM or Ctrl-C finishes what is open, for at most 10 s; a second one
-  stops at once. `tidecast nodes drain` ends no process.
+  stops at once. Of a node with others SIGTERM lets viewers go there first, for
+  at most drain.timeout (15s); a second one ends that, and a third stops.
+  `tidecast nodes drain` ends no process.
 
 Exit codes:
   0  stopped clean, or the command was done

@@ -26,6 +26,11 @@ const _: () = assert!(WAIT_MAX.as_millis() < crate::admin::CONNECTION_TIME_MAX.a
 /// From one event to the next, once there was one: those that are there come at once.
 const GATHER_MAX: Duration = Duration::from_millis(100);
 
+/// For a server of NATS that is behind another: milliseconds, or tens of them.
+const BEHIND_MAX: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+const _: () = assert!(BEHIND_MAX.as_millis() < WAIT_MAX.as_millis());
+
 /// Of the word by which processes under one name are told apart.
 const BY_BYTES_MAX: usize = 64;
 
@@ -178,8 +183,25 @@ impl Events {
         &self.journal
     }
 
+    /// Of servers of NATS one may have told of an event that another, which says how many there are, has yet to write down. Only a
+    /// log that stays behind has begun anew.
+    async fn newest(&self, known: Sequence) -> Result<Sequence, StoreError> {
+        let until = Instant::now() + BEHIND_MAX;
+        loop {
+            let newest = self.journal.newest().await?;
+            if newest >= known || Instant::now() >= until {
+                return Ok(newest);
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
     async fn start(&self, asked: &Asked) -> Result<Start, EventsError> {
-        let newest = self.journal.newest().await?;
+        let place = match &asked.reader {
+            Some(name) => self.journal.readers().place(name).await?,
+            None => asked.after,
+        };
+        let newest = self.newest(place.unwrap_or(Sequence(0))).await?;
         let at = |after: Sequence| {
             let is_anew = after > newest;
             Start {
@@ -190,12 +212,8 @@ impl Events {
                 is_anew,
             }
         };
-        if let Some(name) = &asked.reader {
-            if let Some(place) = self.journal.readers().place(name).await? {
-                return Ok(at(place));
-            }
-        } else if let Some(after) = asked.after {
-            return Ok(at(after));
+        if let Some(place) = place {
+            return Ok(at(place));
         }
         let after = match asked.since {
             Some(Since::Event(Sequence(number))) => {
@@ -359,6 +377,18 @@ mod tests {
     fn numbers(answer: &Value) -> Vec<u64> {
         let events = answer["events"].as_array().unwrap();
         events.iter().map(|event| event["sequence"].as_u64().unwrap()).collect()
+    }
+
+    /// Or whoever follows it is told everything twice.
+    #[tokio::test(start_paused = true)]
+    async fn a_log_that_is_a_moment_behind_has_not_begun_anew() {
+        let (journal, events) = log(5).await;
+        let late = async {
+            tokio::time::sleep(BEHIND_MAX / 2).await;
+            tell(&journal, 2).await;
+        };
+        let (answer, ()) = tokio::join!(asked(&events, "after=6"), late);
+        assert_eq!(numbers(&answer.unwrap()), [7]);
     }
 
     #[tokio::test(start_paused = true)]
