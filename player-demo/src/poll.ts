@@ -42,8 +42,8 @@ export interface PollHandlers<T> {
 type Outcome<T> = { answer: T; serverTime: number } | { status: number | null; words: string };
 
 export class Poller<T> {
-  /** The last answer and its ETag; a 304 stands for it. */
-  private last: { etag: string; answer: T } | null = null;
+  /** The last answer and its ETag; a 304 from the same address stands for it. */
+  private last: { address: string; etag: string; answer: T } | null = null;
   /** By `performance.now()`; null while it answers. */
   private failingSince: number | null = null;
   private timer: number | undefined;
@@ -115,19 +115,21 @@ export class Poller<T> {
   }
 
   private async fetch(): Promise<Outcome<T>> {
+    const address = typeof this.address === "string" ? this.address : this.address();
+    const last = this.last?.address === address ? this.last : null;
     try {
       // `no-store` keeps the browser's cache out of it: with our own If-None-Match the 304 reaches this code.
-      const response = await fetch(typeof this.address === "string" ? this.address : this.address(), {
-        headers: { ...this.handlers.headers?.(), ...(this.last ? { "If-None-Match": this.last.etag } : {}) },
+      const response = await fetch(address, {
+        headers: { ...this.handlers.headers?.(), ...(last ? { "If-None-Match": last.etag } : {}) },
         cache: "no-store",
         signal: this.limit.signal,
       });
       const serverTime = Date.parse(response.headers.get("Date") ?? "") || Date.now();
-      if (response.status === 304 && this.last) return { answer: this.last.answer, serverTime };
+      if (response.status === 304 && last) return { answer: last.answer, serverTime };
       if (!response.ok) return { status: response.status, words: (await response.text()).trim() };
       const answer = (await response.json()) as T;
       const etag = response.headers.get("ETag");
-      this.last = etag ? { etag, answer } : null;
+      this.last = etag ? { address, etag, answer } : null;
       return { answer, serverTime };
     } catch {
       return { status: null, words: "" };
