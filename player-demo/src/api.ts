@@ -30,6 +30,8 @@ export interface Stream {
   target_latency: number | null;
   /** For the broadcaster: what is not as it should be. */
   warnings: string[];
+  /** The server that says so is drained or about to end; absent where it is not, and in earlier releases. */
+  drained?: boolean;
 }
 
 export interface VideoTrack {

@@ -14,21 +14,30 @@ const FPS = 30;
 const GOP_SECONDS = 2;
 const WINDOW_SEGMENTS = 8;
 
-export async function startMock({ port = 0 } = {}) {
-  const policy = (await readFile(join(ROOT, "csp.txt"), "utf8")).trim();
-  const streams = new Map();
-  const channels = new Map();
-  const mock = { broken: false, reportRequests: [], reports: new Map(), gate: null };
+/** `twin`: another one, whose streams this one has, too. */
+export async function startMock({ port = 0, twin = null } = {}) {
+  const csp = (await readFile(join(ROOT, "csp.txt"), "utf8")).trim();
+  const { streams, channels } = twin ?? { streams: new Map(), channels: new Map() };
+  const mock = {
+    streams, channels, broken: false, hangs: false, drained: false, alternates: [], reportRequests: [], reports: new Map(), gate: null,
+  };
 
   const server = createServer(async (request, response) => {
     const url = new URL(request.url, "http://mock");
     const reply = (status, type, body, headers = {}) => {
-      response.writeHead(status, { "Content-Type": type, "Cache-Control": "no-cache", ...headers });
+      if (mock.hangs) return;
+      // For the pages of other nodes.
+      const anybody = { "Access-Control-Allow-Origin": "*" };
+      response.writeHead(status, { "Content-Type": type, "Cache-Control": "no-cache", ...anybody, ...headers });
       response.end(body);
     };
     if (mock.broken) return void request.socket.destroy();
+    if (url.pathname === "/nodes") {
+      const { alternates, drained } = mock;
+      return reply(200, "application/json", JSON.stringify({ alternates, drained, self_signed: false }));
+    }
     if (url.pathname.startsWith("/state")) {
-      const body = stateBody(streams, url.pathname);
+      const body = stateBody(streams, url.pathname, mock.drained);
       const etag = `"${createHash("sha256").update(body).digest("hex").slice(0, 16)}"`;
       if (request.headers["if-none-match"] === etag) return reply(304, "application/json", "", { ETag: etag });
       return reply(200, "application/json", body, { ETag: etag });
@@ -48,6 +57,7 @@ export async function startMock({ port = 0 } = {}) {
       return channel ? channel.serve(hls[2], url.searchParams, reply) : reply(404, "text/plain", "no such stream");
     }
     const page = pageAt(url.pathname);
+    const policy = csp.replace("connect-src 'self'", `connect-src 'self' ${mock.alternates.join(" ")}`);
     try {
       const path = join(ROOT, "dist", normalize(page));
       reply(200, TYPES[extname(path)] ?? "application/octet-stream", await readFile(path), {
@@ -84,7 +94,7 @@ export async function startMock({ port = 0 } = {}) {
       streams.delete(name);
     },
     async close() {
-      for (const channel of channels.values()) channel.stop();
+      if (!twin) for (const channel of channels.values()) channel.stop();
       server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));
     },
@@ -133,9 +143,9 @@ function emptyStream(name) {
   };
 }
 
-function stateBody(streams, path) {
+function stateBody(streams, path, drained) {
   const name = path.replace(/^\/state\/?/, "");
-  if (name) return JSON.stringify(streams.get(name) ?? emptyStream(name));
+  if (name) return JSON.stringify({ ...(streams.get(name) ?? emptyStream(name)), ...(drained ? { drained } : {}) });
   const shown = [...streams.values()].filter(({ state }) => state === "live" || state === "starting");
   return JSON.stringify({ streams: shown, rtmp_port: 2935 });
 }

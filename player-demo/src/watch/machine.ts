@@ -30,7 +30,7 @@ export interface Model {
   stream: Stream | null;
   /** The session on the screen; null when nothing is being played. */
   playing: string | null;
-  /** Where its playlist was opened: the same session may be at another server now. */
+  /** Where its playlist is played from: the same session may be at another server now. */
   from: string | null;
   playback: Playback;
   /** The programme is over on the server, and the player plays out what it has. */
@@ -55,11 +55,13 @@ export type Event =
   | { type: "finish-timeout" }
   /** The retry button, or the automatic retry. */
   | { type: "retry" }
-  /** The viewer chose what only a player opened anew can show. */
+  /** What the viewer chose, or another server has, only a player opened anew can show. */
   | { type: "reopen" };
 
 export type Effect =
   | { type: "play"; playlist: string }
+  /** What is played goes on at another server. */
+  | { type: "move"; from: string; playlist: string }
   | { type: "stop" }
   | { type: "poll-now" }
   /** Send `finish-timeout` later. */
@@ -149,8 +151,8 @@ function onAnswerWhilePlaying(model: Model, stream: Stream): Step {
   if (model.drained) {
     return same ? onPlayerFailed(model, "the playlist ended although the stream is live") : conclude(model);
   }
-  // Polling moves on only when a server is gone, and then the player must follow.
-  if (same && stream.state === "live" && stream.playlist !== model.from) return start(model, stream);
+  // Polling moves on only when a server is gone, or would have viewers go, and then the player must follow.
+  if (same && stream.state === "live" && stream.playlist !== model.from) return move(model, stream);
   if (same) return stay({ ...model, finishing: false });
   if (stream.state === "live") return start(model, stream);
   const somethingLeft = model.playback === "playing" || model.playback === "paused";
@@ -192,6 +194,15 @@ function start(model: Model, stream: Stream): Step {
       fault: null,
     },
     effects: [{ type: "play", playlist: stream.playlist }],
+  };
+}
+
+function move(model: Model, stream: Stream): Step {
+  // With nothing to be kept it is begun anew.
+  if (model.playback === "loading" || model.from === null) return start(model, stream);
+  return {
+    model: { ...model, from: stream.playlist, finishing: false },
+    effects: [{ type: "move", from: model.from, playlist: stream.playlist }],
   };
 }
 

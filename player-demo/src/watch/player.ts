@@ -12,6 +12,7 @@ import type { Link } from "./link.ts";
 import { nextMove } from "./live-edge.ts";
 import { Place } from "./place.ts";
 import { type Choice, NOTHING, type Offer, type Rendition, filtered, nearest, ofHeight, offerOf, readMultivariant } from "./quality.ts";
+import { Requests, onOrigin } from "./requests.ts";
 import { Seam } from "./seam.ts";
 import { Standstill } from "./standstill.ts";
 
@@ -56,8 +57,11 @@ export interface Player {
    */
   keepUp(broadcasting: boolean): void;
   goLive(): void;
-  /** The node at this origin is drained: if it plays a session of that one, goes on with another's, without an interruption. */
-  moveOn(drained: string): void;
+  /**
+   * Goes on with the same at the node of this origin; false if only a player opened anew can. `answers`: the one before it does,
+   * so that there is time.
+   */
+  moveTo(origin: string, answers: boolean): boolean;
   destroy(): void;
 }
 
@@ -115,6 +119,9 @@ const AVOIDED_FOR = 10_000;
 /** One that had nothing but gaps is asked for so many parts, which is 8 s, and tried again as soon as it has media. */
 const QUESTIONS_MAX = 16;
 
+/** Whether it is or not, another node is moved to after that, in milliseconds. */
+const READY_WITHIN = 2000;
+
 const LACKS_A_DECODER = [
   ErrorDetails.MANIFEST_INCOMPATIBLE_CODECS_ERROR,
   ErrorDetails.BUFFER_INCOMPATIBLE_CODECS_ERROR,
@@ -138,6 +145,9 @@ class HlsPlayer implements Player {
   /** Where a gap ends that playing would begin in; null once something behind it is there. */
   private gapAtBegin: number | null = null;
   private readonly standstill = new Standstill();
+  private readonly requests = new Requests();
+  /** Origin of the node that was moved to last, or is about to be. */
+  private movingTo: string | null = null;
   private readonly seam = new Seam();
   private readonly place = new Place();
   /** Aborted when the player is. */
@@ -155,7 +165,9 @@ class HlsPlayer implements Player {
       preserveManualLevelOnError: true,
       errorPenaltyExpireMs: AVOIDED_FOR,
       workerPath: workerAddress,
-      pLoader: this.seam.loader,
+      loader: this.requests.loader as HlsConfig["loader"],
+      pLoader: this.seam.loader(this.requests.loader),
+      xhrSetup: this.requests.setup,
       abrController: this.seam.abr,
       timelineController: LiveCaptions,
       ...NO_STEERING,
@@ -197,7 +209,7 @@ class HlsPlayer implements Player {
       });
       this.hls.on(Events.LEVELS_UPDATED, (_, { levels }) => this.onLevels(levels, this.offer.audioOnly));
     }
-    this.hls.loadSource(filtered(playlist, choice, false));
+    this.hls.loadSource(new URL(filtered(playlist, choice, false), location.href).href);
     this.hls.attachMedia(video);
   }
 
@@ -248,7 +260,7 @@ class HlsPlayer implements Player {
     const asking = new AbortController();
     this.asking = asking;
     const address = this.hls.levels[level]?.uri ?? "";
-    const isMade = await warm((query) => textAt(address + query, asking.signal), asking.signal);
+    const isMade = await warm((query) => textAt(this.requests.at(address + query), asking.signal), asking.signal);
     if (this.asking !== asking) return;
     this.asking = null;
     if (isMade) this.events.onMade();
@@ -317,7 +329,7 @@ class HlsPlayer implements Player {
     if (this.warming.has(level)) return;
     this.warming.add(level);
     const { signal } = this.gone;
-    if (await warm((query) => textAt(level.uri + query, signal), signal, QUESTIONS_MAX)) level.loadError = 0;
+    if (await warm((query) => textAt(this.requests.at(level.uri + query), signal), signal, QUESTIONS_MAX)) level.loadError = 0;
     this.warming.delete(level);
   }
 
@@ -336,8 +348,28 @@ class HlsPlayer implements Player {
     if (position !== null) this.video.currentTime = position;
   }
 
-  /** What is asked for is the same everywhere, and asked for elsewhere when the node is gone. */
-  moveOn(): void {}
+  moveTo(origin: string, answers: boolean): boolean {
+    void this.move(origin, answers);
+    return true;
+  }
+
+  private async move(origin: string, answers: boolean): Promise<void> {
+    this.movingTo = origin;
+    if (answers) await this.isReady(origin);
+    if (this.movingTo !== origin || this.gone.signal.aborted) return;
+    this.requests.moveTo(origin);
+    if (!answers) this.requests.askAnew();
+  }
+
+  /** A node where nobody watches has to fetch the stream first. */
+  private async isReady(origin: string): Promise<void> {
+    const level = this.hls.levels[this.hls.loadLevel];
+    if (!level) return;
+    const asking = new AbortController();
+    const timer = window.setTimeout(() => asking.abort(), READY_WITHIN);
+    await textAt(onOrigin(level.uri, origin), asking.signal).catch(() => "");
+    clearTimeout(timer);
+  }
 
   destroy(): void {
     this.asking?.abort();
@@ -449,7 +481,10 @@ class NativePlayer implements Player {
     if (seekable.length > 0) this.video.currentTime = seekable.end(seekable.length - 1);
   }
 
-  moveOn(): void {}
+  /** The browser asks by itself. */
+  moveTo(): boolean {
+    return false;
+  }
 
   destroy(): void {
     this.video.removeEventListener("error", this.onError);

@@ -5,6 +5,7 @@ import { captionsShow } from "./captions.ts";
 import type { Link } from "./link.ts";
 import { type HlsKind, type Player, type PlayerEvents, type PlayerKind, openPlayer } from "./player.ts";
 import type { Choice, Offer, Rendition } from "./quality.ts";
+import { onOrigin } from "./requests.ts";
 import { CLIMB_WITHIN, FIRST_PICTURE_WITHIN, type Route, type Trouble } from "./route.ts";
 import { WebRtcPlayer } from "./webrtc-player.ts";
 import { type Expected, type SessionEvents, WhepSession } from "./whep.ts";
@@ -33,14 +34,16 @@ export class RoutedPlayer implements Player {
   private inner: Player;
   /** On its way while HLS plays, or a session of another node. */
   private coming: WhepSession | null = null;
-  /** Where nobody else had room to move to, that is not asked again before, in milliseconds. */
+  /** Origin of a node whose session is to be left for that of another; null when there is none. */
+  private leaving: string | null = null;
+  /** Where there was no room, that is not asked for again before, in milliseconds. */
   private moveAt = Number.NEGATIVE_INFINITY;
   /** A session that was lost is asked for once more. */
   private retries = false;
 
   constructor(
     private readonly video: HTMLVideoElement,
-    private readonly source: Source,
+    private source: Source,
     private readonly fallback: HlsKind,
     private choice: Choice,
     private readonly route: Route,
@@ -165,6 +168,7 @@ export class RoutedPlayer implements Player {
     // Which a session does not have.
     const reads = captionsShow(this.video);
     if (playsByHls && isWatched && !reads && this.route.isTimeToClimb(this.source.whep, performance.now())) this.climb();
+    this.leave();
     this.inner.keepUp(broadcasting);
   }
 
@@ -172,13 +176,22 @@ export class RoutedPlayer implements Player {
     this.inner.goLive();
   }
 
-  moveOn(drained: string): void {
+  moveTo(origin: string, answers: boolean): boolean {
+    const { playlist, whep } = this.source;
+    this.leaving = new URL(whep, location.href).origin;
+    this.moveAt = Number.NEGATIVE_INFINITY;
+    this.source = { ...this.source, playlist: onOrigin(playlist, origin), whep: onOrigin(whep, origin) };
+    // A session of a node that is gone is no longer one.
+    return this.inner.kind === "webrtc" ? answers : this.inner.moveTo(origin, answers);
+  }
+
+  private leave(): void {
     const now = performance.now();
-    const isThere = this.inner instanceof WebRtcPlayer && this.inner.session.origin === drained;
-    if (!isThere || this.coming !== null || this.video.paused || now < this.moveAt) return;
+    const isThere = this.inner instanceof WebRtcPlayer && this.inner.session.origin === this.leaving;
+    if (this.leaving === null || !isThere || this.coming !== null || this.video.paused || now < this.moveAt) return;
     this.moveAt = now + MOVE_AGAIN_AFTER;
-    // The node sends whoever asks to another one that has room. If there is none, or it fails, the session here goes on.
-    this.prepare(drained, () => {});
+    // Whom it asks may send it to another one that has room. If there is none, or it fails, the session here goes on.
+    this.prepare(this.leaving, () => {});
   }
 
   destroy(): void {

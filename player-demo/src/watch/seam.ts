@@ -3,8 +3,9 @@
 // Anywhere else hls.js 1.7.4 loads a segment again from its beginning, over what the decoder is about to show, and the picture
 // may stand still until the next keyframe, or for seconds.
 
-import Hls, {
+import {
   AbrController, type BufferAppendedData, type HlsConfig, type LevelDetails, type LoaderCallbacks, type LoaderContext, LoaderContextType,
+  type XhrLoader,
 } from "hls.js";
 
 type PlaylistLoader = InstanceType<NonNullable<HlsConfig["pLoader"]>>;
@@ -31,9 +32,9 @@ export class Seam {
   }
 
   /** For hls.js: the playlist of another level is answered when it has that segment, as if it were reloaded. */
-  get loader(): NonNullable<HlsConfig["pLoader"]> {
+  loader(base: typeof XhrLoader): NonNullable<HlsConfig["pLoader"]> {
     const seam = this;
-    return class extends Hls.DefaultConfig.loader {
+    return class extends base {
       override load(...[context, config, callbacks]: Request): void {
         const url = context.type === LoaderContextType.LEVEL ? seam.address(context.url, context.level) : context.url;
         // One that is made on demand, and by nobody yet, is asked for as ever after this, and found to have nothing.

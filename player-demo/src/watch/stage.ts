@@ -83,7 +83,7 @@ let poller: Poller<Stream>;
 const nodes = new NodeList(
   location.origin,
   () => route.want(wish(via, kept, nodes.prefer), player === null ? null : performance.now()),
-  (drained) => player?.moveOn(drained),
+  () => poller.now(),
 );
 let model: Model = initial;
 let player: Player | null = null;
@@ -117,6 +117,8 @@ function perform(effect: Effect): void {
   switch (effect.type) {
     case "play":
       return open(effect.playlist);
+    case "move":
+      return move(effect.from);
     case "stop":
       return close();
     case "poll-now":
@@ -175,6 +177,12 @@ function open(playlist: string): void {
   });
   video.requestVideoFrameCallback?.(() => (firstPicture = (performance.now() - openedAt) / 1000));
   void play();
+}
+
+/** To the node that is asked now. */
+function move(from: string): void {
+  const answers = nodes.hasLeft(new URL(from, location.href).origin);
+  if (!player?.moveTo(nodes.origin || location.origin, answers)) queueMicrotask(() => send({ type: "reopen" }));
 }
 
 function close(): void {
@@ -440,14 +448,18 @@ export function openStage(stream: StreamName, around: Partial<Surroundings>): vo
     stats,
   };
   const told = nodes.load();
-  poller = new Poller<Stream>(() => nodes.origin + streamAddress(name), {
+  let asked = "";
+  poller = new Poller<Stream>(() => (asked = nodes.origin) + streamAddress(name), {
     onAnswer: (answer) => {
-      nodes.answered();
+      // Of one that has been left meanwhile; the other has yet to be asked.
+      if (asked !== nodes.origin) return;
+      nodes.answered(answer.drained);
       const stream = { ...answer, playlist: nodes.origin + answer.playlist };
       // How it is to be played has to be known first.
       void told.then(() => send({ type: "answer", stream }));
     },
     onFailure: (status) => {
+      if (asked !== nodes.origin) return;
       if (isNodeTrouble(status) && nodes.next()) poller.now();
       send({ type: "poll-failed", status });
     },

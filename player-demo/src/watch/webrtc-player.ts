@@ -82,7 +82,9 @@ export class WebRtcPlayer implements Player {
   goLive(): void {}
 
   /** `RoutedPlayer` does. */
-  moveOn(): void {}
+  moveTo(): boolean {
+    return false;
+  }
 
   destroy(): void {
     this.session.close();

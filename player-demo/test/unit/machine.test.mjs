@@ -88,11 +88,25 @@ test("a player that gives up during an interruption is no fault of its own", () 
   assert.deepEqual(step(failed.model, says("live")).effects.map(({ type }) => type), ["play"]);
 });
 
-test("when polling has moved to another server, the player follows it there, once", () => {
+test("when polling has moved to another server, the player goes on there, once", () => {
   const elsewhere = { playlist: "https://edge2.example/hls/live/cam/index.m3u8" };
   const moved = after(says("live"), playback("playing"), says("live", elsewhere));
-  assert.deepEqual([moved.effects, moved.playing, moved.from], [["play"], "s1", elsewhere.playlist]);
+  assert.deepEqual([moved.effects, moved.playing, moved.from, moved.playback], [["move"], "s1", elsewhere.playlist, "playing"]);
   assert.deepEqual(step(moved.model, says("live", elsewhere)).effects, []);
+  const [effect] = step(after(says("live"), playback("stalled")).model, says("live", elsewhere)).effects;
+  assert.deepEqual(effect, { type: "move", from: "/hls/live/cam/index.m3u8", playlist: elsewhere.playlist });
+});
+
+test("a player that has nothing to show yet is opened anew at another server, and one that cannot go on there, too", () => {
+  const elsewhere = { playlist: "https://edge2.example/hls/live/cam/index.m3u8" };
+  assert.deepEqual(after(says("live"), says("live", elsewhere)).effects, ["play"]);
+  const reopened = after(says("live"), playback("playing"), says("live", elsewhere), { type: "reopen" });
+  assert.deepEqual([reopened.effects, reopened.from], [["play"], elsewhere.playlist]);
+});
+
+test("another session at another server is begun there", () => {
+  const another = { session: "s2", playlist: "https://edge2.example/hls/live/cam/index.m3u8" };
+  assert.deepEqual(after(says("live"), playback("playing"), says("live", another)).effects, ["play"]);
 });
 
 test("a new session replaces the old one even if the page never saw it end", () => {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { NodeList, isNodeTrouble } from "../../src/watch/nodes.ts";
+import { LEAVE_WITHIN, NodeList, isNodeTrouble } from "../../src/watch/nodes.ts";
 
 const OWN = "https://edge1.example";
 
@@ -76,18 +76,100 @@ test("a server that was too busy to tell of others is asked again at its next an
   assert.equal(nodes.hasOthers, true);
 });
 
-test("a drained server says so each time it is asked, and others do not, nor one that the page has left meanwhile", async (t) => {
-  const told = [];
-  const nodes = new NodeList(OWN, () => {}, (origin) => told.push(origin));
-  let answer = { alternates: ["https://edge2.example"], drained: true };
-  t.mock.method(globalThis, "fetch", () => Promise.resolve({ ok: true, json: () => Promise.resolve(answer) }));
-  await nodes.load();
-  await nodes.load();
-  assert.deepEqual(told, [OWN, OWN]);
-  const asked = nodes.load();
-  nodes.next();
-  await asked;
-  assert.equal(told.length, 2);
-  for (answer of [{ alternates: [] }, { alternates: [], drained: false }]) await nodes.load();
-  assert.equal(told.length, 2);
+/** What each origin says of itself and of others; `fetch` and time are the test's. */
+function world(t, nodes) {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  let now = 0;
+  t.mock.method(performance, "now", () => now);
+  t.mock.method(globalThis, "fetch", (address) => {
+    const { others, drained } = nodes[new URL(address, OWN).origin];
+    return Promise.resolve({ ok: true, json: () => Promise.resolve({ alternates: others, drained }) });
+  });
+  return (milliseconds) => {
+    now += milliseconds;
+    t.mock.timers.tick(milliseconds);
+  };
+}
+
+const [SECOND, THIRD] = ["https://edge2.example", "https://edge3.example"];
+
+/** The state as it says, and, as with the first answer of each, who else there is. */
+async function poll(nodes, drained) {
+  nodes.answered(drained);
+  await new Promise(setImmediate);
+}
+
+test("a drained server is left within seconds, by whichever way it is heard, for any of those that it tells of", async (t) => {
+  const drained = { others: [SECOND, THIRD], drained: true };
+  const passes = world(t, { [OWN]: drained, [SECOND]: { others: [OWN], drained: false }, [THIRD]: { others: [OWN], drained: false } });
+  for (const [said, random, to] of [[true, 0.4, SECOND], [undefined, 0.6, THIRD]]) {
+    let turned = 0;
+    const nodes = new NodeList(OWN, () => {}, () => (turned += 1), () => random);
+    drained.drained = !said;
+    await poll(nodes, said);
+    passes(random * LEAVE_WITHIN - 1);
+    assert.deepEqual([nodes.origin, turned], ["", 0]);
+    passes(1);
+    assert.deepEqual([nodes.origin, turned], [to, 1]);
+    assert.deepEqual([nodes.hasLeft(OWN), nodes.hasLeft(to)], [true, false]);
+    await poll(nodes, false);
+    passes(LEAVE_WITHIN);
+    assert.equal(nodes.origin, to);
+  }
+});
+
+test("one that is drained and alone is stayed with", async (t) => {
+  const passes = world(t, { [OWN]: { others: [], drained: true } });
+  const nodes = new NodeList(OWN);
+  await poll(nodes, true);
+  passes(LEAVE_WITHIN);
+  assert.equal(nodes.origin, "");
+});
+
+test("when all are drained each is tried once, and again after a minute", async (t) => {
+  const passes = world(t, {
+    [OWN]: { others: [SECOND, THIRD], drained: true },
+    [SECOND]: { others: [OWN, THIRD], drained: true },
+    [THIRD]: { others: [OWN, SECOND], drained: true },
+  });
+  const nodes = new NodeList(OWN, () => {}, () => {}, () => 0);
+  const seen = [];
+  for (let seconds = 0; seconds < 120; seconds += 5) {
+    await poll(nodes, true);
+    passes(5000);
+    if (seen.at(-1) !== nodes.origin) seen.push(nodes.origin);
+  }
+  assert.deepEqual(seen, [SECOND, THIRD, "", SECOND]);
+});
+
+test("servers that are drained one after the other, as each begins anew, are left each time", async (t) => {
+  const said = { [OWN]: { others: [SECOND], drained: true }, [SECOND]: { others: [OWN], drained: false } };
+  const passes = world(t, said);
+  const nodes = new NodeList(OWN);
+  for (const [from, to] of [[OWN, SECOND], [SECOND, OWN], [OWN, SECOND]]) {
+    [said[from].drained, said[to].drained] = [true, false];
+    await poll(nodes, true);
+    passes(LEAVE_WITHIN);
+    await poll(nodes, false);
+    assert.equal(nodes.origin || OWN, to);
+    assert.equal(nodes.hasLeft(from), true);
+  }
+});
+
+test("one that fails while it is about to be left, or after it was, is not taken for one that answers", async (t) => {
+  const passes = world(t, { [OWN]: { others: [SECOND], drained: true }, [SECOND]: { others: [OWN], drained: false } });
+  let turned = 0;
+  const failing = new NodeList(OWN, () => {}, () => (turned += 1));
+  await poll(failing, true);
+  failing.next();
+  passes(LEAVE_WITHIN);
+  assert.deepEqual([failing.origin, failing.hasLeft(OWN), turned], [SECOND, false, 0]);
+
+  const left = new NodeList(OWN);
+  await poll(left, true);
+  passes(LEAVE_WITHIN);
+  left.next();
+  assert.deepEqual([left.origin, left.hasLeft(OWN)], ["", true], "the other one does not answer");
+  left.next();
+  assert.equal(left.hasLeft(OWN), false);
 });

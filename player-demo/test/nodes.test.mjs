@@ -1,0 +1,85 @@
+// A page and two nodes that have its stream, in a real Chromium.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { startMock } from "./mock.mjs";
+import { framesAfter, inPlayback, mock, publish, stats, visit } from "./visitor.mjs";
+
+/** A second node for the length of a test, which tells of the first as that of it. */
+async function secondNode(t) {
+  const second = await startMock({ twin: mock });
+  mock.alternates = [second.origin];
+  second.alternates = [mock.origin];
+  t.after(async () => {
+    Object.assign(mock, { alternates: [], drained: false, hangs: false });
+    await second.close();
+  });
+  return second;
+}
+
+/** A page that plays, and counts how long its picture has ever stood still, in milliseconds, from then on. */
+async function watching(options) {
+  await publish("live/cam", {}, options);
+  const page = await visit("/watch/live/cam");
+  await inPlayback(page, "playing");
+  await framesAfter(page, 60);
+  page.asked = [];
+  page.failed = [];
+  page.on("request", (request) => page.asked.push(request.url()));
+  page.on("requestfailed", (request) => page.failed.push(request.url()));
+  await page.evaluate(() => {
+    window.first = window.tidecast.hls;
+    window.longest = 0;
+    let shownAt = performance.now();
+    const look = (now) => {
+      window.longest = Math.max(window.longest, now - shownAt);
+      shownAt = now;
+      window.tidecast.video.requestVideoFrameCallback(look);
+    };
+    window.tidecast.video.requestVideoFrameCallback(look);
+  });
+  return page;
+}
+
+const isMedia = (origin) => (url) => url.startsWith(`${origin}/hls/`) && url.endsWith(".m4s");
+const isTheSamePlayer = (page) => page.evaluate(() => window.first === window.tidecast.hls);
+const stoodStill = (page) => page.evaluate(() => Math.round(window.longest));
+
+async function playsFrom(page, node, frames = 90) {
+  await page.waitForRequest((request) => isMedia(node.origin)(request.url()), { timeout: 20_000 });
+  await framesAfter(page, (await stats(page)).frames + frames);
+}
+
+for (const options of [{}, { ladder: ["640x360", "320x180"] }]) {
+  test(`a page leaves a drained node with the same player and no stall${options.ladder ? ", sound and picture alike" : ""}`, async (t) => {
+    const second = await secondNode(t);
+    const page = await watching(options);
+    mock.drained = true;
+    await playsFrom(page, second);
+    page.asked.length = 0;
+    await framesAfter(page, (await stats(page)).frames + 60);
+    t.diagnostic(`longest: ${await stoodStill(page)} ms`);
+    assert.deepEqual(page.asked.filter((url) => url.startsWith(mock.origin)), []);
+    assert.deepEqual(page.failed, []);
+    assert.deepEqual([(await stats(page)).stalls, await isTheSamePlayer(page)], [0, true]);
+  });
+}
+
+test("a page whose node hangs goes on at another with the same player", async (t) => {
+  const second = await secondNode(t);
+  const page = await watching();
+  mock.hangs = true;
+  await playsFrom(page, second);
+  t.diagnostic(`longest: ${await stoodStill(page)} ms`);
+  assert.equal(await isTheSamePlayer(page), true);
+});
+
+test("a page whose node is gone goes on at another with the same player", async (t) => {
+  const second = await secondNode(t);
+  const page = await watching();
+  mock.broken = true;
+  t.after(() => (mock.broken = false));
+  await playsFrom(page, second);
+  t.diagnostic(`longest: ${await stoodStill(page)} ms`);
+  assert.equal(await isTheSamePlayer(page), true);
+});
