@@ -87,6 +87,13 @@ export async function startMock({ port = 0, twin = null } = {}) {
       before?.giveWayTo(channel);
       return channel;
     },
+    /** What was published as `other` is served as `name` from now on: other segments, under numbers that have been there. */
+    replace(name, other) {
+      const [before, after] = [channels.get(name), channels.get(other)];
+      channels.delete(other);
+      channels.set(name, after);
+      before.giveWayTo(after);
+    },
     names: () => [...new Set([...streams.keys(), ...channels.keys()])],
     remove(name) {
       channels.get(name)?.stop();

@@ -17,9 +17,13 @@ async function secondNode(t) {
   return second;
 }
 
-/** A page that plays, and counts how long its picture has ever stood still, in milliseconds, from then on. */
+/** A page that plays, and keeps how long its picture has stood still from then on, in milliseconds. */
 async function watching(options) {
   await publish("live/cam", {}, options);
+  return watchingIt();
+}
+
+async function watchingIt() {
   const page = await visit("/watch/live/cam");
   await inPlayback(page, "playing");
   await framesAfter(page, 60);
@@ -29,6 +33,8 @@ async function watching(options) {
   page.on("requestfailed", (request) => page.failed.push(request.url()));
   await page.evaluate(() => {
     window.first = window.tidecast.hls;
+    window.phases = [];
+    new MutationObserver(() => window.phases.push(document.documentElement.dataset.state)).observe(document.documentElement, { attributes: true });
     window.longest = 0;
     let shownAt = performance.now();
     const look = (now) => {
@@ -83,3 +89,25 @@ test("a page whose node is gone goes on at another with the same player", async 
   t.diagnostic(`longest: ${await stoodStill(page)} ms`);
   assert.equal(await isTheSamePlayer(page), true);
 });
+
+// As after two halves of a cluster had a publisher each, and are one again.
+const LADDER = ["640x360", "320x180"];
+const HALVES = [
+  ["before, of all tracks", 2, { ladder: LADDER }],
+  ["behind another discontinuity", 2, { msn: 1 }],
+  ["later", 0, { msn: 3 }],
+];
+for (const [what, segmentsLater, options] of HALVES) {
+  test(`where the same numbers are those of other segments, ${what}, the page plays on by their dates`, async (t) => {
+    const channel = await publish("live/cam", {}, { ...options, msn: 0 });
+    await channel.tracks.get(options.ladder ? "v360" : "v").reached(segmentsLater, 0);
+    await mock.publish("live/half", options);
+    const page = await watchingIt();
+    mock.replace("live/cam", "live/half");
+    await page.waitForFunction(() => window.tidecast.hls !== window.first && window.tidecast.stats().frames > 60, null, { timeout: 20_000 });
+    t.diagnostic(`longest: ${await stoodStill(page)} ms`);
+    const { latency } = await stats(page);
+    assert.ok(latency > 0 && latency < 4, `${latency} s behind the broadcaster's clock`);
+    assert.equal(await page.evaluate(() => window.phases.includes("error")), false, "nobody is told");
+  });
+}

@@ -55,7 +55,7 @@ export type Event =
   | { type: "finish-timeout" }
   /** The retry button, or the automatic retry. */
   | { type: "retry" }
-  /** What the viewer chose, or another server has, only a player opened anew can show. */
+  /** What the viewer chose, or the server has now, only a player opened anew can show. */
   | { type: "reopen" };
 
 export type Effect =

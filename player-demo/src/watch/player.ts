@@ -24,6 +24,8 @@ export interface PlayerEvents {
   onFailure(detail: string): void;
   /** A request got no answer at all: the server may be gone. */
   onNoAnswer(): void;
+  /** What comes does not go on with what plays, although it is the same programme: it has to be opened anew. */
+  onOther(): void;
   /** The browser has no decoder for this stream. */
   onUnsupported(): void;
   /** What was chosen, and had to be made first, is there, and is turned to. */
@@ -150,6 +152,7 @@ class HlsPlayer implements Player {
   private movingTo: string | null = null;
   private readonly seam = new Seam();
   private readonly place = new Place();
+  private isOther = false;
   /** Aborted when the player is. */
   private readonly gone = new AbortController();
 
@@ -199,8 +202,8 @@ class HlsPlayer implements Player {
       if (this.seam.appended(appended, this.hls.latestLevelDetails)) this.turn();
     });
     this.hls.on(Events.LEVEL_UPDATED, (_, { details }) => {
-      this.place.updated(details);
-      this.beginBehindGap();
+      if (this.place.updated(details)) this.beginBehindGap();
+      else this.sayOther();
     });
     if (choice === "audio") void offerAt(playlist).then((offer) => (this.offer = offer));
     else {
@@ -399,6 +402,12 @@ class HlsPlayer implements Player {
     queueMicrotask(() => this.hls.startLoad(onward.start));
   }
 
+  /** Once: hls.js may find it out as well, and goes on with the playlist for all that. */
+  private sayOther(): void {
+    if (!this.isOther) this.events.onOther();
+    this.isOther = true;
+  }
+
   private onError(error: ErrorData): void {
     if (error.details === ErrorDetails.FRAG_GAP && error.frag?.type === "main") {
       this.gapAtBegin = error.frag.end;
@@ -406,6 +415,8 @@ class HlsPlayer implements Player {
     }
     const unanswered = error.type === ErrorTypes.NETWORK_ERROR && error.response?.code === 0;
     if (unanswered) this.events.onNoAnswer();
+    // Addresses or discontinuities are not those of the same segments before.
+    if (error.details === ErrorDetails.LEVEL_PARSING_ERROR && this.place.isKnown) return this.sayOther();
     if (!error.fatal) return;
     // A media error by its type, but nothing to recover from.
     if (LACKS_A_DECODER.includes(error.details)) return this.events.onUnsupported();

@@ -94,6 +94,8 @@ const route = new Route(wish(via, kept, null), kept);
 if (via === "webrtc") route.forget();
 const patience = new Patience();
 let openedAt = 0;
+/** When what came did not go on with what played. */
+let otherAt = Number.NEGATIVE_INFINITY;
 let firstPicture: number | null = null;
 let stalls = 0;
 /** The viewer wants the live edge; false from pausing until "go live". */
@@ -167,6 +169,7 @@ function open(playlist: string): void {
   };
   player = new RoutedPlayer(video, source, kind, choice, route, {
     onFailure: (detail) => queueMicrotask(() => onFailure(detail)),
+    onOther: () => queueMicrotask(onOther),
     onNoAnswer: () => poller.now(),
     onUnsupported: () => queueMicrotask(() => send({ type: "unsupported", codecs: codecsLacking(model.stream) })),
     // The way to it takes seconds of its own.
@@ -197,6 +200,14 @@ function onTurned(): void {
   if (!wantsLive) return;
   send({ type: "playback", playback: "loading" });
   void play();
+}
+
+/** Opened anew at once, unless it is so again and again. */
+function onOther(): void {
+  const now = performance.now();
+  if (now - otherAt < SETTLED_AFTER) return onFailure("the playlist has other segments than before");
+  otherAt = now;
+  send({ type: "reopen" });
 }
 
 function onFailure(detail: string): void {

@@ -2,9 +2,10 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { Place } from "../../src/watch/place.ts";
 
-/** What begins with `start` on the player's clock, and at `date` by the broadcaster's; segments of `duration`. */
-function playlist(start, date, { duration = 2, count = 4, alignedSliding = false } = {}) {
+/** What begins with `start` on the player's clock, and at `date` by the broadcaster's; segments of `duration`, numbered from `msn`. */
+function playlist(start, date, { duration = 2, count = 4, alignedSliding = false, msn = date / 2 } = {}) {
   const segments = Array.from({ length: count + 1 }, (_, i) => ({
+    sn: msn + i,
     start: start + i * duration,
     programDateTime: date === null ? null : 1000 * (date + i * duration),
     setStart(to) {
@@ -50,4 +51,21 @@ test("nothing is moved without dates, by a rounding error, or where there is no 
     place.updated(given);
     assert.deepEqual(starts(given), before);
   }
+});
+
+test("numbers that were those of other segments are no continuation, and the next playlist is placed by the one that has them", () => {
+  for (const [date, msn] of [[1004, 501], [1008, 499], [1001, 500], [999, 501]]) {
+    const place = new Place();
+    assert.equal(place.updated(playlist(100, 1000)), true);
+    const other = playlist(102, date, { msn, alignedSliding: true });
+    assert.equal(place.updated(other), false, `${date}`);
+    assert.equal(starts(other)[0], 102);
+    assert.equal(place.updated(playlist(104, date + 2, { msn: msn + 1 })), true);
+  }
+});
+
+test("a date that is told a little differently is that of the same segment, and so is one that is not told", () => {
+  const place = new Place();
+  place.updated(playlist(100, 1000));
+  for (const date of [1000.4, null, 1000]) assert.equal(place.updated(playlist(100, date, { msn: 500, alignedSliding: true })), true);
 });
