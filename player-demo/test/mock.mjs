@@ -6,6 +6,7 @@ import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { dirname, extname, join, normalize } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), "..");
@@ -19,6 +20,8 @@ export async function startMock({ port = 0, twin = null } = {}) {
   const csp = (await readFile(join(ROOT, "csp.txt"), "utf8")).trim();
   const { streams, channels } = twin ?? { streams: new Map(), channels: new Map() };
   const mock = {
+    /** Milliseconds that it takes to get a stream which nobody has asked for here, and when it has it. */
+    cold: 0, warm: null,
     streams, channels, broken: false, hangs: false, drained: false, alternates: [], reportRequests: [], reports: new Map(), gate: null,
   };
 
@@ -53,6 +56,7 @@ export async function startMock({ port = 0, twin = null } = {}) {
     }
     const hls = /^\/hls\/([^/]+\/[^/]+)\/(.+)$/.exec(url.pathname);
     if (hls) {
+      if (mock.cold > 0) await (mock.warm ??= setTimeout(mock.cold));
       const channel = channels.get(hls[1]);
       return channel ? channel.serve(hls[2], url.searchParams, reply) : reply(404, "text/plain", "no such stream");
     }
