@@ -77,6 +77,50 @@ for (const [where, cold, options] of [["that has it", 0, {}], ["that has to get 
   });
 }
 
+/** Runs in a page: nodes that show a clock by WebRTC; `window.asked` has what they were asked for. */
+function playWhep() {
+  const { fetch } = window;
+  const canvas = document.createElement("canvas");
+  const context = canvas.getContext("2d");
+  setInterval(() => {
+    context.fillStyle = `hsl(${performance.now() % 360} 50% 50%)`;
+    context.fillRect(0, 0, canvas.width, canvas.height);
+  }, 30);
+  const sessions = new Map();
+  window.asked = [];
+  window.fetch = async (address, options) => {
+    const { href, origin, pathname } = new URL(address, location.href);
+    if (!pathname.startsWith("/whep/")) return fetch(address, options);
+    window.asked.push(`${options.method} ${origin}`);
+    if (options.method === "DELETE") {
+      sessions.get(href)?.close();
+      return new Response();
+    }
+    const peer = new RTCPeerConnection();
+    await peer.setRemoteDescription({ type: "offer", sdp: options.body });
+    for (const track of canvas.captureStream(30).getTracks()) peer.addTrack(track);
+    await peer.setLocalDescription();
+    while (peer.iceGatheringState !== "complete") await new Promise((resolve) => (peer.onicegatheringstatechange = resolve));
+    const session = `${href}/${sessions.size}`;
+    sessions.set(session, peer);
+    const answer = new Response(peer.localDescription.sdp, { status: 201, headers: { Location: session } });
+    return Object.defineProperty(answer, "url", { value: href });
+  };
+}
+
+test("by WebRTC a page has a picture of the other node before it leaves the drained one", async (t) => {
+  const second = await secondNode(t);
+  await publish("live/cam", { audio: null });
+  const page = await visit("/watch/live/cam?via=webrtc", { init: playWhep });
+  await page.waitForFunction(() => window.tidecast.stats().player === "webrtc" && window.tidecast.stats().frames > 30);
+  mock.drained = true;
+  await page.waitForFunction((left) => window.asked.includes(`DELETE ${left}`), mock.origin, { timeout: 20_000 });
+  await framesAfter(page, 30);
+  const asked = await page.evaluate(() => window.asked);
+  assert.deepEqual(asked, [`POST ${mock.origin}`, `POST ${second.origin}`, `DELETE ${mock.origin}`]);
+  assert.equal((await stats(page)).player, "webrtc");
+});
+
 test("a page whose node hangs goes on at another with the same player", async (t) => {
   const second = await secondNode(t);
   const page = await watching();
