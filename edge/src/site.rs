@@ -350,7 +350,7 @@ impl Site {
         viewer: IpAddr,
     ) -> Response<Bytes> {
         match remote::state(puller, path).await {
-            Some(Some(state)) => self.told_state(path, state, headers),
+            Some(Some(state)) => self.told_state(path, &state, headers),
             Some(None) => {
                 let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "the origin does not answer\n");
                 response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
@@ -361,13 +361,12 @@ impl Site {
     }
 
     /// To whoever watches: of one stream also that they had better go on at another node.
-    fn told_state(&self, path: &str, mut state: serde_json::Value, headers: &HeaderMap) -> Response<Bytes> {
-        if self.admission.is_drained()
-            && neighbours::stream_of(path).is_some()
-            && let Some(state) = state.as_object_mut()
-        {
-            state.insert("drained".to_owned(), true.into());
+    fn told_state(&self, path: &str, state: &impl Serialize, headers: &HeaderMap) -> Response<Bytes> {
+        if !self.admission.is_drained() || neighbours::stream_of(path).is_none() {
+            return json(state, headers);
         }
+        let mut state = serde_json::to_value(state).expect("a state has only strings, numbers and lists");
+        state["drained"] = true.into();
         json(&state, headers)
     }
 
@@ -407,9 +406,7 @@ impl Site {
             ["state", app, stream] => match StreamId::new(app, stream) {
                 Ok(id) => {
                     let entry = state::Entry::of(&id, &self.registry, &self.catalog, &self.audience);
-                    let state =
-                        serde_json::to_value(entry).expect("a state has only strings, numbers and lists");
-                    self.told_state(path, state, headers)
+                    self.told_state(path, &entry, headers)
                 }
                 Err(error) => no_name(error),
             },
@@ -775,6 +772,20 @@ mod tests {
         assert_eq!(list["streams"], serde_json::json!([state]));
         drop(writer);
         assert_eq!(get(&site, "/state").await.2, br#"{"streams":[],"rtmp_port":1935}"#.as_slice());
+    }
+
+    #[tokio::test]
+    async fn whoever_watches_at_a_node_that_is_drained_is_told_with_the_state() {
+        let (site, _streams) = site();
+        let admission = Admission::default();
+        let site = site.with_admission(admission.clone());
+        for (drained, told) in [(false, serde_json::Value::Null), (true, true.into())] {
+            admission.set_drained(drained);
+            let state: serde_json::Value =
+                serde_json::from_slice(&get(&site, "/state/live/cam1").await.2).unwrap();
+            assert_eq!((&state["state"], &state["drained"]), (&"offline".into(), &told));
+        }
+        assert!(!String::from_utf8(get(&site, "/state").await.2.into()).unwrap().contains("drained"));
     }
 
     #[tokio::test]

@@ -64,6 +64,9 @@ pub struct Checkpoint {
     pub(crate) numbers: Numbers,
 }
 
+/// Half of what can be counted is left for the rest of the session.
+const EPOCH_MAX: u32 = u32::MAX / 2;
+
 /// Why a text is no checkpoint: it was damaged, or written by another version.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
@@ -96,6 +99,15 @@ impl Checkpoint {
     /// What the cutter of the next process is told.
     pub(crate) fn last(&self) -> Numbers {
         Numbers { group: self.numbers.group.saturating_add(GROUP_STEP), ..self.numbers }
+    }
+
+    /// Taken over from another node, under a claim of this number. However often that one was restarted meanwhile, the epochs that
+    /// follow here are greater than its own: each restart adds one, and the numbers of claims rise with every word of any stream.
+    #[must_use]
+    pub fn taken_over(mut self, claim: u64) -> Self {
+        let claim = u32::try_from(claim).unwrap_or(u32::MAX).min(EPOCH_MAX);
+        self.record.epoch = self.record.epoch.max(claim);
+        self
     }
 
     pub fn to_json(&self) -> Vec<u8> {
@@ -265,9 +277,8 @@ impl Saved {
         if times_ms.iter().any(|time_ms| time_ms.unsigned_abs() > TIME_MS_MAX) {
             return Err(CheckpointError::Value("a time"));
         }
-        // Half of what can be counted is left for the rest of the session.
-        if self.msn.max(self.discontinuity_sequence) > u64::MAX / 2
-            || self.group.max(self.epoch) > u32::MAX / 2
+        // As of epochs.
+        if self.msn.max(self.discontinuity_sequence) > u64::MAX / 2 || self.group.max(self.epoch) > EPOCH_MAX
         {
             return Err(CheckpointError::Value("a number"));
         }

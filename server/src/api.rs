@@ -142,7 +142,6 @@ impl Api {
         &self.fleet.directory().holder().node
     }
 
-    /// Whether this node takes nothing new because its operator wants that.
     pub(crate) fn standing(&self) -> Standing {
         *self.standing.borrow()
     }

@@ -25,7 +25,7 @@ use relay::wire::Hops;
 use relay::{Dialer, Stream, StreamRegistry};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::membership::Membership;
 
@@ -121,15 +121,11 @@ impl Claims {
 
     /// Under which this process has claimed a stream, as far as it knows.
     pub(crate) fn epoch(&self, id: &StreamId) -> Option<Epoch> {
-        self.lock().get(id).map(|held| held.epoch)
+        lock(&self.held).get(id).map(|held| held.epoch)
     }
 
     fn directory(&self) -> &Directory {
         self.fleet.directory()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<StreamId, Held>> {
-        lock(&self.held)
     }
 
     fn entry(&self, id: &StreamId, told: &Told, since_ms: i64) -> StreamEntry {
@@ -203,7 +199,7 @@ impl Claims {
         };
         let told = Told { phase, session: Some(stream.session().to_string()) };
         let entry = self.entry(id, &told, facts.since_ms);
-        let held = self.lock().get(id).cloned();
+        let held = lock(&self.held).get(id).cloned();
         let owner = match held {
             None => self.claim_late(id, entry, told).await?,
             Some(held) if self.has_moved(id, held.epoch) || held.seen_at.elapsed() > SEEN_MAX => {
@@ -213,14 +209,14 @@ impl Claims {
             Some(held) => match self.directory().tell(id, held.epoch, entry).await {
                 Ok(()) => {
                     self.announce(id, held.told.as_ref(), &told).await;
-                    self.lock()
+                    lock(&self.held)
                         .insert(id.clone(), Held { told: Some(told), seen_at: Instant::now(), ..held });
                     None
                 }
                 Err(Lost::To(entry)) => Some(entry),
                 // The store was emptied: claimed again in the next round.
                 Err(Lost::Forgotten) => {
-                    self.lock().remove(id);
+                    lock(&self.held).remove(id);
                     None
                 }
                 Err(Lost::Store(error)) => return Err(error),
@@ -229,7 +225,7 @@ impl Claims {
         };
         if let Some(entry) = owner {
             warn!(stream.id = %id, "{id} is published to {} now; what is here ends", entry.holder.node);
-            self.lock().remove(id);
+            lock(&self.held).remove(id);
             gate.hand_over(id, Instant::now());
         }
         Ok(())
@@ -247,7 +243,7 @@ impl Claims {
             Ok(claim) => {
                 self.fleet.claimed(id, claim.epoch, entry);
                 self.announce(id, None, &told).await;
-                self.lock().insert(id.clone(), Held::new(claim.epoch, Some(told)));
+                lock(&self.held).insert(id.clone(), Held::new(claim.epoch, Some(told)));
                 Ok(None)
             }
             Err(ClaimError::Held(entry)) => Ok(Some(entry)),
@@ -261,9 +257,9 @@ impl Claims {
         let found = self.directory().find(id).await?;
         match found {
             Some(entry) if entry.holder != *self.directory().holder() => return Ok(Some(Box::new(entry))),
-            Some(_) => drop(self.lock().insert(id.clone(), Held { seen_at: Instant::now(), ..held })),
+            Some(_) => drop(lock(&self.held).insert(id.clone(), Held { seen_at: Instant::now(), ..held })),
             // The store was emptied: claimed again in the next round.
-            None => drop(self.lock().remove(id)),
+            None => drop(lock(&self.held).remove(id)),
         }
         Ok(None)
     }
@@ -299,7 +295,7 @@ impl Claims {
             !published.contains_key(id) && held.claimed_at.elapsed() > begins_within
         };
         let over: Vec<_> = {
-            let held = self.lock();
+            let held = lock(&self.held);
             held.iter()
                 .filter(|(id, held)| is_over(id, held))
                 .map(|(id, held)| (id.clone(), held.epoch))
@@ -311,7 +307,7 @@ impl Claims {
                 Ok(()) => self.journal.tell(Kind::StreamEnded, id.to_string(), format!("{id} is over")).await,
                 Err(_) => {}
             }
-            self.lock().remove(&id);
+            lock(&self.held).remove(&id);
             lock(&self.left).remove(&id);
         }
     }
@@ -334,8 +330,13 @@ impl Claims {
         if let Some(claiming) = under_way.get(id) {
             return Some(claiming.clone());
         }
-        if self.lock().contains_key(id) {
-            return None;
+        if let Some(held) = lock(&self.held).get(id).cloned() {
+            if !self.has_moved(id, held.epoch) {
+                return None;
+            }
+            // To a third node, before anybody has published it here.
+            lock(&self.held).remove(id);
+            lock(&self.left).remove(id);
         }
         let (claims, key) = (self.clone(), id.clone());
         let task = tokio::spawn(async move {
@@ -350,6 +351,16 @@ impl Claims {
         let claiming = async move { task.await.unwrap_or(Ok(())) }.boxed().shared();
         under_way.insert(id.clone(), claiming.clone());
         Some(claiming)
+    }
+
+    /// Or a third node that claims it before anybody has published it here would not know what it is to go on with.
+    async fn tell_session(&self, id: &StreamId, epoch: Epoch, checkpoint: &Checkpoint) {
+        let told = Told { phase: StreamPhase::Starting, session: Some(checkpoint.session().to_string()) };
+        let entry = self.entry(id, &told, 0);
+        match self.directory().tell(id, epoch, entry).await {
+            Ok(()) => drop(lock(&self.held).insert(id.clone(), Held::new(epoch, Some(told)))),
+            Err(error) => debug!(stream.id = %id, "its session is not in the directory: {error}"),
+        }
     }
 
     /// Returns what the stream goes on with here.
@@ -381,7 +392,7 @@ impl Claims {
         let previous = claim.previous.filter(|previous| previous.holder.node != *own);
         // That it has moved says that it has begun.
         let told = previous.as_ref().map(|_| told);
-        self.lock().insert(id.clone(), Held::new(claim.epoch, told));
+        lock(&self.held).insert(id.clone(), Held::new(claim.epoch, told));
         let Some(previous) = previous else { return Ok(None) };
         let node = &previous.holder.node;
         let words = format!("{id} is published to {own} now, and was to {node}");
@@ -397,7 +408,8 @@ impl Claims {
         match Checkpoint::from_json(&saved) {
             Ok(checkpoint) if Some(checkpoint.session().to_string()) == previous.session => {
                 info!(stream.id = %id, "the session of {node} goes on here");
-                Ok(Some(checkpoint))
+                self.tell_session(id, claim.epoch, &checkpoint).await;
+                Ok(Some(checkpoint.taken_over(claim.epoch.0)))
             }
             Ok(_) => Ok(None),
             Err(error) => {
@@ -438,6 +450,13 @@ mod tests {
         assert!(here.claim(&id).now_or_never().is_none(), "it asks the store first");
         let going_on = here.claim(&id).await.unwrap().expect("the session that was left");
         assert_eq!(going_on.session(), saved.session());
+        let epoch = |checkpoint: &Checkpoint| checkpoint.to_fields()["epoch"].as_u64();
+        assert!(epoch(&going_on) >= here.epoch(&id).map(|claim| claim.0), "{:?}", epoch(&going_on));
         assert!(here.claim(&id).await.unwrap().is_none(), "one goes on with it");
+
+        // Nobody has published it here yet, and the broadcaster comes to a third node.
+        let third = node("third", &store);
+        let going_on = third.claim(&id).await.unwrap().expect("the session that was left");
+        assert_eq!(going_on.session(), saved.session());
     }
 }

@@ -16,8 +16,8 @@ use tracing::{error, info, warn};
 use crate::admin;
 
 /// How long a drain may take. Ending a stream and answering what is held takes milliseconds; this is for
-/// viewers on slow lines who still receive a part. Shorter than the 30 s after which Kubernetes kills, and the
-/// 90 s of systemd.
+/// viewers on slow lines who still receive a part. With the time that viewers get to leave (`drain.timeout`) shorter than the 30 s
+/// after which Kubernetes kills.
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
 const _: () = assert!(admin::CONNECTION_TIME_MAX.as_millis() < GRACE.as_millis());
 

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A node that is drained by order goes on running, and takes nothing new until the order is taken back. One that was told to end
-//! (`shutdown.rs`) does the same first, for as long as its viewers get to leave.
+//! (`shutdown.rs`) sends its viewers on first, for as long as they get, and lets publishers and encoders go on meanwhile.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -49,7 +49,8 @@ impl Standing {
     }
 
     fn left_alone_for(self) -> Duration {
-        self.leaves_within.map_or(LEFT_ALONE_FOR, |within| within.mul_f64(LEFT_ALONE_SHARE))
+        let within = self.leaves_within.map(|within| within.mul_f64(LEFT_ALONE_SHARE));
+        within.map_or(LEFT_ALONE_FOR, |within| within.min(LEFT_ALONE_FOR))
     }
 
     /// Which viewers this node takes.
@@ -77,7 +78,7 @@ pub(crate) struct Doors {
 impl Doors {
     /// Opens and shuts them as the node stands, until `stop`.
     pub(crate) async fn keep(self, mut standing: watch::Receiver<Standing>, stop: CancellationToken) {
-        let mut drained_at = None;
+        let (mut drained_at, mut is_shut) = (None, false);
         loop {
             let now = *standing.borrow_and_update();
             self.admission.set(now.takes());
@@ -85,11 +86,11 @@ impl Doors {
             if is_draining != drained_at.is_some() {
                 drained_at = is_draining.then(Instant::now);
                 self.admission.set_drained(is_draining);
-                match (&self.gate, is_draining) {
-                    (Some(gate), true) => gate.shut(),
-                    (Some(gate), false) => gate.open(),
-                    (None, _) => {}
-                }
+            }
+            // Not while viewers leave: they watch on elsewhere what is published here until the end.
+            if let Some(gate) = self.gate.as_ref().filter(|_| now.drained != is_shut) {
+                is_shut = now.drained;
+                if is_shut { gate.shut() } else { gate.open() }
             }
             if drained_at.is_some_and(|at| at.elapsed() >= now.left_alone_for()) {
                 self.send_on();
@@ -139,6 +140,8 @@ mod tests {
         let leaving = Standing { leaves_within: Some(within), ..Standing::default() };
         assert!(leaving.is_draining() && leaving.takes() == Takes::WhoeverIsLeft);
         assert_eq!(leaving.left_alone_for(), Duration::from_secs(12));
+        let long = Standing { leaves_within: Some(Duration::from_secs(300)), ..Standing::default() };
+        assert_eq!(long.left_alone_for(), LEFT_ALONE_FOR);
         assert_eq!(Standing { drained: true, ..Standing::default() }.left_alone_for(), LEFT_ALONE_FOR);
     }
 }

@@ -65,14 +65,14 @@ impl Audience {
         Self { is_over, viewers }
     }
 
-    /// They leave.
+    /// They leave, and tell.
     ///
     /// # Errors
     /// If what one was answered with is no playlist.
-    pub fn seen(self) -> Result<Seen> {
+    pub fn seen(mut self) -> Result<Seen> {
         self.is_over.store(true, Ordering::Relaxed);
         let mut all = Seen::default();
-        for viewer in self.viewers {
+        for viewer in std::mem::take(&mut self.viewers) {
             let Seen { parts, moves, stalls, failed } = viewer.join().expect("a viewer does not panic")?;
             all.parts += parts;
             all.moves += moves;
@@ -80,6 +80,12 @@ impl Audience {
             all.failed.extend(failed);
         }
         Ok(all)
+    }
+}
+
+impl Drop for Audience {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
     }
 }
 

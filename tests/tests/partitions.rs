@@ -411,7 +411,10 @@ fn of_two_halves_with_a_publisher_each_one_stream_is_left() -> Result<()> {
         .with_context(|| scene.told())?;
         for placed in [o1, o2, e1, e2] {
             for (uri, body) in &named {
-                let answer = placed.http().get(uri)?;
+                // It may have to be fetched first.
+                let answer = poll::until("an answer", STEP_MAX, || {
+                    Ok(Some(placed.http().get(uri)?).filter(|answer| [200, 404].contains(&answer.status)))
+                })?;
                 let is_gone = answer.status == 404;
                 ensure!(is_gone || answer.body == *body, "{uri} is the lost publisher's at {}", placed.name);
             }

@@ -265,7 +265,7 @@ impl Feed {
         let closed = self.index.is_closed();
         let rewrites = self.index.rewrites();
         // Whoever rewrites it wakes us again.
-        if rewrites % 2 == 1 {
+        if rewrites % 2 == 1 && !closed {
             return;
         }
         if rewrites != self.rewrites {
@@ -273,15 +273,14 @@ impl Feed {
         }
         self.tell_header();
         let mut told: Vec<(Order, Entry)> = Vec::new();
-        for number in 0..self.cursors.len() {
-            if !self.look_at(number, &mut told) {
-                self.over = true;
-                self.ready.push_back(Entry::Lost);
-                return;
-            }
-        }
+        let has_all = (0..self.cursors.len()).all(|number| self.look_at(number, &mut told));
         // Some of it is of the one publication and some of the other.
         if self.index.rewrites() != rewrites {
+            return;
+        }
+        if !has_all {
+            self.over = true;
+            self.ready.push_back(Entry::Lost);
             return;
         }
         told.sort_by_key(|(order, _)| *order);

@@ -48,7 +48,8 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 /// The stable URL names the newest session: a copy kept a second too long would lead to the last one.
 const REVALIDATED: HeaderValue = HeaderValue::from_static("no-cache");
 const NOT_STORED: HeaderValue = HeaderValue::from_static("no-store");
-/// The URL of a part, segment or init segment never names other bytes. An hour outlives any window.
+/// The URL of a part, segment or init segment never names other bytes, but where a cluster was cut in two and both halves had a
+/// publisher: then copies of the lost one's are right for nobody else. An hour outlives any window.
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=3600, immutable");
 
 /// Answers one request, whatever it is; a held one within three target durations. `viewer` is the address that held
@@ -153,6 +154,7 @@ impl Request<'_> {
         announced: &Announced,
         position: Position,
     ) -> Result<Response<Body>, Refusal> {
+        let rewrites = index.rewrites();
         let here_or_never = |snapshot: &Arc<Snapshot>| {
             let part = snapshot.part(position);
             match snapshot.edge()?.part_answer(position, part.is_some()) {
@@ -162,10 +164,16 @@ impl Request<'_> {
             }
         };
         let part = self.settle(index, rendition, announced, Queue::Part, here_or_never).await?;
-        // Read behind the snapshot, so that the part is of this publication or an earlier one.
-        let epoch = index.epoch();
-        let is_asked = self.head.by_node.is_none_or(|asked| asked == 0 || asked == epoch);
-        let part = part.filter(|part| !part.gap && is_asked).ok_or(Refusal::NotFound)?;
+        if let Some(asked) = self.head.by_node {
+            let epoch = index.epoch();
+            if rewrites % 2 == 1 || index.rewrites() != rewrites {
+                return Err(Refusal::Unreachable);
+            }
+            if asked != 0 && asked != epoch {
+                return Err(Refusal::NotFound);
+            }
+        }
+        let part = part.filter(|part| !part.gap).ok_or(Refusal::NotFound)?;
         let body = index.body(rendition, position, &part).await?;
         Ok(self.media(rendition, body, part.bytes, part.etag.clone()))
     }

@@ -171,11 +171,16 @@ impl StreamWriter {
         &self.index
     }
 
+    /// Whether a rendition is over: it stays so, and a publication that has more of it needs an index of its own.
+    pub fn has_ended_rendition(&self) -> bool {
+        self.renditions.iter().any(RenditionWriter::has_ended)
+    }
+
     /// Another publication of this session, of a later `epoch`, takes the place of what is here: `fill` puts it in, and readers
     /// begin anew. Where two nodes had a publisher each, it has other bytes under the same names.
     pub fn supersede<T>(&mut self, epoch: u32, fill: impl FnOnce(&mut Self) -> T) -> T {
-        self.index.epoch.store(epoch, Ordering::SeqCst);
         self.index.rewrites.fetch_add(1, Ordering::SeqCst);
+        self.index.epoch.store(epoch, Ordering::SeqCst);
         self.renditions.iter_mut().for_each(RenditionWriter::forget_bodies);
         let filled = fill(self);
         self.index.rewrites.fetch_add(1, Ordering::SeqCst);
@@ -254,7 +259,8 @@ impl StreamIndex {
         self.epoch.load(Ordering::SeqCst)
     }
 
-    /// Odd while everything is being rewritten.
+    /// Odd while everything is being rewritten: what was read in between is of one publication if this is even, and the same before
+    /// and after.
     pub(crate) fn rewrites(&self) -> u64 {
         self.rewrites.load(Ordering::SeqCst)
     }

@@ -324,6 +324,10 @@ impl RenditionWriter {
         restored
     }
 
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     pub(crate) fn forget_bodies(&mut self) {
         self.is_superseded = true;
     }
@@ -409,7 +413,8 @@ impl RenditionWriter {
     }
 
     fn append(&mut self, part: Part, bytes: u64) {
-        let (session, name) = (self.index.session(), &self.rendition().header.name);
+        let (session, name, epoch) =
+            (self.index.session(), &self.rendition().header.name, self.index.epoch());
         let stored = StoredPart {
             duration: part.duration,
             independent: part.independent,
@@ -420,11 +425,11 @@ impl RenditionWriter {
                 true => OnceCell::new(),
                 false => part.body.into(),
             },
-            etag: segment::etag(session, name, format_args!("{}.{}", part.msn, part.part)),
+            etag: segment::etag(session, name, format_args!("{}.{}.{epoch}", part.msn, part.part)),
         };
         self.index.retained.add(stored.bytes);
         if part.part == 0 {
-            let etag = segment::etag(session, name, format_args!("{}", part.msn));
+            let etag = segment::etag(session, name, format_args!("{}.{epoch}", part.msn));
             if let Some(cut_short) = self.segments.back_mut().filter(|segment| !segment.complete) {
                 Arc::make_mut(cut_short).complete = true;
             }
@@ -545,8 +550,11 @@ impl RenditionWriter {
         self.index.metrics.playlist_renders.inc();
         let (msn, part) =
             segments.last().map_or((0, 0), |newest| (newest.msn, newest.parts.len().saturating_sub(1)));
-        let state = if ended { "ended" } else { "live" };
-        Version::new(&playlist, format!("{}.{}.{msn}.{part}.{state}", self.index.session(), header.name))
+        let (epoch, state) = (self.index.epoch(), if ended { "ended" } else { "live" });
+        Version::new(
+            &playlist,
+            format!("{}.{}.{msn}.{part}.{epoch}.{state}", self.index.session(), header.name),
+        )
     }
 
     pub(crate) fn rendition(&self) -> &Rendition {

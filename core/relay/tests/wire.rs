@@ -264,6 +264,15 @@ fn what_is_sent_is_what_was_recorded_of_the_newest_version() {
     assert!(theirs.is_empty(), "no more sent, though it was recorded: {:?}", theirs.keys());
 }
 
+/// The place of an epoch was empty in what was recorded of version 1, and is read by nobody who does not know it.
+#[test]
+fn an_index_has_its_epoch_where_nodes_of_before_do_not_look() {
+    let sent = bytes_of(Message::Index { resumed: true, epoch: 0x0102_0304 });
+    let mut recorded = read(1)["index from where the child was"].clone();
+    recorded[8..12].copy_from_slice(&[4, 3, 2, 1]);
+    assert_eq!(hex(&sent), hex(&recorded));
+}
+
 #[test]
 fn every_version_that_is_spoken_is_read_as_it_was_meant() {
     for version in VERSIONS {

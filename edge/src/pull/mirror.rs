@@ -39,9 +39,6 @@ pub(super) enum MirrorError {
     Name(String),
     #[error("an init segment was never told")]
     Init,
-    /// Its publisher is another node's by now, and it has yet to notice.
-    #[error("epoch {told} came after {known}: the node does not have the publisher any more")]
-    Superseded { known: u32, told: u32 },
     #[error("an index of more than {INDEX_PARTS_MAX} parts")]
     TooLong,
     #[error("a part does not fit: {0}")]
@@ -55,10 +52,8 @@ pub(super) struct Mirror {
     bodies: Counter,
     record: Option<Record>,
     tracks: Vec<Track>,
-    /// While the index comes.
-    index: Option<Vec<Listed>>,
-    /// Of the index that came last.
-    epoch: u32,
+    /// While it comes.
+    index: Option<Index>,
     open: Option<Open>,
 }
 
@@ -69,12 +64,18 @@ struct Track {
     next: Option<Position>,
 }
 
+struct Index {
+    epoch: u32,
+    parts: Vec<Listed>,
+}
+
 /// A part of the index.
 struct Listed {
     track: usize,
     part: Part,
     bytes: u64,
     ends: bool,
+    next: Position,
 }
 
 struct Open {
@@ -90,17 +91,7 @@ impl Open {
 
 impl Mirror {
     pub(super) fn new(source: Source, catalog: Catalog, purpose: Purpose, bodies: Counter) -> Self {
-        Self {
-            source,
-            catalog,
-            purpose,
-            bodies,
-            record: None,
-            tracks: Vec::new(),
-            index: None,
-            epoch: 0,
-            open: None,
-        }
+        Self { source, catalog, purpose, bodies, record: None, tracks: Vec::new(), index: None, open: None }
     }
 
     fn id(&self) -> &StreamId {
@@ -124,26 +115,29 @@ impl Mirror {
         {
             open.writer.announce(announcement);
         }
-        // An ended session that is here whole needs nothing more.
-        let known = self.catalog.get(self.id()).filter(|index| index.session() == session);
-        let has_ended = self.open.is_none() && known.is_some_and(|index| index.state() == State::Ended);
-        Ok(if has_ended { Step::Over } else { Step::More })
+        Ok(Step::More)
     }
 
     fn begin_index(&mut self, resumed: bool, told: u32) -> Result<Step, MirrorError> {
         let session = self.session()?;
-        let known = self.open.as_ref().filter(|open| open.session == session).map(Open::epoch);
-        // Of a node that does not say it, it is the one that is known.
-        self.epoch = if told == 0 { known.unwrap_or_default() } else { told };
-        match known {
-            Some(known) if self.epoch < known => Err(MirrorError::Superseded { known, told }),
-            Some(known) if resumed && self.epoch == known => Ok(Step::More),
-            _ if resumed => Err(MirrorError::TooEarly("a resumed index")),
-            _ => {
-                self.index = Some(Vec::new());
-                Ok(Step::More)
-            }
+        let here = self.catalog.get(self.id()).filter(|index| index.session() == session);
+        let known = here.as_ref().map_or(0, |index| index.epoch());
+        // A node of an earlier release does not say it.
+        let epoch = if told == 0 { known } else { told };
+        let is_open = self.open.as_ref().is_some_and(|open| open.session == session);
+        if epoch < known {
+            return Ok(Step::Behind);
         }
+        // An ended session that is here whole needs nothing more.
+        if !is_open && epoch == known && here.is_some_and(|index| index.state() == State::Ended) {
+            return Ok(Step::Over);
+        }
+        match resumed {
+            true if is_open && epoch == known => self.index = None,
+            true => return Err(MirrorError::TooEarly("a resumed index")),
+            false => self.index = Some(Index { epoch, parts: Vec::new() }),
+        }
+        Ok(Step::More)
     }
 
     fn part(&mut self, track: u16, part: wire::Part) -> Result<Step, MirrorError> {
@@ -172,8 +166,8 @@ impl Mirror {
             body: part.body.unwrap_or_default(),
         };
         match &mut self.index {
-            Some(index) if index.len() >= INDEX_PARTS_MAX => return Err(MirrorError::TooLong),
-            Some(index) => index.push(Listed { track: number, part, bytes, ends }),
+            Some(index) if index.parts.len() >= INDEX_PARTS_MAX => return Err(MirrorError::TooLong),
+            Some(index) => index.parts.push(Listed { track: number, part, bytes, ends, next }),
             None => {
                 let rendition = self.rendition(&name)?;
                 // Before the part, so that the playlist with it is the one that the other node renders.
@@ -182,9 +176,9 @@ impl Mirror {
                     true => rendition.push_last(part)?,
                     false => rendition.push_listed(part, bytes)?,
                 }
+                self.track(track)?.next = Some(next);
             }
         }
-        self.track(track)?.next = Some(next);
         Ok(Step::More)
     }
 
@@ -192,21 +186,35 @@ impl Mirror {
     fn complete_index(&mut self) -> Result<Step, MirrorError> {
         let session = self.session()?;
         // Without an index it goes on where it was.
-        let Some(index) = self.index.take() else { return Ok(Step::Ready) };
+        let Some(Index { epoch, parts }) = self.index.take() else { return Ok(Step::Ready) };
         let announcement = self.announcement();
         let names: Vec<_> = self.tracks.iter().map(|track| track.name.clone()).collect();
-        if let Some(open) = self.open.as_mut().filter(|open| open.session == session) {
-            match self.epoch > open.epoch() {
-                true => open.writer.supersede(self.epoch, |writer| fill(writer, announcement, &names, index)),
-                false => fill(&mut open.writer, announcement, &names, index),
-            }?;
-            return Ok(Step::Ready);
+        self.tracks.iter_mut().for_each(|track| track.next = None);
+        for Listed { track, next, .. } in &parts {
+            if let Some(track) = self.tracks.get_mut(*track) {
+                track.next = Some(*next);
+            }
+        }
+        if let Some(mut open) = self.open.take_if(|open| open.session == session) {
+            let is_other = epoch > open.epoch();
+            if !is_other {
+                let filled = fill(&mut open.writer, announcement, &names, parts);
+                self.open = Some(open);
+                return filled.map(|()| Step::Ready);
+            }
+            if !open.writer.has_ended_rendition() {
+                let filled = open.writer.supersede(epoch, |writer| fill(writer, announcement, &names, parts));
+                self.open = Some(open);
+                // Some of it is of the one and some of the other.
+                return filled.map(|()| Step::Ready).inspect_err(|_| self.let_go());
+            }
+            open.writer.abandon();
         }
         let bodies = Bodies { source: self.source.clone(), session, fetched: self.bodies.clone() };
-        let header = self.header()?;
+        let header = self.header(epoch)?;
         let (writer, filled) = self
             .catalog
-            .open_remote(header, Arc::new(bodies), |writer| fill(writer, announcement, &names, index));
+            .open_remote(header, Arc::new(bodies), |writer| fill(writer, announcement, &names, parts));
         // Its end was not told, so none is claimed; what is here of it stays for a window.
         if let Some(before) = self.open.replace(Open { session, writer }) {
             before.writer.abandon();
@@ -218,7 +226,7 @@ impl Mirror {
         Ok(self.record.as_ref().ok_or(MirrorError::TooEarly("the index"))?.session)
     }
 
-    fn header(&self) -> Result<StreamHeader, MirrorError> {
+    fn header(&self, epoch: u32) -> Result<StreamHeader, MirrorError> {
         let record = self.record.as_ref().ok_or(MirrorError::TooEarly("the index"))?;
         let renditions =
             self.tracks.iter().zip(&record.renditions).map(|(track, rendition)| RenditionHeader {
@@ -233,7 +241,7 @@ impl Mirror {
         Ok(StreamHeader {
             id: self.id().clone(),
             session: record.session,
-            epoch: self.epoch,
+            epoch,
             part_hold_back_ms: record.part_hold_back_ms,
             // The origin bounds its store, and this one follows it: see `forget_before`.
             retain_bytes_max: u64::MAX,
@@ -326,8 +334,10 @@ impl Follow for Mirror {
         }
     }
 
-    /// What is here is served on, while it can be followed.
-    fn lost(&mut self) {}
+    /// What is here is served on, while it can be followed; half an index is none.
+    fn lost(&mut self) {
+        self.index = None;
+    }
 
     fn is_given_up(&self, _: Duration, _: bool) -> bool {
         false
@@ -353,7 +363,7 @@ fn fill(
     }
     let mut parts: Vec<Vec<(Part, u64)>> = names.iter().map(|_| Vec::new()).collect();
     let mut ended = vec![false; names.len()];
-    for Listed { track, part, bytes, ends } in index {
+    for Listed { track, part, bytes, ends, .. } in index {
         if let (Some(parts), Some(ended)) = (parts.get_mut(track), ended.get_mut(track)) {
             parts.push((part, bytes));
             *ended |= ends;

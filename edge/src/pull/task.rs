@@ -77,6 +77,8 @@ pub(super) enum Step {
     Ready,
     /// The session has ended.
     Over,
+    /// The node has yet to hear that its publisher is another's by now: another one is better asked.
+    Behind,
 }
 
 /// `pulls`: which of the lists of `shared` it is in.
@@ -223,6 +225,10 @@ async fn read<F: Follow>(
                 }
             }
             Ok(Step::Over) => return Ended::Over,
+            Ok(Step::Behind) => {
+                info!("the upstream has the stream of a publisher before the one that is known here");
+                return Ended::Lost(Failure::OfStream);
+            }
             Err(error) => {
                 warn!("the upstream's stream cannot be followed, it is read anew: {error}");
                 return Ended::Unusable;
