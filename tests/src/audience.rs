@@ -156,7 +156,7 @@ impl Viewer {
         };
         self.seen.failed.push(why);
         self.turn();
-        thread::sleep(PAUSE);
+        pause();
         None
     }
 
@@ -164,6 +164,11 @@ impl Viewer {
         self.current = (self.current + 1) % self.nodes.len();
         self.moves_at = None;
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "as players do, which ask again after a while")]
+fn pause() {
+    thread::sleep(PAUSE);
 }
 
 /// As much of a playlist as it takes to go on: hundreds are read each second.
