@@ -244,6 +244,18 @@ impl NatsCluster {
         self.has_leader()
     }
 
+    /// Which of them decides nothing that is written to these streams.
+    ///
+    /// # Errors
+    /// If they have no leaders.
+    pub fn leads_none_of(&self, streams: &[&str]) -> Result<usize> {
+        let leaders = poll::until("leaders", READY_MAX, || {
+            Ok(streams.iter().map(|stream| self.leader_of(stream)).collect::<Option<Vec<_>>>())
+        })?;
+        let idle = self.servers.iter().position(|server| !leaders.contains(&server.name));
+        idle.context("each of them leads one")
+    }
+
     fn leader_of(&self, stream: &str) -> Option<String> {
         (0..self.servers.len()).find_map(|number| {
             let told = self.jetstream(number).ok()?;

@@ -1,6 +1,5 @@
 //! Nodes on hosts of their own, and packets that vanish between them: nobody is told, connections stay open.
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,20 +73,40 @@ struct NatsHosts {
     urls: String,
     hosts: Vec<Host>,
     replicas: &'static str,
-    _servers: Box<dyn Any + Send + Sync>,
+    servers: Servers,
+}
+
+enum Servers {
+    One { _server: Nats },
+    Three(NatsCluster),
 }
 
 impl NatsHosts {
     fn one(router: &mut Router) -> Result<Self> {
         let host = router.host()?;
-        let nats = Nats::start_on(&host)?;
-        Ok(Self { urls: nats.url(), hosts: vec![host], replicas: "1", _servers: Box::new(nats) })
+        let server = Nats::start_on(&host)?;
+        let (urls, servers) = (server.url(), Servers::One { _server: server });
+        Ok(Self { urls, hosts: vec![host], replicas: "1", servers })
     }
 
     fn three(router: &mut Router) -> Result<Self> {
         let hosts = [router.host()?, router.host()?, router.host()?];
-        let nats = NatsCluster::start_on(&hosts)?;
-        Ok(Self { urls: nats.urls(), hosts: hosts.into(), replicas: "3", _servers: Box::new(nats) })
+        let servers = NatsCluster::start_on(&hosts)?;
+        Ok(Self {
+            urls: servers.urls(),
+            hosts: hosts.into(),
+            replicas: "3",
+            servers: Servers::Three(servers),
+        })
+    }
+
+    /// One of three, and the others.
+    fn split(&self) -> Result<(&Host, Vec<&Host>)> {
+        let Servers::Three(servers) = &self.servers else { bail!("there is only one") };
+        // The others could write nothing for as long as they take to notice that it is gone.
+        let lost = servers.leads_none_of(&["KV_tidecast_streams", "KV_tidecast_sessions"])?;
+        let others = self.hosts.iter().enumerate().filter(|(number, _)| *number != lost);
+        Ok((&self.hosts[lost], others.map(|(_, host)| host).collect()))
     }
 }
 
@@ -157,7 +176,8 @@ impl Scene {
     /// Waits until viewers at both edges have so many segments more, with media.
     fn plays_on(&self, path: &str, segments: u64) -> Result<()> {
         for edge in &self.edges {
-            let (from, _) = poll::until("a playlist", STEP_MAX, || newest(&edge.http(), path))?;
+            let (from, _) = poll::until("a playlist", STEP_MAX, || newest(&edge.http(), path))
+                .with_context(|| self.told())?;
             poll::until("the stream to go on", STEP_MAX, || {
                 let newest = newest(&edge.http(), path)?;
                 Ok(newest.is_some_and(|(msn, _)| msn >= from + segments).then_some(()))
@@ -372,13 +392,14 @@ fn of_two_halves_with_a_publisher_each_one_stream_is_left() -> Result<()> {
         let nats = NatsHosts::three(router)?;
         let scene = Scene::new(router, nats)?;
         let Scene { in1, in2, origins: [o1, o2], edges: [e1, e2], nats, .. } = &scene;
-        let [nats1, nats2, nats3] = nats.hosts.as_slice() else { bail!("not three") };
         let first = Publisher::of_clip("gop-2", &in1.node.publish_url(STREAM))?;
         let path = scene.live()?;
 
         // Its third of NATS knows that it is less than half, and takes nothing.
-        let lost = [&in1.host, &o1.host, &e1.host, nats1];
-        let cut = router.split(lost, [&in2.host, &o2.host, &e2.host, nats2, nats3])?;
+        let (lost_nats, other_nats) = nats.split()?;
+        let lost = [&in1.host, &o1.host, &e1.host, lost_nats];
+        let others = [&in2.host, &o2.host, &e2.host].into_iter().chain(other_nats);
+        let cut = router.split(lost, others)?;
         // Before that a broadcaster is let in only while the rest of NATS has no leader, and sent away when it has.
         poll::until("the first half to be given up", STEP_MAX, || {
             Ok(in2.ask("nodes")?.iter().all(|node| node["id"] != in1.name).then_some(()))

@@ -248,7 +248,7 @@ async fn h10_a_copy_is_revalidated_and_stale_after_the_next_part() {
     stream.push_through(3, 1);
     let playlist = stream.get(&media_playlist("v")).await;
     assert_eq!(playlist.header(ETAG), "\"00000000000000ab.v.3.1.1.live.full.identity.4\"");
-    let known = &[(IF_NONE_MATCH, "\"00000000000000ab.v.3.1.live.full.identity.4\"")];
+    let known = &[(IF_NONE_MATCH, "\"00000000000000ab.v.3.1.1.live.full.identity.4\"")];
     let same = stream.request(Method::GET, &media_playlist("v"), known).await;
     assert_eq!((same.status, same.body.len()), (StatusCode::NOT_MODIFIED, 0));
     assert_eq!(same.header(ETAG), playlist.header(ETAG));
