@@ -1,5 +1,5 @@
 // Asks the server for state again and again: quickly while something is about to change, slowly while a stream
-// plays, not at all in a hidden tab, and ever more rarely the longer the server does not answer.
+// plays, not at all in a hidden tab where nothing plays, and ever more rarely the longer the server does not answer.
 
 /** How often to ask, in milliseconds. */
 export const POLL_WAITING = 1000;
@@ -35,6 +35,8 @@ export interface PollHandlers<T> {
   onFailure(status: number | null, words: string): void;
   /** Nothing is expected to change soon. */
   settled(): boolean;
+  /** In a hidden tab there is something that needs the answers. Looked at again and again; without it there never is. */
+  wantedHidden?(): boolean;
   /** Sent with each question. */
   headers?(): Record<string, string>;
 }
@@ -61,7 +63,7 @@ export class Poller<T> {
     private readonly handlers: PollHandlers<T>,
   ) {
     document.addEventListener("visibilitychange", () => {
-      if (document.hidden) clearTimeout(this.timer);
+      if (document.hidden) this.schedule();
       else if (!this.stopped) this.now();
     });
     window.addEventListener("online", () => {
@@ -138,10 +140,15 @@ export class Poller<T> {
 
   private schedule(): void {
     clearTimeout(this.timer);
+    if (this.asking || this.stopped) return;
     if (this.askAgain) return void this.ask();
-    if (this.asking || this.stopped || document.hidden) return;
+    const { handlers } = this;
+    if (document.hidden && !handlers.wantedHidden) return;
     const failingFor = this.failingSince === null ? null : performance.now() - this.failingSince;
-    const pause = pollDelay(this.handlers.settled(), failingFor, Math.random());
-    this.timer = window.setTimeout(() => void this.ask(), pause);
+    const pause = pollDelay(document.hidden || handlers.settled(), failingFor, Math.random());
+    this.timer = window.setTimeout(() => {
+      if (document.hidden && !handlers.wantedHidden?.()) this.schedule();
+      else void this.ask();
+    }, pause);
   }
 }

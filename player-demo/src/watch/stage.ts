@@ -475,6 +475,8 @@ export function openStage(stream: StreamName, around: Partial<Surroundings>): vo
       send({ type: "poll-failed", status });
     },
     settled: () => isSettled(model),
+    // As sound, or in a picture of its own.
+    wantedHidden: () => player !== null && !video.paused,
   });
   render(model);
   poller.now();
