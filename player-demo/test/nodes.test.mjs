@@ -5,15 +5,20 @@ import { test } from "node:test";
 import { startMock } from "./mock.mjs";
 import { framesAfter, inPlayback, mock, publish, stats, visit } from "./visitor.mjs";
 
-/** A second node for the length of a test, which tells of the first as that of it. */
-async function secondNode(t) {
-  const second = await startMock({ twin: mock });
-  mock.alternates = [second.origin];
-  second.alternates = [mock.origin];
+/** So many nodes beside the first for the length of a test; each tells of all others. */
+async function otherNodes(t, count) {
+  const others = await Promise.all(Array.from({ length: count }, () => startMock({ twin: mock })));
+  const all = [mock, ...others];
+  for (const node of all) node.alternates = all.filter((other) => other !== node).map(({ origin }) => origin);
   t.after(async () => {
     Object.assign(mock, { alternates: [], drained: false, hangs: false });
-    await second.close();
+    await Promise.all(others.map((node) => node.close()));
   });
+  return others;
+}
+
+async function secondNode(t) {
+  const [second] = await otherNodes(t, 1);
   return second;
 }
 
@@ -77,7 +82,7 @@ for (const [where, cold, options] of [["that has it", 0, {}], ["that has to get 
   });
 }
 
-/** Runs in a page: nodes that show a clock by WebRTC; `window.asked` has what they were asked for. */
+/** Runs in a page: nodes that show a clock by WebRTC, but while `window.full`; `window.asked` has what they were asked for. */
 function playWhep() {
   const { fetch } = window;
   const canvas = document.createElement("canvas");
@@ -96,6 +101,7 @@ function playWhep() {
       sessions.get(href)?.close();
       return new Response();
     }
+    if (window.full) return new Response("", { status: 503 });
     const peer = new RTCPeerConnection();
     await peer.setRemoteDescription({ type: "offer", sdp: options.body });
     for (const track of canvas.captureStream(30).getTracks()) peer.addTrack(track);
@@ -119,6 +125,23 @@ test("by WebRTC a page has a picture of the other node before it leaves the drai
   const asked = await page.evaluate(() => window.asked);
   assert.deepEqual(asked, [`POST ${mock.origin}`, `POST ${second.origin}`, `DELETE ${mock.origin}`]);
   assert.equal((await stats(page)).player, "webrtc");
+});
+
+test("by WebRTC a session whose node was drained is left when the next one is drained, too, before it had room", async (t) => {
+  const others = await otherNodes(t, 2);
+  t.diagnostic([mock, ...others].map(({ origin }) => origin).join(" "));
+  await publish("live/cam", { audio: null });
+  const page = await visit("/watch/live/cam?via=webrtc", { init: playWhep });
+  await page.waitForFunction(() => window.tidecast.stats().player === "webrtc" && window.tidecast.stats().frames > 30);
+  await page.evaluate(() => (window.full = true));
+  mock.drained = true;
+  await page.waitForFunction(() => window.asked.length === 2, null, { timeout: 20_000 });
+  const asked = await page.evaluate(() => window.asked);
+  const [full, free] = others.toSorted((a) => (asked[1] === `POST ${a.origin}` ? -1 : 1));
+  await page.evaluate(() => (window.full = false));
+  full.drained = true;
+  await page.waitForFunction((left) => window.asked.includes(`DELETE ${left}`), mock.origin, { timeout: 20_000 });
+  assert.deepEqual(await page.evaluate(() => window.asked), [...asked, `POST ${free.origin}`, `DELETE ${mock.origin}`]);
 });
 
 test("a page whose node hangs goes on at another with the same player", async (t) => {

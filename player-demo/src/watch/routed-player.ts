@@ -34,8 +34,8 @@ export class RoutedPlayer implements Player {
   private inner: Player;
   /** On its way while HLS plays, or a session of another node. */
   private coming: WhepSession | null = null;
-  /** Origin of a node whose session is to be left for that of another; null when there is none. */
-  private leaving: string | null = null;
+  /** Origins of nodes that were moved away from while they answer: a session that is still there is to be left. */
+  private readonly left = new Set<string>();
   /** Where there was no room, that is not asked for again before, in milliseconds. */
   private moveAt = Number.NEGATIVE_INFINITY;
   /** A session that was lost is asked for once more. */
@@ -93,11 +93,11 @@ export class RoutedPlayer implements Player {
   }
 
   private climb(): void {
-    this.prepare(null, (trouble) => this.route.failed(trouble, this.source.whep, performance.now()));
+    this.prepare(new Set(), (trouble) => this.route.failed(trouble, this.source.whep, performance.now()));
   }
 
-  /** A session to be turned to when it has a picture, of any node but the one whose origin is `not`. */
-  private prepare(not: string | null, onTrouble: (trouble: Trouble) => void): void {
+  /** A session to be turned to when it has a picture, of any node whose origin is not in `not`. */
+  private prepare(not: ReadonlySet<string>, onTrouble: (trouble: Trouble) => void): void {
     const session = new WhepSession(this.source.whep, this.source, CLIMB_WITHIN, {
       onMedia: () => {
         this.coming = null;
@@ -178,7 +178,8 @@ export class RoutedPlayer implements Player {
 
   moveTo(origin: string, answers: boolean): boolean {
     const { playlist, whep } = this.source;
-    this.leaving = new URL(whep, location.href).origin;
+    if (answers) this.left.add(new URL(whep, location.href).origin);
+    this.left.delete(origin);
     this.moveAt = Number.NEGATIVE_INFINITY;
     this.source = { ...this.source, playlist: onOrigin(playlist, origin), whep: onOrigin(whep, origin) };
     // A session of a node that is gone is no longer one.
@@ -187,11 +188,11 @@ export class RoutedPlayer implements Player {
 
   private leave(): void {
     const now = performance.now();
-    const isThere = this.inner instanceof WebRtcPlayer && this.inner.session.origin === this.leaving;
-    if (this.leaving === null || !isThere || this.coming !== null || this.video.paused || now < this.moveAt) return;
+    const at = this.inner instanceof WebRtcPlayer ? this.inner.session.origin : null;
+    if (at === null || !this.left.has(at) || this.coming !== null || this.video.paused || now < this.moveAt) return;
     this.moveAt = now + MOVE_AGAIN_AFTER;
     // Whom it asks may send it to another one that has room. If there is none, or it fails, the session here goes on.
-    this.prepare(this.leaving, () => {});
+    this.prepare(this.left, () => {});
   }
 
   destroy(): void {

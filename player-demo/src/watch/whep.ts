@@ -52,13 +52,13 @@ export class WhepSession {
   private lostTimer: number | undefined;
   private readonly deadline: number;
 
-  /** `within`: milliseconds until the first picture. `not`: origin of a node that is not taken; asked there, another may answer. */
+  /** `within`: milliseconds until the first picture. `not`: origins of nodes that are not taken; asked there, another may answer. */
   constructor(
     private readonly address: string,
     private readonly expected: Expected,
     within: number,
     private events: SessionEvents,
-    private readonly not: string | null = null,
+    private readonly not: ReadonlySet<string> = new Set(),
   ) {
     this.deadline = window.setTimeout(() => this.fail(this.peer.connectionState === "connected" ? "silent" : "unreachable"), within);
     this.peer.addEventListener("track", ({ track }) => this.media.addTrack(track));
@@ -101,7 +101,7 @@ export class WhepSession {
       if (response.status !== 201) return this.fail(TROUBLES[response.status] ?? "refused");
       this.location = new URL(response.headers.get("location") ?? "", response.url).href;
       if (this.gone.signal.aborted) return this.leave();
-      if (this.origin === this.not) return this.fail("refused");
+      if (this.origin !== null && this.not.has(this.origin)) return this.fail("refused");
       useIceServers(this.peer, response.headers.get("link"));
       await this.peer.setLocalDescription(offer);
       await this.peer.setRemoteDescription({ type: "answer", sdp: await response.text() });
