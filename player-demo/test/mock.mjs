@@ -230,7 +230,9 @@ class Channel {
   }
 
   async serve(path, query, reply) {
-    const playlist = (text) => reply(200, "application/vnd.apple.mpegurl", text);
+    // As the server has them kept: an address with the number of a part names one version.
+    const age = query.has("_HLS_msn") ? { "Cache-Control": "public, max-age=24" } : {};
+    const playlist = (text) => reply(200, "application/vnd.apple.mpegurl", text, age);
     if (path === "index.m3u8") return playlist(this.multivariant(query));
     const [, name, file] = /^(\w+)\/(.+)$/.exec(path) ?? [];
     const track = this.gone.has(name) ? undefined : this.tracks.get(name);
@@ -241,7 +243,9 @@ class Channel {
       return this.gone.has(name) ? reply(404, "text/plain", "gone") : playlist(track.playlist());
     }
     const body = track.media(file);
-    return reply(body ? 200 : 404, "video/mp4", body ?? "");
+    if (!body) return reply(404, "video/mp4", "");
+    // `init.mp4` names no bytes, which those of the server do.
+    return reply(200, "video/mp4", body, file.endsWith(".m4s") ? { "Cache-Control": "public, max-age=3600, immutable" } : {});
   }
 
   multivariant(query) {

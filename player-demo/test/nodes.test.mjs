@@ -163,6 +163,12 @@ test("a page whose node is gone goes on at another with the same player", async 
   assert.equal(await isTheSamePlayer(page), true);
 });
 
+/** Runs in a page: what it had no server send. */
+function fromCache() {
+  const entries = performance.getEntriesByType("resource");
+  return entries.filter(({ transferSize, encodedBodySize }) => transferSize === 0 && encodedBodySize > 0).map(({ name }) => name);
+}
+
 // As after two halves of a cluster had a publisher each, and are one again.
 const HALVES = [
   ["before, of all tracks", 2, { ladder: LADDER }],
@@ -175,11 +181,13 @@ for (const [what, segmentsLater, options] of HALVES) {
     await channel.tracks.get(options.ladder ? "v360" : "v").reached(segmentsLater, 0);
     await mock.publish("live/half", options);
     const page = await watchingIt();
+    await page.evaluate(() => performance.clearResourceTimings());
     mock.replace("live/cam", "live/half");
     await page.waitForFunction(() => window.tidecast.hls !== window.first && window.tidecast.stats().frames > 60, null, { timeout: 20_000 });
     t.diagnostic(`longest: ${await stoodStill(page)} ms`);
     const { latency } = await stats(page);
     assert.ok(latency > 0 && latency < 4, `${latency} s behind the broadcaster's clock`);
     assert.equal(await page.evaluate(() => window.phases.includes("error")), false, "nobody is told");
+    assert.deepEqual(await page.evaluate(fromCache), [], "what the browser keeps is that of the half that is lost");
   });
 }

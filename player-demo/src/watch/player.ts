@@ -90,8 +90,12 @@ export function codecsLacking(stream: Stream | null): string[] {
   return (lacking.length > 0 ? lacking : codecs).map(codecName);
 }
 
-export function openPlayer(kind: HlsKind, video: HTMLVideoElement, playlist: string, choice: Choice, events: PlayerEvents): Player {
-  return new { "hls.js": HlsPlayer, native: NativePlayer }[kind](video, playlist, choice, events);
+/** `again` is the mark of what is asked for again; the browser's own HLS knows no such thing. */
+export function openPlayer(
+  kind: HlsKind, video: HTMLVideoElement, playlist: string, again: number | null, choice: Choice, events: PlayerEvents,
+): Player {
+  if (kind === "native") return new NativePlayer(video, playlist, choice, events);
+  return new HlsPlayer(video, playlist, new Requests(again), choice, events);
 }
 
 /** What the playlist offers without a filter; for a player that does not say, or was told only of the sound. */
@@ -147,7 +151,6 @@ class HlsPlayer implements Player {
   /** Where a gap ends that playing would begin in; null once something behind it is there. */
   private gapAtBegin: number | null = null;
   private readonly standstill = new Standstill();
-  private readonly requests = new Requests();
   /** Origin of the node that was moved to last, or is about to be. */
   private movingTo: string | null = null;
   private readonly seam = new Seam();
@@ -159,6 +162,7 @@ class HlsPlayer implements Player {
   constructor(
     private readonly video: HTMLVideoElement,
     playlist: string,
+    private readonly requests: Requests,
     private choice: Choice,
     private readonly events: PlayerEvents,
   ) {

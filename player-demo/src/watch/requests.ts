@@ -15,12 +15,25 @@ export class Requests {
   private readonly underWay = new Set<Request>();
 
   /** For hls.js. */
-  readonly loader = loaderOf(this.underWay, (url, origin) => (this.node === null ? url : onOrigin(url, origin)));
+  readonly loader = loaderOf(this.underWay, (url, origin) => this.unmarked(this.node === null ? url : onOrigin(url, origin)));
   readonly setup: NonNullable<HlsConfig["xhrSetup"]> = (xhr, url) => xhr.open("GET", this.at(url), true);
+
+  /** `again`: the mark that is put on each address; null leaves them as they are. */
+  constructor(private readonly again: number | null = null) {}
 
   /** Where that is asked for which hls.js knows by this address. */
   at(address: string): string {
-    return this.node === null ? address : onOrigin(address, this.node);
+    return this.marked(this.node === null ? address : onOrigin(address, this.node));
+  }
+
+  /** By hand: `URLSearchParams` would write a token in another way. The server passes over what it does not know. */
+  private marked(address: string): string {
+    if (this.again === null) return address;
+    return `${address}${address.includes("?") ? "&" : "?"}again=${this.again}`;
+  }
+
+  private unmarked(address: string): string {
+    return this.again === null ? address : address.replace(/[?&]again=\d+$/, "");
   }
 
   /** For all that is asked from now on. */

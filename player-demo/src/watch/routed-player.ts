@@ -13,6 +13,8 @@ import { type Expected, type SessionEvents, WhepSession } from "./whep.ts";
 /** Where the stream is, in both ways, and what it has. */
 export interface Source extends Expected {
   playlist: string;
+  /** The mark under which it is asked for by HLS; null if there is none. */
+  again: number | null;
   whep: string;
   /** Sizes that the broadcaster sends at once, as they are known by now; none where it is one. */
   layers: () => readonly Layer[];
@@ -54,7 +56,8 @@ export class RoutedPlayer implements Player {
   }
 
   private byHls(): Player {
-    return openPlayer(this.fallback, this.video, this.source.playlist, this.choice, this.events);
+    const { playlist, again } = this.source;
+    return openPlayer(this.fallback, this.video, playlist, again, this.choice, this.events);
   }
 
   private byWebRtc(): Player {

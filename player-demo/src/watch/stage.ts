@@ -16,6 +16,7 @@ import { type Stream, type StreamName, streamAddress, whepAddress } from "../api
 import { byId, setText } from "../dom.ts";
 import { keptFor } from "../kept.ts";
 import { Poller, backoff } from "../poll.ts";
+import { keptAgain, nextAgain } from "./again.ts";
 import { captionsShow, isCaptions } from "./captions.ts";
 import { LIVE_WITHIN } from "./live-edge.ts";
 import { type Effect, type Event, type Model, initial, isSettled, step } from "./machine.ts";
@@ -96,6 +97,7 @@ const patience = new Patience();
 let openedAt = 0;
 /** When what came did not go on with what played. */
 let otherAt = Number.NEGATIVE_INFINITY;
+let again = keptAgain(kept, Date.now());
 let firstPicture: number | null = null;
 let stalls = 0;
 /** The viewer wants the live edge; false from pausing until "go live". */
@@ -162,6 +164,7 @@ function open(playlist: string): void {
   patience.reset();
   const source = {
     playlist,
+    again,
     whep: nodes.origin + whepAddress(name),
     layers: () => model.stream?.layers ?? [],
     picture: model.stream?.video != null,
@@ -205,6 +208,7 @@ function onTurned(): void {
 /** Opened anew at once, unless it is so again and again. */
 function onOther(): void {
   const now = performance.now();
+  again = nextAgain(kept, again, Date.now());
   if (now - otherAt < SETTLED_AFTER) return onFailure("the playlist has other segments than before");
   otherAt = now;
   send({ type: "reopen" });

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
+import { keptAgain, nextAgain } from "../../src/watch/again.ts";
 import { Requests } from "../../src/watch/requests.ts";
 
 const [FIRST, SECOND] = ["https://edge1.example", "https://edge2.example"];
@@ -74,4 +75,32 @@ test("what is under way at a node that is gone is asked anew, and nothing that i
   assert.deepEqual([Sent.all.length, Sent.all[2].aborted, Sent.all[3].url], [4, true, SECOND + PART]);
   Sent.all[3].answer();
   assert.deepEqual([over.answered.length, given.answered.length, hanging.answered.length], [1, 0, 1]);
+});
+
+test("what is asked for again has a mark on its address, here and at another node, that hls.js does not see", async () => {
+  const requests = new Requests(7);
+  const [segment] = PART.split("?");
+  const answered = [];
+  for (const move of [() => {}, () => requests.moveTo(SECOND)]) {
+    move();
+    for (const path of [PART, segment]) answered.push(load(requests, FIRST + path).answered);
+    await opened();
+  }
+  const asked = [FIRST, SECOND].flatMap((origin) => [`${origin}${PART}&again=7`, `${origin}${segment}?again=7`]);
+  assert.deepEqual(Sent.all.map(({ url }) => url), asked);
+  for (const sent of Sent.all) sent.answer();
+  assert.deepEqual(answered.flat(), [FIRST + PART, FIRST + segment, FIRST + PART, FIRST + segment]);
+});
+
+test("a mark is above all before it, and known to a page that is opened as long as browsers keep media", () => {
+  const values = new Map();
+  const kept = { get: (key) => values.get(key) ?? null, set: (key, value) => values.set(key, value) };
+  const [minute, now] = [60_000, Date.UTC(2026, 0, 1)];
+  assert.equal(keptAgain(kept, now), null);
+  const first = nextAgain(kept, null, now);
+  assert.equal(first, now / minute);
+  const second = nextAgain(kept, first, now + 1000);
+  assert.equal(second, first + 1);
+  assert.equal(nextAgain(kept, second, now + 5 * minute), first + 5);
+  assert.deepEqual([65, 66].map((minutes) => keptAgain(kept, now + minutes * minute)), [first + 5, null]);
 });
