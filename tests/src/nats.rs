@@ -155,26 +155,12 @@ impl NatsCluster {
     /// # Errors
     /// If they do not start, or do not find each other.
     pub fn start() -> Result<Self> {
-        Self::at([(); 3].map(|()| [(); 3].map(|()| ports::free())), |_, start| start())
-    }
-
-    /// On hosts of their own.
-    ///
-    /// # Errors
-    /// As [`NatsCluster::start`].
-    pub fn start_on(hosts: &[Host; 3]) -> Result<Self> {
-        let address = |host: &Host| [4222, 6222, 8222].map(|port| SocketAddr::from((host.address(), port)));
-        Self::at(hosts.each_ref().map(address), |number, start| hosts[number].within(start))
-    }
-
-    /// Each for clients, for the others, and for who watches over it.
-    fn at(
-        addresses: [[SocketAddr; 3]; 3],
-        within: impl Fn(usize, &mut (dyn FnMut() -> Result<()> + Send)) -> Result<()>,
-    ) -> Result<Self> {
-        let urls = addresses.map(|[_, route, _]| format!("nats://{route}"));
+        let addresses = [(); 9].map(|()| ports::free());
+        let [clients, routes, monitors] = [0, 3, 6].map(|from| &addresses[from..from + 3]);
+        let urls: Vec<_> = routes.iter().map(|route| format!("nats://{route}")).collect();
         let mut servers = Vec::new();
-        for (number, [clients, route, monitor]) in addresses.into_iter().enumerate() {
+        for number in 0..3 {
+            let (clients, monitor) = (clients[number], monitors[number]);
             let (name, dir) = (format!("n{number}"), TempDir::new()?);
             let mut member = Member { name, process: None, clients, monitor, dir };
             let text = format!(
@@ -182,11 +168,11 @@ impl NatsCluster {
                  test, listen: \"{}\", routes: [{}] }}\n",
                 member.name,
                 member.store(),
-                route,
+                routes[number],
                 urls.join(", "),
             );
             std::fs::write(member.config(), text)?;
-            within(number, &mut || member.start())?;
+            member.start()?;
             servers.push(member);
         }
         let cluster = Self { servers };
@@ -242,18 +228,6 @@ impl NatsCluster {
     pub fn start_again(&mut self) -> Result<()> {
         self.servers.iter_mut().filter(|server| server.process.is_none()).try_for_each(Member::start)?;
         self.has_leader()
-    }
-
-    /// Which of them decides nothing that is written to these streams.
-    ///
-    /// # Errors
-    /// If they have no leaders.
-    pub fn leads_none_of(&self, streams: &[&str]) -> Result<usize> {
-        let leaders = poll::until("leaders", READY_MAX, || {
-            Ok(streams.iter().map(|stream| self.leader_of(stream)).collect::<Option<Vec<_>>>())
-        })?;
-        let idle = self.servers.iter().position(|server| !leaders.contains(&server.name));
-        idle.context("each of them leads one")
     }
 
     fn leader_of(&self, stream: &str) -> Option<String> {

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use harness::cluster::Cluster;
 use harness::http::{Http, resolve};
-use harness::nats::{Nats, NatsCluster};
+use harness::nats::Nats;
 use harness::player::Viewers;
 use harness::poll;
 use harness::publisher::Publisher;
@@ -64,65 +64,24 @@ struct Scene {
     in2: Placed,
     origins: [Placed; 2],
     edges: [Placed; 2],
-    nats: NatsHosts,
+    nats_host: Host,
+    _nats: Nats,
     _cluster: Cluster,
 }
 
-/// Kept for as long as nodes need it.
-struct NatsHosts {
-    urls: String,
-    hosts: Vec<Host>,
-    replicas: &'static str,
-    servers: Servers,
-}
-
-enum Servers {
-    One { _server: Nats },
-    Three(NatsCluster),
-}
-
-impl NatsHosts {
-    fn one(router: &mut Router) -> Result<Self> {
-        let host = router.host()?;
-        let server = Nats::start_on(&host)?;
-        let (urls, servers) = (server.url(), Servers::One { _server: server });
-        Ok(Self { urls, hosts: vec![host], replicas: "1", servers })
-    }
-
-    fn three(router: &mut Router) -> Result<Self> {
-        let hosts = [router.host()?, router.host()?, router.host()?];
-        let servers = NatsCluster::start_on(&hosts)?;
-        Ok(Self {
-            urls: servers.urls(),
-            hosts: hosts.into(),
-            replicas: "3",
-            servers: Servers::Three(servers),
-        })
-    }
-
-    /// One of three, and the others.
-    fn split(&self) -> Result<(&Host, Vec<&Host>)> {
-        let Servers::Three(servers) = &self.servers else { bail!("there is only one") };
-        // The others could write nothing for as long as they take to notice that it is gone.
-        let lost = servers.leads_none_of(&["KV_tidecast_streams", "KV_tidecast_sessions"])?;
-        let others = self.hosts.iter().enumerate().filter(|(number, _)| *number != lost);
-        Ok((&self.hosts[lost], others.map(|(_, host)| host).collect()))
-    }
-}
-
 impl Scene {
-    fn new(router: &mut Router, nats: NatsHosts) -> Result<Self> {
-        let cluster = Cluster::new()?;
+    fn new(router: &mut Router) -> Result<Self> {
+        let (cluster, nats_host) = (Cluster::new()?, router.host()?);
+        let nats = Nats::start_on(&nats_host)?;
         let mut place = |name: &'static str, roles: &str| -> Result<Placed> {
             let host = router.host()?;
-            let setup = Setup::default().set("cluster.nats_replicas", nats.replicas);
-            let node = cluster.node_on(&host, name, roles, &nats.urls, setup)?;
+            let node = cluster.node_on(&host, name, roles, &nats.url(), Setup::default())?;
             Ok(Placed { name, host, node })
         };
         let (in1, in2) = (place("in1", "ingest")?, place("in2", "ingest")?);
         let origins = [place("o1", "origin")?, place("o2", "origin")?];
         let edges = [place("e1", "edge")?, place("e2", "edge")?];
-        let scene = Self { in1, in2, origins, edges, nats, _cluster: cluster };
+        let scene = Self { in1, in2, origins, edges, nats_host, _nats: nats, _cluster: cluster };
         scene.all_heard()?;
         Ok(scene)
     }
@@ -316,8 +275,7 @@ impl Known {
 #[test]
 fn viewers_notice_no_cut_but_the_one_from_the_publisher_and_nothing_that_is_made_behind_it() -> Result<()> {
     Router::with(|router| {
-        let nats = NatsHosts::one(router)?;
-        let scene = Scene::new(router, nats)?;
+        let scene = Scene::new(router)?;
         let first = Publisher::of_clip("gop-2", &scene.in1.node.publish_url(STREAM))?;
         let path = scene.live()?;
         let is_over = Arc::new(AtomicBool::new(false));
@@ -336,7 +294,7 @@ fn viewers_notice_no_cut_but_the_one_from_the_publisher_and_nothing_that_is_made
         cut.mend()?;
 
         println!("everybody loses NATS");
-        let cut = router.cut_off(&scene.nats.hosts[0])?;
+        let cut = router.cut_off(&scene.nats_host)?;
         scene.nobody_heard()?;
         scene.plays_on(&path, 2)?;
         cut.mend()?;
@@ -389,18 +347,13 @@ fn named_twice(one: &Http, other: &Http, path: &str) -> Result<HashMap<String, V
 #[test]
 fn of_two_halves_with_a_publisher_each_one_stream_is_left() -> Result<()> {
     Router::with(|router| {
-        let nats = NatsHosts::three(router)?;
-        let scene = Scene::new(router, nats)?;
-        let Scene { in1, in2, origins: [o1, o2], edges: [e1, e2], nats, .. } = &scene;
+        let scene = Scene::new(router)?;
+        let Scene { in1, in2, origins: [o1, o2], edges: [e1, e2], nats_host, .. } = &scene;
         let first = Publisher::of_clip("gop-2", &in1.node.publish_url(STREAM))?;
         let path = scene.live()?;
 
-        // Its third of NATS knows that it is less than half, and takes nothing.
-        let (lost_nats, other_nats) = nats.split()?;
-        let lost = [&in1.host, &o1.host, &e1.host, lost_nats];
-        let others = [&in2.host, &o2.host, &e2.host].into_iter().chain(other_nats);
-        let cut = router.split(lost, others)?;
-        // Before that a broadcaster is let in only while the rest of NATS has no leader, and sent away when it has.
+        let lost = [&in1.host, &o1.host, &e1.host];
+        let cut = router.split(lost, [&in2.host, &o2.host, &e2.host, nats_host])?;
         poll::until("the first half to be given up", STEP_MAX, || {
             Ok(in2.ask("nodes")?.iter().all(|node| node["id"] != in1.name).then_some(()))
         })
