@@ -37,12 +37,14 @@ export async function relayOnly(page) {
   });
 }
 
-export function relayed(page) {
-  return page.evaluate(async () => {
+/** Of the pair of candidates that it goes by: a connection is there a moment before the statistics tell of it. */
+export async function relayed(page) {
+  const type = await page.waitForFunction(async () => {
     const stats = [...(await window.newestPeer.getStats()).values()];
     const pair = stats.find(({ type, nominated, state }) => type === "candidate-pair" && nominated && state === "succeeded");
-    return stats.find(({ id }) => id === pair?.localCandidateId)?.candidateType === "relay";
+    return stats.find(({ id }) => id === pair?.localCandidateId)?.candidateType;
   });
+  return (await type.jsonValue()) === "relay";
 }
 
 /** Runs inside the page. */
@@ -150,10 +152,18 @@ export async function run(main, more = []) {
   try {
     await main(browser);
   } catch (error) {
-    tell("failed", { message: String(error?.stack ?? error) });
+    tell("failed", { message: [error?.stack ?? error, ...(await wordsOf(browser))].join("\n") });
     status = 1;
   } finally {
     await browser.close();
   }
   process.exit(status);
+}
+
+/** What is to be read on each page, for whoever asks why it got no further. */
+async function wordsOf(browser) {
+  const pages = browser.contexts().flatMap((context) => context.pages());
+  const words = pages.map((page) => page.evaluate(() => document.body.innerText.replace(/\s+/g, " ").slice(0, 600)));
+  const said = await Promise.allSettled(words);
+  return said.map((told, number) => `${pages[number].url()} says: ${told.status === "fulfilled" ? told.value : told.reason}`);
 }

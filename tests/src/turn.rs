@@ -1,12 +1,13 @@
 //! A TURN server, coturn, for browsers that are let through to nothing else.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
 use tempfile::TempDir;
 
+use crate::ports;
 use crate::process::Process;
 
 const START_MAX: Duration = Duration::from_secs(20);
@@ -23,8 +24,7 @@ impl Turn {
     /// # Errors
     /// If it is not installed (`scripts/setup.sh test` does that), or does not start.
     pub fn start(secret: &str) -> Result<Self> {
-        // Free a moment ago: it cannot be told to take any.
-        let address = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let address = ports::free();
         let folder = TempDir::new()?;
         let mut command = Command::new("turnserver");
         command.args([

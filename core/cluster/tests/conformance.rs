@@ -1,9 +1,6 @@
 //! What both back ends promise, once for each: in this process, and on a real nats-server.
 
 use std::future::Future;
-use std::net::TcpListener;
-use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,68 +13,29 @@ use cluster::{
 };
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
+use harness::nats::Nats as Server;
 use media::StreamId;
 use tidecast_cluster as cluster;
-use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Longer than anything takes that is not broken.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Where `make setup-test` puts it; or `NATS_SERVER`, to try another version.
-fn nats_server() -> PathBuf {
-    if let Some(path) = std::env::var_os("NATS_SERVER") {
-        return path.into();
-    }
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/nats/bin/nats-server")
+async fn store_on(server: &Server) -> Result<Arc<dyn Store>> {
+    let store = Nats::connect(settings(server)?).await?;
+    settled("the store", || async { Ok(store.newest().await.is_ok().then_some(())) }).await?;
+    Ok(Arc::new(store))
 }
 
-/// A server of NATS on a port and in a folder of its own; ends with this.
-struct Server {
-    child: Child,
-    port: u16,
-    dir: tempfile::TempDir,
+fn settings(server: &Server) -> Result<NatsSettings> {
+    let servers = vec![server.url().parse()?];
+    Ok(NatsSettings { servers, credentials: None, replicas: 1, name: "conformance".to_owned() })
 }
 
-impl Server {
-    async fn start() -> Result<Self> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let dir = tempfile::tempdir()?;
-        Ok(Self { child: Self::spawn(port, &dir)?, port, dir })
-    }
-
-    fn spawn(port: u16, dir: &tempfile::TempDir) -> Result<Child> {
-        let program = nats_server();
-        let log = std::fs::File::create(dir.path().join("log"))?;
-        Command::new(&program)
-            .args(["-a", "127.0.0.1", "-p", &port.to_string(), "-js", "-sd"])
-            .arg(dir.path().join("store"))
-            .stdout(Stdio::null())
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("{} is missing; make setup-test installs it", program.display()))
-    }
-
-    /// Killed, and started again on what is on its disk.
-    async fn restart(&mut self) -> Result<()> {
-        self.child.kill().await?;
-        self.child = Self::spawn(self.port, &self.dir)?;
-        Ok(())
-    }
-
-    async fn store(&self) -> Result<Arc<dyn Store>> {
-        let settings = NatsSettings {
-            servers: vec![format!("nats://127.0.0.1:{}", self.port).parse()?],
-            credentials: None,
-            replicas: 1,
-            name: "conformance".to_owned(),
-        };
-        let store = Nats::connect(settings).await?;
-        settled("the store", || async { Ok(store.newest().await.is_ok().then_some(())) }).await?;
-        Ok(Arc::new(store))
-    }
+fn restart(server: &mut Server) -> Result<()> {
+    server.kill()?;
+    server.start_again()
 }
 
 /// Asks until there is an answer.
@@ -109,8 +67,8 @@ macro_rules! conformance {
         mod nats {
             $(#[tokio::test]
             async fn $test() -> anyhow::Result<()> {
-                let server = super::Server::start().await?;
-                super::$test(server.store().await?).await
+                let server = super::Server::start()?;
+                super::$test(super::store_on(&server).await?).await
             })*
         }
     };
@@ -404,10 +362,10 @@ async fn a_log_in_memory_forgets_and_so_are_its_readers_forgotten() -> Result<()
 
 #[tokio::test]
 async fn a_log_on_nats_that_forgot_begins_at_its_oldest() -> Result<()> {
-    let server = Server::start().await?;
-    let store = server.store().await?;
+    let server = Server::start()?;
+    let store = store_on(&server).await?;
     tell(&Journal::new(store.clone(), "node".parse()?, Boot(1)), 1, 6).await;
-    let client = async_nats::connect(format!("nats://127.0.0.1:{}", server.port)).await?;
+    let client = async_nats::connect(server.url()).await?;
     let log = async_nats::jetstream::new(client).get_stream("TIDECAST_EVENTS").await?;
     // Up to there, and not including it.
     log.purge().sequence(5).await?;
@@ -684,12 +642,12 @@ async fn a_node_that_is_not_heard_is_forgotten_in_memory() -> Result<()> {
 /// The server is killed and comes back; whoever watched goes on, and nothing that was acknowledged is lost.
 #[tokio::test]
 async fn a_server_of_nats_that_is_killed_costs_its_outage_and_nothing_else() -> Result<()> {
-    let mut server = Server::start().await?;
-    let store = server.store().await?;
+    let mut server = Server::start()?;
+    let store = store_on(&server).await?;
     let mut changes = changes(&store, Bucket::Streams);
     let written = store.put(Bucket::Streams, &key("cam"), "1".into()).await?;
     ensure!(timeout(PATIENCE, changes.next()).await?.context("ended")?.revision == written);
-    server.restart().await?;
+    restart(&mut server)?;
     let again = settled("a write", || async {
         Ok(store.update(Bucket::Streams, &key("cam"), "2".into(), written).await.ok())
     });
@@ -706,14 +664,14 @@ async fn a_server_of_nats_that_is_killed_costs_its_outage_and_nothing_else() -> 
 async fn what_happened_while_nats_was_away_is_in_the_log_after_with_its_time() -> Result<()> {
     /// As many as wait.
     const WAITING_MAX: usize = 1_000;
-    let mut server = Server::start().await?;
-    let store = server.store().await?;
+    let mut server = Server::start()?;
+    let store = store_on(&server).await?;
     let journal = Journal::new(store.clone(), "node".parse()?, Boot(1));
     let tell = async |number: usize| {
         journal.tell(Kind::StreamStarted, "live/cam".to_owned(), format!("event {number}")).await;
     };
     tell(0).await;
-    server.child.kill().await?;
+    server.kill()?;
     // What the client has taken before it knows that, it may send by itself later.
     settled("the connection to be lost", || async { Ok(store.newest().await.err()) }).await?;
     for number in 1..=WAITING_MAX + 5 {
@@ -721,7 +679,7 @@ async fn what_happened_while_nats_was_away_is_in_the_log_after_with_its_time() -
     }
     let back = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
     // Which takes a while: a time at which they were sent would be another one.
-    server.restart().await?;
+    server.start_again()?;
     let (running, stop) = (journal.clone(), CancellationToken::new());
     let running = tokio::spawn({
         let stop = stop.clone();
@@ -752,15 +710,15 @@ async fn what_happened_while_nats_was_away_is_in_the_log_after_with_its_time() -
 /// What the client makes anew by itself may be on a server that is dead, and is then waited for as long as that is.
 #[tokio::test]
 async fn a_watch_begins_anew_with_each_connection() -> Result<()> {
-    let mut server = Server::start().await?;
-    let store = server.store().await?;
+    let mut server = Server::start()?;
+    let store = store_on(&server).await?;
     store.put(Bucket::Streams, &key("cam"), "1".into()).await?;
     let mut told = store.watch(Bucket::Streams);
     let mut next = async || timeout(PATIENCE, told.next()).await?.context("the watch has ended");
     for _ in 0..2 {
         ensure!(next().await? == Told::Anew);
         ensure!(matches!(next().await?, Told::Changed(change) if change.value == Some("1".into())));
-        server.restart().await?;
+        restart(&mut server)?;
     }
     Ok(())
 }
@@ -768,12 +726,8 @@ async fn a_watch_begins_anew_with_each_connection() -> Result<()> {
 /// Whoever follows several things at once does not poll a watch while it does something about another one.
 #[tokio::test]
 async fn a_watch_that_nobody_polls_holds_nobody_up() -> Result<()> {
-    let server = Server::start().await?;
-    settled("the server", || async { Ok(std::net::TcpStream::connect(("127.0.0.1", server.port)).ok()) })
-        .await?;
-    let servers = vec![format!("nats://127.0.0.1:{}", server.port).parse()?];
-    let settings = NatsSettings { servers, credentials: None, replicas: 1, name: "conformance".to_owned() };
-    let store = Nats::connect(settings).await?;
+    let server = Server::start()?;
+    let store = Nats::connect(settings(&server)?).await?;
     let mut watches = Vec::new();
     let asking = async {
         loop {
@@ -793,16 +747,16 @@ async fn a_watch_that_nobody_polls_holds_nobody_up() -> Result<()> {
 /// All is gone, as when an operator sets the servers up anew: what is needed is made again.
 #[tokio::test]
 async fn a_store_that_was_emptied_is_made_anew() -> Result<()> {
-    let mut server = Server::start().await?;
-    let store = server.store().await?;
+    let mut server = Server::start()?;
+    let store = store_on(&server).await?;
     let mut told = store.watch(Bucket::Streams);
     let mut next = async || timeout(PATIENCE, told.next()).await?.context("the watch has ended");
     ensure!(next().await? == Told::Anew);
     store.put(Bucket::Streams, &key("cam"), "1".into()).await?;
     ensure!(matches!(next().await?, Told::Changed(change) if change.key == key("cam")));
-    server.child.kill().await?;
-    std::fs::remove_dir_all(server.dir.path().join("store"))?;
-    server.restart().await?;
+    server.kill()?;
+    server.empty()?;
+    server.start_again()?;
     settled("a write", || async { Ok(store.put(Bucket::Streams, &key("cam"), "2".into()).await.ok()) })
         .await?;
     ensure!(store.get(Bucket::Streams, &key("cam")).await?.context("put")?.value == "2");
@@ -815,15 +769,12 @@ async fn a_store_that_was_emptied_is_made_anew() -> Result<()> {
 #[tokio::test]
 async fn a_bucket_that_is_not_as_it_has_to_be_is_refused_in_words() -> Result<()> {
     use async_nats::jetstream::{self, stream::Config};
-    let server = Server::start().await?;
-    let url = format!("nats://127.0.0.1:{}", server.port);
-    let client = settled("a connection", || async { Ok(async_nats::connect(&url).await.ok()) }).await?;
+    let server = Server::start()?;
+    let client = async_nats::connect(server.url()).await?;
     let subjects = vec!["$KV.tidecast_streams.>".to_owned()];
     let config = Config { name: "KV_tidecast_streams".to_owned(), subjects, ..Config::default() };
     jetstream::new(client).create_stream(config).await?;
-    let settings =
-        NatsSettings { servers: vec![url.parse()?], credentials: None, replicas: 1, name: String::new() };
-    let store = Nats::connect(settings).await?;
+    let store = Nats::connect(settings(&server)?).await?;
     let told = settled("an answer", || async {
         let told = store.newest().await.expect_err("another bucket").to_string();
         Ok(told.contains("not as it has to be").then_some(told))
