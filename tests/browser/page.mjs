@@ -42,8 +42,11 @@ export async function relayed(page) {
   const type = await page.waitForFunction(async () => {
     const stats = [...(await window.newestPeer.getStats()).values()];
     const pair = stats.find(({ type, nominated, state }) => type === "candidate-pair" && nominated && state === "succeeded");
-    return stats.find(({ id }) => id === pair?.localCandidateId)?.candidateType;
+    const c = stats.find(({ id }) => id === pair?.localCandidateId);
+    if (c && c.candidateType !== "relay") return c.candidateType + JSON.stringify(stats.filter(({type}) => type.includes("candidate")));
+    return c?.candidateType;
   });
+  if ((await type.jsonValue()) !== "relay") console.log("NOT RELAY", await type.jsonValue());
   return (await type.jsonValue()) === "relay";
 }
 

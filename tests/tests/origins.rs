@@ -19,6 +19,10 @@ use serde::Deserialize;
 
 const STREAM: &str = "live/cam";
 const MULTIVARIANT: &str = "/hls/live/cam/index.m3u8";
+/// What a worker makes of it.
+const RUNG: &str = "v180";
+/// What is passed through.
+const PASSED: [&str; 2] = ["v", "a"];
 
 /// A first playlist, also on a busy machine.
 const LIVE_MAX: Duration = Duration::from_secs(60);
@@ -142,17 +146,17 @@ fn newest(http: &Http, path: &str) -> Result<u64> {
 }
 
 /// Of every rendition the playlist, init segment and parts are the same wherever they are asked for. Returns how many parts.
-fn same_everywhere(nodes: &[&Tidecast], path: &str) -> Result<usize> {
-    let bodies = same_playlists(nodes, path)?;
+fn same_everywhere(nodes: &[&Tidecast], path: &str, renditions: &[&str]) -> Result<usize> {
+    let bodies = same_playlists(nodes, path, renditions)?;
     same_bodies(nodes, &bodies)?;
     Ok(bodies.len())
 }
 
 /// Paths of all that the playlists list, which are the same everywhere.
-fn same_playlists(nodes: &[&Tidecast], path: &str) -> Result<BTreeSet<String>> {
+fn same_playlists(nodes: &[&Tidecast], path: &str, renditions: &[&str]) -> Result<BTreeSet<String>> {
     let mut listed = BTreeSet::new();
-    for rendition in ["/v/", "/a/"] {
-        let path = path.replace("/v/", rendition);
+    for rendition in renditions {
+        let path = path.replace("/v/", &format!("/{rendition}/"));
         let playlists = poll::until("the same moment everywhere", LIVE_MAX, || {
             let answers = nodes.iter().map(|node| node.viewer_http().get_ok(&path));
             let answers = answers.collect::<Result<Vec<Answer>>>()?;
@@ -214,12 +218,20 @@ impl Seen {
 
 #[test]
 fn both_origins_and_all_edges_have_the_same() -> Result<()> {
-    let scene = Scene::new(&["o1", "o2"])?;
+    let setup = Setup::default().set("transcode.ladder", "180:200k");
+    let scene = Scene::with(&["o1", "o2"], "ingest, transcode", setup)?;
     let publisher = scene.publish()?;
     let path = scene.live(READ_BY_BOTH)?;
-    scene.plays_on(&path, 3)?;
+    let rung = path.replace("/v/", &format!("/{RUNG}/"));
+    poll::until("the rung", LIVE_MAX, || {
+        let answers = scene.edges.iter().map(|edge| edge.viewer_http().get(&rung));
+        let answers = answers.collect::<Result<Vec<_>>>()?;
+        Ok(answers.iter().all(|answer| answer.status == 200).then_some(()))
+    })
+    .with_context(|| scene.told())?;
+    scene.plays_on(&rung, 3)?;
     let nodes: Vec<_> = scene.origins().chain(&scene.edges).collect();
-    let compared = same_everywhere(&nodes, &path)?;
+    let compared = same_everywhere(&nodes, &path, &["v", "a", RUNG])?;
     println!("{compared} init segments, parts and segments are the same at {} nodes", nodes.len());
     ensure!(compared > 10, "{compared} bodies");
     let state = |node: &Tidecast| -> Result<serde_json::Value> {
@@ -338,12 +350,12 @@ fn an_origin_that_comes_late_has_the_whole_window() -> Result<()> {
         Ok((late.metric("pull_bodies_total")? > 0.0).then_some(()))
     })?;
     let nodes: Vec<_> = scene.origins().collect();
-    let compared = same_everywhere(&nodes, &path)?;
+    let compared = same_everywhere(&nodes, &path, &PASSED)?;
     println!("{compared} bodies are the same");
     scene.take_primary()?.1.kill()?;
     scene.plays_on(&path, 2)?;
     let nodes: Vec<_> = scene.origins().chain(&scene.edges).collect();
-    same_everywhere(&nodes, &path)?;
+    same_everywhere(&nodes, &path, &PASSED)?;
     Ok(())
 }
 
@@ -379,7 +391,7 @@ fn an_origin_that_stood_still_has_the_whole_window_again_before_it_is_asked() ->
     })
     .with_context(|| still.log().join("\n"))?;
     let nodes = [&still, &scene.origins[0].1];
-    let listed = same_playlists(&nodes, &path)?;
+    let listed = same_playlists(&nodes, &path, &PASSED)?;
     // There is nobody to ask any more.
     scene.ingest.kill()?;
     same_bodies(&nodes, &listed)?;
