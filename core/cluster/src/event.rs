@@ -118,8 +118,10 @@ pub struct Journal {
 #[derive(Default)]
 struct Waiting {
     events: VecDeque<Unsent>,
-    /// How many older ones there were.
+    /// How many older ones there were, but for those of `gap`.
     dropped: u64,
+    /// Tells of them: one event until it is known to be in the log, so that they are counted once.
+    gap: Option<Unsent>,
 }
 
 #[derive(Clone)]
@@ -191,32 +193,32 @@ impl Journal {
     async fn send_waiting(&self) -> bool {
         let mut has_sent = false;
         loop {
-            let (next, dropped) = {
-                let waiting = self.waiting();
-                let Some(next) = waiting.events.front() else { return has_sent };
-                (next.clone(), waiting.dropped)
-            };
-            if dropped > 0 {
-                let words = format!(
-                    "{dropped} events of {} are not in the log: too many had to wait for it",
-                    self.node
-                );
-                let event = self.unsent(self.next_id(), Kind::EventsDropped, self.node.to_string(), words);
-                if self.send(&event).await.is_err() {
-                    return false;
-                }
-                self.waiting().dropped -= dropped;
-            }
+            let Some(next) = self.next_waiting() else { return has_sent };
             if self.send(&next).await.is_err() {
                 return false;
             }
             has_sent = true;
-            // Unless it was dropped meanwhile.
             let mut waiting = self.waiting();
+            if waiting.gap.take_if(|gap| gap.id == next.id).is_some() {
+                continue;
+            }
+            // Unless it was dropped meanwhile.
             if waiting.events.front().is_some_and(|front| front.id == next.id) {
                 waiting.events.pop_front();
             }
         }
+    }
+
+    fn next_waiting(&self) -> Option<Unsent> {
+        let mut waiting = self.waiting();
+        if waiting.gap.is_none() && waiting.dropped > 0 {
+            let dropped = std::mem::take(&mut waiting.dropped);
+            let words =
+                format!("{dropped} events of {} are not in the log: too many had to wait for it", self.node);
+            waiting.gap =
+                Some(self.unsent(self.next_id(), Kind::EventsDropped, self.node.to_string(), words));
+        }
+        waiting.gap.as_ref().or_else(|| waiting.events.front()).cloned()
     }
 
     fn unsent(&self, id: String, kind: Kind, subject: String, words: String) -> Unsent {
@@ -259,5 +261,99 @@ impl Journal {
     /// [`StoreError`].
     pub async fn newest(&self) -> Result<Sequence, StoreError> {
         self.store.newest().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::memory::Memory;
+    use crate::store::{Bucket, Entry, Key, Revision, Told, WriteError};
+
+    /// Takes every event; whether it says so, `answers` tells.
+    struct Mute {
+        memory: Memory,
+        answers: Arc<Mutex<bool>>,
+    }
+
+    #[async_trait]
+    impl Store for Mute {
+        async fn append(&self, kind: &'static str, id: String, value: Bytes) -> Result<Sequence, StoreError> {
+            let appended = self.memory.append(kind, id, value).await;
+            let answers = *self.answers.lock().unwrap();
+            if answers { appended } else { Err(StoreError::Unreachable("no answer".to_owned())) }
+        }
+
+        async fn get(&self, bucket: Bucket, key: &Key) -> Result<Option<Entry>, StoreError> {
+            self.memory.get(bucket, key).await
+        }
+
+        async fn put(&self, bucket: Bucket, key: &Key, value: Bytes) -> Result<Revision, StoreError> {
+            self.memory.put(bucket, key, value).await
+        }
+
+        async fn create(&self, bucket: Bucket, key: &Key, value: Bytes) -> Result<Revision, WriteError> {
+            self.memory.create(bucket, key, value).await
+        }
+
+        async fn update(
+            &self,
+            bucket: Bucket,
+            key: &Key,
+            value: Bytes,
+            read: Revision,
+        ) -> Result<Revision, WriteError> {
+            self.memory.update(bucket, key, value, read).await
+        }
+
+        async fn delete(&self, bucket: Bucket, key: &Key, read: Revision) -> Result<(), WriteError> {
+            self.memory.delete(bucket, key, read).await
+        }
+
+        async fn count(&self, bucket: Bucket) -> Result<usize, StoreError> {
+            self.memory.count(bucket).await
+        }
+
+        fn watch(&self, bucket: Bucket) -> BoxStream<'static, Told> {
+            self.memory.watch(bucket)
+        }
+
+        fn follow(&self, after: Sequence) -> BoxStream<'static, (Sequence, Bytes)> {
+            self.memory.follow(after)
+        }
+
+        async fn newest(&self) -> Result<Sequence, StoreError> {
+            self.memory.newest().await
+        }
+
+        async fn before(&self, at_ms: u64) -> Result<Sequence, StoreError> {
+            self.memory.before(at_ms).await
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_dropped_is_counted_once_though_the_answer_to_that_is_lost() {
+        let answers = Arc::new(Mutex::new(false));
+        let store = Mute { memory: Memory::default(), answers: answers.clone() };
+        let journal = Journal::new(Arc::new(store), "node".parse().unwrap(), Boot(1));
+        let tell = async |number: usize| {
+            journal.tell(Kind::StreamStarted, "live/cam".to_owned(), format!("event {number}")).await;
+        };
+        for number in 0..WAITING_MAX + 5 {
+            tell(number).await;
+        }
+        assert!(!journal.send_waiting().await);
+        // One more is dropped before it is tried again.
+        tell(WAITING_MAX + 5).await;
+        *answers.lock().unwrap() = true;
+        assert!(journal.send_waiting().await);
+        let newest = journal.newest().await.unwrap();
+        let logged = journal.follow(Sequence(0)).take(usize::try_from(newest.0).unwrap());
+        let events: Vec<_> = logged.map(|logged| logged.event).collect().await;
+        let dropped = events.iter().filter(|event| event.kind == Kind::EventsDropped);
+        let words: Vec<_> = dropped.map(|event| event.words.split(" of ").next().unwrap()).collect();
+        assert_eq!(words, ["5 events", "1 events"]);
     }
 }
