@@ -34,8 +34,6 @@ pub(super) enum LogError {
     Ended(TrackId),
     #[error("the session has other tracks all of a sudden")]
     Tracks,
-    #[error("epoch {told} came after {known}: the node does not own the stream any more")]
-    Superseded { known: u32, told: u32 },
     #[error(transparent)]
     Taken(#[from] Taken),
     #[error(transparent)]
@@ -92,6 +90,10 @@ impl LogCopy {
     }
 
     fn record(&mut self, record: StreamRecord) -> Result<Step, LogError> {
+        let here = self.open.as_ref().filter(|open| open.record.session == record.session);
+        if here.is_some_and(|open| record.epoch < open.record.epoch) {
+            return Ok(Step::Behind);
+        }
         let before = match self.open.take() {
             Some(mut open) if open.record.session == record.session => {
                 open.amend(record.clone())?;
@@ -166,9 +168,6 @@ impl Follow for LogCopy {
 
 impl Open {
     fn amend(&mut self, record: StreamRecord) -> Result<(), LogError> {
-        if record.epoch < self.record.epoch {
-            return Err(LogError::Superseded { known: self.record.epoch, told: record.epoch });
-        }
         let ids = |record: &StreamRecord| record.tracks.iter().map(|track| track.id).collect::<Vec<_>>();
         if ids(&record) != ids(&self.record) {
             return Err(LogError::Tracks);
