@@ -83,15 +83,16 @@ pub(crate) fn explain(fleet: &Fleet, id: &StreamId, zone: &str, told: &Told) -> 
         }
     };
     let origins = if holder.is_none() || is_apart { fleet.origins(id) } else { Vec::new() };
-    let holder = holder.map(|located| located.entry.holder.node.to_string());
-    let encoding = holder.as_ref().and_then(|holder| told.get(holder)?.get(&id.to_string()));
-    let encoding = encoding.map(|leg| leg.workers.as_slice()).unwrap_or_default();
+    let encoding = match &holder {
+        None => Ok(&[][..]),
+        Some(located) => encoding(located.entry.holder.node.as_str(), id, told),
+    };
     Explained {
         stream: id.to_string(),
         words,
         edges: edges(ranked, &nodes, zone, own),
         origins: self::origins(&origins, &nodes),
-        workers: workers(&nodes, encoding),
+        workers: workers(&nodes, &encoding),
     }
 }
 
@@ -225,17 +226,26 @@ fn origins(origins: &[Origin], nodes: &[Seen]) -> Vec<Reason> {
     told.collect()
 }
 
-/// `encoding`: those that do.
-fn workers(nodes: &[Seen], encoding: &[String]) -> Vec<Reason> {
-    let able = nodes.iter().filter(|seen| {
-        seen.node.has(Role::Transcode)
-            || seen.node.load.encode_free.is_some()
-            || encoding.iter().any(|node| node == seen.node.id.as_str())
-    });
+/// Who encodes a stream, as the node says that has it; or why that is not known.
+fn encoding<'a>(holder: &str, id: &StreamId, told: &'a Told) -> Result<&'a [String], String> {
+    match told.get(holder) {
+        Some(Some(legs)) => {
+            Ok(legs.get(&id.to_string()).map(|leg| leg.workers.as_slice()).unwrap_or_default())
+        }
+        Some(None) => Err(format!("{holder} knows who encodes it, and did not answer")),
+        None => Err(format!("{holder} knows who encodes it, and was not asked")),
+    }
+}
+
+/// `encoding`: those that do, or why that is not known.
+fn workers(nodes: &[Seen], encoding: &Result<&[String], String>) -> Vec<Reason> {
+    let does = |seen: &Seen| encoding.iter().copied().flatten().any(|node| node == seen.node.id.as_str());
+    let able = nodes
+        .iter()
+        .filter(|seen| seen.node.has(Role::Transcode) || seen.node.load.encode_free.is_some() || does(seen));
     let told = able.map(|seen| {
-        let does = encoding.iter().any(|node| node == seen.node.id.as_str());
         let words = match (seen.node.load.encode_free, seen.state) {
-            _ if does => "encodes it now".to_owned(),
+            _ if does(seen) => "encodes it now".to_owned(),
             (_, State::Suspect) => silent(seen),
             (_, State::Draining) => "drained, or about to end: takes no job".to_owned(),
             (None, State::Serving) => {
@@ -244,8 +254,9 @@ fn workers(nodes: &[Seen], encoding: &[String]) -> Vec<Reason> {
             (Some(free), State::Serving) if free < 0.05 => "has no cores left".to_owned(),
             (Some(free), State::Serving) => {
                 let why = match encoding {
-                    [] => "nothing of it is encoded now",
-                    _ => "others encode it",
+                    Ok([]) => "nothing of it is encoded now",
+                    Ok(_) => "others encode it",
+                    Err(why) => why,
                 };
                 format!("has {free:.1} cores left: {why}")
             }
@@ -272,6 +283,7 @@ mod tests {
     use cluster::{Boot, Candidate, Load, Node, Phase};
 
     use super::*;
+    use crate::paths::{Leg, Legs};
 
     fn seen(name: &str, role: Role, zone: &str, load: Load, state: State) -> Seen {
         let node = Node {
@@ -391,11 +403,16 @@ mod tests {
             worker("mute", None, State::Serving),
             seen("edge1", Role::Edge, "", Load::default(), State::Serving),
         ];
-        let words = |encoding: &[String]| -> Vec<_> {
-            workers(&nodes, encoding).into_iter().map(|reason| reason.words).collect()
+        let words = |told: &Told| -> Vec<_> {
+            workers(&nodes, &encoding("in1", &id(), told)).into_iter().map(|reason| reason.words).collect()
+        };
+        let told = |workers: &[&str]| {
+            let workers = workers.iter().map(|node| (*node).to_owned()).collect();
+            let leg = Leg { workers, ..Leg::default() };
+            Told::from([("in1".to_owned(), Some(Legs::from([(id().to_string(), leg)])))])
         };
         assert_eq!(
-            words(&["does".to_owned()]),
+            words(&told(&["does"])),
             [
                 "has no cores left",
                 "encodes it now",
@@ -404,6 +421,10 @@ mod tests {
                 "lends no encoder: none works there, or that is not known yet"
             ]
         );
-        assert_eq!(words(&[])[2], "has 1.5 cores left: nothing of it is encoded now");
+        assert_eq!(words(&told(&[]))[2], "has 1.5 cores left: nothing of it is encoded now");
+        let silent = Told::from([("in1".to_owned(), None)]);
+        assert_eq!(words(&silent)[2], "has 1.5 cores left: in1 knows who encodes it, and did not answer");
+        let unasked = Told::new();
+        assert_eq!(words(&unasked)[2], "has 1.5 cores left: in1 knows who encodes it, and was not asked");
     }
 }

@@ -178,8 +178,8 @@ struct Asked {
     told: Arc<Told>,
 }
 
-/// By the node's name; of those that have answered of late.
-pub(crate) type Told = BTreeMap<String, Legs>;
+/// By the node's name; of those that were asked. `None` of one that has not answered of late.
+pub(crate) type Told = BTreeMap<String, Option<Legs>>;
 
 impl Paths {
     pub(crate) fn new(membership: &Membership, here: Here) -> Self {
@@ -200,24 +200,23 @@ impl Paths {
         for (node, answer) in answers {
             let before = known.as_ref().and_then(|before| {
                 let at = before.heard.get(&node).filter(|at| at.elapsed() < STALE_MAX)?;
-                Some((before.told.get(&node)?.clone(), *at))
+                Some((before.told.get(&node)?.clone()?, *at))
             });
-            let (legs, at) = match answer {
-                Some(Ok(legs)) => (legs, Instant::now()),
+            let last = match answer {
+                Some(Ok(legs)) => Some((legs, Instant::now())),
                 Some(Err(why)) => {
                     // Of an earlier release, or just gone.
                     debug!(node.id = node, "does not say what it has: {why}");
-                    continue;
+                    None
                 }
-                None => {
-                    let Some(before) = before else { continue };
-                    before
-                }
+                None => before,
             };
-            heard.insert(node.clone(), at);
-            told.insert(node, legs);
+            if let Some((_, at)) = &last {
+                heard.insert(node.clone(), *at);
+            }
+            told.insert(node, last.map(|(legs, _)| legs));
         }
-        told.insert(self.here.own.clone(), self.here.legs());
+        told.insert(self.here.own.clone(), Some(self.here.legs()));
         let told = Arc::new(told);
         *known = Some(Asked { at: Instant::now(), heard, told: told.clone() });
         told
@@ -265,9 +264,11 @@ impl Paths {
     pub(crate) fn tell(&self, stream: StreamId, entry: StreamEntry, nodes: &[Seen], told: &Told) -> Value {
         let (name, origins) = (stream.to_string(), self.fleet.origins(&stream));
         let path = Path::new(&name, &entry, &origins, nodes, told);
-        let facts = told.get(entry.holder.node.as_str()).and_then(|legs| legs.get(&name)?.facts.clone());
+        let facts =
+            told.get(entry.holder.node.as_str()).and_then(|legs| legs.as_ref()?.get(&name)?.facts.clone());
         let viewers: u32 = told
             .values()
+            .flatten()
             .filter_map(|legs| legs.get(&name))
             .map(|leg| leg.viewers)
             .fold(0, u32::saturating_add);
@@ -321,7 +322,7 @@ enum OriginPlace {
 
 impl Path {
     fn new(name: &str, entry: &StreamEntry, origins: &[place::Origin], nodes: &[Seen], told: &Told) -> Self {
-        let leg = |node: &str| told.get(node).map(|legs| legs.get(name));
+        let leg = |node: &str| told.get(node).and_then(Option::as_ref).map(|legs| legs.get(name));
         let hop = |node: &str, from: Vec<String>| Hop {
             node: node.to_owned(),
             state: nodes.iter().find(|seen| seen.node.id.as_str() == node).map(|seen| seen.state),
@@ -338,7 +339,7 @@ impl Path {
 
         let mut reads = BTreeMap::<&str, Vec<String>>::new();
         for (node, legs) in told {
-            for reader in legs.get(name).into_iter().flat_map(|leg| &leg.readers) {
+            for reader in legs.iter().filter_map(|legs| legs.get(name)).flat_map(|leg| &leg.readers) {
                 reads.entry(reader).or_default().push(node.clone());
             }
         }
@@ -411,7 +412,7 @@ mod tests {
     }
 
     fn told(of: &[(&str, Leg)]) -> Told {
-        let legs = |leg: &Leg| BTreeMap::from([("live/cam".to_owned(), leg.clone())]);
+        let legs = |leg: &Leg| Some(BTreeMap::from([("live/cam".to_owned(), leg.clone())]));
         of.iter().map(|(node, leg)| ((*node).to_owned(), legs(leg))).collect()
     }
 
