@@ -46,6 +46,8 @@ struct Ledger {
     now: Vec<(StreamId, NodeId)>,
     /// Who has encoded for a stream last, and until when; of the last [`MOVES_WITHIN`].
     before: HashMap<StreamId, (NodeId, Instant)>,
+    /// Who has taken a stream over last, from whom, and when; of the last [`MOVES_WITHIN`]. A node that is lost has several of its jobs.
+    moved: HashMap<StreamId, (NodeId, NodeId, Instant)>,
 }
 
 impl Loans {
@@ -68,13 +70,22 @@ struct Loan {
 }
 
 impl Loan {
-    /// Also the other node that it takes over from.
+    /// Also the other node that it takes over from, unless another loan has already taken over between the two.
     fn new(loans: &Loans, stream: StreamId, node: NodeId) -> (Self, Option<NodeId>) {
         let mut ledger = loans.lock();
         ledger.now.push((stream.clone(), node.clone()));
         ledger.before.retain(|_, (_, until)| until.elapsed() < MOVES_WITHIN);
         let before = ledger.before.remove(&stream).map(|(before, _)| before);
         let before = before.filter(|before| *before != node);
+        ledger.moved.retain(|_, (.., at)| at.elapsed() < MOVES_WITHIN);
+        let is_told = |before: &NodeId| {
+            let last = ledger.moved.get(&stream);
+            last.is_some_and(|(from, to, _)| (from, to) == (before, &node))
+        };
+        let before = before.filter(|before| !is_told(before));
+        if let Some(before) = &before {
+            ledger.moved.insert(stream.clone(), (before.clone(), node.clone(), Instant::now()));
+        }
         (Self { loans: loans.clone(), stream, node }, before)
     }
 }
@@ -303,6 +314,26 @@ mod tests {
         let (_second, before) = take("w2");
         assert_eq!(before, Some("w1".parse().unwrap()));
         assert_eq!(take("w3").1, None, "told once");
+    }
+
+    #[test]
+    fn a_stream_that_loses_two_jobs_with_a_node_moves_once() {
+        let (loans, cam) = (Loans::default(), StreamId::new("live", "cam").unwrap());
+        let take = |name: &str| Loan::new(&loans, cam.clone(), name.parse().unwrap());
+        let [w1, w2] = ["w1", "w2"].map(|name| Some(name.parse::<NodeId>().unwrap()));
+        let (first, second) = (take("w1").0, take("w1").0);
+        drop(first);
+        let (first, before) = take("w2");
+        assert_eq!(before, w1);
+        drop(second);
+        let (second, before) = take("w2");
+        assert_eq!(before, None, "the other job of the same node");
+        // Back and forth is told each time.
+        drop((first, second));
+        let (back, before) = take("w1");
+        assert_eq!(before, w2);
+        drop(back);
+        assert_eq!(take("w2").1, w1);
     }
 
     #[test]
