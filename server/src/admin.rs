@@ -310,16 +310,16 @@ impl Answers {
 
     fn readiness(&self) -> Response<Body> {
         let standing = self.api.standing();
-        if self.drain.is_cancelled() || standing.leaves_within.is_some() {
-            let why = "draining: what is open is finished, nothing new is taken";
-            return json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({ "ready": false, "why": why }));
-        }
-        if standing.drained {
-            let why = "drained by `tidecast nodes drain`: nothing new is taken until that is undone";
-            return json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({ "ready": false, "why": why }));
-        }
-        if let Some(why) = self.api.unfit_store() {
-            let why = format!("the cluster's store has to be mended: {why}");
+        let why = if self.drain.is_cancelled() {
+            Some("draining: what is open is finished, nothing new is taken".to_owned())
+        } else if standing.leaves_within.is_some() {
+            Some(format!("this node {}", standing.ending()))
+        } else if standing.drained {
+            Some("drained by `tidecast nodes drain`: nothing new is taken until that is undone".to_owned())
+        } else {
+            self.api.unfit_store().map(|why| format!("the cluster's store has to be mended: {why}"))
+        };
+        if let Some(why) = why {
             return json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({ "ready": false, "why": why }));
         }
         json(StatusCode::OK, &serde_json::json!({ "ready": true }))
@@ -401,10 +401,13 @@ mod tests {
     use crate::authority::ClusterFiles;
     use crate::membership::Membership;
 
-    fn api() -> Api {
+    fn membership() -> Membership {
         let holder = cluster::Holder { node: "a".parse().unwrap(), boot: cluster::Boot(1) };
-        let membership = Membership::of(holder, Arc::new(cluster::Memory::default()));
-        Api::new(&membership, ClusterFiles::new("/nowhere".into()))
+        Membership::of(holder, Arc::new(cluster::Memory::default()))
+    }
+
+    fn api() -> Api {
+        Api::new(&membership(), ClusterFiles::new("/nowhere".into()))
     }
 
     fn answers() -> Answers {
@@ -514,6 +517,25 @@ mod tests {
         answers.drain.cancel();
         assert_eq!(answer_to(&answers, &get("/readyz")).await.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(answer_to(&answers, &get("/healthz")).await.status(), StatusCode::OK);
+    }
+
+    /// Publishers are let in until viewers have had their time, unless an order keeps them out.
+    #[tokio::test]
+    async fn a_node_that_is_about_to_end_says_whom_it_takes_until_then() {
+        let membership = membership();
+        let api = Api::new(&membership, ClusterFiles::new("/nowhere".into()));
+        let answers = Answers { api, ..answers() };
+        for (drained, is_let_in) in [(false, true), (true, false)] {
+            membership.standing.send_modify(|standing| {
+                standing.leaves_within = Some(Duration::from_secs(15));
+                standing.drained = drained;
+            });
+            let answer = answer_to(&answers, &get("/readyz")).await;
+            assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+            let told = text_of(answer).await;
+            assert_eq!(told.contains("publishers are let in until then"), is_let_in, "{told}");
+            assert_eq!(told.contains("nothing new"), !is_let_in, "{told}");
+        }
     }
 
     #[tokio::test]

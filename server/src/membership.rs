@@ -51,7 +51,7 @@ pub(crate) struct Membership {
     holder: Holder,
     /// To ask other nodes; `None` if there are none.
     pub(crate) dialer: Option<Dialer>,
-    standing: watch::Sender<Standing>,
+    pub(crate) standing: watch::Sender<Standing>,
     load: watch::Sender<Load>,
     pub(crate) certificate_end: CertificateEnd,
     pub(crate) settings: SharedSettings,
@@ -231,7 +231,8 @@ impl Membership {
                 () = drain.cancelled() => {}
             }
             news.notify_one();
-            tell(Kind::NodeDraining, format!("{} takes nothing new, and is about to end", node.id)).await;
+            let ending = standing.borrow().ending();
+            tell(Kind::NodeDraining, format!("{} {ending}", node.id)).await;
             stop.cancelled().await;
             tell(Kind::NodeStopped, format!("{} has ended", node.id)).await;
         };
@@ -396,5 +397,54 @@ impl<F: FnMut() -> Counts> Meter<F> {
         #[expect(clippy::cast_precision_loss, reason = "a machine's processors")]
         let cpu = (used_s - used_before_s) / elapsed_s / cores as f64;
         Load { cpu, egress, egress_max: 0, viewers, streams, encode_free }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_event_of_a_node_that_is_about_to_end_says_whom_it_takes_until_then() {
+        for (leaves_within, words) in [
+            (
+                Some(Duration::from_secs(15)),
+                "a is about to end: viewers are sent to other nodes first, and publishers are let in until then",
+            ),
+            (None, "a takes nothing new, and is about to end"),
+        ] {
+            let holder = Holder { node: "a".parse().unwrap(), boot: Boot(1) };
+            let membership = Membership::of(holder, Arc::new(Memory::default()));
+            let mut events = membership.journal.follow(cluster::Sequence(0));
+            let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
+            let node = Node {
+                id: membership.holder.node.clone(),
+                boot: membership.holder.boot,
+                roles: Vec::new(),
+                zone: String::new(),
+                version: String::new(),
+                phase: Phase::Serving,
+                relay: None,
+                viewers: None,
+                load: Load::default(),
+                room: None,
+                certificate_ends_ms: None,
+                settings: BTreeMap::new(),
+            };
+            let counts = || Counts { sent_bytes: 0, viewers: 0, streams: 0, encode_free: None };
+            let running = membership.clone().run(node, counts, drain.clone(), stop.clone());
+            let running = tokio::spawn(running);
+            assert_eq!(events.next().await.unwrap().event.kind, Kind::NodeStarted);
+            match leaves_within {
+                Some(_) => membership.standing.send_modify(|standing| standing.leaves_within = leaves_within),
+                None => drain.cancel(),
+            }
+            let event = events.next().await.unwrap().event;
+            assert_eq!((event.kind, event.words.as_str()), (Kind::NodeDraining, words));
+            stop.cancel();
+            running.await.unwrap();
+        }
     }
 }

@@ -48,6 +48,15 @@ impl Standing {
         self.drained || self.leaves_within.is_some()
     }
 
+    /// What is told of a node that was told to end, after its name.
+    pub(crate) fn ending(self) -> &'static str {
+        if self.leaves_within.is_some() && !self.drained {
+            "is about to end: viewers are sent to other nodes first, and publishers are let in until then"
+        } else {
+            "takes nothing new, and is about to end"
+        }
+    }
+
     fn left_alone_for(self) -> Duration {
         let within = self.leaves_within.map(|within| within.mul_f64(LEFT_ALONE_SHARE));
         within.map_or(LEFT_ALONE_FOR, |within| within.min(LEFT_ALONE_FOR))
