@@ -302,6 +302,8 @@ struct Hop {
     /// Of an origin.
     #[serde(skip_serializing_if = "Option::is_none")]
     place: Option<OriginPlace>,
+    /// Whether it was asked what it has: of a large fleet not all are.
+    asked: bool,
     /// Whether it has the stream; `None` if it does not say.
     has: Option<bool>,
     /// From whom it reads the stream.
@@ -327,6 +329,7 @@ impl Path {
             node: node.to_owned(),
             state: nodes.iter().find(|seen| seen.node.id.as_str() == node).map(|seen| seen.state),
             place: None,
+            asked: told.contains_key(node),
             has: leg(node).map(|leg| leg.is_some()),
             from,
             viewers: leg(node).flatten().map_or(0, |leg| leg.viewers),
@@ -468,8 +471,14 @@ mod tests {
         let told = self::told(&[("in1", ingest), (&second, read_by(&["e1"]))]);
         let path = Path::new("live/cam", &entry(1), &order, &nodes, &told);
         let places: Vec<_> = path.origins.iter().map(|hop| (hop.node.clone(), hop.has)).collect();
-        assert_eq!(places, [(second.clone(), Some(true)), (third, None)]);
+        assert_eq!(places, [(second.clone(), Some(true)), (third.clone(), None)]);
         assert_eq!(drawn(&path.edges), [format!("e1(serving) < {second}")]);
+
+        // One that does not answer, and one that nobody asked.
+        let told = Told::from([("in1".to_owned(), Some(Legs::new())), (second.clone(), None)]);
+        let path = Path::new("live/cam", &entry(1), &order, &nodes, &told);
+        let asked: Vec<_> = path.origins.iter().map(|hop| (hop.node.clone(), hop.has, hop.asked)).collect();
+        assert_eq!(asked, [(second, None, true), (third, None, false)]);
     }
 
     #[test]

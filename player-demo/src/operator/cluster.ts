@@ -110,6 +110,8 @@ export interface Hop {
   state: string | null;
   /** Of an origin. */
   place?: "primary" | "standby" | "other";
+  /** Whether it was asked what it has: of a large fleet not all are. */
+  asked: boolean;
   /** Null if it does not say. */
   has: boolean | null;
   /** From whom it reads the stream. */

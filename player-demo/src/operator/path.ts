@@ -45,8 +45,9 @@ export function tree(path: Path, epoch: number | null, lost: ReadonlySet<string>
 }
 
 /** Edges stay at one that is well, whichever is the primary by now. */
-function originDoes({ place, has }: Hop, isRead: boolean): string {
+function originDoes({ state, place, asked, has }: Hop, isRead: boolean): string {
   const role = place === "primary" ? "primary" : isRead ? "standby, read all the same" : "stands by";
+  if (state === "serving" && !asked) return `${role}, not asked what it has`;
   return has === false ? `${role}, has nothing of it yet` : role;
 }
 
@@ -55,9 +56,9 @@ function box(kind: Box["kind"], { node, state }: Hop, does: string, lost: Readon
   return { kind, node, look, does, trouble, branches: [] };
 }
 
-/** The first sign of one that is gone; edges are not asked where they are many, nor are workers. */
-function unanswered({ state, has }: Hop): Partial<Box> {
-  return state === "serving" && has === null ? { look: "alert", trouble: "does not answer" } : {};
+/** The first sign of one that is gone; edges are not all asked where they are many, nor are workers. */
+function unanswered({ state, asked, has }: Hop): Partial<Box> {
+  return state === "serving" && asked && has === null ? { look: "alert", trouble: "does not answer" } : {};
 }
 
 function marks(state: string | null, isLost: boolean): [look: Box["look"], trouble: string] {

@@ -116,7 +116,7 @@ test("of a stream it is told what comes, what is made of it and how many watch, 
   assert.deepEqual([words.renditions({}), words.renditions({ facts: { ...facts, ladder: [] } })], ["", ""]);
 });
 
-const hop = (node, changes) => ({ node, state: "serving", has: true, from: [], viewers: 0, ...changes });
+const hop = (node, changes) => ({ node, state: "serving", asked: true, has: true, from: [], viewers: 0, ...changes });
 const way = (changes) => ({ ingest: hop("in1"), workers: [], origins: [], edges: [], edges_count: changes?.edges?.length ?? 0, ...changes });
 /** `in1(o1(e1) o2)`; what is not well has its trouble behind it. */
 const drawn = ({ node, does, trouble, branches }) =>
@@ -143,6 +143,10 @@ test("what is not well is marked, and a stream without its node is lost", () => 
   assert.deepEqual([box.look, ...box.branches.map(({ look }) => look)], ["lost", "alert", "alert"]);
   const mute = tree(way({ ingest: hop("in1"), origins: [hop("o1", { has: null })], edges: [hop("e1", { has: null, from: ["o1"] })] }), 1, new Set());
   assert.equal(drawn(mute), "in1(o1!does not answer(e1))");
+  const unasked = hop("o1", { place: "primary", asked: false, has: null });
+  const large = tree(way({ ingest: hop("in1", { asked: false, has: null }), origins: [unasked] }), 1, new Set());
+  assert.equal(drawn(large), "in1(o1)", "of a large fleet not all are asked");
+  assert.equal(large.branches[0].does, "primary, not asked what it has");
 });
 
 test("a crowd of edges is counted", () => {
