@@ -21,7 +21,7 @@ use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt};
 use futures_util::{TryStreamExt, stream as streams};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use crate::store::{Bucket, Change, Entry, Key, Revision, Sequence, Store, StoreError, Told, WriteError};
@@ -37,6 +37,9 @@ const WATCH_PAUSE: Duration = Duration::from_millis(500);
 
 /// Between two looks at whether the servers are there, at the start.
 const PREPARE_PAUSE: Duration = Duration::from_millis(50);
+
+/// Between two looks at servers that an operator has to mend: each is a dozen requests, and every call wants one.
+const UNFIT_PAUSE: Duration = Duration::from_secs(3);
 
 /// Silence of a broken connection, before it is one.
 const PING_EVERY: Duration = Duration::from_secs(5);
@@ -107,8 +110,8 @@ struct Shared {
     replicas: usize,
     /// `None` until the servers have been found to be as they have to be, and after a call has failed.
     ready: Mutex<Option<Arc<Ready>>>,
-    /// What an operator has to mend, as it was when the servers were last looked at.
-    unfit: Mutex<Option<String>>,
+    /// What an operator has to mend, as it was when the servers were last looked at, and when that was.
+    unfit: Mutex<Option<(String, Instant)>>,
     /// Held while the servers are looked at, by one task at a time.
     looking: tokio::sync::Mutex<()>,
     /// Counts the connections that were lost.
@@ -216,11 +219,16 @@ impl Nats {
         if let Some(ready) = &*self.known() {
             return Ok(ready.clone());
         }
+        if let Some((why, at)) = &*self.shared.unfit.lock().unwrap_or_else(PoisonError::into_inner)
+            && at.elapsed() < UNFIT_PAUSE
+        {
+            return Err(StoreError::Unfit(why.clone()));
+        }
         let made = timeout(REQUEST_MAX, setup::prepare(&self.shared.context, self.shared.replicas)).await;
         let made = made.unwrap_or_else(|_| Err(StoreError::Unreachable("no answer in time".to_owned())));
         let unfit = match &made {
             Ok(_) => Some(None),
-            Err(StoreError::Unfit(why)) => Some(Some(why.clone())),
+            Err(StoreError::Unfit(why)) => Some(Some((why.clone(), Instant::now()))),
             Err(StoreError::Unreachable(_)) => None,
         };
         if let Some(unfit) = unfit {
@@ -448,6 +456,7 @@ impl Store for Nats {
     }
 
     fn unfit(&self) -> Option<String> {
-        self.shared.unfit.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let unfit = self.shared.unfit.lock().unwrap_or_else(PoisonError::into_inner);
+        unfit.as_ref().map(|(why, _)| why.clone())
     }
 }

@@ -2,14 +2,14 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use cluster::{
     AcknowledgeError, Acknowledgement, Boot, Bucket, Change, ClaimError, Directory, Epoch, Event, Holder,
     Journal, Key, Kind, Lost, Memory, Nats, NatsSettings, READERS_MAX, Readers, Revision, Sequence, Sessions,
-    Store, StreamEntry, StreamPhase, Told, WriteError,
+    Store, StoreError, StreamEntry, StreamPhase, Told, WriteError,
 };
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
@@ -766,14 +766,18 @@ async fn a_store_that_was_emptied_is_made_anew() -> Result<()> {
 }
 
 /// Somebody else's bucket of that name, or one that an older release made.
-#[tokio::test]
-async fn a_bucket_that_is_not_as_it_has_to_be_is_refused_in_words() -> Result<()> {
+async fn make_wrong(client: async_nats::Client) -> Result<()> {
     use async_nats::jetstream::{self, stream::Config};
-    let server = Server::start()?;
-    let client = async_nats::connect(server.url()).await?;
     let subjects = vec!["$KV.tidecast_streams.>".to_owned()];
     let config = Config { name: "KV_tidecast_streams".to_owned(), subjects, ..Config::default() };
     jetstream::new(client).create_stream(config).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_bucket_that_is_not_as_it_has_to_be_is_refused_in_words() -> Result<()> {
+    let server = Server::start()?;
+    make_wrong(async_nats::connect(server.url()).await?).await?;
     let store = Nats::connect(settings(&server)?).await?;
     let told = settled("an answer", || async {
         let told = store.newest().await.expect_err("another bucket").to_string();
@@ -781,5 +785,36 @@ async fn a_bucket_that_is_not_as_it_has_to_be_is_refused_in_words() -> Result<()
     });
     let told = told.await?;
     ensure!(told.contains("KV_tidecast_streams") && told.contains("max_msgs_per_subject"), "{told}");
+    Ok(())
+}
+
+/// Nodes ask again and again while nobody mends it.
+#[tokio::test]
+async fn servers_that_have_to_be_mended_are_not_looked_at_with_each_call() -> Result<()> {
+    let server = Server::start()?;
+    let client = async_nats::connect(server.url()).await?;
+    make_wrong(client.clone()).await?;
+    let mut looks = client.subscribe("$JS.API.STREAM.INFO.KV_tidecast_streams").await?;
+    client.flush().await?;
+    let (store, since) = (Nats::connect(settings(&server)?).await?, Instant::now());
+    settled("the store to be found unfit", || async {
+        let _unfit = store.newest().await;
+        Ok(store.unfit())
+    })
+    .await?;
+    for _ in 0..20 {
+        ensure!(matches!(store.newest().await, Err(StoreError::Unfit(_))));
+    }
+    let may_look = 1 + since.elapsed().as_secs() / 3;
+    client.flush().await?;
+    let mut looked = 0;
+    while looks.next().now_or_never().flatten().is_some() {
+        looked += 1;
+    }
+    ensure!((1..=may_look).contains(&looked), "looked at {looked} times");
+
+    async_nats::jetstream::new(client).delete_stream("KV_tidecast_streams").await?;
+    settled("the store to be found mended", || async { Ok(store.newest().await.ok()) }).await?;
+    ensure!(store.unfit().is_none());
     Ok(())
 }
