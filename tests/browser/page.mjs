@@ -38,16 +38,16 @@ export async function relayOnly(page) {
 }
 
 /** Of the pair of candidates that it goes by: a connection is there a moment before the statistics tell of it. */
-export async function relayed(page) {
-  const type = await page.waitForFunction(async () => {
-    const stats = [...(await window.newestPeer.getStats()).values()];
-    const pair = stats.find(({ type, nominated, state }) => type === "candidate-pair" && nominated && state === "succeeded");
-    const c = stats.find(({ id }) => id === pair?.localCandidateId);
-    if (c && c.candidateType !== "relay") return c.candidateType + JSON.stringify(stats.filter(({type}) => type.includes("candidate")));
-    return c?.candidateType;
+export function relayed(page) {
+  return page.evaluate(async () => {
+    for (;;) {
+      const stats = [...(await window.newestPeer.getStats()).values()];
+      const pair = stats.find(({ type, nominated, state }) => type === "candidate-pair" && nominated && state === "succeeded");
+      const candidate = stats.find(({ id }) => id === pair?.localCandidateId);
+      if (candidate) return candidate.candidateType === "relay";
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
   });
-  if ((await type.jsonValue()) !== "relay") console.log("NOT RELAY", await type.jsonValue());
-  return (await type.jsonValue()) === "relay";
 }
 
 /** Runs inside the page. */
