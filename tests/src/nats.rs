@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::http::Http;
@@ -155,12 +156,26 @@ impl NatsCluster {
     /// # Errors
     /// If they do not start, or do not find each other.
     pub fn start() -> Result<Self> {
-        let addresses = [(); 9].map(|()| ports::free());
-        let [clients, routes, monitors] = [0, 3, 6].map(|from| &addresses[from..from + 3]);
-        let urls: Vec<_> = routes.iter().map(|route| format!("nats://{route}")).collect();
+        Self::at([(); 3].map(|()| [(); 3].map(|()| ports::free())), |_, start| start())
+    }
+
+    /// On hosts of their own.
+    ///
+    /// # Errors
+    /// As [`NatsCluster::start`].
+    pub fn start_on(hosts: &[Host; 3]) -> Result<Self> {
+        let address = |host: &Host| [4222, 6222, 8222].map(|port| SocketAddr::from((host.address(), port)));
+        Self::at(hosts.each_ref().map(address), |number, start| hosts[number].within(start))
+    }
+
+    /// Each for clients, for the others, and for who watches over it.
+    fn at(
+        addresses: [[SocketAddr; 3]; 3],
+        within: impl Fn(usize, &mut (dyn FnMut() -> Result<()> + Send)) -> Result<()>,
+    ) -> Result<Self> {
+        let urls = addresses.map(|[_, route, _]| format!("nats://{route}"));
         let mut servers = Vec::new();
-        for number in 0..3 {
-            let (clients, monitor) = (clients[number], monitors[number]);
+        for (number, [clients, route, monitor]) in addresses.into_iter().enumerate() {
             let (name, dir) = (format!("n{number}"), TempDir::new()?);
             let mut member = Member { name, process: None, clients, monitor, dir };
             let text = format!(
@@ -168,11 +183,11 @@ impl NatsCluster {
                  test, listen: \"{}\", routes: [{}] }}\n",
                 member.name,
                 member.store(),
-                routes[number],
+                route,
                 urls.join(", "),
             );
             std::fs::write(member.config(), text)?;
-            member.start()?;
+            within(number, &mut || member.start())?;
             servers.push(member);
         }
         let cluster = Self { servers };
@@ -190,8 +205,24 @@ impl NatsCluster {
     /// Of all, with commas between.
     #[must_use]
     pub fn urls(&self) -> String {
-        let urls: Vec<_> = self.servers.iter().map(|server| format!("nats://{}", server.clients)).collect();
+        let urls: Vec<_> = (0..self.servers.len()).map(|number| self.url(number)).collect();
         urls.join(", ")
+    }
+
+    /// Of one of them.
+    #[must_use]
+    pub fn url(&self, number: usize) -> String {
+        format!("nats://{}", self.servers[number].clients)
+    }
+
+    /// How many are connected to one of them.
+    ///
+    /// # Errors
+    /// If it does not tell.
+    pub fn clients(&self, number: usize) -> Result<u64> {
+        let told = Http::new(self.servers[number].monitor).get_ok("/varz")?;
+        let told: serde_json::Value = serde_json::from_slice(&told.body)?;
+        told["connections"].as_u64().context("no connections in /varz")
     }
 
     /// SIGKILL for the server that decides what is written to `stream` (as JetStream calls it). Tells its name.
@@ -199,10 +230,19 @@ impl NatsCluster {
     /// # Errors
     /// If there is none.
     pub fn kill_leader_of(&mut self, stream: &str) -> Result<String> {
-        let leader = poll::until("a leader", READY_MAX, || Ok(self.leader_of(stream)))?;
-        let server = self.servers.iter_mut().find(|server| server.name == leader);
-        server.context("no server has that name")?.kill()?;
-        Ok(leader)
+        let server = self.leads(stream)?;
+        let server = &mut self.servers[server];
+        server.kill()?;
+        Ok(server.name.clone())
+    }
+
+    /// Has the server that decides what is written to `stream` stand still, with its connections open.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn freeze_leader_of(&mut self, stream: &str) -> Result<()> {
+        let server = self.leads(stream)?;
+        self.servers[server].process.as_ref().context("it is gone already")?.signal(Signal::STOP)
     }
 
     /// SIGKILL for all of them.
@@ -228,6 +268,16 @@ impl NatsCluster {
     pub fn start_again(&mut self) -> Result<()> {
         self.servers.iter_mut().filter(|server| server.process.is_none()).try_for_each(Member::start)?;
         self.has_leader()
+    }
+
+    /// Which of them decides what is written to `stream`, as [`NatsCluster::start_on`] was given their hosts.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn leads(&self, stream: &str) -> Result<usize> {
+        let leader = poll::until("a leader", READY_MAX, || Ok(self.leader_of(stream)))?;
+        let number = self.servers.iter().position(|server| server.name == leader);
+        number.context("no server has that name")
     }
 
     fn leader_of(&self, stream: &str) -> Option<String> {

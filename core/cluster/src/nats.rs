@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::jetstream::consumer::{self, DeliverPolicy, pull};
-use async_nats::jetstream::kv::{self, CreateErrorKind, Operation, UpdateErrorKind};
+use async_nats::jetstream::kv::{self, Operation, UpdateErrorKind};
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use async_nats::jetstream::{self, stream};
 use async_nats::{ConnectOptions, HeaderMap, ServerAddr};
 use async_trait::async_trait;
@@ -41,8 +43,19 @@ const PREPARE_PAUSE: Duration = Duration::from_millis(50);
 /// Between two looks at servers that an operator has to mend: each is a dozen requests, and every call wants one.
 const UNFIT_PAUSE: Duration = Duration::from_secs(3);
 
-/// Silence of a broken connection, before it is one.
-const PING_EVERY: Duration = Duration::from_secs(5);
+/// A connection on which nothing comes for three of them is broken. Who claims a stream waits for that where it is to the one server
+/// that is cut off.
+const PING_EVERY: Duration = Duration::from_secs(2);
+
+/// Longer than an election (up to 9 s): a server by which nothing could be written for so long is left for another. It may be the one
+/// that is cut off from the others, while this node is not.
+const STRANDED: Duration = Duration::from_secs(12);
+
+/// A header of what is written when a key is deleted: a mark with a revision of its own, in the key's place.
+const DELETED: &str = "KV-Operation";
+
+/// Of a key that was never written.
+const NOTHING: Revision = Revision(0);
 
 /// One server of a NATS cluster: `nats://host:4222` or `tls://host:4222`.
 #[derive(Clone, PartialEq, Eq)]
@@ -110,12 +123,27 @@ struct Shared {
     replicas: usize,
     /// `None` until the servers have been found to be as they have to be, and after a call has failed.
     ready: Mutex<Option<Arc<Ready>>>,
-    /// What an operator has to mend, as it was when the servers were last looked at, and when that was.
-    unfit: Mutex<Option<(String, Instant)>>,
+    /// What an operator has to mend, as it was when the servers were last looked at.
+    unfit: Mutex<Option<String>>,
     /// Held while the servers are looked at, by one task at a time.
-    looking: tokio::sync::Mutex<()>,
+    looking: tokio::sync::Mutex<Option<Failed>>,
     /// Counts the connections that were lost.
     lost: watch::Receiver<u64>,
+    /// Since when nothing could be written, and by which connection; `None` if something could, or there is no connection.
+    stranded: Mutex<Option<(Instant, u64)>>,
+}
+
+/// The last look at the servers, if it failed.
+struct Failed {
+    began: Instant,
+    error: StoreError,
+}
+
+impl Failed {
+    /// Whether another look now would find the same.
+    fn is_lasting(&self) -> bool {
+        matches!(self.error, StoreError::Unfit(_)) && self.began.elapsed() < UNFIT_PAUSE
+    }
 }
 
 struct Ready {
@@ -174,6 +202,7 @@ impl Nats {
                 unfit: Mutex::default(),
                 looking: tokio::sync::Mutex::default(),
                 lost,
+                stranded: Mutex::default(),
             }),
         })
     }
@@ -215,25 +244,28 @@ impl Nats {
     }
 
     async fn look(&self) -> Result<Arc<Ready>, StoreError> {
-        let _one = self.shared.looking.lock().await;
+        let asked = Instant::now();
+        let mut last = self.shared.looking.lock().await;
         if let Some(ready) = &*self.known() {
             return Ok(ready.clone());
         }
-        if let Some((why, at)) = &*self.shared.unfit.lock().unwrap_or_else(PoisonError::into_inner)
-            && at.elapsed() < UNFIT_PAUSE
-        {
-            return Err(StoreError::Unfit(why.clone()));
+        // Or each of those who wait would take as long again, and the last of them a minute.
+        let is_enough = |failed: &&Failed| failed.began >= asked || failed.is_lasting();
+        if let Some(failed) = last.as_ref().filter(is_enough) {
+            return Err(failed.error.clone());
         }
+        let began = Instant::now();
         let made = timeout(REQUEST_MAX, setup::prepare(&self.shared.context, self.shared.replicas)).await;
         let made = made.unwrap_or_else(|_| Err(StoreError::Unreachable("no answer in time".to_owned())));
         let unfit = match &made {
             Ok(_) => Some(None),
-            Err(StoreError::Unfit(why)) => Some(Some((why.clone(), Instant::now()))),
+            Err(StoreError::Unfit(why)) => Some(Some(why.clone())),
             Err(StoreError::Unreachable(_)) => None,
         };
         if let Some(unfit) = unfit {
             *self.shared.unfit.lock().unwrap_or_else(PoisonError::into_inner) = unfit;
         }
+        *last = made.as_ref().err().map(|error| Failed { began, error: error.clone() });
         let made = Arc::new(made?);
         *self.known() = Some(made.clone());
         Ok(made)
@@ -243,6 +275,33 @@ impl Nats {
     fn failed(&self, error: impl fmt::Display) -> StoreError {
         *self.known() = None;
         unreachable(error)
+    }
+
+    /// Whether this connection is of no use for too long by now; told what became of the newest write.
+    fn is_stranded(&self, is_answered: bool) -> bool {
+        let is_connected = self.shared.context.client().connection_state() == State::Connected;
+        let mut stranded = self.shared.stranded.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = *self.shared.lost.borrow();
+        *stranded = match *stranded {
+            _ if is_answered || !is_connected => None,
+            Some((since, same)) if same == connection => Some((since, same)),
+            _ => Some((Instant::now(), connection)),
+        };
+        stranded.is_some_and(|(since, _)| since.elapsed() >= STRANDED)
+    }
+
+    /// What was written last under a key, a mark that it is deleted included; asked of the server that decides what is written. Where
+    /// any replica may answer, NATS asks one at random: it may be behind, so that who has just claimed a stream would read that it
+    /// has lost it, or beyond a cut that its neighbours do not notice for a minute or two, in which every third question would be lost.
+    async fn last(&self, bucket: Bucket, key: &Key) -> Result<Option<StreamMessage>, StoreError> {
+        let ready = self.ready().await?;
+        let bucket = ready.bucket(bucket);
+        let subject = format!("{}{key}", bucket.prefix);
+        match bucket.stream.get_last_raw_message_by_subject(&subject).await {
+            Ok(message) => Ok(Some(message)),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(self.failed(error)),
+        }
     }
 
     /// Ends when the connection that there is now is lost. The client makes consumers anew after that, each under one name however
@@ -320,6 +379,10 @@ impl Nats {
     }
 }
 
+fn is_deleted(message: &StreamMessage) -> bool {
+    message.headers.get(DELETED).is_some()
+}
+
 fn unreachable(error: impl fmt::Display) -> StoreError {
     StoreError::Unreachable(error.to_string())
 }
@@ -327,26 +390,31 @@ fn unreachable(error: impl fmt::Display) -> StoreError {
 #[async_trait]
 impl Store for Nats {
     async fn get(&self, bucket: Bucket, key: &Key) -> Result<Option<Entry>, StoreError> {
-        match self.ready().await?.bucket(bucket).entry(key.as_str()).await {
-            Ok(entry) => Ok(entry
-                .filter(|entry| entry.operation == Operation::Put)
-                .map(|entry| Entry { value: entry.value, revision: Revision(entry.revision) })),
-            Err(error) => Err(self.failed(error)),
-        }
+        let there = self.last(bucket, key).await?.filter(|message| !is_deleted(message));
+        Ok(there.map(|message| Entry { value: message.payload, revision: Revision(message.sequence) }))
     }
 
     async fn put(&self, bucket: Bucket, key: &Key, value: Bytes) -> Result<Revision, StoreError> {
-        match self.ready().await?.bucket(bucket).put(key.as_str(), value).await {
-            Ok(revision) => Ok(Revision(revision)),
-            Err(error) => Err(self.failed(error)),
+        let written = async {
+            let written = self.ready().await?.bucket(bucket).put(key.as_str(), value).await;
+            written.map(Revision).map_err(|error| self.failed(error))
+        };
+        let written = written.await;
+        // A node puts its word every few seconds.
+        if self.is_stranded(!matches!(written, Err(StoreError::Unreachable(_)))) {
+            let _client_gone = self.shared.context.client().force_reconnect().await;
         }
+        written
     }
 
     async fn create(&self, bucket: Bucket, key: &Key, value: Bytes) -> Result<Revision, WriteError> {
-        match self.ready().await?.bucket(bucket).create(key.as_str(), value).await {
-            Ok(revision) => Ok(Revision(revision)),
-            Err(error) if error.kind() == CreateErrorKind::AlreadyExists => Err(WriteError::Conflict),
-            Err(error) => Err(self.failed(error).into()),
+        let written = self.update(bucket, key, value.clone(), NOTHING).await;
+        if !matches!(written, Err(WriteError::Conflict)) {
+            return written;
+        }
+        match self.last(bucket, key).await? {
+            Some(mark) if is_deleted(&mark) => self.update(bucket, key, value, Revision(mark.sequence)).await,
+            _ => Err(WriteError::Conflict),
         }
     }
 
@@ -456,7 +524,6 @@ impl Store for Nats {
     }
 
     fn unfit(&self) -> Option<String> {
-        let unfit = self.shared.unfit.lock().unwrap_or_else(PoisonError::into_inner);
-        unfit.as_ref().map(|(why, _)| why.clone())
+        self.shared.unfit.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

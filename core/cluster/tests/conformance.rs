@@ -13,7 +13,7 @@ use cluster::{
 };
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
-use harness::nats::Nats as Server;
+use harness::nats::{Nats as Server, NatsCluster as Servers};
 use media::StreamId;
 use tidecast_cluster as cluster;
 use tokio::time::{sleep, timeout};
@@ -31,6 +31,11 @@ async fn store_on(server: &Server) -> Result<Arc<dyn Store>> {
 fn settings(server: &Server) -> Result<NatsSettings> {
     let servers = vec![server.url().parse()?];
     Ok(NatsSettings { servers, credentials: None, replicas: 1, name: "conformance".to_owned() })
+}
+
+fn settings_of_three(servers: &Servers) -> Result<NatsSettings> {
+    let servers = servers.urls().split(", ").map(str::parse).collect::<Result<_, _>>()?;
+    Ok(NatsSettings { servers, credentials: None, replicas: 3, name: "conformance".to_owned() })
 }
 
 fn restart(server: &mut Server) -> Result<()> {
@@ -660,6 +665,26 @@ async fn a_server_of_nats_that_is_killed_costs_its_outage_and_nothing_else() -> 
 }
 
 /// Nobody who tells something waits for the servers, and nothing of it is lost but what there is no room for.
+/// Its neighbours take it for one of them for a minute or two more, and NATS asks them as it asks those that are there.
+#[tokio::test]
+async fn of_three_servers_of_nats_one_that_hangs_costs_an_election_and_no_call_after_it() -> Result<()> {
+    let mut servers = Servers::start()?;
+    let store = Nats::connect(settings_of_three(&servers)?).await?;
+    let put = || async { Ok(store.put(Bucket::Streams, &key("cam"), "1".into()).await.ok()) };
+    settled("the store", put).await?;
+    servers.freeze_leader_of("KV_tidecast_streams")?;
+    let first = settled("another leader", put).await?;
+    store.delete(Bucket::Streams, &key("cam"), first).await?;
+    for _ in 0..10 {
+        let made = store.create(Bucket::Streams, &key("cam"), "2".into()).await?;
+        let read = store.get(Bucket::Streams, &key("cam")).await?;
+        ensure!(read.is_some_and(|entry| entry.revision == made), "it is there");
+        store.delete(Bucket::Streams, &key("cam"), made).await?;
+        ensure!(store.get(Bucket::Streams, &key("cam")).await?.is_none(), "it is gone");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn what_happened_while_nats_was_away_is_in_the_log_after_with_its_time() -> Result<()> {
     /// As many as wait.

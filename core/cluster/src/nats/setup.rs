@@ -86,7 +86,7 @@ async fn bucket(context: &Context, bucket: Bucket, replicas: usize) -> Result<kv
         storage: if bucket == Bucket::Nodes { StorageType::Memory } else { StorageType::File },
         allow_rollup: true,
         deny_delete: true,
-        // Any replica answers then, also one that is behind. What a reader has acknowledged it would be told again.
+        // Any replica answers then, also one that is behind: for others who look. We ask the leader (`Nats::last`).
         allow_direct: bucket != Bucket::Readers,
         num_replicas: replicas,
         ..Config::default()
