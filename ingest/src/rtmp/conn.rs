@@ -275,7 +275,7 @@ fn admit<A: Admission>(
         Ok(stream) => {
             // Not before: people paste the bare key where the name belongs, and then the refused name is the key.
             Span::current().record("stream.id", field::display(id));
-            session.accept()?;
+            session.accept(Instant::now().into_std())?;
             info!("publishing");
             Ok(stream)
         }

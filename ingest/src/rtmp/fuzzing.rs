@@ -141,25 +141,29 @@ pub fn session(bytes: &[u8]) -> bool {
     let mut published = false;
     for piece in std::iter::once(&hello[..]).chain(conversation.chunks(4 * usize::from(size) + 1)) {
         let heard = session.handle_input(Input::Bytes(piece), now);
-        if let Err(error) = heard.and_then(|()| answer(&mut session, &mut published)) {
+        if let Err(error) = heard.and_then(|()| answer(&mut session, now, &mut published)) {
             error.to_string();
             session.refuse(RefusalCode::Rejected, "the fuzzer goes on");
             break;
         }
     }
-    let _told = answer(&mut session, &mut published);
+    let _told = answer(&mut session, now, &mut published);
     session.attempt();
     published
 }
 
-fn answer(session: &mut Session, published: &mut bool) -> Result<(), super::session::SessionError> {
+fn answer(
+    session: &mut Session,
+    now: Instant,
+    published: &mut bool,
+) -> Result<(), super::session::SessionError> {
     loop {
         match session.poll_output() {
             Output::Send(bytes) => assert!(!bytes.is_empty()),
             Output::Event(Event::PublishRequest { .. }) => {
                 assert!(!*published, "at most one publish succeeds");
                 *published = true;
-                session.accept()?;
+                session.accept(now)?;
             }
             Output::Event(_) => assert!(*published, "media before publish"),
             Output::Wait { .. } => return Ok(()),

@@ -211,10 +211,11 @@ impl Session {
         }
     }
 
-    /// The publisher may go live. Goes on with what arrived behind its `publish`.
-    pub(super) fn accept(&mut self) -> Result<(), SessionError> {
+    /// The publisher may go live. Goes on with what arrived behind its `publish`; until `now` it was silent because it waited for us.
+    pub(super) fn accept(&mut self, now: Instant) -> Result<(), SessionError> {
         let Stage::Requested(stream) = self.stage else { return Ok(()) };
         self.stage = Stage::Publishing(stream);
+        self.bytes_last = now;
         self.decoder.trust();
         self.send_status(stream, "status", "NetStream.Publish.Start", "publishing");
         self.read_messages()

@@ -167,8 +167,8 @@ impl Whip {
         if shared.drain.is_cancelled() {
             return request::full("the server is going down; connect again");
         }
-        let now = Instant::now();
         let prepared = shared.gate.prepare(&id, &key).await;
+        let now = Instant::now();
         let publish = || prepared.and_then(|()| shared.gate.publish(&id, &key, now));
         let is_wrong = |answer: &Result<_, Refusal>| matches!(answer, Err(Refusal::WrongKey(_)));
         let turned_away = |reason: Reason, words: String, stream: Option<StreamId>| {

@@ -47,7 +47,7 @@ impl Sim {
                 }
                 Output::Event(Event::PublishRequest { id, key }) => {
                     if !self.undecided {
-                        self.session.accept()?;
+                        self.session.accept(self.now)?;
                     }
                     format!("publish {id} with {}", key.expose())
                 }
@@ -182,9 +182,21 @@ fn media_behind_publish_waits_for_the_verdict() {
     let mut sim = Sim { undecided: true, ..Sim::new() };
     sim.say(&Publisher::publishing("live", "x?key=k").video(0, b"config").take()).unwrap();
     assert_eq!(sim.seen, ["publish live/x with k"]);
-    sim.session.accept().unwrap();
+    sim.session.accept(sim.now).unwrap();
     sim.poll().unwrap();
     assert_eq!(sim.seen[1..], ["video 0 config"]);
+}
+
+/// Encoders send nothing before the verdict, for which a cluster may have to be asked.
+#[test]
+fn a_publisher_that_waits_for_the_verdict_is_not_silent() {
+    let mut sim = Sim { undecided: true, ..Sim::new() };
+    sim.say(&Publisher::publishing("live", "x?key=k").take()).unwrap();
+    sim.now += 20 * SECOND;
+    sim.session.accept(sim.now).unwrap();
+    sim.poll().unwrap();
+    assert_eq!(sim.wait(9 * SECOND), Ok(()));
+    assert_eq!(sim.wait(SECOND), Err(SessionError::Silent));
 }
 
 #[test]
@@ -424,7 +436,7 @@ proptest! {
         }
         let mut session = Sim::new().session;
         let _ = session.handle_input(Input::Bytes(&bytes), Instant::now());
-        let _ = session.accept();
+        let _ = session.accept(Instant::now());
         while !matches!(session.poll_output(), Output::Wait { .. }) {}
     }
 }
