@@ -6,7 +6,8 @@
 //!   Fleet     ─▶ run: has another process claimed it? ─▶ ingest::Gate::hand_over
 //! ```
 //!
-//! A store that is away keeps no publisher out: the stream is claimed when it is back, and who then was later gives way.
+//! A store that is away keeps no publisher out: the stream is claimed when it is back, and who then was later gives way. One that was
+//! there a moment ago is waited for, since who is let in without a claim goes on with no session of another node.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use cluster::{
-    ClaimError, Directory, Epoch, Fleet, Journal, Kind, Lost, Sessions, StoreError, StreamEntry, StreamPhase,
+    Claim, ClaimError, Directory, Epoch, Fleet, Journal, Kind, Lost, Sessions, StoreError, StreamEntry,
+    StreamPhase,
 };
 use edge::Unlisted;
 use futures_util::FutureExt;
@@ -23,7 +25,7 @@ use ingest::{Checkpoint, Elsewhere, Gate, OnConflict};
 use media::StreamId;
 use relay::wire::Hops;
 use relay::{Dialer, Stream, StreamRegistry};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -34,6 +36,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// For another node to say what has become of its publisher. RTMP clients wait longer.
 const HOLDER_ANSWER_MAX: Duration = Duration::from_secs(2);
+
+/// For a store that does not answer, from a node's last word in it and from the claim on: an election of JetStream takes up to 9 s.
+/// RTMP clients wait longer.
+const STORE_ANSWER_MAX: Duration = Duration::from_secs(15);
+/// Between two questions to it.
+const STORE_PAUSE: Duration = Duration::from_millis(250);
 
 /// From a claim to the stream it is for: the publisher is let in right after.
 const BEGIN_MAX: Duration = Duration::from_secs(5);
@@ -363,22 +371,40 @@ impl Claims {
         }
     }
 
+    /// Of whoever has it, if that may be.
+    async fn claim_of_others(&self, id: &StreamId, entry: &StreamEntry) -> Result<Claim, ClaimError> {
+        let directory = self.directory();
+        let claimed = directory.claim(id, entry.clone(), |there| self.may_take(there)).await;
+        let Err(ClaimError::Held(_)) = claimed else { return claimed };
+        match self.abandoned(id).await? {
+            None => claimed,
+            abandoned => {
+                let may_take = |there: &StreamEntry| there.epoch == abandoned || self.may_take(there);
+                directory.claim(id, entry.clone(), may_take).await
+            }
+        }
+    }
+
+    /// The same, as soon as the store answers.
+    async fn claim_when_heard(&self, id: &StreamId, entry: &StreamEntry) -> Result<Claim, ClaimError> {
+        let asked = Instant::now();
+        loop {
+            let claimed = self.claim_of_others(id, entry).await;
+            let Err(ClaimError::Store(StoreError::Unreachable(why))) = &claimed else { return claimed };
+            let silence = self.fleet.silence().unwrap_or(Duration::MAX);
+            if silence.max(asked.elapsed()) >= STORE_ANSWER_MAX {
+                return claimed;
+            }
+            debug!(stream.id = %id, "not claimed yet: {why}");
+            sleep(STORE_PAUSE).await;
+        }
+    }
+
     /// Returns what the stream goes on with here.
     async fn claim_now(&self, id: &StreamId) -> Result<Option<Checkpoint>, Elsewhere> {
         let told = Told { phase: StreamPhase::Starting, session: None };
         let entry = self.entry(id, &told, 0);
-        let directory = self.directory();
-        let claimed = match directory.claim(id, entry.clone(), |there| self.may_take(there)).await {
-            Err(ClaimError::Held(held)) => match self.abandoned(id).await {
-                Ok(abandoned) if abandoned.is_some() => {
-                    let may_take = |there: &StreamEntry| there.epoch == abandoned || self.may_take(there);
-                    directory.claim(id, entry.clone(), may_take).await
-                }
-                Ok(_) => Err(ClaimError::Held(held)),
-                Err(error) => Err(error.into()),
-            },
-            claimed => claimed,
-        };
+        let claimed = self.claim_when_heard(id, &entry).await;
         let claim = match claimed {
             Ok(claim) => claim,
             Err(ClaimError::Held(entry)) => return Err(Elsewhere { node: entry.holder.node.to_string() }),

@@ -349,6 +349,11 @@ impl Fleet {
         self.lock().nodes.get(id).map(|voice| voice.node.clone())
     }
 
+    /// For how long nothing was heard, of any node; `None` if nothing ever was.
+    pub fn silence(&self) -> Option<Duration> {
+        self.lock().newest.map(|newest| newest.elapsed())
+    }
+
     /// Waits until the store has told of a node.
     pub async fn wait_for(&self, id: &NodeId) {
         let mut changed = self.changed();
