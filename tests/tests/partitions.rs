@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use harness::cluster::Cluster;
 use harness::http::{Http, resolve};
-use harness::nats::Nats;
+use harness::nats::{Nats, NatsCluster};
 use harness::player::Viewers;
 use harness::poll;
 use harness::publisher::Publisher;
@@ -64,24 +64,65 @@ struct Scene {
     in2: Placed,
     origins: [Placed; 2],
     edges: [Placed; 2],
-    nats_host: Host,
-    _nats: Nats,
+    nats: NatsHosts,
     _cluster: Cluster,
 }
 
+/// Kept for as long as nodes need it.
+struct NatsHosts {
+    urls: String,
+    hosts: Vec<Host>,
+    replicas: &'static str,
+    servers: Servers,
+}
+
+enum Servers {
+    One { _server: Nats },
+    Three(NatsCluster),
+}
+
+impl NatsHosts {
+    fn one(router: &mut Router) -> Result<Self> {
+        let host = router.host()?;
+        let server = Nats::start_on(&host)?;
+        let (urls, servers) = (server.url(), Servers::One { _server: server });
+        Ok(Self { urls, hosts: vec![host], replicas: "1", servers })
+    }
+
+    fn three(router: &mut Router) -> Result<Self> {
+        let hosts = [router.host()?, router.host()?, router.host()?];
+        let servers = NatsCluster::start_on(&hosts)?;
+        Ok(Self {
+            urls: servers.urls(),
+            hosts: hosts.into(),
+            replicas: "3",
+            servers: Servers::Three(servers),
+        })
+    }
+
+    /// The one of three that decides who has which stream, and the others.
+    fn split(&self) -> Result<(&Host, Vec<&Host>)> {
+        let Servers::Three(servers) = &self.servers else { bail!("there is only one") };
+        // The others have to elect another one.
+        let lost = servers.leads("KV_tidecast_streams")?;
+        let others = self.hosts.iter().enumerate().filter(|(number, _)| *number != lost);
+        Ok((&self.hosts[lost], others.map(|(_, host)| host).collect()))
+    }
+}
+
 impl Scene {
-    fn new(router: &mut Router) -> Result<Self> {
-        let (cluster, nats_host) = (Cluster::new()?, router.host()?);
-        let nats = Nats::start_on(&nats_host)?;
+    fn new(router: &mut Router, nats: NatsHosts) -> Result<Self> {
+        let cluster = Cluster::new()?;
         let mut place = |name: &'static str, roles: &str| -> Result<Placed> {
             let host = router.host()?;
-            let node = cluster.node_on(&host, name, roles, &nats.url(), Setup::default())?;
+            let setup = Setup::default().set("cluster.nats_replicas", nats.replicas);
+            let node = cluster.node_on(&host, name, roles, &nats.urls, setup)?;
             Ok(Placed { name, host, node })
         };
         let (in1, in2) = (place("in1", "ingest")?, place("in2", "ingest")?);
         let origins = [place("o1", "origin")?, place("o2", "origin")?];
         let edges = [place("e1", "edge")?, place("e2", "edge")?];
-        let scene = Self { in1, in2, origins, edges, nats_host, _nats: nats, _cluster: cluster };
+        let scene = Self { in1, in2, origins, edges, nats, _cluster: cluster };
         scene.all_heard()?;
         Ok(scene)
     }
@@ -275,7 +316,8 @@ impl Known {
 #[test]
 fn viewers_notice_no_cut_but_the_one_from_the_publisher_and_nothing_that_is_made_behind_it() -> Result<()> {
     Router::with(|router| {
-        let scene = Scene::new(router)?;
+        let nats = NatsHosts::one(router)?;
+        let scene = Scene::new(router, nats)?;
         let first = Publisher::of_clip("gop-2", &scene.in1.node.publish_url(STREAM))?;
         let path = scene.live()?;
         let is_over = Arc::new(AtomicBool::new(false));
@@ -294,7 +336,7 @@ fn viewers_notice_no_cut_but_the_one_from_the_publisher_and_nothing_that_is_made
         cut.mend()?;
 
         println!("everybody loses NATS");
-        let cut = router.cut_off(&scene.nats_host)?;
+        let cut = router.cut_off(&scene.nats.hosts[0])?;
         scene.nobody_heard()?;
         scene.plays_on(&path, 2)?;
         cut.mend()?;
@@ -347,17 +389,18 @@ fn named_twice(one: &Http, other: &Http, path: &str) -> Result<HashMap<String, V
 #[test]
 fn of_two_halves_with_a_publisher_each_one_stream_is_left() -> Result<()> {
     Router::with(|router| {
-        let scene = Scene::new(router)?;
-        let Scene { in1, in2, origins: [o1, o2], edges: [e1, e2], nats_host, .. } = &scene;
+        let nats = NatsHosts::three(router)?;
+        let scene = Scene::new(router, nats)?;
+        let Scene { in1, in2, origins: [o1, o2], edges: [e1, e2], nats, .. } = &scene;
         let first = Publisher::of_clip("gop-2", &in1.node.publish_url(STREAM))?;
         let path = scene.live()?;
 
-        let lost = [&in1.host, &o1.host, &e1.host];
-        let cut = router.split(lost, [&in2.host, &o2.host, &e2.host, nats_host])?;
-        poll::until("the first half to be given up", STEP_MAX, || {
-            Ok(in2.ask("nodes")?.iter().all(|node| node["id"] != in1.name).then_some(()))
-        })
-        .with_context(|| scene.told())?;
+        // Its third of NATS knows that it is less than half, and takes nothing.
+        let (lost_nats, other_nats) = nats.split()?;
+        let lost = [&in1.host, &o1.host, &e1.host, lost_nats];
+        let others = [&in2.host, &o2.host, &e2.host].into_iter().chain(other_nats);
+        let cut = router.split(lost, others)?;
+        // At once, while the others elect: the claim waits for that.
         let publish = || Publisher::of_clip("gop-2", &in2.node.publish_url(STREAM));
         let _second = Publisher::once_free(&in2.node, STEP_MAX, publish).with_context(|| scene.told())?;
         scene.plays_on(&path, 2)?;
@@ -399,5 +442,33 @@ fn of_two_halves_with_a_publisher_each_one_stream_is_left() -> Result<()> {
             video_path(&edge.http(), "live/lone", STEP_MAX).with_context(|| scene.told())?;
         }
         scene.plays_on(&path, 3)
+    })
+}
+
+/// Who is connected to it has an answer to nothing, and could have one.
+#[test]
+fn a_server_of_nats_that_lost_the_others_is_left_for_them() -> Result<()> {
+    Router::with(|router| {
+        let (cluster, host) = (Cluster::new()?, router.host()?);
+        let hosts = [router.host()?, router.host()?, router.host()?];
+        let servers = NatsCluster::start_on(&hosts)?;
+        let setup = Setup::default().set("cluster.nats_replicas", "3");
+        let node = cluster.node_on(&host, "e1", "edge", &servers.url(0), setup)?;
+        let node = Placed { name: "e1", host, node };
+        let hears_itself = || -> Result<bool> {
+            let silent = node.ask("nodes")?.iter().find_map(|node| node["silent_ms"].as_u64());
+            Ok(silent.is_some_and(|silent| Duration::from_millis(silent) < HEARD))
+        };
+        poll::until("it to be heard", STEP_MAX, || {
+            Ok((servers.clients(0)? == 1 && hears_itself()?).then_some(()))
+        })?;
+
+        let [lost, others @ ..] = &hosts;
+        let cut = router.split([lost], others)?;
+        poll::until("the lost one to be left", STEP_MAX, || Ok((servers.clients(0)? == 0).then_some(())))
+            .with_context(|| node.node.log().join("\n"))?;
+        poll::until("it to be heard by way of another", STEP_MAX, || Ok(hears_itself()?.then_some(())))
+            .with_context(|| node.node.log().join("\n"))?;
+        cut.mend()
     })
 }
