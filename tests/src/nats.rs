@@ -24,15 +24,24 @@ pub struct Nats {
     address: SocketAddr,
     monitor: SocketAddr,
     dir: TempDir,
+    more: &'static [&'static str],
 }
 
 impl Nats {
     /// # Errors
     /// If `scripts/setup.sh test` has not installed it, or it does not start.
     pub fn start() -> Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// With more arguments.
+    ///
+    /// # Errors
+    /// As [`Nats::start`].
+    pub fn start_with(more: &'static [&'static str]) -> Result<Self> {
         let [address, monitor] = [(); 2].map(|()| ports::free());
         let dir = TempDir::new()?;
-        Ok(Self { process: spawn(address, monitor, &dir)?, address, monitor, dir })
+        Ok(Self { process: spawn(address, monitor, &dir, more)?, address, monitor, dir, more })
     }
 
     /// On a host of its own.
@@ -42,8 +51,8 @@ impl Nats {
     pub fn start_on(host: &Host) -> Result<Self> {
         let [address, monitor] = [4222, 8222].map(|port| SocketAddr::from((host.address(), port)));
         let dir = TempDir::new()?;
-        let process = host.within(|| spawn(address, monitor, &dir))?;
-        Ok(Self { process, address, monitor, dir })
+        let process = host.within(|| spawn(address, monitor, &dir, &[]))?;
+        Ok(Self { process, address, monitor, dir, more: &[] })
     }
 
     #[must_use]
@@ -113,7 +122,7 @@ impl Nats {
     /// # Errors
     /// If it does not start.
     pub fn start_again(&mut self) -> Result<()> {
-        self.process = spawn(self.address, self.monitor, &self.dir)?;
+        self.process = spawn(self.address, self.monitor, &self.dir, self.more)?;
         Ok(())
     }
 }
@@ -303,11 +312,11 @@ fn program() -> Result<PathBuf> {
     Ok(program)
 }
 
-fn spawn(address: SocketAddr, monitor: SocketAddr, dir: &TempDir) -> Result<Process> {
+fn spawn(address: SocketAddr, monitor: SocketAddr, dir: &TempDir, more: &[&str]) -> Result<Process> {
     let mut command = Command::new(program()?);
     let [port, monitor] = [address, monitor].map(|address| address.port().to_string());
     command.args(["-a", &address.ip().to_string(), "-p", &port, "-m", &monitor, "-js", "-sd"]);
-    let process = Process::spawn("nats-server", command.arg(dir.path()))?;
+    let process = Process::spawn("nats-server", command.arg(dir.path()).args(more))?;
     process.wait_for("line that it is ready", READY_MAX, |line| {
         line.contains("Server is ready").then_some(())
     })?;

@@ -190,6 +190,12 @@ impl Nats {
             let unfit = |error| StoreError::Unfit(format!("cannot read {}: {error}", path.display()));
             options = options.credentials_file(path).await.map_err(unfit)?;
         }
+        // The client does not look for them there.
+        let named =
+            |NatsUrl(server): &NatsUrl| Some((server.username()?.to_owned(), server.password()?.to_owned()));
+        if let Some((user, password)) = settings.servers.iter().find_map(named) {
+            options = options.user_and_password(user, password);
+        }
         let servers: Vec<_> = settings.servers.iter().map(|server| server.0.clone()).collect();
         let client = options.connect(servers).await.map_err(unreachable)?;
         let mut context = jetstream::new(client);

@@ -665,6 +665,15 @@ async fn a_server_of_nats_that_is_killed_costs_its_outage_and_nothing_else() -> 
 }
 
 /// Nobody who tells something waits for the servers, and nothing of it is lost but what there is no room for.
+#[tokio::test]
+async fn a_server_of_nats_that_wants_a_password_is_given_the_one_in_its_url() -> Result<()> {
+    let server = Server::start_with(&["--user", "tidecast", "--pass", "canary"])?;
+    let url = server.url().replace("nats://", "nats://tidecast:canary@");
+    let store = Nats::connect(NatsSettings { servers: vec![url.parse()?], ..settings(&server)? }).await?;
+    ensure!(store.prepare(PATIENCE).await?, "it lets the node in");
+    Ok(())
+}
+
 /// Its neighbours take it for one of them for a minute or two more, and NATS asks them as it asks those that are there.
 #[tokio::test]
 async fn of_three_servers_of_nats_one_that_hangs_costs_an_election_and_no_call_after_it() -> Result<()> {
