@@ -664,7 +664,6 @@ async fn a_server_of_nats_that_is_killed_costs_its_outage_and_nothing_else() -> 
     Ok(())
 }
 
-/// Nobody who tells something waits for the servers, and nothing of it is lost but what there is no room for.
 #[tokio::test]
 async fn a_server_of_nats_that_wants_a_password_is_given_the_one_in_its_url() -> Result<()> {
     let server = Server::start_with(&["--user", "tidecast", "--pass", "canary"])?;
@@ -694,6 +693,7 @@ async fn of_three_servers_of_nats_one_that_hangs_costs_an_election_and_no_call_a
     Ok(())
 }
 
+/// Nobody who tells something waits for the servers, and nothing of it is lost but what there is no room for.
 #[tokio::test]
 async fn what_happened_while_nats_was_away_is_in_the_log_after_with_its_time() -> Result<()> {
     /// As many as wait.
