@@ -15,11 +15,14 @@ pub struct Elsewhere {
 /// Asked before a publisher with the right key is let in to a stream that is not of this node. `server` plugs in the real one.
 #[async_trait]
 pub trait Claims: Send + Sync {
-    /// Makes the stream one of this node. Returns the session of another node that it goes on with, if there is one.
+    /// Makes the stream one of this node.
     ///
     /// # Errors
     /// [`Elsewhere`].
-    async fn claim(&self, id: &StreamId) -> Result<Option<Checkpoint>, Elsewhere>;
+    async fn claim(&self, id: &StreamId) -> Result<(), Elsewhere>;
+
+    /// The session of another node that a stream goes on with that was claimed, if there is one; for who asks first.
+    fn take_left(&self, id: &StreamId) -> Option<Checkpoint>;
 }
 
 /// For a node that is alone.
@@ -27,7 +30,11 @@ pub struct NoOtherNodes;
 
 #[async_trait]
 impl Claims for NoOtherNodes {
-    async fn claim(&self, _: &StreamId) -> Result<Option<Checkpoint>, Elsewhere> {
-        Ok(None)
+    async fn claim(&self, _: &StreamId) -> Result<(), Elsewhere> {
+        Ok(())
+    }
+
+    fn take_left(&self, _: &StreamId) -> Option<Checkpoint> {
+        None
     }
 }

@@ -161,10 +161,13 @@ impl Gate {
         // here as soon as it is claimed.
         self.end_handed_over(id);
         let claimed = self.shared.others.claim(id).await;
-        let checkpoint =
-            claimed.map_err(|elsewhere| Refusal::TakenElsewhere { id: id.clone(), node: elsewhere.node })?;
-        if let Some(checkpoint) = checkpoint.filter(|_| !self.has(id)) {
-            self.restore(&checkpoint, Instant::now(), SystemTime::now());
+        claimed.map_err(|elsewhere| Refusal::TakenElsewhere { id: id.clone(), node: elsewhere.node })?;
+        // Several may have waited for the claim: none of them is let in before the session is here that they go on with.
+        let mut slots = self.lock();
+        if let Some(checkpoint) = self.shared.others.take_left(id)
+            && slots.get(id).is_none_or(|slot| slot.lock().session.is_none())
+        {
+            self.restore_to(&mut slots, &checkpoint, Instant::now(), SystemTime::now());
         }
         Ok(())
     }
@@ -260,11 +263,21 @@ impl Gate {
 
     /// Goes on with the session of a process before this one. To be called before the first publisher comes.
     pub fn restore(&self, checkpoint: &Checkpoint, now: Instant, wall: SystemTime) {
+        self.restore_to(&mut self.lock(), checkpoint, now, wall);
+    }
+
+    fn restore_to(
+        &self,
+        slots: &mut HashMap<StreamId, Arc<Slot>>,
+        checkpoint: &Checkpoint,
+        now: Instant,
+        wall: SystemTime,
+    ) {
         let id = checkpoint.id().clone();
         let Ok(writer) = self.shared.registry.open(id.clone(), checkpoint.session()) else { return };
         let slot = Slot::new(id.clone(), now);
         slot.lock().session = Some(Session::restore(writer, &self.shared, checkpoint, now, wall));
-        self.lock().insert(id, slot);
+        slots.insert(id, slot);
     }
 
     /// Lets the clock of every session run on. Returns when to call it again: no session has to wait for that, not even one

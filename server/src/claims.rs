@@ -323,11 +323,15 @@ impl Claims {
 
 #[async_trait]
 impl ingest::Claims for Claims {
-    async fn claim(&self, id: &StreamId) -> Result<Option<Checkpoint>, Elsewhere> {
-        if let Some(claiming) = self.claiming(id) {
-            claiming.await?;
+    async fn claim(&self, id: &StreamId) -> Result<(), Elsewhere> {
+        match self.claiming(id) {
+            Some(claiming) => claiming.await,
+            None => Ok(()),
         }
-        Ok(lock(&self.left).remove(id))
+    }
+
+    fn take_left(&self, id: &StreamId) -> Option<Checkpoint> {
+        lock(&self.left).remove(id)
     }
 }
 
@@ -361,128 +365,121 @@ impl Claims {
         Some(claiming)
     }
 
-    /// Or a third node that claims it before anybody has published it here would not know what it is to go on with.
-    async fn tell_session(&self, id: &StreamId, epoch: Epoch, checkpoint: &Checkpoint) {
-        let told = Told { phase: StreamPhase::Starting, session: Some(checkpoint.session().to_string()) };
-        let entry = self.entry(id, &told, 0);
-        match self.directory().tell(id, epoch, entry).await {
-            Ok(()) => drop(lock(&self.held).insert(id.clone(), Held::new(epoch, Some(told)))),
-            Err(error) => debug!(stream.id = %id, "its session is not in the directory: {error}"),
-        }
-    }
-
-    /// Of whoever has it, if that may be.
-    async fn claim_of_others(&self, id: &StreamId, entry: &StreamEntry) -> Result<Claim, ClaimError> {
+    /// Of whoever has it, if that may be; `before` is that, and stays so where the answer to a claim that was made is lost.
+    async fn claim_of_others(
+        &self,
+        id: &StreamId,
+        entry: &StreamEntry,
+        before: &Mutex<Option<StreamEntry>>,
+    ) -> Result<Claim, ClaimError> {
         let directory = self.directory();
-        let claimed = directory.claim(id, entry.clone(), |there| self.may_take(there)).await;
+        let claim = |abandoned: Option<Epoch>| {
+            directory.claim(id, entry.clone(), move |there| {
+                *lock(before) = Some(there.clone());
+                (abandoned.is_some() && there.epoch == abandoned) || self.may_take(there)
+            })
+        };
+        let claimed = claim(None).await;
         let Err(ClaimError::Held(_)) = claimed else { return claimed };
         match self.abandoned(id).await? {
             None => claimed,
-            abandoned => {
-                let may_take = |there: &StreamEntry| there.epoch == abandoned || self.may_take(there);
-                directory.claim(id, entry.clone(), may_take).await
-            }
+            abandoned => claim(abandoned).await,
         }
     }
 
-    /// The same, as soon as the store answers.
-    async fn claim_when_heard(&self, id: &StreamId, entry: &StreamEntry) -> Result<Claim, ClaimError> {
-        let asked = Instant::now();
-        loop {
-            let claimed = self.claim_of_others(id, entry).await;
-            let Err(ClaimError::Store(StoreError::Unreachable(why))) = &claimed else { return claimed };
-            let silence = self.fleet.silence().unwrap_or(Duration::MAX);
-            if silence.max(asked.elapsed()) >= STORE_ANSWER_MAX {
-                return claimed;
-            }
-            debug!(stream.id = %id, "not claimed yet: {why}");
+    /// Whether to ask a store again that has not answered; first asked at `asked`.
+    async fn waits_for_store(&self, id: &StreamId, asked: tokio::time::Instant, why: &str) -> bool {
+        let silence = self.fleet.silence().unwrap_or(Duration::MAX);
+        let waits = silence.max(asked.elapsed()) < STORE_ANSWER_MAX;
+        if waits {
+            debug!(stream.id = %id, "asks the store again: {why}");
             sleep(STORE_PAUSE).await;
         }
+        waits
     }
 
     /// Returns what the stream goes on with here.
     async fn claim_now(&self, id: &StreamId) -> Result<Option<Checkpoint>, Elsewhere> {
+        let (asked, before) = (tokio::time::Instant::now(), Mutex::default());
         let told = Told { phase: StreamPhase::Starting, session: None };
         let entry = self.entry(id, &told, 0);
-        let claimed = self.claim_when_heard(id, &entry).await;
-        let claim = match claimed {
-            Ok(claim) => claim,
-            Err(ClaimError::Held(entry)) => return Err(Elsewhere { node: entry.holder.node.to_string() }),
-            Err(error) => {
-                warn!(stream.id = %id, "let in without a claim: {error}");
-                return Ok(None);
+        let claim = loop {
+            match self.claim_of_others(id, &entry, &before).await {
+                Ok(claim) => break claim,
+                Err(ClaimError::Held(entry)) => {
+                    return Err(Elsewhere { node: entry.holder.node.to_string() });
+                }
+                Err(ClaimError::Store(StoreError::Unreachable(why)))
+                    if self.waits_for_store(id, asked, &why).await => {}
+                Err(error) => {
+                    warn!(stream.id = %id, "let in without a claim: {error}");
+                    return Ok(None);
+                }
             }
         };
         self.fleet.claimed(id, claim.epoch, entry);
-        let own = &self.directory().holder().node;
-        let previous = claim.previous.filter(|previous| previous.holder.node != *own);
-        // That it has moved says that it has begun.
-        let told = previous.as_ref().map(|_| told);
-        lock(&self.held).insert(id.clone(), Held::new(claim.epoch, told));
-        let Some(previous) = previous else { return Ok(None) };
-        let node = &previous.holder.node;
-        let words = format!("{id} is published to {own} now, and was to {node}");
-        self.journal.tell(Kind::StreamMoved, id.to_string(), words).await;
-        let saved = match self.sessions.take(id, claim.epoch).await {
-            Ok(Some(saved)) => saved,
-            Ok(None) => return Ok(None),
-            Err(error) => {
-                warn!(stream.id = %id, "the session of {node} cannot go on here: {error}");
-                return Ok(None);
+        let own = self.directory().holder();
+        let previous = match claim.previous {
+            Some(there) if there.holder == *own => lock(&before).take(),
+            there => there,
+        };
+        let previous = previous.filter(|previous| previous.holder.node != own.node);
+        let (left, told) = match previous {
+            None => (None, None),
+            Some(previous) => {
+                let (left, session) = self.take_over(id, claim.epoch, &previous, asked).await.unzip();
+                // That it has moved says that it has begun.
+                (left, Some(Told { session: session.flatten(), ..told }))
             }
         };
-        match Checkpoint::from_json(&saved) {
-            Ok(checkpoint) if Some(checkpoint.session().to_string()) == previous.session => {
-                info!(stream.id = %id, "the session of {node} goes on here");
-                self.tell_session(id, claim.epoch, &checkpoint).await;
-                Ok(Some(checkpoint.taken_over(claim.epoch.0)))
+        // Not before: from here on somebody is to publish it within a moment.
+        lock(&self.held).insert(id.clone(), Held::new(claim.epoch, told));
+        Ok(left)
+    }
+
+    /// The session of another node, if it can go on here, and its name, if others know by now that it does.
+    async fn take_over(
+        &self,
+        id: &StreamId,
+        epoch: Epoch,
+        previous: &StreamEntry,
+        asked: tokio::time::Instant,
+    ) -> Option<(Checkpoint, Option<String>)> {
+        let (own, node) = (&self.directory().holder().node, &previous.holder.node);
+        let words = format!("{id} is published to {own} now, and was to {node}");
+        self.journal.tell(Kind::StreamMoved, id.to_string(), words).await;
+        let saved = loop {
+            match self.sessions.take(id, epoch).await {
+                Ok(saved) => break saved?,
+                Err(Lost::Store(StoreError::Unreachable(why)))
+                    if self.waits_for_store(id, asked, &why).await => {}
+                Err(error) => {
+                    warn!(stream.id = %id, "the session of {node} cannot go on here: {error}");
+                    return None;
+                }
             }
-            Ok(_) => Ok(None),
+        };
+        let checkpoint = match Checkpoint::from_json(&saved) {
+            Ok(checkpoint) => checkpoint,
             Err(error) => {
                 warn!(stream.id = %id, "the session of {node} cannot go on here: {error}");
-                Ok(None)
+                return None;
             }
+        };
+        let session = checkpoint.session().to_string();
+        if previous.session.as_ref() != Some(&session) {
+            return None;
         }
+        info!(stream.id = %id, "the session of {node} goes on here");
+        // Or a third node that claims it before anybody has published it here would not know what it is to go on with.
+        let told = Told { phase: StreamPhase::Starting, session: Some(session.clone()) };
+        let entry = self.entry(id, &told, 0);
+        let told = self.directory().tell(id, epoch, entry).await;
+        let told =
+            told.inspect_err(|error| debug!(stream.id = %id, "its session is not in the directory: {error}"));
+        Some((checkpoint.taken_over(epoch.0), told.is_ok().then_some(session)))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use cluster::{Boot, Holder, Memory, Store};
-    use ingest::Claims as _;
-
-    use super::*;
-
-    /// As a process has left it.
-    const LEFT: &[u8] = include_bytes!("../../fuzz/seeds/checkpoint/both");
-
-    fn node(name: &str, store: &Arc<dyn Store>) -> Claims {
-        let holder = Holder { node: name.parse().unwrap(), boot: Boot(1) };
-        let membership = Membership::of(holder, store.clone());
-        Claims::new(&membership, OnConflict::Refuse, Duration::from_secs(20), Unlisted::default())
-    }
-
-    /// A broadcaster whose node has died hangs up while another one takes it over, and comes again.
-    #[tokio::test]
-    async fn what_was_taken_over_for_whoever_hung_up_is_there_for_the_next() {
-        let store: Arc<dyn Store> = Arc::new(Memory::default());
-        let (dead, here) = (node("dead", &store), node("here", &store));
-        let saved = Checkpoint::from_json(LEFT).unwrap();
-        let id = saved.id().clone();
-        let live = Told { phase: StreamPhase::Live, session: Some(saved.session().to_string()) };
-        let claim = dead.directory().claim(&id, dead.entry(&id, &live, 0), |_| true).await.unwrap();
-        dead.sessions.keep(&id, claim.epoch, saved.to_fields(), None).await.unwrap();
-
-        assert!(here.claim(&id).now_or_never().is_none(), "it asks the store first");
-        let going_on = here.claim(&id).await.unwrap().expect("the session that was left");
-        assert_eq!(going_on.session(), saved.session());
-        let epoch = |checkpoint: &Checkpoint| checkpoint.to_fields()["epoch"].as_u64();
-        assert!(epoch(&going_on) >= here.epoch(&id).map(|claim| claim.0), "{:?}", epoch(&going_on));
-        assert!(here.claim(&id).await.unwrap().is_none(), "one goes on with it");
-
-        // Nobody has published it here yet, and the broadcaster comes to a third node.
-        let third = node("third", &store);
-        let going_on = third.claim(&id).await.unwrap().expect("the session that was left");
-        assert_eq!(going_on.session(), saved.session());
-    }
-}
+mod tests;

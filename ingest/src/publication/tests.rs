@@ -1,6 +1,6 @@
 mod enhanced;
 
-use std::sync::Mutex;
+use std::sync::{Barrier, Mutex};
 use std::time::UNIX_EPOCH;
 
 use media::{Captions, CodecConfig, StreamId};
@@ -839,20 +839,41 @@ fn a_session_that_was_handed_over_stands_still_and_its_publisher_is_sent_away() 
 /// The cluster, as far as a gate asks it.
 struct Others {
     answer: Result<Option<Vec<u8>>, Elsewhere>,
+    left: Mutex<Option<Checkpoint>>,
+    /// So many ask at once, each in a thread of its own.
+    askers: usize,
+    together: Barrier,
     asked: Mutex<u32>,
 }
 
 #[async_trait::async_trait]
 impl Claims for Others {
-    async fn claim(&self, _: &StreamId) -> Result<Option<Checkpoint>, Elsewhere> {
+    async fn claim(&self, _: &StreamId) -> Result<(), Elsewhere> {
         *self.asked.lock().unwrap() += 1;
-        let answer = self.answer.clone()?;
-        Ok(answer.map(|kept| Checkpoint::from_json(&kept).unwrap()))
+        let left = self.answer.clone()?;
+        *self.left.lock().unwrap() = left.map(|kept| Checkpoint::from_json(&kept).unwrap());
+        self.together.wait();
+        Ok(())
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the others are to come past who has it, if they can")]
+    fn take_left(&self, _: &StreamId) -> Option<Checkpoint> {
+        let left = self.left.lock().unwrap().take();
+        if left.is_some() && self.askers > 1 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        left
     }
 }
 
 fn among(answer: Result<Option<Vec<u8>>, Elsewhere>) -> (Server, Arc<Others>) {
-    let others = Arc::new(Others { answer, asked: Mutex::default() });
+    among_for(answer, 1)
+}
+
+fn among_for(answer: Result<Option<Vec<u8>>, Elsewhere>, askers: usize) -> (Server, Arc<Others>) {
+    let together = Barrier::new(askers);
+    let others =
+        Arc::new(Others { answer, left: Mutex::default(), askers, together, asked: Mutex::default() });
     let server = Server::new();
     let gate = server.gate.with_claims(others.clone());
     (Server { gate, ..server }, others)
@@ -887,6 +908,33 @@ async fn a_stream_of_another_node_is_refused_or_gone_on_with() {
     assert_eq!(server.session(), first.session());
     let back = server.registry.get(&server.id).unwrap();
     assert!(handed_over.has_moved() && !back.has_moved() && !Arc::ptr_eq(&handed_over, &back));
+}
+
+/// All who wait for a claim hear of it at once.
+#[test]
+fn of_several_who_claimed_each_finds_the_session_of_the_other_node() {
+    let first = Server::new();
+    started(&first).run_until(6.0).unwrap();
+    let kept = first.disk.0.lock().unwrap().clone().unwrap();
+    for _ in 0..3 {
+        let (server, _) = among_for(Ok(Some(kept.clone())), 3);
+        let come = || {
+            let key = Secret::new("right".to_owned());
+            tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap()
+                .block_on(server.gate.prepare(&server.id, &key))
+                .unwrap();
+            // The first of them is there, and keeps its name.
+            server.publish("right").map_err(|refusal| refusal.to_string())
+        };
+        let published: Vec<_> = std::thread::scope(|scope| {
+            let coming = [(); 3].map(|()| scope.spawn(come));
+            coming.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        assert!(published.iter().any(Result::is_ok));
+        assert_eq!(server.session(), first.session());
+    }
 }
 
 /// The other node has ended it, or left nothing to go on with: viewers may have seen more of it than there is here.

@@ -1,5 +1,6 @@
 //! Drives one session over its socket.
 
+use std::future::{pending, ready};
 use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -213,8 +214,15 @@ async fn converse<A: Admission>(
             match session.poll_output() {
                 Output::Send(bytes) => write(io, &bytes).await?,
                 Output::Event(Event::PublishRequest { id, key }) => {
-                    let prepared = house.admission.prepare(&id, &key).await;
+                    let prepared = tokio::select! {
+                        biased;
+                        prepared = house.admission.prepare(&id, &key) => prepared,
+                        () = house.drain.cancelled() => return Ok(drained(session)),
+                        left = hangs_up(io, &mut received) => return left.map(|()| Closed::ByPeer),
+                    };
                     stream = Some(admit(session, house, peer, &id, &key, prepared)?);
+                    // What is in hand has waited for that, and is not late.
+                    arrived = Arrival { now: Instant::now(), wall: SystemTime::now() };
                 }
                 Output::Event(Event::Unpublished) => {
                     if let Some(stream) = stream {
@@ -229,7 +237,6 @@ async fn converse<A: Admission>(
                 Output::Wait { until } => break until,
             }
         };
-        received.clear();
         // A publisher that sends a file as fast as it can is slowed down to real time, by not reading it.
         let lead = stream.as_ref().map_or(Duration::ZERO, |stream| stream.lead(Instant::now()));
         if !lead.is_zero() {
@@ -241,10 +248,8 @@ async fn converse<A: Admission>(
         let input = tokio::select! {
             // What has arrived counts before the deadline: we may have left it unread ourselves.
             biased;
-            () = house.drain.cancelled() => {
-                session.close("the server is going down; connect again");
-                return Ok(Closed::ByDrain);
-            }
+            () = house.drain.cancelled() => return Ok(drained(session)),
+            () = ready(()), if !received.is_empty() => Input::Bytes(&received),
             read = io.read_buf(&mut received) => match read? {
                 0 => return Ok(Closed::ByPeer),
                 _ => Input::Bytes(&received),
@@ -254,7 +259,24 @@ async fn converse<A: Admission>(
         house.metrics.bytes.inc_by(received.len() as u64);
         arrived = Arrival { now: Instant::now(), wall: SystemTime::now() };
         session.handle_input(input, arrived.now.into_std())?;
+        received.clear();
     }
+}
+
+fn drained(session: &mut Session) -> Closed {
+    session.close("the server is going down; connect again");
+    Closed::ByDrain
+}
+
+/// Until the publisher leaves. What it sends meanwhile is read as far as there is room for it: it is in front of the news that it
+/// has left.
+async fn hangs_up(io: &mut (impl AsyncRead + Unpin), received: &mut BytesMut) -> Result<(), ConnError> {
+    while received.len() < READ_BYTES {
+        if io.read_buf(received).await? == 0 {
+            return Ok(());
+        }
+    }
+    pending().await
 }
 
 fn admit<A: Admission>(

@@ -202,17 +202,19 @@ fn report(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
     use media::StreamId;
     use prometheus_client::encoding::text::encode;
     use prometheus_client::registry::Registry;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::task::JoinHandle;
+    use tokio::time::timeout;
     use tracing::subscriber::DefaultGuard;
 
     use super::super::session::SessionError;
     use super::super::testing::{Publisher, Studio, last_status};
-    use std::sync::Mutex;
-
     use super::*;
 
     struct Running {
@@ -304,6 +306,56 @@ mod tests {
         running.server.await.unwrap();
         assert!(TcpStream::connect(running.address).await.is_err());
         assert_eq!(running.studio.seen(), ["live/x begins", "live/x ends"]);
+    }
+
+    /// Who hangs up and comes again must not find its own dead connection in its place.
+    #[tokio::test]
+    async fn who_hangs_up_before_the_verdict_is_gone() {
+        let running = start(CONNECTIONS).await;
+        let (socket, _) = running.publish("slow?key=k").await;
+        running.studio.saw("waits for live/slow").await;
+        drop(socket);
+        let gone = async {
+            while running.metrics.connections.get() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(10), gone).await.expect("it is still waited for");
+        assert_eq!(running.studio.seen(), ["waits for live/slow"]);
+    }
+
+    #[tokio::test]
+    async fn draining_sends_away_who_waits_for_the_verdict() {
+        let running = start(CONNECTIONS).await;
+        let (mut socket, _) = running.publish("slow?key=k").await;
+        running.studio.saw("waits for live/slow").await;
+        running.drain.cancel();
+        assert_eq!(last_status(&read_all(&mut socket).await).0, "NetConnection.Connect.Closed");
+        drop(socket);
+        running.server.await.unwrap();
+        assert_eq!(running.studio.seen(), ["waits for live/slow"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_before_the_verdict_is_heard_behind_it() {
+        let running = start(CONNECTIONS).await;
+        let (mut socket, publisher) = running.publish("slow?key=k").await;
+        running.studio.saw("waits for live/slow").await;
+        // More than is read meanwhile.
+        let media = publisher.video(0, &[7; 100_000]).video(33, b"and more").take();
+        let (mut from_us, mut to_us) = socket.split();
+        let sending = async { to_us.write_all(&media).await.unwrap() };
+        let hearing = async {
+            running.studio.verdict.notify_one();
+            running.studio.saw("live/slow video 33").await;
+        };
+        tokio::join!(sending, hearing);
+        assert_eq!(
+            running.studio.seen(),
+            ["waits for live/slow", "live/slow begins", "live/slow video 0", "live/slow video 33"]
+        );
+        running.drain.cancel();
+        from_us.read_to_end(&mut Vec::new()).await.unwrap();
     }
 
     /// Threat: more connections than we have memory for, or all of them from one place.

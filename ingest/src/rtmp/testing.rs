@@ -227,6 +227,8 @@ pub(super) struct Studio {
     diary: Arc<Mutex<Vec<String>>>,
     changed: Arc<Notify>,
     pub(super) refused: Arc<Mutex<Vec<Refused>>>,
+    /// What is published as `slow` waits for it.
+    pub(super) verdict: Arc<Notify>,
 }
 
 pub(super) struct Recording {
@@ -265,7 +267,11 @@ impl Studio {
 impl Admission for Studio {
     type Stream = Recording;
 
-    async fn prepare(&self, _: &StreamId, _: &Secret) -> Result<(), Refusal> {
+    async fn prepare(&self, id: &StreamId, _: &Secret) -> Result<(), Refusal> {
+        if id.stream() == "slow" {
+            self.note(format!("waits for {id}"));
+            self.verdict.notified().await;
+        }
         Ok(())
     }
 

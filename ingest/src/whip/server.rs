@@ -44,6 +44,7 @@ const COMMANDS: usize = 16;
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 /// Lines a second about sessions that ended badly: strangers must not fill a disk with them.
 const CLOSED_LINES_MAX: u32 = 10;
+const DRAINING: &str = "the server is going down; connect again";
 
 /// Why WHIP cannot start. The operator must act.
 #[derive(Debug, thiserror::Error)]
@@ -165,9 +166,12 @@ impl Whip {
     ) -> Response<Bytes> {
         let (shared, peer) = (&self.shared, from.peer);
         if shared.drain.is_cancelled() {
-            return request::full("the server is going down; connect again");
+            return request::full(DRAINING);
         }
-        let prepared = shared.gate.prepare(&id, &key).await;
+        let prepared = tokio::select! {
+            prepared = shared.gate.prepare(&id, &key) => prepared,
+            () = shared.drain.cancelled() => return request::full(DRAINING),
+        };
         let now = Instant::now();
         let publish = || prepared.and_then(|()| shared.gate.publish(&id, &key, now));
         let is_wrong = |answer: &Result<_, Refusal>| matches!(answer, Err(Refusal::WrongKey(_)));

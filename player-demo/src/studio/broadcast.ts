@@ -129,6 +129,7 @@ export class Broadcast {
       if (!current()) return void session.end();
       this.session = session;
       this.port = udpPort(answer);
+      this.handle({ name: "answered" });
       await sender.begin(answer, link);
       // The server says goodbye: when it stops, or has another publisher. ICE would notice after seven seconds.
       const transport = sender.peer.getSenders()[0]?.transport;

@@ -30,6 +30,8 @@ export type Phase =
 export type Event =
   | { name: "go" }
   | { name: "stop" }
+  /** There is a session, and not a connection yet. */
+  | { name: "answered" }
   /** What `RTCPeerConnection.connectionState` says. */
   | { name: "connected" | "disconnected" | "failed" }
   /** There is no session: the server, or the way to it. */
@@ -57,7 +59,9 @@ export interface Step {
   timer: number | null;
 }
 
-/** From the offer to a connection: the server gives it 15 s, and a bad line takes two. */
+/** From the offer to the answer: nodes of a cluster may have to wait for their store for 15 s and a question. */
+export const ANSWER_TIME_MAX = 20_000;
+/** From the answer to a connection: the server gives it 15 s, and a bad line takes two. */
 export const CONNECT_TIME_MAX = 14_000;
 /** How long a silent path may recover by itself: ICE consents every 5 s (RFC 7675), radio cells change in two. */
 export const SHAKY_TIME_MAX = 2_000;
@@ -80,6 +84,8 @@ export function step(phase: Phase, event: Event, port: number | null, random: nu
       return event.name === "go" ? connect(0) : stay;
     case "connecting":
       switch (event.name) {
+        case "answered":
+          return { phase, effects: [], timer: CONNECT_TIME_MAX };
         case "connected":
           return { phase: { name: "live" }, effects: [], timer: null };
         case "fault":
@@ -130,8 +136,9 @@ function keep(phase: Phase): Step {
   return { phase, effects: [], timer: KEEP_TIMER };
 }
 
+/** `whip.ts` keeps to the time for an answer. */
 function connect(attempt: number): Step {
-  return { phase: { name: "connecting", attempt }, effects: ["publish"], timer: CONNECT_TIME_MAX };
+  return { phase: { name: "connecting", attempt }, effects: ["publish"], timer: null };
 }
 
 /**

@@ -1,10 +1,11 @@
 // The requests of WHIP (RFC 9725): one session of one publisher. The key goes into a header, and nowhere else.
 
 import type { StreamName } from "../api.ts";
+import { ANSWER_TIME_MAX } from "./machine.ts";
 
 const SDP = "application/sdp";
 const FRAGMENT = "application/trickle-ice-sdpfrag";
-/** The server answers at once, or is not there. */
+/** To what is asked of a session that there is, the server answers at once, or is not there. */
 const ANSWER_TIMEOUT = 8_000;
 
 /** The server said no. */
@@ -29,7 +30,8 @@ export interface Created {
 /** @throws {Refused} if the server says no; whatever `fetch` throws if it says nothing. */
 export async function publish(name: StreamName, key: string, offer: string): Promise<Created> {
   const address = `/whip/${encodeURIComponent(name.app)}/${encodeURIComponent(name.stream)}`;
-  const response = await ask(address, key, { method: "POST", headers: { "Content-Type": SDP }, body: offer });
+  const request = { method: "POST", headers: { "Content-Type": SDP }, body: offer };
+  const response = await ask(address, key, request, ANSWER_TIME_MAX);
   const answer = await response.text();
   if (response.status !== 201) throw new Refused(response.status, answer.trim());
   const location = response.headers.get("Location");
@@ -62,11 +64,11 @@ export class Session {
   }
 }
 
-function ask(address: string, key: string, request: RequestInit): Promise<Response> {
+function ask(address: string, key: string, request: RequestInit, within = ANSWER_TIMEOUT): Promise<Response> {
   return fetch(address, {
     ...request,
     headers: { ...request.headers, Authorization: `Bearer ${key}` },
     cache: "no-store",
-    signal: AbortSignal.timeout(ANSWER_TIMEOUT),
+    signal: AbortSignal.timeout(within),
   });
 }
