@@ -5,6 +5,7 @@
 
 mod setup;
 
+use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -13,10 +14,10 @@ use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::jetstream::consumer::{self, DeliverPolicy, pull};
-use async_nats::jetstream::kv::{self, Operation, UpdateErrorKind};
+use async_nats::jetstream::kv::{self, Operation, UpdateError, UpdateErrorKind};
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
-use async_nats::jetstream::{self, stream};
+use async_nats::jetstream::{self, ErrorCode, stream};
 use async_nats::{ConnectOptions, HeaderMap, ServerAddr};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -283,6 +284,14 @@ impl Nats {
         unreachable(error)
     }
 
+    /// Why what wants to be the next revision of a key was not taken.
+    fn not_written(&self, error: &UpdateError) -> WriteError {
+        if error.kind() == UpdateErrorKind::WrongLastRevision || is_overtaken(error) {
+            return WriteError::Conflict;
+        }
+        self.failed(error).into()
+    }
+
     /// Whether this connection is of no use for too long by now; told what became of the newest write.
     fn is_stranded(&self, is_answered: bool) -> bool {
         let is_connected = self.shared.context.client().connection_state() == State::Connected;
@@ -385,6 +394,14 @@ impl Nats {
     }
 }
 
+/// Whether another write of the key is on its way to the replicas: that has an error of its own, which the client does not know.
+fn is_overtaken(error: &UpdateError) -> bool {
+    let first: &(dyn Error + 'static) = error;
+    std::iter::successors(Some(first), |&error| error.source())
+        .filter_map(|error| error.downcast_ref::<jetstream::Error>())
+        .any(|error| error.error_code() == ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT)
+}
+
 fn is_deleted(message: &StreamMessage) -> bool {
     message.headers.get(DELETED).is_some()
 }
@@ -433,16 +450,14 @@ impl Store for Nats {
     ) -> Result<Revision, WriteError> {
         match self.ready().await?.bucket(bucket).update(key.as_str(), value, read.0).await {
             Ok(revision) => Ok(Revision(revision)),
-            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Err(WriteError::Conflict),
-            Err(error) => Err(self.failed(error).into()),
+            Err(error) => Err(self.not_written(&error)),
         }
     }
 
     async fn delete(&self, bucket: Bucket, key: &Key, read: Revision) -> Result<(), WriteError> {
         match self.ready().await?.bucket(bucket).delete_expect_revision(key.as_str(), Some(read.0)).await {
             Ok(()) => Ok(()),
-            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Err(WriteError::Conflict),
-            Err(error) => Err(self.failed(error).into()),
+            Err(error) => Err(self.not_written(&error)),
         }
     }
 

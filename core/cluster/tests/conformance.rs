@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use cluster::{
     AcknowledgeError, Acknowledgement, Boot, Bucket, Change, ClaimError, Directory, Epoch, Event, Holder,
@@ -689,6 +689,49 @@ async fn of_three_servers_of_nats_one_that_hangs_costs_an_election_and_no_call_a
         ensure!(read.is_some_and(|entry| entry.revision == made), "it is there");
         store.delete(Bucket::Streams, &key("cam"), made).await?;
         ensure!(store.get(Bucket::Streams, &key("cam")).await?.is_none(), "it is gone");
+    }
+    Ok(())
+}
+
+/// A write of a key while another one of it is on its way to the replicas is refused with an error of its own.
+#[tokio::test]
+async fn of_many_who_write_by_three_servers_of_nats_at_once_one_succeeds_and_the_others_conflict()
+-> Result<()> {
+    let servers = Servers::start()?;
+    let mut stores = Vec::new();
+    for number in 0..3 {
+        let one = vec![servers.url(number).parse()?];
+        let store = Nats::connect(NatsSettings { servers: one, ..settings_of_three(&servers)? }).await?;
+        settled("the store", || async { Ok(store.newest().await.ok()) }).await?;
+        stores.push(store);
+    }
+    for round in 0..10 {
+        let key = key(&format!("cam{round}"));
+        let mut there = None;
+        for turn in ["made", "replaced", "deleted", "made again"] {
+            let writes = stores.iter().cycle().take(30).map(|store| {
+                let (store, key) = (store.clone(), key.clone());
+                tokio::spawn(async move {
+                    match there {
+                        None => store.create(Bucket::Streams, &key, turn.into()).await,
+                        Some(read) if turn == "deleted" => {
+                            store.delete(Bucket::Streams, &key, read).await.map(|()| read)
+                        }
+                        Some(read) => store.update(Bucket::Streams, &key, turn.into(), read).await,
+                    }
+                })
+            });
+            let mut written = Vec::new();
+            for write in writes.collect::<Vec<_>>() {
+                match write.await? {
+                    Ok(revision) => written.push(revision),
+                    Err(WriteError::Conflict) => {}
+                    Err(error) => bail!("round {round}, {turn}: {error}"),
+                }
+            }
+            ensure!(written.len() == 1, "round {round}, {turn}: {written:?}");
+            there = written.pop().filter(|_| turn != "deleted");
+        }
     }
     Ok(())
 }
