@@ -52,8 +52,8 @@ const PING_EVERY: Duration = Duration::from_secs(2);
 /// that is cut off from the others, while this node is not.
 const STRANDED: Duration = Duration::from_secs(12);
 
-/// A header of what is written when a key is deleted: a mark with a revision of its own, in the key's place.
-const DELETED: &str = "KV-Operation";
+/// Headers of what stands in a key's place, with a revision of its own, once it is deleted: by a client, and by the servers.
+const DELETED: [&str; 2] = ["KV-Operation", "Nats-Marker-Reason"];
 
 /// Of a key that was never written.
 const NOTHING: Revision = Revision(0);
@@ -403,7 +403,7 @@ fn is_overtaken(error: &UpdateError) -> bool {
 }
 
 fn is_deleted(message: &StreamMessage) -> bool {
-    message.headers.get(DELETED).is_some()
+    DELETED.iter().any(|&header| message.headers.get(header).is_some())
 }
 
 fn unreachable(error: impl fmt::Display) -> StoreError {

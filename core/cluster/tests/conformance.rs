@@ -673,6 +673,24 @@ async fn a_server_of_nats_that_wants_a_password_is_given_the_one_in_its_url() ->
     Ok(())
 }
 
+/// Servers leave a mark of their own in place of what they delete by themselves, where an operator has them do so.
+#[tokio::test]
+async fn a_key_that_a_server_of_nats_has_deleted_is_not_there() -> Result<()> {
+    let server = Server::start()?;
+    let store = store_on(&server).await?;
+    store.put(Bucket::Streams, &key("cam"), "1".into()).await?;
+    let subject = format!("$KV.tidecast_streams.{}", key("cam"));
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Nats-Marker-Reason", "MaxAge");
+    let client = async_nats::jetstream::new(async_nats::connect(server.url()).await?);
+    client.publish_with_headers(subject, headers, Bytes::new()).await?.await?;
+    ensure!(store.get(Bucket::Streams, &key("cam")).await?.is_none(), "it is there for who asks");
+    let told = timeout(PATIENCE, changes(&store, Bucket::Streams).next()).await?.context("ended")?;
+    ensure!(told.value.is_none(), "it is there for who watches");
+    store.create(Bucket::Streams, &key("cam"), "2".into()).await?;
+    Ok(())
+}
+
 /// Its neighbours take it for one of them for a minute or two more, and NATS asks them as it asks those that are there.
 #[tokio::test]
 async fn of_three_servers_of_nats_one_that_hangs_costs_an_election_and_no_call_after_it() -> Result<()> {
