@@ -4,6 +4,8 @@
 //! is compared with what was asked for ([`setup`]): older ones pass over options that they do not know without a word.
 
 mod setup;
+mod stranded;
+mod turns;
 
 use std::error::Error;
 use std::fmt;
@@ -18,7 +20,7 @@ use async_nats::jetstream::kv::{self, Operation, UpdateError, UpdateErrorKind};
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use async_nats::jetstream::{self, ErrorCode, stream};
-use async_nats::{ConnectOptions, HeaderMap, ServerAddr};
+use async_nats::{ConnectOptions, HeaderMap, ReconnectToServer, ServerAddr};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt};
@@ -27,6 +29,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
+use self::stranded::Stranded;
+use self::turns::Turns;
 use crate::store::{Bucket, Change, Entry, Key, Revision, Sequence, Store, StoreError, Told, WriteError};
 
 /// From a request to its answer. Shorter than an election: nobody waits for one.
@@ -47,10 +51,6 @@ const UNFIT_PAUSE: Duration = Duration::from_secs(3);
 /// A connection on which nothing comes for three of them is broken. Who claims a stream waits for that where it is to the one server
 /// that is cut off.
 const PING_EVERY: Duration = Duration::from_secs(2);
-
-/// Longer than an election (up to 9 s): a server by which nothing could be written for so long is left for another. It may be the one
-/// that is cut off from the others, while this node is not.
-const STRANDED: Duration = Duration::from_secs(12);
 
 /// Headers of what stands in a key's place, with a revision of its own, once it is deleted: by a client, and by the servers.
 const DELETED: [&str; 2] = ["KV-Operation", "Nats-Marker-Reason"];
@@ -130,8 +130,7 @@ struct Shared {
     looking: tokio::sync::Mutex<Option<Failed>>,
     /// Counts the connections that were lost.
     lost: watch::Receiver<u64>,
-    /// Since when nothing could be written, and by which connection; `None` if something could, or there is no connection.
-    stranded: Mutex<Option<(Instant, u64)>>,
+    stranded: Mutex<Stranded>,
 }
 
 /// The last look at the servers, if it failed.
@@ -165,6 +164,7 @@ impl Nats {
     /// [`StoreError::Unfit`] if the credentials cannot be read.
     pub async fn connect(settings: NatsSettings) -> Result<Self, StoreError> {
         let (losing, lost) = watch::channel(0);
+        let turns = Mutex::new(Turns::of(&settings.name));
         let mut options = ConnectOptions::new()
             .name(&settings.name)
             .retry_on_initial_connect()
@@ -175,6 +175,10 @@ impl Nats {
                 let pause =
                     Duration::from_millis(100).saturating_mul(u32::try_from(attempts).unwrap_or(u32::MAX));
                 pause.min(RECONNECT_PAUSE_MAX)
+            })
+            .reconnect_to_server_callback(move |known, _| {
+                let next = turns.lock().unwrap_or_else(PoisonError::into_inner).next(&known);
+                std::future::ready(next.map(|addr| ReconnectToServer { addr, delay: None }))
             })
             .event_callback(move |event| {
                 match event {
@@ -292,17 +296,17 @@ impl Nats {
         self.failed(error).into()
     }
 
-    /// Whether this connection is of no use for too long by now; told what became of the newest write.
-    fn is_stranded(&self, is_answered: bool) -> bool {
-        let is_connected = self.shared.context.client().connection_state() == State::Connected;
-        let mut stranded = self.shared.stranded.lock().unwrap_or_else(PoisonError::into_inner);
-        let connection = *self.shared.lost.borrow();
-        *stranded = match *stranded {
-            _ if is_answered || !is_connected => None,
-            Some((since, same)) if same == connection => Some((since, same)),
-            _ => Some((Instant::now(), connection)),
+    /// Leaves a server by which nothing can be written for another one; told what became of the newest write.
+    async fn leave_if_stranded(&self, is_answered: bool) {
+        let client = self.shared.context.client();
+        let connection = (client.connection_state() == State::Connected).then(|| *self.shared.lost.borrow());
+        let is_stranded = {
+            let mut stranded = self.shared.stranded.lock().unwrap_or_else(PoisonError::into_inner);
+            stranded.told(is_answered, connection, Instant::now())
         };
-        stranded.is_some_and(|(since, _)| since.elapsed() >= STRANDED)
+        if is_stranded {
+            let _client_gone = client.force_reconnect().await;
+        }
     }
 
     /// What was written last under a key, a mark that it is deleted included; asked of the server that decides what is written. Where
@@ -424,9 +428,7 @@ impl Store for Nats {
         };
         let written = written.await;
         // A node puts its word every few seconds.
-        if self.is_stranded(!matches!(written, Err(StoreError::Unreachable(_)))) {
-            let _client_gone = self.shared.context.client().force_reconnect().await;
-        }
+        self.leave_if_stranded(!matches!(written, Err(StoreError::Unreachable(_)))).await;
         written
     }
 
