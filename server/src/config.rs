@@ -569,6 +569,7 @@ impl Effective {
             problems.extend(loaded.misplaced_upstream());
             problems.extend(loaded.misplaced_tls());
             problems.extend(loaded.misplaced_turn_secret());
+            problems.extend(loaded.two_logins_for_nats());
         }
         if problems.is_empty() { Ok(loaded) } else { Err(Problems::new(problems)) }
     }
@@ -686,6 +687,17 @@ impl Effective {
         }
         let key = "webrtc.turn_secret";
         let what = format!("{key}: is the secret of TURN servers; name one in webrtc.ice_servers too");
+        Some(Problem { origin: self.origin(key).clone(), what })
+    }
+
+    /// Servers look at one, and which that would be nobody said.
+    fn two_logins_for_nats(&self) -> Option<Problem> {
+        let Cluster { nats, nats_credentials, .. } = &self.config.cluster;
+        if nats_credentials.is_none() || nats.iter().all(|url| url.login().is_none()) {
+            return None;
+        }
+        let key = "cluster.nats_credentials";
+        let what = format!("{key}: has a user, and so have the URLs in cluster.nats; leave one of them out");
         Some(Problem { origin: self.origin(key).clone(), what })
     }
 }

@@ -33,7 +33,7 @@ pub use directory::{Claim, ClaimError, Directory, Lost};
 pub use event::{Event, Journal, Kind, Logged};
 pub use fleet::{Candidate, Expected, Fleet, Located, Seen, State};
 pub use memory::Memory;
-pub use nats::{Nats, NatsSettings, NatsUrl, NatsUrlError};
+pub use nats::{Nats, NatsLogin, NatsSettings, NatsUrl, NatsUrlError};
 pub use node::{Boot, Load, Node, Phase, Role};
 pub use order::{Order, Orders};
 pub use presence::{HEARTBEAT, Presence, SILENCE_DEAD, SILENCE_SUSPECT};

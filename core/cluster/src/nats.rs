@@ -6,11 +6,11 @@
 mod setup;
 mod stranded;
 mod turns;
+mod url;
 
 use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use async_nats::jetstream::kv::{self, Operation, UpdateError, UpdateErrorKind};
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use async_nats::jetstream::{self, ErrorCode, stream};
-use async_nats::{ConnectOptions, HeaderMap, ReconnectToServer, ServerAddr};
+use async_nats::{ConnectOptions, HeaderMap, ReconnectToServer};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt};
@@ -31,6 +31,7 @@ use tracing::{debug, info, warn};
 
 use self::stranded::Stranded;
 use self::turns::Turns;
+pub use self::url::{NatsLogin, NatsUrl, NatsUrlError};
 use crate::store::{Bucket, Change, Entry, Key, Revision, Sequence, Store, StoreError, Told, WriteError};
 
 /// From a request to its answer. Shorter than an election: nobody waits for one.
@@ -58,52 +59,9 @@ const DELETED: [&str; 2] = ["KV-Operation", "Nats-Marker-Reason"];
 /// Of a key that was never written.
 const NOTHING: Revision = Revision(0);
 
-/// One server of a NATS cluster: `nats://host:4222` or `tls://host:4222`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct NatsUrl(ServerAddr);
-
-/// Why a text is no URL of a server.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{0:?} is no URL like nats://host:4222 or tls://host:4222")]
-pub struct NatsUrlError(String);
-
-impl NatsUrl {
-    pub fn host(&self) -> &str {
-        self.0.host()
-    }
-
-    pub fn port(&self) -> u16 {
-        self.0.port()
-    }
-}
-
-impl FromStr for NatsUrl {
-    type Err = NatsUrlError;
-
-    fn from_str(text: &str) -> Result<Self, NatsUrlError> {
-        let wrong = || NatsUrlError(text.to_owned());
-        let addr: ServerAddr = text.parse().map_err(|_| wrong())?;
-        let is_url = ["nats://", "tls://"].iter().any(|scheme| text.starts_with(scheme));
-        if is_url && !addr.host().is_empty() { Ok(Self(addr)) } else { Err(wrong()) }
-    }
-}
-
-/// Without the password that may be in it.
-impl fmt::Display for NatsUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}:{}", self.0.scheme(), self.0.host(), self.0.port())
-    }
-}
-
-impl fmt::Debug for NatsUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 #[derive(Debug, Clone)]
 pub struct NatsSettings {
-    /// Some of the servers; they tell of the others.
+    /// Some of the servers; they tell of the others. The node has one login for all.
     pub servers: Vec<NatsUrl>,
     /// A file with a user's JWT and seed, as `nsc` makes it.
     pub credentials: Option<PathBuf>,
@@ -196,12 +154,10 @@ impl Nats {
             options = options.credentials_file(path).await.map_err(unfit)?;
         }
         // The client does not look for them there.
-        let named =
-            |NatsUrl(server): &NatsUrl| Some((server.username()?.to_owned(), server.password()?.to_owned()));
-        if let Some((user, password)) = settings.servers.iter().find_map(named) {
-            options = options.user_and_password(user, password);
+        if let Some(NatsLogin { user, password }) = settings.servers.iter().find_map(NatsUrl::login) {
+            options = options.user_and_password(user.clone(), password.clone());
         }
-        let servers: Vec<_> = settings.servers.iter().map(|server| server.0.clone()).collect();
+        let servers: Vec<_> = settings.servers.iter().map(|url| url.server.clone()).collect();
         let client = options.connect(servers).await.map_err(unreachable)?;
         let mut context = jetstream::new(client);
         context.set_timeout(REQUEST_MAX);

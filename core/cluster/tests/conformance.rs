@@ -666,8 +666,8 @@ async fn a_server_of_nats_that_is_killed_costs_its_outage_and_nothing_else() -> 
 
 #[tokio::test]
 async fn a_server_of_nats_that_wants_a_password_is_given_the_one_in_its_url() -> Result<()> {
-    let server = Server::start_with(&["--user", "tidecast", "--pass", "canary"])?;
-    let url = server.url().replace("nats://", "nats://tidecast:canary@");
+    let server = Server::start_with(&["--user", "tide@cast", "--pass", "ca:n/a%r#y"])?;
+    let url = server.url().replace("nats://", "nats://tide%40cast:ca%3An%2Fa%25r%23y@");
     let store = Nats::connect(NatsSettings { servers: vec![url.parse()?], ..settings(&server)? }).await?;
     ensure!(store.prepare(PATIENCE).await?, "it lets the node in");
     Ok(())

@@ -276,6 +276,26 @@ fn roles_are_sets_of_which_some_go_together() {
 }
 
 #[test]
+fn a_node_has_one_login_for_all_servers_of_nats() {
+    let nats = |urls: &str| load(&format!("[cluster]\nnats = \"{urls}\""));
+    let loaded = nats("nats://ada:c%40nary@a, nats://ada:c%40nary@b, nats://c").unwrap();
+    assert_eq!(loaded.config.shown("cluster.nats").unwrap(), "nats://a:4222, nats://b:4222, nats://c:4222");
+    for (urls, told) in [
+        ("nats://ada:canary@a, nats://ada:canary2@b", "cluster.nats: names two users, or two passwords"),
+        ("nats://ada:canary@a, nats://bob:canary@b", "cluster.nats: names two users, or two passwords"),
+        ("nats://canary@a", "cluster.nats: \"nats://(hidden)@a\" has no user with a password"),
+        (
+            "nats://ada:canary@a\"\nnats_credentials = \"/etc/nats.creds",
+            "cluster.nats_credentials: has a user, and so have the URLs in cluster.nats",
+        ),
+    ] {
+        let problems = problems(nats(urls));
+        assert!(problems[0].contains(told) && !problems[0].contains("canary"), "{problems:?}");
+    }
+    assert!(nats("nats://a\"\nnats_credentials = \"/etc/nats.creds").is_ok());
+}
+
+#[test]
 fn an_edge_has_an_upstream_and_nothing_else_has() {
     let edge =
         load("roles = \"edge\"\nupstream = \"https://origin:7400\"\n[http]\nlisten = \":1935\"").unwrap();

@@ -183,7 +183,15 @@ pub(super) fn origin(text: &str) -> Result<Option<String>, String> {
 /// With commas between.
 pub(super) fn nats(text: &str) -> Result<Vec<NatsUrl>, String> {
     let urls = text.split(',').map(str::trim).filter(|url| !url.is_empty());
-    urls.map(|url| url.parse().map_err(|error: cluster::NatsUrlError| error.to_string())).collect()
+    let servers = urls.map(|url| url.parse().map_err(|error: cluster::NatsUrlError| error.to_string()));
+    let servers: Vec<NatsUrl> = servers.collect::<Result<_, _>>()?;
+    let logins: Vec<_> = servers.iter().filter_map(NatsUrl::login).collect();
+    match logins.windows(2).all(|two| two[0] == two[1]) {
+        true => Ok(servers),
+        false => {
+            Err("names two users, or two passwords of one, and a node has one for all servers".to_owned())
+        }
+    }
 }
 
 pub(super) fn zone(text: &str) -> Result<String, String> {
