@@ -306,7 +306,11 @@ impl NatsCluster {
     }
 }
 
+/// What `NATS_SERVER` names, to try another version.
 fn program() -> Result<PathBuf> {
+    if let Some(program) = std::env::var_os("NATS_SERVER") {
+        return Ok(program.into());
+    }
     let program = root().join("target/tools/nats/bin/nats-server");
     ensure!(program.is_file(), "{} is missing: scripts/setup.sh test installs it", program.display());
     Ok(program)
