@@ -120,8 +120,21 @@ struct Waiting {
     events: VecDeque<Unsent>,
     /// How many older ones there were, but for those of `gap`.
     dropped: u64,
+    gap: Option<Gap>,
+}
+
+impl Waiting {
+    /// Events that the log knows nothing of, not even that they were dropped.
+    fn count(&self) -> u64 {
+        self.events.len() as u64 + self.dropped + self.gap.as_ref().map_or(0, |gap| gap.dropped)
+    }
+}
+
+/// Events that had to make room.
+struct Gap {
+    dropped: u64,
     /// Tells of them: one event until it is known to be in the log, so that they are counted once.
-    gap: Option<Unsent>,
+    event: Unsent,
 }
 
 #[derive(Clone)]
@@ -182,7 +195,7 @@ impl Journal {
     /// The last try, and how many could not be told, for a process that ends.
     pub async fn finish(&self) {
         let _over = timeout(LAST_TRY, self.send_waiting()).await;
-        let left = self.waiting().events.len();
+        let left = self.waiting().count();
         if left > 0 {
             warn!("{left} events are not in the cluster's log: it is away, and this process ends");
         }
@@ -199,7 +212,7 @@ impl Journal {
             }
             has_sent = true;
             let mut waiting = self.waiting();
-            if waiting.gap.take_if(|gap| gap.id == next.id).is_some() {
+            if waiting.gap.take_if(|gap| gap.event.id == next.id).is_some() {
                 continue;
             }
             // Unless it was dropped meanwhile.
@@ -215,10 +228,10 @@ impl Journal {
             let dropped = std::mem::take(&mut waiting.dropped);
             let words =
                 format!("{dropped} events of {} are not in the log: too many had to wait for it", self.node);
-            waiting.gap =
-                Some(self.unsent(self.next_id(), Kind::EventsDropped, self.node.to_string(), words));
+            let event = self.unsent(self.next_id(), Kind::EventsDropped, self.node.to_string(), words);
+            waiting.gap = Some(Gap { dropped, event });
         }
-        waiting.gap.as_ref().or_else(|| waiting.events.front()).cloned()
+        waiting.gap.as_ref().map(|gap| &gap.event).or_else(|| waiting.events.front()).cloned()
     }
 
     fn unsent(&self, id: String, kind: Kind, subject: String, words: String) -> Unsent {
@@ -344,11 +357,16 @@ mod tests {
         for number in 0..WAITING_MAX + 5 {
             tell(number).await;
         }
+        let told = WAITING_MAX as u64 + 5;
+        assert_eq!(journal.waiting().count(), told);
         assert!(!journal.send_waiting().await);
+        assert_eq!(journal.waiting().count(), told);
         // One more is dropped before it is tried again.
         tell(WAITING_MAX + 5).await;
+        assert_eq!(journal.waiting().count(), told + 1);
         *answers.lock().unwrap() = true;
         assert!(journal.send_waiting().await);
+        assert_eq!(journal.waiting().count(), 0);
         let newest = journal.newest().await.unwrap();
         let logged = journal.follow(Sequence(0)).take(usize::try_from(newest.0).unwrap());
         let events: Vec<_> = logged.map(|logged| logged.event).collect().await;
