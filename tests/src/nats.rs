@@ -137,6 +137,7 @@ struct Member {
     /// `None` while it is killed.
     process: Option<Process>,
     clients: SocketAddr,
+    route: SocketAddr,
     monitor: SocketAddr,
     dir: TempDir,
 }
@@ -165,7 +166,30 @@ impl NatsCluster {
     /// # Errors
     /// If they do not start, or do not find each other.
     pub fn start() -> Result<Self> {
-        Self::at([(); 3].map(|()| [(); 3].map(|()| ports::free())), |_, start| start())
+        Self::at(Self::here(), plain, |_, start| start())
+    }
+
+    /// As an operator would, from a sample for the first of 10.0.0.1, 10.0.0.2 and 10.0.0.3.
+    ///
+    /// # Errors
+    /// As [`NatsCluster::start`].
+    pub fn start_as(sample: &str) -> Result<Self> {
+        let config = |member: &Member, routes: &[SocketAddr; 3]| {
+            let own = sample
+                .replace("nats1", &member.name)
+                .replace("0.0.0.0:4222", &member.clients.to_string())
+                .replace("listen: \"10.0.0.1:6222\"", &format!("listen: \"{}\"", member.route))
+                .replace("/var/lib/nats", &member.store().display().to_string());
+            let with_routes = routes.iter().zip(1..).fold(own, |text, (route, number)| {
+                text.replace(&format!("10.0.0.{number}:6222"), &route.to_string())
+            });
+            format!("http: \"{}\"\n{with_routes}", member.monitor)
+        };
+        Self::at(Self::here(), config, |_, start| start())
+    }
+
+    fn here() -> [[SocketAddr; 3]; 3] {
+        [(); 3].map(|()| [(); 3].map(|()| ports::free()))
     }
 
     /// On hosts of their own.
@@ -174,28 +198,21 @@ impl NatsCluster {
     /// As [`NatsCluster::start`].
     pub fn start_on(hosts: &[Host; 3]) -> Result<Self> {
         let address = |host: &Host| [4222, 6222, 8222].map(|port| SocketAddr::from((host.address(), port)));
-        Self::at(hosts.each_ref().map(address), |number, start| hosts[number].within(start))
+        Self::at(hosts.each_ref().map(address), plain, |number, start| hosts[number].within(start))
     }
 
     /// Each for clients, for the others, and for who watches over it.
     fn at(
         addresses: [[SocketAddr; 3]; 3],
+        config: impl Fn(&Member, &[SocketAddr; 3]) -> String,
         within: impl Fn(usize, &mut (dyn FnMut() -> Result<()> + Send)) -> Result<()>,
     ) -> Result<Self> {
-        let urls = addresses.map(|[_, route, _]| format!("nats://{route}"));
+        let routes = addresses.map(|[_, route, _]| route);
         let mut servers = Vec::new();
         for (number, [clients, route, monitor]) in addresses.into_iter().enumerate() {
             let (name, dir) = (format!("n{number}"), TempDir::new()?);
-            let mut member = Member { name, process: None, clients, monitor, dir };
-            let text = format!(
-                "server_name: {}\nlisten: \"{clients}\"\nhttp: \"{monitor}\"\njetstream {{ store_dir: {:?} }}\ncluster {{ name: \
-                 test, listen: \"{}\", routes: [{}] }}\n",
-                member.name,
-                member.store(),
-                route,
-                urls.join(", "),
-            );
-            std::fs::write(member.config(), text)?;
+            let mut member = Member { name, process: None, clients, route, monitor, dir };
+            std::fs::write(member.config(), config(&member, &routes))?;
             within(number, &mut || member.start())?;
             servers.push(member);
         }
@@ -222,6 +239,12 @@ impl NatsCluster {
     #[must_use]
     pub fn url(&self, number: usize) -> String {
         format!("nats://{}", self.servers[number].clients)
+    }
+
+    /// Where one of them is for the others.
+    #[must_use]
+    pub fn route(&self, number: usize) -> SocketAddr {
+        self.servers[number].route
     }
 
     /// How many are connected to one of them.
@@ -304,6 +327,17 @@ impl NatsCluster {
         let answer = Http::new(self.servers[number].monitor).get_ok("/jsz?accounts=true&streams=true")?;
         Ok(serde_json::from_slice(&answer.body)?)
     }
+}
+
+/// Without users, with `routes` to all three.
+fn plain(member: &Member, routes: &[SocketAddr; 3]) -> String {
+    let Member { name, clients, route, monitor, .. } = member;
+    let urls = routes.map(|route| format!("nats://{route}")).join(", ");
+    format!(
+        "server_name: {name}\nlisten: \"{clients}\"\nhttp: \"{monitor}\"\njetstream {{ store_dir: {:?} }}\ncluster {{ name: test, \
+         listen: \"{route}\", routes: [{urls}] }}\n",
+        member.store(),
+    )
 }
 
 /// What `NATS_SERVER` names, to try another version.

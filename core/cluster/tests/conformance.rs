@@ -16,6 +16,8 @@ use futures_util::{FutureExt, StreamExt};
 use harness::nats::{Nats as Server, NatsCluster as Servers};
 use media::StreamId;
 use tidecast_cluster as cluster;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -689,6 +691,48 @@ async fn a_key_that_a_server_of_nats_has_deleted_is_not_there() -> Result<()> {
     ensure!(told.value.is_none(), "it is there for who watches");
     store.create(Bucket::Streams, &key("cam"), "2".into()).await?;
     Ok(())
+}
+
+/// With the permissions that a node has there, and none for a stranger at the port of the servers.
+#[tokio::test]
+async fn three_servers_of_nats_as_the_readme_has_them_are_a_store() -> Result<()> {
+    let readme = std::fs::read_to_string(harness::media::root().join("README.md"))?;
+    let (_, from) = readme.split_once("```text\nserver_name").context("no servers in the README")?;
+    let (sample, _) = from.split_once("```").context("no end of them")?;
+    let servers = Servers::start_as(&format!("server_name{sample}"))?;
+
+    let urls = servers.urls().replace("nats://", "nats://tidecast:PASSWORD@");
+    let urls = urls.split(", ").map(str::parse).collect::<Result<_, _>>()?;
+    let store = Nats::connect(NatsSettings { servers: urls, ..settings_of_three(&servers)? }).await?;
+    let (bucket, key) = (Bucket::Streams, key("cam"));
+    let put = || async { Ok(store.put(bucket, &key, "1".into()).await.ok()) };
+    let put = settled("a write", put).await?;
+    let read = store.get(bucket, &key).await?.context("put")?;
+    ensure!(read.revision == put);
+    store.delete(bucket, &key, put).await?;
+    let made = store.create(bucket, &key, "2".into()).await?;
+    let written = store.update(bucket, &key, "3".into(), made).await?;
+    let mut changes = store.watch(bucket);
+    let mut next = async || timeout(PATIENCE, changes.next()).await?.context("ended");
+    ensure!(next().await? == Told::Anew);
+    ensure!(matches!(next().await?, Told::Changed(change) if change.revision == written));
+    ensure!(store.count(bucket).await? == 1);
+    let append = || async { Ok(store.append("node-started", "1".to_owned(), "{}".into()).await.ok()) };
+    let logged = settled("an event", append).await?;
+    let mut events = store.follow(Sequence(0));
+    ensure!(timeout(PATIENCE, events.next()).await?.context("ended")? == (logged, "{}".into()));
+    ensure!((store.newest().await?, store.before(0).await?) == (logged, Sequence(0)));
+
+    let stranger = TcpStream::connect(servers.route(0)).await?;
+    let (reading, mut writing) = stranger.into_split();
+    writing.write_all(b"CONNECT {}\r\n").await?;
+    let mut lines = BufReader::new(reading).lines();
+    while let Some(line) = timeout(PATIENCE, lines.next_line()).await?? {
+        if line.contains("Authorization Violation") {
+            return Ok(());
+        }
+    }
+    bail!("it lets a stranger in")
 }
 
 /// Its neighbours take it for one of them for a minute or two more, and NATS asks them as it asks those that are there.
