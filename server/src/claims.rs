@@ -37,8 +37,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// For another node to say what has become of its publisher. RTMP clients wait longer.
 const HOLDER_ANSWER_MAX: Duration = Duration::from_secs(2);
 
-/// For a store that does not answer, from a node's last word in it and from the claim on: an election of JetStream takes up to 9 s.
-/// RTMP clients wait longer.
+/// For a store that does not answer, from a node's last word in it and from the claim on, and no question is begun after that: an
+/// election of JetStream takes up to 9 s. RTMP clients wait longer.
 const STORE_ANSWER_MAX: Duration = Duration::from_secs(15);
 /// Between two questions to it.
 const STORE_PAUSE: Duration = Duration::from_millis(250);
