@@ -417,26 +417,11 @@ fn drained(id: &NodeId, node: Option<&Node>, nodes: &[Seen]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use cluster::{Boot, Load};
-
     use super::*;
+    use crate::testing::node;
 
     fn seen(name: &str, roles: &[Role], state: State) -> Seen {
-        let node = Node {
-            id: name.parse().unwrap(),
-            boot: Boot(1),
-            roles: roles.to_vec(),
-            zone: String::new(),
-            version: String::new(),
-            phase: Phase::Serving,
-            relay: None,
-            viewers: None,
-            load: Load::default(),
-            room: None,
-            certificate_ends_ms: None,
-            settings: Default::default(),
-        };
-        Seen { node, silent_ms: 0, state }
+        Seen { node: node(name, roles), silent_ms: 0, state }
     }
 
     #[test]

@@ -280,25 +280,19 @@ fn reason(seen: &Seen, words: String) -> Reason {
 
 #[cfg(test)]
 mod tests {
-    use cluster::{Boot, Candidate, Load, Node, Phase};
+    use cluster::{Candidate, Load, Node};
 
     use super::*;
     use crate::paths::{Leg, Legs};
+    use crate::testing;
 
     fn seen(name: &str, role: Role, zone: &str, load: Load, state: State) -> Seen {
         let node = Node {
-            id: name.parse().unwrap(),
-            boot: Boot(1),
-            roles: vec![role],
             zone: zone.to_owned(),
-            version: String::new(),
-            phase: Phase::Serving,
             relay: Some(format!("https://{name}:7400")),
             viewers: Some(format!("https://{name}")),
             load,
-            room: None,
-            certificate_ends_ms: None,
-            settings: Default::default(),
+            ..testing::node(name, &[role])
         };
         Seen { node, silent_ms: if state == State::Suspect { 12_300 } else { 400 }, state }
     }

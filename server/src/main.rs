@@ -38,6 +38,8 @@ mod settings;
 mod shutdown;
 mod standing;
 mod telemetry;
+#[cfg(test)]
+mod testing;
 mod transcoding;
 mod trust;
 mod viewers;

@@ -401,31 +401,11 @@ impl<F: FnMut() -> Counts> Meter<F> {
 }
 
 #[cfg(test)]
-impl Membership {
-    /// One that serves, and has nothing to tell.
-    pub(crate) fn node_for_tests(&self) -> Node {
-        Node {
-            id: self.holder.node.clone(),
-            boot: self.holder.boot,
-            roles: Vec::new(),
-            zone: String::new(),
-            version: String::new(),
-            phase: Phase::Serving,
-            relay: None,
-            viewers: None,
-            load: Load::default(),
-            room: None,
-            certificate_ends_ms: None,
-            settings: BTreeMap::new(),
-        }
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use futures_util::StreamExt;
 
     use super::*;
+    use crate::testing;
 
     #[tokio::test(start_paused = true)]
     async fn the_event_of_a_node_that_is_about_to_end_says_whom_it_takes_until_then() {
@@ -440,7 +420,7 @@ mod tests {
             let membership = Membership::of(holder, Arc::new(Memory::default()));
             let mut events = membership.journal.follow(cluster::Sequence(0));
             let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
-            let node = membership.node_for_tests();
+            let node = testing::node("a", &[]);
             let counts = || Counts { sent_bytes: 0, viewers: 0, streams: 0, encode_free: None };
             let running = membership.clone().run(node, counts, drain.clone(), stop.clone());
             let running = tokio::spawn(running);

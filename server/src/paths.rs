@@ -376,25 +376,13 @@ impl Path {
 
 #[cfg(test)]
 mod tests {
-    use cluster::{Boot, Epoch, Holder, Load, Node, Phase, StreamPhase};
+    use cluster::{Boot, Epoch, Holder, Node, StreamPhase};
 
     use super::*;
+    use crate::testing;
 
     fn seen(name: &str, roles: &[Role], state: State) -> Seen {
-        let node = Node {
-            id: name.parse().unwrap(),
-            boot: Boot(1),
-            roles: roles.to_vec(),
-            zone: String::new(),
-            version: String::new(),
-            phase: Phase::Serving,
-            relay: Some(format!("https://{name}:7400")),
-            viewers: None,
-            load: Load::default(),
-            room: None,
-            certificate_ends_ms: None,
-            settings: BTreeMap::new(),
-        };
+        let node = Node { relay: Some(format!("https://{name}:7400")), ..testing::node(name, roles) };
         Seen { node, silent_ms: 0, state }
     }
 

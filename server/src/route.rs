@@ -232,15 +232,13 @@ mod tests {
     use std::sync::Arc;
 
     use cluster::{
-        Boot, Bucket, Directory, Holder, Journal, Key, Load, Memory, Node, Phase, Store, StreamEntry,
-        StreamPhase,
+        Boot, Bucket, Directory, Holder, Journal, Key, Memory, Node, Store, StreamEntry, StreamPhase,
     };
     use edge::Route;
     use tokio_util::sync::CancellationToken;
 
-    use std::collections::BTreeMap;
-
     use super::*;
+    use crate::testing;
 
     const EDGE: RoleSet = RoleSet { ingest: false, origin: false, transcode: false, edge: true };
 
@@ -259,20 +257,8 @@ mod tests {
             async move { fleet.run(journal, CancellationToken::new()).await }
         });
         for (name, roles) in nodes {
-            let node = Node {
-                id: name.parse().unwrap(),
-                boot: Boot(1),
-                roles: roles.to_vec(),
-                zone: String::new(),
-                version: String::new(),
-                phase: Phase::Serving,
-                relay: Some(format!("https://{name}:7400")),
-                viewers: None,
-                load: Load::default(),
-                room: None,
-                certificate_ends_ms: None,
-                settings: BTreeMap::new(),
-            };
+            let relay = Some(format!("https://{name}:7400"));
+            let node = Node { relay, ..testing::node(name, roles) };
             let value = serde_json::to_vec(&node).unwrap().into();
             store.put(Bucket::Nodes, &Key::from(&node.id), value).await.unwrap();
             fleet.wait_for(&node.id).await;

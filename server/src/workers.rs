@@ -250,25 +250,11 @@ impl fmt::Debug for FleetWorkers {
 
 #[cfg(test)]
 mod tests {
-    use cluster::{Boot, Load, Phase};
-
     use super::*;
+    use crate::testing;
 
     fn worker(name: &str, zone: &str) -> Node {
-        Node {
-            id: name.parse().unwrap(),
-            boot: Boot(1),
-            roles: Vec::new(),
-            zone: zone.to_owned(),
-            version: String::new(),
-            phase: Phase::Serving,
-            relay: None,
-            viewers: None,
-            load: Load::default(),
-            room: None,
-            certificate_ends_ms: None,
-            settings: Default::default(),
-        }
+        Node { zone: zone.to_owned(), ..testing::node(name, &[]) }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use futures_util::stream::BoxStream;
 use ingest::Claims as _;
 
 use super::*;
+use crate::testing;
 
 /// As a process has left it.
 const LEFT: &[u8] = include_bytes!("../../../fuzz/seeds/checkpoint/both");
@@ -156,7 +157,7 @@ async fn heard() -> (Arc<Shaky>, Claims, Checkpoint) {
     let store: Arc<dyn Store> = shaky.clone();
     let saved = left_in(&store).await;
     let membership = membership("here", &store);
-    let word = membership.node_for_tests();
+    let word = testing::node("here", &[]);
     let value = serde_json::to_vec(&word).unwrap().into();
     store.put(Bucket::Nodes, &Key::from(&word.id), value).await.unwrap();
     let (fleet, journal) = (membership.fleet.clone(), membership.journal.clone());
