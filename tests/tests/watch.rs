@@ -151,8 +151,7 @@ impl Live {
         let hls = self.hls.as_ref().context("the page does not use hls.js")?;
         ensure!(hls.low_latency_mode, "hls.js is not in low-latency mode");
         let behind = (hls.latency_s - hls.target_latency_s).abs();
-        // Two parts: a busy machine costs one now and then, and 5 % faster makes up for it slowly.
-        ensure!(behind < 1.0, "hls.js is at {} s, its target is {} s", hls.latency_s, hls.target_latency_s);
+        ensure!(behind < 0.5, "hls.js is at {} s, its target is {} s", hls.latency_s, hls.target_latency_s);
         let parts_expected = (2.0 * self.watched_s / 0.5 * 0.8) as u64;
         ensure!(self.requests.parts >= parts_expected, "{} parts asked for", self.requests.parts);
         ensure!(
